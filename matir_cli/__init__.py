@@ -1,0 +1,1 @@
+"""MaTIR CLI: find photos by describing an object in them, and get the object's mask."""

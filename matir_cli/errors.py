@@ -1,0 +1,183 @@
+"""Everything that can go wrong on purpose, as one tree.
+
+    MatirError
+    ├── GalleryError                   about the database file
+    │   ├── GalleryMissing             no file there
+    │   ├── GalleryEmpty               it holds no photo yet
+    │   ├── NotAGallery                a file, but not one of ours
+    │   ├── GalleryTooNew              written by a later version
+    │   ├── GalleryDamaged             SQLite finds it malformed
+    │   ├── GalleryBusy                another process held the lock too long
+    │   ├── GalleryReadOnly            it or its folder cannot be written
+    │   ├── DiskFull                   no room to write
+    │   └── ModelMismatch              made with other models than asked for
+    ├── ModelSetError                  about the models
+    │   ├── ModelSetUnknown            no set of that name
+    │   ├── ModelSetInvalid            the TOML does not say what it must
+    │   ├── WeightsMissing             files not fetched yet
+    │   ├── WeightsChanged             a file's hash is not the recorded one
+    │   ├── CheckpointInvalid          a file that cannot be loaded as what it should be
+    │   └── DownloadFailed             a file could not be fetched
+    ├── PhotoUnreadable                a photo to skip, with the reason
+    ├── OutputError                    a result that could not be written
+    ├── DeviceUnavailable              the device asked for is not there
+    └── QueryEmpty                     nothing to search for
+
+An error carries facts in named attributes; the wording, the remedy and the exit
+code belong to `matir_cli.cli.boundary`, the one place that turns errors into text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class MatirError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class GalleryError(MatirError):
+    """Something about the gallery file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+class GalleryMissing(GalleryError):
+    """There is no file at `path`."""
+
+
+class GalleryEmpty(GalleryError):
+    """The gallery holds no photo."""
+
+
+class NotAGallery(GalleryError):
+    """The file at `path` was not written by this tool; it has not been touched."""
+
+
+class GalleryTooNew(GalleryError):
+    """Schema `found` is newer than `known`, the newest this version understands."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(path)
+        self.found = found
+        self.known = known
+
+
+class GalleryDamaged(GalleryError):
+    """SQLite reports the file as malformed; `reason` is its message."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path)
+        self.reason = reason
+
+
+class GalleryBusy(GalleryError):
+    """Another process kept the file locked beyond the time-out."""
+
+
+class GalleryReadOnly(GalleryError):
+    """The file, or the folder it lies in, cannot be written."""
+
+
+class DiskFull(GalleryError):
+    """There is no room left for `path`; what was committed before is still there."""
+
+
+class ModelMismatch(GalleryError):
+    """The gallery was made with `stored`; `wanted` gives vectors or masks that do not compare."""
+
+    def __init__(self, path: Path, role: str, stored: str, wanted: str) -> None:
+        super().__init__(path)
+        self.role = role
+        self.stored = stored
+        self.wanted = wanted
+
+
+class ModelSetError(MatirError):
+    """Something about a model set or one of its files."""
+
+
+class ModelSetUnknown(ModelSetError):
+    """No model set is called `name`; `known` lists those that there are."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = tuple(known)
+
+
+class ModelSetInvalid(ModelSetError):
+    """The model set in `source` is wrong; `reason` names the key and what it must be."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class WeightsMissing(ModelSetError):
+    """`files` of model set `model_set` are not on this machine."""
+
+    def __init__(self, model_set: str, files: Sequence[Path]) -> None:
+        super().__init__(model_set)
+        self.model_set = model_set
+        self.files = tuple(files)
+
+
+class WeightsChanged(ModelSetError):
+    """The SHA-256 of `path` is `found`, not the `expected` one (both hex)."""
+
+    def __init__(self, path: Path, expected: str, found: str) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+
+class CheckpointInvalid(ModelSetError):
+    """`path` cannot be loaded as the model it should hold; `reason` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class DownloadFailed(ModelSetError):
+    """`source` could not be fetched; `reason` says why. What arrived so far is kept for resuming."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class PhotoUnreadable(MatirError):
+    """`path` cannot be indexed; `reason` is short, lower case and fit to be remembered."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class OutputError(MatirError):
+    """A result could not be written to `path`; `reason` is the system's word for it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class DeviceUnavailable(MatirError):
+    """`device` was asked for by name and is not on this machine."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.device = device
+
+
+class QueryEmpty(MatirError):
+    """The query has no words."""

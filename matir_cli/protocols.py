@@ -1,0 +1,108 @@
+"""What the pipelines ask of a model. An engine fulfils one of these; nothing inherits from them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from matir_cli.records import Box, FloatArray, ImageArray, Region, Rle
+
+
+class RegionProposer(Protocol):
+    """Finds the regions of a photo that may be objects."""
+
+    def propose(self, image: ImageArray) -> list[Region]:
+        """Regions of `image` ((h, w, 3) uint8 RGB), boxes and masks in its own pixels, best first."""
+        ...
+
+
+class RegionEncoder(Protocol):
+    """Gives each region of a photo a vector in the space of the text encoder."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    def encode(self, image: ImageArray, masks: Sequence[Rle]) -> FloatArray:
+        """(len(masks), d) float32 of unit length, one row a mask; masks in pixels of `image`.
+
+        A mask of all ones means the photo as a whole.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """A query in the space of the region vectors."""
+
+    vector: FloatArray
+    """(d,) float32 of unit length."""
+    truncated: bool
+    """The query was longer than the encoder reads; its end was left out."""
+
+
+class TextEncoder(Protocol):
+    """Gives a query a vector in the space of the region encoder."""
+
+    def encode(self, query: str) -> QueryVector:
+        """The vector of `query`, averaged over the model set's prompts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePhoto:
+    """A photo put before a judge."""
+
+    key: int
+    """Names the photo, so that a judge may keep what it encoded of it for the next question."""
+    image: ImageArray
+    """(h, w, 3) uint8 RGB, working pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer to "does this image contain the described object?" (eq. 2)."""
+
+    z_true: float
+    """Logit of "True" at the answer position."""
+    z_false: float
+    """Logit of "False" at the answer position."""
+
+    @property
+    def margin(self) -> float:
+        """zTrue - zFalse, float64: what candidates are ranked by, since S' saturates."""
+        return self.z_true - self.z_false
+
+    @property
+    def p_true(self) -> float:
+        """S' = softmax(zTrue, zFalse), the probability of "True", 0..1."""
+        return (
+            1.0 / (1.0 + math.exp(-self.margin))
+            if self.margin >= 0
+            else (math.exp(self.margin) / (1.0 + math.exp(self.margin)))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """A judge's answer to "where is the described object?"."""
+
+    boxes: tuple[Box, ...]
+    """Pixels of the image asked about, clipped to it, in the order of the answer."""
+    answer: str
+    """The answer as it came, for the record."""
+    readable: bool
+    """The answer had the form asked for; a readable answer may still hold no box."""
+
+
+class Judge(Protocol):
+    """Looks at one photo and answers questions about described objects."""
+
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+        """One verdict a query; several queries about one photo cost little more than one."""
+        ...
+
+    def ground(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Grounding]:
+        """One grounding a query."""
+        ...

@@ -1,0 +1,93 @@
+"""The values that travel between modules: frozen, documented field by field.
+
+Coordinate frames. *Photo pixels*: the photo at its true size, EXIF orientation
+applied, origin at the top left corner. *Working pixels*: the same photo scaled down
+to a long side of at most 1024, in which masks are kept. Boxes are XYXY with
+continuous edges: a mask whose only pixel is (0, 0) has the box (0, 0, 1, 1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+ImageArray: TypeAlias = NDArray[np.uint8]
+"""(height, width, 3) uint8, RGB."""
+
+MaskArray: TypeAlias = NDArray[np.bool_]
+"""(height, width) bool."""
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An axis-parallel box, XYXY, continuous edges; the frame is said where it is used."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def area(self) -> float:
+        """In square pixels; 0 for an inverted box."""
+        return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
+
+    def scaled(self, x: float, y: float) -> "Box":
+        """The box in a frame that is `x` times as wide and `y` times as high."""
+        return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A mask as COCO's compressed run-length encoding, byte for byte what pycocotools makes."""
+
+    height: int
+    """Rows, in working pixels."""
+    width: int
+    """Columns, in working pixels."""
+    counts: bytes
+    """Run lengths in column-major order, LEB128-like ASCII (pycocotools' `counts`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What a proposer found in a photo: a mask and what is known of it."""
+
+    rle: Rle
+    """The mask, working pixels."""
+    box: Box
+    """Tight around the mask, working pixels."""
+    area: int
+    """Mask area in working pixels."""
+    predicted_iou: float
+    """The proposer's own estimate of the mask's IoU with a real object, 0..1."""
+    stability: float
+    """IoU between the mask cut at a higher and at a lower threshold, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model, and exactly which weights: what a gallery remembers and compares."""
+
+    name: str
+    """For people, such as "sam2.1_hiera_large"."""
+    weight_hash: str
+    """SHA-256 over the SHA-256 of every file the model is loaded from, hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """One engine of a model set, its files found on disk: all that an engine needs to load."""
+
+    engine: str
+    """The engine's name in the registry, such as "sam2"."""
+    options: Mapping[str, object]
+    """The engine's own settings as the TOML has them; the engine checks them."""
+    files: Mapping[str, Path]
+    """Role (such as "checkpoint") to local file."""
+    identity: ModelIdentity

@@ -1,0 +1,1 @@
+"""Model sets as TOML files, and the tiny set with its recipe."""

@@ -1,0 +1,1 @@
+"""The tiny model set: its drawn world, its recipe and its weights."""
