@@ -7,6 +7,7 @@
     │   ├── NotAGallery                a file, but not one of ours
     │   ├── GalleryTooNew              written by a later version
     │   ├── GalleryDamaged             SQLite finds it malformed
+    │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
     │   ├── GalleryReadOnly            it or its folder cannot be written
     │   ├── DiskFull                   no room to write
@@ -14,10 +15,14 @@
     ├── ModelSetError                  about the models
     │   ├── ModelSetUnknown            no set of that name
     │   ├── ModelSetInvalid            the TOML does not say what it must
+    │   ├── PartMissing                a set without the model that was asked for
     │   ├── WeightsMissing             files not fetched yet
     │   ├── WeightsChanged             a file's hash is not the recorded one
     │   ├── CheckpointInvalid          a file that cannot be loaded as what it should be
+    │   ├── MemoryTooSmall             the machine has less memory than a model needs
+    │   ├── ContextTooSmall            a model's context does not hold what it is asked
     │   └── DownloadFailed             a file could not be fetched
+    ├── EngineFailed                   a model was loaded but could not compute
     ├── PhotoUnreadable                a photo to skip, with the reason
     ├── OutputError                    a result that could not be written
     ├── DeviceUnavailable              the device asked for is not there
@@ -72,6 +77,14 @@ class GalleryDamaged(GalleryError):
         self.reason = reason
 
 
+class GalleryIOFailed(GalleryError):
+    """The system failed to read or write the file (quota, size limit, device); `reason` says how."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path)
+        self.reason = reason
+
+
 class GalleryBusy(GalleryError):
     """Another process kept the file locked beyond the time-out."""
 
@@ -116,11 +129,21 @@ class ModelSetInvalid(ModelSetError):
         self.reason = reason
 
 
-class WeightsMissing(ModelSetError):
-    """`files` of model set `model_set` are not on this machine."""
+class PartMissing(ModelSetError):
+    """The model set `model_set` has no `part` ("proposer", "encoder" or "judge")."""
 
-    def __init__(self, model_set: str, files: Sequence[Path]) -> None:
+    def __init__(self, model_set: str, part: str) -> None:
+        super().__init__(f"{model_set}: {part}")
+        self.model_set = model_set
+        self.part = part
+
+
+class WeightsMissing(ModelSetError):
+    """`files` of model set `model_set` are not on this machine; `part` is the part that needs them."""
+
+    def __init__(self, model_set: str, files: Sequence[Path], part: str | None = None) -> None:
         super().__init__(model_set)
+        self.part = part
         self.model_set = model_set
         self.files = tuple(files)
 
@@ -144,12 +167,40 @@ class CheckpointInvalid(ModelSetError):
         self.reason = reason
 
 
+class MemoryTooSmall(ModelSetError):
+    """The model in `path` needs `needed` bytes of memory, and `available` can be had."""
+
+    def __init__(self, path: Path, needed: int, available: int) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.needed = needed
+        self.available = available
+
+
+class ContextTooSmall(ModelSetError):
+    """`what` takes `needed` tokens, and the model's context has room for `available`."""
+
+    def __init__(self, what: str, needed: int, available: int) -> None:
+        super().__init__(f"{what}: {needed} > {available}")
+        self.what = what
+        self.needed = needed
+        self.available = available
+
+
 class DownloadFailed(ModelSetError):
     """`source` could not be fetched; `reason` says why. What arrived so far is kept for resuming."""
 
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
         self.source = source
+        self.reason = reason
+
+
+class EngineFailed(MatirError):
+    """A loaded model could not compute an answer; `reason` is the engine's own word for it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
 

@@ -12,6 +12,9 @@ from pycocotools import mask as coco
 
 from matir_cli.records import Box, MaskArray, Rle
 
+MAX_SIDE = 4096
+"""Pixels; no mask made here is larger than 1024, and none read may be larger than this."""
+
 
 def encode(mask: MaskArray) -> Rle:
     """The RLE of a (h, w) bool mask."""
@@ -32,6 +35,36 @@ def to_coco(rle: Rle) -> dict[str, object]:
 def whole(height: int, width: int) -> Rle:
     """The mask of all ones: the photo as one region. Zero zeros, then height x width ones."""
     return encode(np.ones((height, width), dtype=np.bool_))
+
+
+def check(rle: Rle) -> None:
+    """Make sure that `rle` is safe to decode: pycocotools trusts its input and writes where it says.
+
+    Raises:
+        ValueError: a size out of bounds, a malformed run, or runs that do not fill the mask.
+    """
+    if not (0 < rle.height <= MAX_SIDE and 0 < rle.width <= MAX_SIDE):
+        raise ValueError(f"mask of {rle.width} x {rle.height}")
+    runs: list[int] = []
+    run = shift = 0
+    for byte in rle.counts:
+        # Six bits a byte above "0": five of value, the sixth says that more follow.
+        digit = byte - 48
+        if not 0 <= digit < 64 or shift > 30:
+            raise ValueError("malformed run length")
+        run |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:  # negative, sign-extended
+            run -= 1 << shift
+        # From the fourth run on, what stands there is the difference to the run before the last.
+        runs.append(run + (runs[-2] if len(runs) > 2 else 0))
+        if runs[-1] < 0:
+            raise ValueError("negative run length")
+        run = shift = 0
+    if shift or sum(runs) != rle.height * rle.width:
+        raise ValueError("runs do not fill the mask")
 
 
 def area(rle: Rle) -> int:

@@ -15,6 +15,10 @@ class RegionProposer(Protocol):
         """Regions of `image` ((h, w, 3) uint8 RGB), boxes and masks in its own pixels, best first."""
         ...
 
+    def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
+        """For each box, in pixels of `image`, the region that lies in it; None where there is none."""
+        ...
+
 
 class RegionEncoder(Protocol):
     """Gives each region of a photo a vector in the space of the text encoder."""
@@ -96,13 +100,30 @@ class Grounding:
     """The answer had the form asked for; a readable answer may still hold no box."""
 
 
+@dataclass(frozen=True, slots=True)
+class GroundingQuestion:
+    """Where is the object that `query` describes in `photo`?"""
+
+    photo: JudgePhoto
+    query: str
+
+
 class Judge(Protocol):
-    """Looks at one photo and answers questions about described objects."""
+    """Looks at photos and answers questions about described objects."""
+
+    @property
+    def grounds_at_once(self) -> int:
+        """How many questions `ground` answers in about the time of one."""
+        ...
 
     def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
         """One verdict a query; several queries about one photo cost little more than one."""
         ...
 
-    def ground(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Grounding]:
-        """One grounding a query."""
+    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+        """One grounding a question; any number of them, about one photo or several."""
+        ...
+
+    def close(self) -> None:
+        """Frees the model; nothing can be asked after it."""
         ...

@@ -91,3 +91,14 @@ class EngineConfig:
     files: Mapping[str, Path]
     """Role (such as "checkpoint") to local file."""
     identity: ModelIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A photo that stage 1 found."""
+
+    photo_id: int
+    region_id: int
+    """Its best region."""
+    score: float
+    """Cosine of that region and the query, -1..1 (eq. 1)."""

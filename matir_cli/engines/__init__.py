@@ -1,1 +1,56 @@
-"""One file an engine; each knows one family of models, and imports its libraries only when loaded."""
+"""One file an engine; each knows one family of models.
+
+An engine's module is imported when it is loaded and not before, since what it stands on
+(torch, llama_cpp) takes seconds to import. A new engine is its file and a line here.
+"""
+
+from importlib import import_module
+from typing import cast
+
+from matir_cli.errors import ModelSetInvalid
+from matir_cli.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
+from matir_cli.records import EngineConfig
+
+PROPOSERS = {"sam2": "matir_cli.engines.sam2"}
+REGION_ENCODERS = {"alpha_clip": "matir_cli.engines.alpha_clip"}
+TEXT_ENCODERS = {"alpha_clip": "matir_cli.engines.clip_text"}
+JUDGES = {"qwen_vl": "matir_cli.engines.qwen_vl"}
+
+
+def load_proposer(config: EngineConfig, device: str) -> RegionProposer:
+    """Load a proposer onto `device` ("auto", "cuda", "mps" or "cpu").
+
+    Raises:
+        ModelSetInvalid: no engine of that name, or options it does not take.
+        CheckpointInvalid: a file that is not what the engine needs.
+        DeviceUnavailable: the device is not there.
+    """
+    return cast("RegionProposer", import_module(_find(PROPOSERS, config)).load(config, _device(device)))
+
+
+def load_region_encoder(config: EngineConfig, device: str) -> RegionEncoder:
+    """Load the part of an encoder that sees regions; arguments and errors as in `load_proposer`."""
+    return cast("RegionEncoder", import_module(_find(REGION_ENCODERS, config)).load(config, _device(device)))
+
+
+def load_text_encoder(config: EngineConfig) -> TextEncoder:
+    """Load the part of an encoder that reads queries; errors as in `load_proposer`."""
+    return cast("TextEncoder", import_module(_find(TEXT_ENCODERS, config)).load(config))
+
+
+def load_judge(config: EngineConfig, device: str) -> Judge:
+    """Load a judge; arguments and errors as in `load_proposer`. The engine itself knows its devices."""
+    return cast("Judge", import_module(_find(JUDGES, config)).load(config, device))
+
+
+def _find(engines: dict[str, str], config: EngineConfig) -> str:
+    if config.engine not in engines:
+        reason = f"no engine is called {config.engine!r}; there is {', '.join(sorted(engines))}"
+        raise ModelSetInvalid(config.identity.name, reason)
+    return engines[config.engine]
+
+
+def _device(wanted: str) -> str:
+    from matir_cli.engines.device import choose_device
+
+    return choose_device(wanted)

@@ -1,0 +1,5 @@
+"""`python -m matir_cli`."""
+
+from matir_cli.cli.main import main
+
+main()

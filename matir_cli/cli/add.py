@@ -1,0 +1,149 @@
+"""`matir add`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from tqdm import tqdm
+
+from matir_cli import add as indexing
+from matir_cli import engines, photos, weights
+from matir_cli.cli import boundary
+from matir_cli.cli.boundary import say
+from matir_cli.cli.common import choose_model_set, device_option, gallery_option, models_option
+from matir_cli.gallery import Gallery
+from matir_cli.output import printable
+
+READ_AT_ONCE = 1 << 16
+"""Bytes of a list of paths read from standard input at a time."""
+
+
+@click.command(short_help="Index photos.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@gallery_option
+@models_option
+@device_option
+@click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
+@click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
+@click.pass_context
+def add(
+    context: click.Context,
+    paths: tuple[Path, ...],
+    gallery_path: Path,
+    model_set: str | None,
+    device: str,
+    no_previews: bool,
+    dry_run: bool,
+) -> None:
+    """Index photos: files, folders (recursively), or - for a list of paths on standard input.
+
+    The list has one path a line, or is separated by NUL as `find -print0` makes it.
+    Unchanged files are not read again; copies and renamed files are recognised.
+
+    \b
+    Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
+
+    \b
+    Examples:
+      matir add ~/Photos
+      find . -name '*.jpg' -print0 | matir add -
+      matir add ~/Photos --dry-run | wc -l
+    """
+    if dry_run:
+        _print_pending(gallery_path, paths)
+        return
+    with Gallery.open(gallery_path, create=True) as gallery:
+        models = _models(gallery, model_set, device)
+        counts = _index(gallery, paths, models, previews=not no_previews)
+    say(_summary(counts))
+    context.exit(boundary.SKIPPED if counts[indexing.Skipped] else 0)
+
+
+def _models(gallery: Gallery, wanted: str | None, device: str) -> indexing.Models:
+    """Find the weights and bind the gallery to them; nothing is loaded yet."""
+    chosen = choose_model_set(gallery, wanted)
+    proposer, encoder = weights.locate(chosen, "proposer"), weights.locate(chosen, "encoder")
+    for role, config in (("proposer", proposer), ("encoder", encoder)):
+        gallery.bind_model(role, config.identity, chosen.handle)
+    return indexing.Models(
+        partial(engines.load_proposer, proposer, device),
+        partial(engines.load_region_encoder, encoder, device),
+    )
+
+
+def _index(
+    gallery: Gallery, paths: tuple[Path, ...], models: indexing.Models, *, previews: bool
+) -> Counter[type[indexing.Outcome]]:
+    """Run the pipeline with a progress bar; on Ctrl-C say what was done, and leave."""
+    counts: Counter[type[indexing.Outcome]] = Counter()
+    bar = _progress_bar(paths)
+    try:
+        with bar, closing(indexing.add(gallery, _expand(paths), models, previews=previews)) as outcomes:
+            for outcome in outcomes:
+                counts[type(outcome)] += 1
+                if isinstance(outcome, indexing.Skipped):
+                    tqdm.write(f"skipped {printable(str(outcome.path))}: {outcome.reason}", file=sys.stderr)
+                bar.update()
+    except KeyboardInterrupt:
+        say(f"{_summary(counts)}; run the same command again to go on")
+        raise
+    return counts
+
+
+def _progress_bar(paths: tuple[Path, ...]) -> tqdm[NoReturn]:
+    """Photos, photos/s and time left, on a terminal only; counting the files first takes a moment."""
+    shown = sys.stderr.isatty()
+    countable = shown and Path("-") not in paths
+    total = sum(1 for _ in photos.find_files(paths)) if countable else None
+    return tqdm(total=total, unit="photo", file=sys.stderr, disable=not shown, dynamic_ncols=True)
+
+
+def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
+    if gallery_path.exists():
+        with Gallery.open(gallery_path) as gallery:
+            for path in indexing.pending(gallery, _expand(paths)):
+                click.echo(os.fsencode(path))
+    else:
+        for path in photos.find_files(_expand(paths)):
+            click.echo(os.fsencode(path))
+
+
+def _expand(paths: tuple[Path, ...]) -> Iterator[Path]:
+    """`paths`, with - replaced by the list on standard input, read as it comes."""
+    for path in paths:
+        if path == Path("-"):
+            yield from _listed_paths()
+        else:
+            yield path
+
+
+def _listed_paths() -> Iterator[Path]:
+    """Paths from standard input: separated by NUL if there is one in the first bytes, else by lines."""
+    chunks = iter(partial(os.read, sys.stdin.fileno(), READ_AT_ONCE), b"")
+    rest = b""
+    for chunk in chunks:
+        rest += chunk
+        if b"\0" in rest or b"\n" in rest:
+            break
+    separator = b"\0" if b"\0" in rest else b"\n"
+    for chunk in chain([b""], chunks):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from (Path(os.fsdecode(name)) for name in whole if name)
+    if rest:
+        yield Path(os.fsdecode(rest))
+
+
+def _summary(counts: Counter[type[indexing.Outcome]]) -> str:
+    return (
+        f"{counts[indexing.Added]} added, {counts[indexing.Linked]} recognised, "
+        f"{counts[indexing.Unchanged]} unchanged, {counts[indexing.Skipped]} skipped"
+    )

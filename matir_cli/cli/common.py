@@ -1,0 +1,58 @@
+"""Options that several commands take."""
+
+from pathlib import Path
+
+import click
+import platformdirs
+
+from matir_cli import catalogue
+from matir_cli.catalogue import ModelSet
+from matir_cli.cli.boundary import say
+from matir_cli.gallery import Gallery
+
+DEFAULT_MODEL_SET = "full"
+
+
+def default_gallery() -> Path:
+    """Where the gallery lies unless --db or MATIR_DB says otherwise."""
+    return platformdirs.user_data_path("matir", appauthor=False) / "gallery.db"
+
+
+gallery_option = click.option(
+    "--db",
+    "gallery_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MATIR_DB",
+    default=default_gallery,
+    show_default="gallery.db in the user's data folder",
+    show_envvar=True,
+    metavar="FILE",
+    help="The gallery.",
+)
+
+models_option = click.option(
+    "--models",
+    "model_set",
+    envvar="MATIR_MODEL_SET",
+    show_envvar=True,
+    metavar="SET",
+    help="Model set: a name from `matir models list`, or a TOML file."
+    f"  [default: the gallery's own, for a new one {DEFAULT_MODEL_SET}]",
+)
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where the models run.",
+)
+
+
+def choose_model_set(gallery: Gallery | None, wanted: str | None) -> ModelSet:
+    """The set asked for, else the one the gallery was made with, else the default; its note is shown."""
+    stored = gallery.model_set() if gallery is not None else None
+    chosen = catalogue.find(wanted or stored or DEFAULT_MODEL_SET)
+    if chosen.note:
+        say(f"model set {chosen.name}: {chosen.note}")
+    return chosen

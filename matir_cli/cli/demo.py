@@ -1,0 +1,59 @@
+"""`matir demo`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from matir_cli.cli.add import add
+from matir_cli.cli.boundary import say
+from matir_cli.cli.find import find
+
+MODEL_SET = "tiny"
+
+QUERIES = ("striped red house", "yellow tree", "dog led by a rope")
+
+FIRST_SEED = 30_000_000
+"""Of the demo's pictures: no seed of training, validation or test."""
+
+
+@click.command(short_help="See it work on drawn pictures.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("matir-demo"))
+@click.option("--photos", "count", type=click.IntRange(1, 10_000), default=200, show_default=True)
+@click.option(
+    "--results", type=click.IntRange(1, 100), default=5, show_default=True, help="Photos for each query."
+)
+def demo(folder: Path, count: int, results: int) -> None:
+    """Draw a small gallery into FOLDER, index it with the tiny models and search it.
+
+    Nothing is downloaded: the pictures are drawn from seeds, and the tiny models come
+    with the package. They know the drawn world only.
+    """
+    photos, gallery = folder / "photos", folder / "gallery.db"
+    say(f"drawing {count} pictures into {photos}")
+    draw(photos, count)
+    _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET)
+    for query in QUERIES:
+        masks = folder / "masks" / query.replace(" ", "-")
+        _run(find, "find", query, "--no-rerank", "-n", results, "--db", gallery, "--masks", masks)
+
+
+def draw(folder: Path, count: int) -> None:
+    """Write `count` pictures of the drawn world as PNG; those that are there are kept."""
+    from matir_cli.models.tiny import world
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number:04}.png"
+        if not path.exists():
+            Image.fromarray(world.picture(FIRST_SEED + number).image).save(path)
+
+
+def _run(command: click.Command, *words: object) -> None:
+    """Show a command line as a user would type it, and run it."""
+    name, *arguments = map(str, words)
+    click.echo(click.style(f"\n$ matir {name} {shlex.join(arguments)}", bold=True), err=True)
+    command.main(arguments, prog_name=f"matir {name}", standalone_mode=False)

@@ -1,0 +1,200 @@
+"""`matir models`: the model sets and their files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import msgspec
+
+from matir_cli import catalogue, weights
+from matir_cli.catalogue import ModelSet
+from matir_cli.cli.boundary import say
+from matir_cli.errors import WeightsMissing
+from matir_cli.weights import Progress, Quiet, State
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@click.group()
+def models() -> None:
+    """Model sets: which there are, fetching them, where their files lie."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def list_sets(as_json: bool) -> None:
+    """List the model sets, one a line: name, size, present or missing, description, licences.
+
+    The columns are separated by TAB.
+
+    \b
+    Exit code: 0 done, 2 an error.
+    """
+    rows = [_row(catalogue.find(name)) for name in catalogue.names()]
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    for row in rows:
+        here = "present" if row.present else "missing"
+        licences = "; ".join(dict.fromkeys(row.licences.values()))
+        click.echo("\t".join([row.name, readable_size(row.bytes), here, row.description, licences]))
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+@click.option(
+    "--accept-changed",
+    is_flag=True,
+    help="Take a file that is not the one seen first, where nobody publishes a hash.",
+)
+def pull(model_set: str, accept_changed: bool) -> None:
+    """Fetch the files of SET that are not here yet; run it again to resume.
+
+    SET is a name from `matir models list`, or a TOML file. Every file is verified before it
+    gets its final name. MATIR_MODELS moves them, HF_HOME those of the Hugging Face hub.
+
+    \b
+    Exit code: 0 done, 2 an error, 130 interrupted.
+    """
+    # Here: what fetches loads the hub's library, which no other command needs.
+    from matir_cli import download
+
+    chosen = catalogue.find(model_set)
+    if chosen.note:
+        say(f"model set {chosen.name}: {chosen.note}")
+    for part in chosen.parts:
+        say(f"{part.kind} {part.name}, licence: {part.licence}")
+    with _watched() as progress:
+        for pulled in download.pull(chosen, progress, accept_changed):
+            done = "fetched" if pulled.fetched else "here already"
+            say(f"{pulled.file.label} {done}: {pulled.path}")
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+def path(model_set: str) -> None:
+    """Print where each file of SET lies, or should: role TAB path, one a line.
+
+    SET is a name from `matir models list`, or a TOML file. A file fetched by other means
+    may be put at its path by hand.
+
+    \b
+    Exit code: 0 all files are here, 2 some are missing.
+    """
+    chosen = catalogue.find(model_set)
+    missing = []
+    for file in chosen.files:
+        place = weights.expected_path(file)
+        click.echo(f"{file.label}\t{place}")
+        if weights.local_path(file) is None:
+            missing.append(place)
+    if missing:
+        raise WeightsMissing(chosen.handle, missing)
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+def verify(model_set: str) -> None:
+    """Read every file of SET through and compare its hash: state TAB role TAB path, one a line.
+
+    SET is a name from `matir models list`, or a TOML file. The state is ok, missing or changed.
+
+    \b
+    Exit code: 0 all are ok, 2 some are not.
+    """
+    chosen = catalogue.find(model_set)
+    missing, changed = [], []
+    with _watched() as progress:
+        for checked in weights.verify(chosen, progress):
+            click.echo(f"{checked.state.value}\t{checked.file.label}\t{checked.path}")
+            if checked.state is State.MISSING:
+                missing.append(checked.path)
+            elif checked.fault is not None:
+                changed.append(checked.fault)
+    if changed:
+        raise changed[0]
+    if missing:
+        raise WeightsMissing(chosen.handle, missing)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A model set as `list --json` prints it."""
+
+    name: str
+    description: str
+    note: str
+    bytes: int
+    """Of all files together; about right where a size is not published."""
+    present: bool
+    """Every file is on this machine."""
+    licences: dict[str, str]
+    """Model to licence."""
+
+
+def _row(model_set: ModelSet) -> Row:
+    places = [(file, weights.local_path(file)) for file in model_set.files]
+    return Row(
+        name=model_set.name,
+        description=model_set.description,
+        note=model_set.note,
+        # What ships with the package need not state its size.
+        bytes=sum(file.bytes or (place.stat().st_size if place else 0) for file, place in places),
+        present=all(place is not None for _, place in places),
+        licences={part.name: part.licence for part in model_set.parts},
+    )
+
+
+def readable_size(count: int) -> str:
+    """`count` bytes for people, in powers of 1000."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+class Bar:
+    """A Progress drawn on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        """Draw a new bar."""
+        # Here: only who watches a terminal needs it.
+        from tqdm import tqdm
+
+        self.end()
+        self._bar = tqdm(
+            desc=name, total=total, initial=done, unit="B", unit_scale=True, leave=False, file=sys.stderr
+        )
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def end(self) -> None:
+        """Wipe the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextmanager
+def _watched() -> Iterator[Progress]:
+    """A bar where stderr is a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield Quiet()
+        return
+    bar = Bar()
+    try:
+        yield bar
+    finally:
+        bar.end()

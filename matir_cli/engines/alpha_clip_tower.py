@@ -1,0 +1,272 @@
+"""Alpha-CLIP's visual tower and its checkpoints (Sun et al., CVPR 2024).
+
+The tower is OpenAI CLIP's vision transformer plus `conv1_alpha`, a patch embedding of
+the mask that is added to the photo's. Tensor names as in upstream's `alpha_clip/model.py`
+(VisionTransformer), so that a checkpoint is the `state_dict()` of `VisualTower`.
+"""
+
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from matir_cli.engines.mapped_tensors import MappedTensors
+from matir_cli.errors import CheckpointInvalid
+
+_LAYER_LIMIT = 256
+_LENGTH_LIMIT = 16384
+
+# What torch.load was seen to raise, or its unpickler can, when bytes of a file are changed.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a visual tower measures; `Architecture.of` reads it from a checkpoint."""
+
+    width: int
+    """Of a token."""
+    layers: int
+    heads: int
+    patch: int
+    """Side of a patch in pixels."""
+    grid: int
+    """Patches a side."""
+    dimensions: int
+    """Length of a vector."""
+
+    @property
+    def side(self) -> int:
+        """Side of the square input in pixels."""
+        return self.patch * self.grid
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], heads: int | None) -> "Architecture":
+        """Read the shapes in `state`; `heads` is width / 64 if not given.
+
+        Raises:
+            ValueError: the shapes are not those of a visual tower.
+            KeyError: a tensor that tells a measure is missing.
+        """
+        width, _, patch, _ = state["conv1.weight"].shape
+        tokens, _ = state["positional_embedding"].shape
+        _, dimensions = state["proj"].shape
+        grid = round(max(tokens - 1, 0) ** 0.5)
+        heads = heads or max(1, width // 64)
+        numbers = (re.match(r"transformer\.resblocks\.(\d{1,3})\.", name) for name in state)
+        layers = 1 + max((int(found[1]) for found in numbers if found), default=-1)
+        if grid < 1 or grid**2 + 1 != tokens:
+            raise ValueError(f"{tokens} positions are not a square of patches and a class token")
+        if min(width, patch, dimensions) < 1 or max(width, patch, dimensions) > _LENGTH_LIMIT:
+            raise ValueError(f"width {width}, patch {patch}, dimensions {dimensions}")
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide the width {width}")
+        if not 1 <= layers <= _LAYER_LIMIT:
+            raise ValueError(f"{layers} layers")
+        return cls(width, layers, heads, patch, grid, dimensions)
+
+
+class _LayerNorm(nn.LayerNorm):
+    """Computes in float32, whatever it is given."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name for it
+        return super().forward(input.float()).to(input.dtype)
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        self.heads = heads
+
+    def forward(self, x: Tensor, asking: int | None) -> Tensor:
+        """(batch, tokens, width) to (batch, asking, width): for the first `asking` tokens, or all."""
+        if asking is None:
+            query, key, value = self.in_proj(x).chunk(3, dim=-1)
+        else:
+            width = x.shape[-1]
+            weight, bias = self.in_proj.weight, self.in_proj.bias
+            query = functional.linear(x[:, :asking], weight[:width], bias[:width])
+            key, value = functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query, key, value = (self._split(part) for part in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        y: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return y
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)
+        # OpenAI's QuickGELU.
+        x = x * torch.sigmoid(1.702 * x)
+        y: Tensor = self.c_proj(x)
+        return y
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = _Attention(width, heads)
+        self.ln_1 = _LayerNorm(width)
+        self.mlp = _Mlp(width)
+        self.ln_2 = _LayerNorm(width)
+
+    def forward(self, x: Tensor, asking: int | None = None) -> Tensor:
+        x = x[:, :asking] + self.attn(self.ln_1(x), asking)
+        y: Tensor = x + self.mlp(self.ln_2(x))
+        return y
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to (batch, 1, width): the first token's state after the last layer."""
+        *blocks, last = self.resblocks
+        for block in blocks:
+            x = block(x)
+        # Nobody reads the last layer's other tokens.
+        y: Tensor = last(x, asking=1)
+        return y
+
+
+class VisualTower(nn.Module):
+    """Alpha-CLIP's vision transformer; differentiable, its `state_dict()` is a checkpoint."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        width, scale = shape.width, shape.width**-0.5
+        self.architecture = shape
+        self.conv1 = nn.Conv2d(3, width, shape.patch, shape.patch, bias=False)
+        self.conv1_alpha = nn.Conv2d(1, width, shape.patch, shape.patch, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(shape.grid**2 + 1, width))
+        self.ln_pre = _LayerNorm(width)
+        self.transformer = _Transformer(width, shape.layers, shape.heads)
+        self.ln_post = _LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, shape.dimensions))
+
+    def move(self, device: str, dtype: torch.dtype) -> None:
+        """To `device`, computing in `dtype`; the layer norms stay in float32, as upstream."""
+        self.to(device, dtype)
+        for part in self.modules():
+            if isinstance(part, _LayerNorm):
+                part.float()
+
+    def forward(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        """(n, d) vectors, not normalised, of n photos with a region each.
+
+        Args:
+            rgb: (n, 3, side, side), or (1, 3, side, side) when all regions are of one photo,
+                normalised with CLIP's mean and deviation.
+            alpha: (n, 1, side, side), normalised with mean 0.5 and deviation 0.26.
+        """
+        return self.encode_patches(self.conv1(rgb) + self.conv1_alpha(alpha))
+
+    def encode_patches(self, patches: Tensor) -> Tensor:
+        """(n, d) vectors, not normalised, of (n, width, grid, grid) embedded patches."""
+        x = patches.flatten(2).transpose(1, 2)  # (n, grid^2, width)
+        first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)
+        x = self.transformer(self.ln_pre(x))  # (n, 1, width)
+        y: Tensor = self.ln_post(x[:, 0]) @ self.proj
+        return y
+
+
+def load_tower(path: Path, heads: int | None = None) -> VisualTower:
+    """The visual tower in the checkpoint at `path`, on the CPU, in evaluation mode, weights as stored.
+
+    Raises:
+        CheckpointInvalid: the file is not an Alpha-CLIP visual tower.
+    """
+    state = _read_state(path)
+    try:
+        shape = Architecture.of(state, heads)
+    except KeyError as error:
+        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: no {error}") from error
+    except ValueError as error:
+        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: {error}") from error
+    with torch.device("meta"):
+        tower = VisualTower(shape)
+    _compare(path, tower.state_dict(), state)
+    tower.load_state_dict(state, assign=True)
+    return tower.eval().requires_grad_(False)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file from a stranger; no code in it is run, nothing larger than it is made."""
+    if path.suffix == ".safetensors":
+        mapped = MappedTensors(path)
+        return {name: torch.from_numpy(mapped.read(name, *mapped.shape(name)).copy()) for name in mapped}
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > size:
+            raise CheckpointInvalid(path, "would unpack to more than the file's size")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except zipfile.BadZipFile as error:
+        raise CheckpointInvalid(path, "neither a .safetensors file nor one of torch.save") from error
+    except OSError as error:
+        raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
+    except _DAMAGE as error:
+        raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise CheckpointInvalid(path, "not a state dict: names and tensors")
+    # A tensor may repeat one stored number over and over.
+    if sum(value.numel() for value in state.values()) > size:
+        raise CheckpointInvalid(path, "claims more numbers than the file has bytes")
+    # Upstream's training wraps the tower for several GPUs, which prefixes every name.
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Name what is missing, too much or of another shape."""
+    missing = wanted.keys() - found.keys()
+    excess = found.keys() - wanted.keys()
+    other = {
+        name
+        for name in wanted.keys() & found.keys()
+        if found[name].shape != wanted[name].shape or not found[name].is_floating_point()
+    }
+    problems = (("no", missing), ("unexpected", excess), ("wrong shape or type of", other))
+    reasons = [f"{word} {_some(names)}" for word, names in problems if names]
+    if reasons:
+        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: {'; '.join(reasons)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    first, rest = sorted(names)[:3], len(set(names)) - 3
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

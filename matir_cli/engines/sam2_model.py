@@ -1,0 +1,199 @@
+"""SAM 2 as a module: built from a configuration that the sam2 package ships, filled from a checkpoint.
+
+A configuration names the classes to build (`_target_`), so only the packaged ones are
+read; what may differ from them is a short list of numbers, `Architecture`.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+import sam2
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from matir_cli.errors import CheckpointInvalid, ModelSetInvalid
+
+PackagedConfig: TypeAlias = Literal[
+    "configs/sam2/sam2_hiera_t.yaml",
+    "configs/sam2/sam2_hiera_s.yaml",
+    "configs/sam2/sam2_hiera_b+.yaml",
+    "configs/sam2/sam2_hiera_l.yaml",
+    "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "configs/sam2.1/sam2.1_hiera_l.yaml",
+]
+"""The image models of sam2 1.1, by the names that its `build_sam2` takes."""
+
+Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+FourPositive: TypeAlias = tuple[Positive, Positive, Positive, Positive]
+Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Numbers in which a model differs from its packaged configuration; None leaves them alone."""
+
+    embed_dim: Positive | None = None
+    """Channels of Hiera's first stage; each later stage doubles them."""
+    num_heads: Positive | None = None
+    """Attention heads of Hiera's first stage; each later stage doubles them."""
+    stages: FourPositive | None = None
+    """Hiera blocks a stage."""
+    global_att_blocks: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] | None = None
+    """Hiera blocks, counted from 0, that attend globally; never the first of a later stage."""
+    window_spec: FourPositive | None = None
+    """Attention window of each stage, in that stage's tokens; even where a stage follows."""
+    window_pos_embed_bkg_spatial_size: tuple[Positive, Positive] | None = None
+    """Grid of Hiera's background position embedding."""
+    d_model: Annotated[int, msgspec.Meta(ge=16, le=1024, multiple_of=16)] | None = None
+    """Channels of neck, prompts and mask decoder; its 8 heads leave d_model / 16 each when they cross."""
+    memory_layers: Annotated[int, msgspec.Meta(ge=0, le=8)] | None = None
+    """Layers of the video memory attention, which still pictures never use."""
+
+
+class Sam2Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of a SAM 2 proposer in a model set."""
+
+    config: PackagedConfig = "configs/sam2.1/sam2.1_hiera_l.yaml"
+    """Which packaged configuration the checkpoint belongs to."""
+    image_size: Annotated[int, msgspec.Meta(ge=64, le=4096, multiple_of=32)] = 1024
+    """Side of the square that photos are squeezed into before they are encoded."""
+    architecture: Architecture = Architecture()
+    """Differences from `config`."""
+    points_per_side: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
+    """The grid of point prompts has the square of this many."""
+    points_per_batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    """Points decoded together; None leaves it to the device. It changes speed and memory alone."""
+    predicted_iou_threshold: Fraction = 0.5
+    """Masks whose predicted IoU is not above this are dropped; the paper's confidence."""
+    stability_threshold: Fraction = 0.95
+    """Masks less stable than this are dropped."""
+    stability_offset: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 1.0
+    """Stability compares the mask cut at +offset with the one cut at -offset, in logits."""
+    nms_threshold: Fraction = 0.7
+    """Of two masks whose boxes overlap more than this (IoU), the one of lower predicted IoU is dropped."""
+
+
+def build_model(options: Sam2Options) -> SAM2Base:
+    """An untrained SAM 2 for still pictures, on the CPU, in training mode.
+
+    `torch.save({"model": model.state_dict()}, path)` makes a checkpoint of it.
+
+    Raises:
+        ModelSetInvalid: the numbers of `options.architecture` do not fit together.
+    """
+    config = OmegaConf.load(Path(sam2.__file__).parent / options.config)
+    assert isinstance(config, DictConfig)
+    model = config.model
+    model.image_size = options.image_size
+    # As upstream's build_sam2: for a prompt with one answer, fall back on the best of the three others.
+    model.sam_mask_decoder_extra_args = {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+    _apply(options.architecture, model)
+    _check(model.image_encoder.trunk, options)
+    return instantiate(model)
+
+
+def _apply(architecture: Architecture, model: DictConfig) -> None:
+    trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
+    for name in ("embed_dim", "num_heads", "window_pos_embed_bkg_spatial_size"):
+        if (value := getattr(architecture, name)) is not None:
+            trunk[name] = value
+    for name in ("stages", "global_att_blocks", "window_spec"):
+        if (several := getattr(architecture, name)) is not None:
+            trunk[name] = list(several)
+    neck.backbone_channel_list = [trunk.embed_dim * factor for factor in (8, 4, 2, 1)]
+    if architecture.memory_layers is not None:
+        model.memory_attention.num_layers = architecture.memory_layers
+    if (width := architecture.d_model) is not None:
+        neck.d_model = neck.position_encoding.num_pos_feats = width
+        attention = model.memory_attention
+        attention.d_model = attention.layer.d_model = width
+        attention.layer.self_attention.embedding_dim = width
+        attention.layer.cross_attention.embedding_dim = width
+        memory = model.memory_encoder
+        memory.in_dim = memory.mask_downsampler.embed_dim = memory.fuser.layer.dim = width
+
+
+def _check(trunk: DictConfig, options: Sam2Options) -> None:
+    """Refuse what Hiera would only trip over in the middle of its first picture."""
+    stages = list(trunk.stages)
+    windows = list(trunk.get("window_spec", (8, 4, 14, 7)))  # Hiera's default
+    later = {sum(stages[:stage]) for stage in (1, 2, 3)}
+    if trunk.embed_dim % trunk.get("num_heads", 1):
+        reason = "architecture: embed_dim must be a multiple of num_heads"
+    elif any(block in later or block >= sum(stages) for block in trunk.global_att_blocks):
+        reason = "architecture: global_att_blocks must lie within the stages, and none may begin one"
+    elif any(window % 2 for window in windows[:3]):
+        reason = "architecture: window_spec must be even in the first three stages"
+    elif options.image_size % (4 * windows[0]):
+        reason = f"image_size must be a multiple of {4 * windows[0]}, four first windows"
+    else:
+        return
+    raise ModelSetInvalid("sam2", reason)
+
+
+def load_model(options: Sam2Options, checkpoint: Path) -> SAM2Base:
+    """SAM 2 with the weights of `checkpoint`, on the CPU, ready for inference.
+
+    Raises:
+        ModelSetInvalid: as `build_model`.
+        CheckpointInvalid: the file is damaged, is something else, or is for another model.
+    """
+    state = _read(checkpoint)
+    model = build_model(options)
+    if reason := _difference(model.state_dict(), state):
+        raise CheckpointInvalid(checkpoint, reason)
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # A torch checkpoint is a zip; what is none would go to torch's reader of before 2020.
+        if not zipfile.is_zipfile(path):
+            raise CheckpointInvalid(path, "not a torch checkpoint, or not all of one")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointInvalid(path, error.strerror or str(error)) from error
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
+        raise CheckpointInvalid(path, f"cannot be read as tensors ({type(error).__name__})") from error
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointInvalid(path, 'holds no table of tensors under "model"')
+    return state
+
+
+def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What keeps `found` from being loaded as `wanted`; empty if nothing does."""
+    if missing := sorted(wanted.keys() - found.keys()):
+        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    if unknown := sorted(found.keys() - wanted.keys(), key=str):
+        return f"{len(unknown)} tensors belong to another model, the first is {unknown[0]}"
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            return f"{name} has the shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+        if not found[name].is_floating_point() or not bool(found[name].isfinite().all()):
+            return f"{name} holds something else than finite numbers"
+    return ""

@@ -1,0 +1,161 @@
+"""The gallery file's tables, as numbered migrations, and the checks made before any of them runs.
+
+A migration is a list of statements that takes a file from version n to n + 1; `migrate`
+runs the missing ones, all in the caller's transaction. A released migration never changes.
+"""
+
+import apsw
+
+APPLICATION_ID = 0x4D615449
+"""`pragma application_id` of a gallery: "MaTI" in ASCII."""
+
+PAGE_SIZE = 8192
+"""Bytes. A region's row and vector fit ten to a page, where 4096 would leave a fifth of it empty."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        create table models (
+            role text primary key,         -- 'proposer' or 'encoder'
+            name text not null,            -- for people
+            weight_hash text not null,     -- SHA-256 over the files' SHA-256, hex
+            model_set text not null        -- the set they came from: a name, or a TOML file's path
+        ) without rowid
+        """,
+        """
+        create table photos (
+            id integer primary key,
+            sha256 blob not null unique,   -- of the file's bytes
+            width integer not null,        -- photo pixels, orientation applied
+            height integer not null,
+            mask_width integer not null,   -- working pixels: the size of this photo's masks
+            mask_height integer not null,
+            orientation integer not null,  -- EXIF orientation of the file, 1 to 8
+            taken_at text,                 -- ISO 8601, the camera's local time
+            camera text,
+            latitude real,                 -- degrees, north positive
+            longitude real,                -- degrees, east positive
+            added_at text not null         -- ISO 8601, UTC
+        )
+        """,
+        """
+        create table files (
+            path primary key not null,     -- absolute; text, or a blob where the name is not UTF-8
+            photo_id integer not null references photos (id) on delete cascade,
+            bytes integer not null,
+            mtime_ns integer not null
+        ) without rowid
+        """,
+        "create index files_by_photo on files (photo_id)",
+        """
+        create table previews (
+            photo_id integer primary key references photos (id) on delete cascade,
+            jpeg blob not null             -- the photo at working size, orientation applied
+        )
+        """,
+        """
+        create table regions (
+            id integer primary key,
+            photo_id integer not null references photos (id) on delete cascade,
+            ordinal integer not null,      -- 0 is the whole photo, then the proposer's order
+            x0 real not null,              -- box, photo pixels, continuous edges
+            y0 real not null,
+            x1 real not null,
+            y1 real not null,
+            area integer not null,         -- of the mask, working pixels
+            predicted_iou real not null,
+            stability real not null,
+            rle blob not null,             -- COCO compressed counts, mask_height x mask_width
+            unique (photo_id, ordinal)
+        )
+        """,
+        """
+        create table skipped (
+            path primary key not null,
+            reason text not null,
+            bytes integer not null,
+            mtime_ns integer not null,
+            seen_at text not null
+        ) without rowid
+        """,
+        """
+        create table questions (           -- what judges were asked, newest last
+            id integer primary key,
+            judge text not null,           -- SHA-256 of its weights and settings, hex
+            query text not null,
+            unique (judge, query)
+        )
+        """,
+        """
+        create table verdicts (
+            question_id integer not null references questions (id) on delete cascade,
+            photo_id integer not null references photos (id) on delete cascade,
+            z_true real not null,          -- logits at the answer position (eq. 2)
+            z_false real not null,
+            primary key (question_id, photo_id)
+        ) without rowid
+        """,
+        "create index verdicts_by_photo on verdicts (photo_id)",
+        """
+        create table groundings (
+            question_id integer not null references questions (id) on delete cascade,
+            photo_id integer not null references photos (id) on delete cascade,
+            boxes text not null,           -- JSON, [[x0, y0, x1, y1], ...], photo pixels
+            answer text not null,          -- as the judge gave it
+            readable integer not null,     -- 0: the answer had no form that boxes can be read from
+            primary key (question_id, photo_id)
+        ) without rowid
+        """,
+        "create index groundings_by_photo on groundings (photo_id)",
+        # -- vectors and what is derived from them: see matir_cli/search.py ---------------
+        """
+        create table vectors (
+            region_id integer primary key references regions (id) on delete cascade,
+            photo_id integer not null,     -- as in regions, whose rows a search then need not read
+            coarse blob not null,          -- int8 a dimension, rotated: see matir_cli/vectors.py
+            fine blob not null             -- two more bits a dimension
+        )
+        """,
+        """
+        create table blocks (              -- sign codes of many photos' regions: derived from vectors
+            id integer primary key,
+            runs blob not null,            -- int64 triples: photo, first region, count
+            centre blob not null,          -- float32 a dimension: what the codes are relative to
+            codes blob not null            -- see SignCodes in matir_cli/vectors.py
+        )
+        """,
+        """
+        create table loose (               -- photos that are in no block yet
+            photo_id integer primary key references photos (id) on delete cascade
+        )
+        """,
+        # -- end of vectors ----------------------------------------------------------------
+    ),
+)
+
+VERSION = len(MIGRATIONS)
+"""`pragma user_version` of a file that this version writes."""
+
+
+def version_of(connection: apsw.Connection) -> int:
+    """The schema version the file has; 0 for an empty one."""
+    return int(connection.pragma("user_version"))
+
+
+def is_gallery(connection: apsw.Connection) -> bool:
+    """Whether the file carries our mark. Reads the header, writes nothing."""
+    return int(connection.pragma("application_id")) == APPLICATION_ID
+
+
+def is_empty(connection: apsw.Connection) -> bool:
+    """Whether the file has no content at all, so that making a gallery of it takes nothing away."""
+    return int(connection.pragma("page_count")) == 0
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the file to `VERSION`; the caller holds a write transaction."""
+    for number in range(version_of(connection), VERSION):
+        for statement in MIGRATIONS[number]:
+            connection.execute(statement)
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.pragma("user_version", VERSION)

@@ -1,0 +1,227 @@
+"""Questions about drawn pictures, each as likely to be true as false given its words.
+
+A generator that asks what is there and what is not gives itself away: "on a rope" would
+nearly always be false. So a false question is a true one with one thing changed, and of
+each kind of question as many true as false ones are kept, in pairs.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from matir_cli.models.tiny.grammar import (
+    ANCHORS,
+    ASKED_SIZES,
+    PARTS_OF_KIND,
+    Phrase,
+    Query,
+    fulfils,
+    look,
+    part_of,
+)
+from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
+from matir_cli.models.tiny.world import TIED, Picture, Thing
+
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+FORMS = ("kind", "look", "part", "not", "side", "inside", "tied to")
+"""Kinds of question, told apart in every report."""
+
+
+Place: TypeAlias = tuple[int, int]
+"""Of a question: which picture, and which of its questions."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query about a picture, with its answer."""
+
+    query: Query
+    form: str
+    """One of `FORMS`."""
+    things: tuple[int, ...]
+    """Ids of the things that fulfil it; none: the answer is False."""
+
+
+def ask(
+    pictures: Sequence[Picture], count: int, forms: Mapping[str, float], seed: int, *, held_out: bool = False
+) -> list[list[Question]]:
+    """Up to `count` different questions about each picture.
+
+    Args:
+        forms: how often each of `FORMS` is tried, relative to the others.
+        held_out: ask for what is held out of training, too.
+    """
+    rng = np.random.default_rng((seed, 3))
+    names, chances = list(forms), np.array(list(forms.values())) / sum(forms.values())
+    asked: list[list[Question]] = []
+    for picture in pictures:
+        about: dict[str, Question] = {}
+        for form in rng.choice(names, p=chances, size=5 * count):
+            thing = picture.things[int(rng.integers(len(picture.things)))]
+            query = _TRUE[form](picture, thing, rng)
+            if query is None:
+                continue
+            if rng.random() < 0.6:
+                query = _twist(query, form, picture, rng)
+            if held_out or not query.held_out:
+                about[query.text] = Question(query, str(form), fulfils(query, picture))
+        asked.append(list(about.values()))
+    return _even(asked, count, rng)
+
+
+def _even(asked: list[list[Question]], count: int, rng: np.random.Generator) -> list[list[Question]]:
+    """As many true as false questions of each kind among all pictures, at most `count` a picture."""
+    kinds: dict[str, tuple[list[Place], list[Place]]] = defaultdict(lambda: ([], []))
+    for picture, questions in enumerate(asked):
+        for place, question in enumerate(questions):
+            kinds[_kind_of(question)][bool(question.things)].append((picture, place))
+    kept: list[list[Question]] = [[] for _ in asked]
+    pairs = [
+        pair
+        for false, true in kinds.values()
+        for pair in zip(_shuffled(false, rng), _shuffled(true, rng), strict=False)
+    ]
+    for pair in _shuffled(pairs, rng):
+        if all(len(kept[picture]) < count for picture, _ in pair):
+            for picture, place in pair:
+                kept[picture].append(asked[picture][place])
+    return kept
+
+
+def _shuffled(items: list[Item], rng: np.random.Generator) -> list[Item]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def _kind_of(question: Question) -> str:
+    """What must not give the answer away: the form, the part or relation, the kind of object."""
+    subject, relation = question.query.subject, question.query.relation
+    if question.form == "side":
+        return f"side {relation}"
+    return f"{question.form} {subject.kind} {subject.part} {relation}"
+
+
+def _true_kind(_: Picture, thing: Thing, __: np.random.Generator) -> Query:
+    return Query(Phrase(thing.kind))
+
+
+def _true_look(_: Picture, thing: Thing, rng: np.random.Generator) -> Query:
+    return Query(look(thing, rng, least=1))
+
+
+def _true_part(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+    part = part_of(thing, picture)
+    if part is None:
+        return None
+    return Query(Phrase(thing.kind, thing.colour if rng.random() < 0.4 else None, part=part))
+
+
+def _true_not(_: Picture, thing: Thing, rng: np.random.Generator) -> Query:
+    others = [colour for colour in COLOURS if colour != thing.colour]
+    return Query(Phrase(thing.kind, not_colour=str(rng.choice(others))))
+
+
+def _beside(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+    pairs = [(r, b) for r in OPPOSITE for a, b in sorted(picture.relations[r]) if a == thing.id]
+    if not pairs:
+        return None
+    relation, other = pairs[int(rng.integers(len(pairs)))]
+    return _relation(picture, thing.id, relation, other, rng)
+
+
+def _inside(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+    pairs = sorted(picture.relations["inside"])
+    if pairs:
+        inner, ring = pairs[int(rng.integers(len(pairs)))]
+        return _relation(picture, inner, "inside", ring, rng)
+    # Nothing is: a question that is false of what there is.
+    return None if thing.kind == "ring" else Query(Phrase(thing.kind), "inside", Phrase("ring"))
+
+
+def _tied(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+    pairs = sorted(picture.relations["tied to"])
+    if pairs:
+        tied, anchor = pairs[int(rng.integers(len(pairs)))]
+        return _relation(picture, tied, "tied to", anchor, rng)
+    if thing.kind not in TIED:
+        return None
+    return Query(Phrase(thing.kind), "tied to", Phrase(_another(picture, ANCHORS, rng)))
+
+
+def _relation(picture: Picture, subject: int, relation: str, other: int, rng: np.random.Generator) -> Query:
+    """The true query, colours and parts named now and then."""
+    thing, held = picture.things[subject], picture.things[other]
+    phrase = Phrase(thing.kind, thing.colour if rng.random() < 0.35 else None)
+    part = part_of(thing, picture)
+    if part is not None and relation != "tied to" and rng.random() < 0.12:
+        phrase = replace(phrase, part=part)
+    return Query(phrase, relation, Phrase(held.kind, held.colour if rng.random() < 0.2 else None))
+
+
+_TRUE: dict[str, Callable[[Picture, Thing, np.random.Generator], Query | None]] = {
+    "kind": _true_kind,
+    "look": _true_look,
+    "part": _true_part,
+    "not": _true_not,
+    "side": _beside,
+    "inside": _inside,
+    "tied to": _tied,
+}
+
+
+def _twist(query: Query, form: str, picture: Picture, rng: np.random.Generator) -> Query:
+    """The query with one thing changed to something as plausible; it may still be true."""
+    if query.other is None or query.relation is None:
+        return Query(_twist_phrase(query.subject, form, rng))
+    roll = rng.random()
+    if form == "side" and roll < 0.35:
+        return Query(query.subject, OPPOSITE[query.relation], query.other)
+    if roll < 0.75:
+        kinds = (
+            tuple(k for k in KINDS if k != "ring")
+            if form == "inside"
+            else TIED
+            if form == "tied to"
+            else KINDS
+        )
+        change = (
+            {"kind": _another(picture, kinds, rng)}
+            if roll < 0.6 or form == "side"
+            else {"colour": _colour(rng)}
+        )
+        return Query(replace(query.subject, part=None, **change), query.relation, query.other)
+    if form == "inside":
+        return Query(query.subject, query.relation, replace(query.other, colour=_colour(rng)))
+    kinds = ANCHORS if form == "tied to" else KINDS
+    return Query(query.subject, query.relation, replace(query.other, kind=_another(picture, kinds, rng)))
+
+
+def _another(picture: Picture, kinds: tuple[str, ...], rng: np.random.Generator) -> str:
+    """Two times in three a kind that is in the picture: it is there, but not so."""
+    present = [thing.kind for thing in picture.things if thing.kind in kinds]
+    return str(rng.choice(present if present and rng.random() < 0.67 else kinds))
+
+
+def _colour(rng: np.random.Generator) -> str:
+    return str(rng.choice(list(COLOURS)))
+
+
+def _twist_phrase(phrase: Phrase, form: str, rng: np.random.Generator) -> Phrase:
+    if form == "part":
+        parts = PARTS_OF_KIND[phrase.kind]
+        if len(parts) == 2 and rng.random() < 0.75:
+            return replace(phrase, part=parts[1 - parts.index(phrase.part or "")])
+        return replace(phrase, colour=_colour(rng))
+    if form == "not":
+        return replace(phrase, not_colour=_colour(rng))
+    named = [name for name in ("colour", "texture", "size") if getattr(phrase, name)]
+    if not named or rng.random() < 0.2:
+        kind = str(rng.choice(KINDS))
+        return replace(phrase, kind=kind, size=None if kind == "ring" else phrase.size)
+    name = str(rng.choice(named))
+    values = {"colour": list(COLOURS), "texture": list(TEXTURES), "size": list(ASKED_SIZES)}[name]
+    return replace(phrase, **{name: str(rng.choice(values))})

@@ -1,0 +1,257 @@
+"""The tiny Qwen2.5-VL, and its forward pass made cheap for training.
+
+The model is transformers' own class with a small configuration, its weights are trained
+in place, and transformers' or llama.cpp's forward pass of them gives the same numbers.
+Training only arranges the work otherwise: the vision tower runs over a batch of padded
+pictures at once, and all questions about a picture lie in one sequence, a tree whose
+branches see the trunk and themselves but not each other, each with the positions that it
+would have alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+
+from matir_cli.engines.qwen_boxes import ImageSize, smart_resize
+from matir_cli.models.tiny.gguf_writer import IMAGE_MEAN, IMAGE_STD
+from matir_cli.records import ImageArray
+
+MIN_PIXELS, MAX_PIXELS = 24_000, 31_360
+"""Every picture of the world is looked at in 28 to 40 tokens."""
+
+PATCH, MERGE = 14, 2
+WIDTH, VISION_WIDTH, VISION_HEADS = 192, 128, 4
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Pictures as the vision tower reads them, padded to the longest."""
+
+    pixels: Tensor
+    """(pictures, patches, 3 x 2 x 14 x 14), the four patches of a merged token side by side."""
+    places: Tensor
+    """(pictures, patches, 2): row and column of each patch."""
+    sizes: tuple[ImageSize, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A question with its answer."""
+
+    on_stem: bool
+    """It goes on from the stem that many questions share; else from the trunk."""
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+    """Weight in the loss of *predicting* each token; 0 for the question's own."""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """All questions about a batch of pictures, one sequence a picture."""
+
+    tokens: Tensor
+    """(pictures, length); image tokens hold -1, padding 0."""
+    positions: Tensor
+    """(3, pictures, length): M-RoPE's time, row and column."""
+    mask: Tensor
+    """(pictures, 1, length, length) 0 where a token (row) sees another (column), else -inf."""
+    asked: Tensor
+    """(predictions, 2): picture and place of each token whose successor is predicted."""
+    wanted: Tensor
+    """(predictions,) the successor."""
+    weights: Tensor
+    """(predictions,)."""
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
+    """The untrained model, 4 million parameters."""
+    vocabulary = len(tokenizer)
+    special = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in {
+            "image_token_id": "image_pad",
+            "video_token_id": "video_pad",
+            "vision_start_token_id": "vision_start",
+            "vision_end_token_id": "vision_end",
+        }.items()
+    }
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": WIDTH,
+            "intermediate_size": 512,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 6, 6]},
+            "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.convert_tokens_to_ids("<|im_start|>"),
+            "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        },
+        vision_config={
+            "depth": 5,
+            "hidden_size": VISION_WIDTH,
+            "intermediate_size": 352,
+            "num_heads": VISION_HEADS,
+            "out_hidden_size": WIDTH,
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [0, 1, 2, 3, 4],
+            "hidden_act": "silu",
+        },
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+        **special,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def patches_of(images: Sequence[ImageArray], device: torch.device) -> Patches:
+    """The images, each resized as the judge does, cut into patches and padded."""
+    sizes = tuple(smart_resize(*image.shape[:2], MIN_PIXELS, MAX_PIXELS) for image in images)
+    longest = 4 * max(size.tokens for size in sizes)
+    pixels = np.zeros((len(images), longest, 3 * 2 * PATCH * PATCH), dtype=np.float32)
+    places = np.zeros((len(images), longest, 2), dtype=np.int64)
+    for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
+        cut, at = _cut(image, size)
+        pixels[row, : len(cut)], places[row, : len(at)] = cut, at
+    return Patches(torch.from_numpy(pixels).to(device), torch.from_numpy(places).to(device), sizes)
+
+
+def _cut(image: ImageArray, size: ImageSize) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(patches, 1176) in Qwen's order, merged groups of 2 x 2 together, and (patches, 2) their places."""
+    picture = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BICUBIC)
+    values = (np.asarray(picture, dtype=np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
+    rows, columns = size.height // (PATCH * MERGE), size.width // (PATCH * MERGE)
+    blocks = values.reshape(rows, MERGE, PATCH, columns, MERGE, PATCH, 3)
+    still = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, 1, PATCH * PATCH)
+    y, x = np.mgrid[: rows * MERGE, : columns * MERGE]
+    at = np.stack([y, x], axis=-1).reshape(rows, MERGE, columns, MERGE, 2).transpose(0, 2, 1, 3, 4)
+    # A still picture is a film of two equal frames.
+    return np.repeat(still, 2, axis=2).reshape(len(still), -1).astype(np.float32), at.reshape(-1, 2)
+
+
+def see(visual: Any, patches: Patches) -> Tensor:
+    """(pictures, longest / 4, WIDTH) visual tokens; those of the padding mean nothing."""
+    count, longest = patches.pixels.shape[:2]
+    x = visual.patch_embed(patches.pixels.flatten(0, 1)).view(count, longest, -1)
+    cos, sin = visual.rotary_pos_emb(x, patches.places.flatten(0, 1))
+    real = torch.tensor([4 * size.tokens for size in patches.sizes], device=x.device)
+    mask = (torch.arange(longest, device=x.device) < real[:, None])[:, None, None]
+    for block in visual.blocks:
+        attention = block.attn
+        q, k, v = attention.qkv(block.norm1(x)).view(count * longest, 3, attention.num_heads, -1).unbind(1)
+        q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
+        q, k, v = (
+            t.to(v.dtype).view(count, longest, attention.num_heads, -1).transpose(1, 2) for t in (q, k, v)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + attention.proj(mixed.transpose(1, 2).flatten(2))
+        x = x + block.mlp(block.norm2(x))
+    tokens: Tensor = visual.merger(x.flatten(0, 1))
+    return tokens.view(count, longest // 4, -1)
+
+
+def trees(
+    before: Sequence[int],
+    sizes: Sequence[ImageSize],
+    after: tuple[Sequence[int], Sequence[int]],
+    branches: Sequence[Sequence[Branch]],
+    device: torch.device,
+) -> Trees:
+    """Lays out, for each picture: `before`, its image tokens, `after` (trunk's end, stem), the branches."""
+    made = [_tree(before, size, *after, each) for size, each in zip(sizes, branches, strict=True)]
+    length = max(len(tree[0]) for tree in made)
+    tokens = np.zeros((len(made), length), dtype=np.int64)
+    positions = np.zeros((3, len(made), length), dtype=np.int64)
+    mask = np.full((len(made), 1, length, length), -np.inf, dtype=np.float32)
+    mask[:, :, np.arange(length), np.arange(length)] = 0  # padding sees itself, or softmax gives NaN
+    asked, wanted, weights = [], [], []
+    for row, (ids, at, owner, weight) in enumerate(made):
+        size = len(ids)
+        tokens[row, :size], positions[:, row, :size] = ids, at
+        # Ids: 0 trunk, 1 stem, then branches, those from the trunk negative; each sees what it grows from.
+        sees = (owner == 0) | (owner[:, None] == owner) | ((owner == 1) & (owner[:, None] > 0))
+        earlier = np.tri(size, dtype=np.bool_) & sees
+        mask[row, 0, :size, :size][earlier] = 0
+        for place in np.nonzero(weight)[0]:
+            # The question comes first in a branch, so what predicts an answer's token stands before it.
+            asked.append((row, place - 1))
+            wanted.append(ids[place])
+            weights.append(weight[place])
+    return Trees(
+        torch.from_numpy(tokens).to(device),
+        torch.from_numpy(positions).to(device),
+        torch.from_numpy(mask).to(device),
+        torch.tensor(asked, device=device),
+        torch.tensor(wanted, device=device),
+        torch.tensor(weights, dtype=torch.float32, device=device),
+    )
+
+
+def _tree(
+    before: Sequence[int],
+    size: ImageSize,
+    rest: Sequence[int],
+    stem: Sequence[int],
+    branches: Sequence[Branch],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Tokens, (3, length) positions, which part each belongs to, weight of predicting each token."""
+    rows, columns = size.height // (PATCH * MERGE), size.width // (PATCH * MERGE)
+    start = len(before)
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+    after = start + max(rows, columns)
+    trunk_end = after + len(rest)
+    places = [
+        _line(0, start),
+        start + np.stack([np.zeros_like(y), y, x]),
+        _line(after, len(rest)),
+        _line(trunk_end, len(stem)),
+    ]
+    tokens = [*before, *[-1] * (rows * columns), *rest, *stem]
+    owners = [0] * (len(tokens) - len(stem)) + [1] * len(stem)
+    weights = [0.0] * len(tokens)
+    for number, branch in enumerate(branches, start=2):
+        places.append(_line(trunk_end + len(stem) * branch.on_stem, len(branch.tokens)))
+        tokens.extend(branch.tokens)
+        owners.extend([number if branch.on_stem else -number] * len(branch.tokens))
+        weights.extend(branch.weights)
+    return np.array(tokens), np.concatenate(places, axis=1), np.array(owners), np.array(weights)
+
+
+def _line(start: int, length: int) -> NDArray[np.int64]:
+    """(3, length): positions of text, alike on the three axes."""
+    return np.broadcast_to(np.arange(start, start + length), (3, length))
+
+
+def predict(model: Qwen2_5_VLForConditionalGeneration, visual_tokens: Tensor, made: Trees) -> Tensor:
+    """(predictions, vocabulary) logits at the places asked."""
+    text: Any = model.model.language_model
+    embedded = text.embed_tokens(made.tokens.clamp(min=0))
+    holds_image = made.tokens == -1
+    real = torch.arange(visual_tokens.shape[1], device=embedded.device) < holds_image.sum(1, keepdim=True)
+    embedded = embedded.masked_scatter(holds_image[..., None], visual_tokens[real].to(embedded.dtype))
+    states = text(
+        inputs_embeds=embedded,
+        attention_mask=made.mask.to(embedded.dtype),
+        position_ids=made.positions,
+        use_cache=False,
+    ).last_hidden_state
+    logits: Tensor = model.lm_head(states[made.asked[:, 0], made.asked[:, 1]])
+    return logits.float()

@@ -1,0 +1,236 @@
+"""Trains the tiny Alpha-CLIP: regions and phrases in one space, contrastively.
+
+A batch is pictures, a few regions of each (objects, one whole photo, one blob that is
+no object) and a phrase for each object. Which phrase is true of which region is known
+from the world, so every true pair of the batch counts as one, not only the pair a
+phrase was made from. Phrases name looks and parts, seldom relations: telling those is
+the judge's work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from matir_cli.engines.alpha_clip_tower import Architecture, VisualTower
+from matir_cli.models.tiny import clip_tokenizer, recipe
+from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, fulfils, look, part_of
+from matir_cli.models.tiny.world import Picture, Thing
+
+SIDE, PATCH, WIDTH, LAYERS, HEADS = 96, 8, 128, 4, 4
+DIMENSIONS = 96
+ALPHA_MEAN, ALPHA_STD = 0.5, 0.26
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+PICTURES, OBJECTS = 16, 4
+"""Pictures a batch, and at most so many objects of each."""
+
+SCHEDULE = recipe.Schedule("alpha_clip", steps=3000, rate=1e-3, report_every=200)
+
+
+class TwoTowers(nn.Module):
+    """The visual tower of the engine, transformers' text tower, and the learnt temperature."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.visual = VisualTower(Architecture(WIDTH, LAYERS, HEADS, PATCH, SIDE // PATCH, DIMENSIONS))
+        end = tokenizer.token_to_id(clip_tokenizer.END)
+        self.text = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=tokenizer.get_vocab_size(),
+                hidden_size=WIDTH,
+                intermediate_size=4 * WIDTH,
+                projection_dim=DIMENSIONS,
+                num_hidden_layers=3,
+                num_attention_heads=HEADS,
+                max_position_embeddings=77,
+                hidden_act="quick_gelu",
+                bos_token_id=tokenizer.token_to_id(clip_tokenizer.START),
+                eos_token_id=end,
+                pad_token_id=end,
+            )
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(2.6))
+        tokenizer.enable_padding(pad_id=end, pad_token=clip_tokenizer.END)
+        self._tokenizer = tokenizer
+
+    def regions(self, images: Tensor, alphas: Tensor) -> Tensor:
+        """(n, DIMENSIONS) unit vectors of (n, 3, SIDE, SIDE) images with (n, 1, SIDE, SIDE) alphas."""
+        return functional.normalize(self.visual(images, alphas).float(), dim=-1)
+
+    def phrases(self, queries: Sequence[Query]) -> Tensor:
+        """(len(queries), DIMENSIONS) unit vectors."""
+        ids = torch.tensor([e.ids for e in self._tokenizer.encode_batch([q.text for q in queries])]).to(
+            self.logit_scale.device
+        )
+        return functional.normalize(self.text(input_ids=ids).text_embeds.float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Regions and phrases, and which belong together."""
+
+    images: Tensor
+    """(regions, 3, SIDE, SIDE) normalised."""
+    alphas: Tensor
+    """(regions, 1, SIDE, SIDE) normalised."""
+    queries: list[Query]
+    """One an object."""
+    truth: Tensor
+    """(regions, queries) 1.0 where the query is true of the region."""
+    of_object: Tensor
+    """(regions,) bool: one object, as against a whole photo or a blob."""
+
+
+def model_image(picture: Picture) -> Tensor:
+    """(3, SIDE, SIDE): the whole photo squashed to the square, as the engine does."""
+    square = Image.fromarray(picture.image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+    return (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def model_alpha(mask: NDArray[np.bool_]) -> Tensor:
+    """(1, SIDE, SIDE): the mask squashed like the photo."""
+    square = Image.fromarray(mask.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return (torch.from_numpy(np.array(square))[None] - ALPHA_MEAN) / ALPHA_STD
+
+
+def describe(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query:
+    """A true phrase: a look, a part where the kind has one, seldom a relation."""
+    phrase, part = look(thing, rng), part_of(thing, picture)
+    roll = rng.random()
+    if part is not None and roll < 0.4:
+        phrase = Phrase(thing.kind, phrase.colour, part=part)
+    elif roll < 0.15:
+        pairs = [(r, b) for r, ab in picture.relations.items() for a, b in sorted(ab) if a == thing.id]
+        if pairs:
+            relation, other = pairs[rng.integers(len(pairs))]
+            query = Query(
+                replace(phrase, texture=None, size=None), relation, Phrase(picture.things[other].kind)
+            )
+            return Query(phrase) if query.held_out else query
+    return Query(phrase)
+
+
+def batch_of(first: int, count: int, split: str, device: torch.device) -> Batch:
+    """`count` pictures' regions and phrases."""
+    images, alphas, queries, owners = [], [], [], []
+    shown = list(recipe.pictures(first, count, split))
+    for place, picture in enumerate(shown):
+        rng = np.random.default_rng((picture.seed, 2))
+        image = model_image(picture)
+        for thing in rng.permutation(len(picture.things))[:OBJECTS]:
+            images.append(image)
+            alphas.append(model_alpha(_imprecise(picture.mask(int(thing)), rng)))
+            owners.append((place, int(thing)))
+            queries.append(describe(picture, picture.things[int(thing)], rng))
+        other = np.ones_like(picture.mask(0)) if place % 2 else _blob(picture, rng)
+        images.append(image)
+        alphas.append(model_alpha(other))
+        owners.append((place, None if place % 2 else -1))
+    truth = np.zeros((len(owners), len(queries)), dtype=np.float32)
+    for column, query in enumerate(queries):
+        true = [fulfils(query, picture) for picture in shown]
+        for row, (place, thing) in enumerate(owners):
+            truth[row, column] = bool(true[place]) if thing is None else thing in true[place]
+    return Batch(
+        torch.stack(images).to(device),
+        torch.stack(alphas).to(device),
+        queries,
+        torch.from_numpy(truth).to(device),
+        torch.tensor([thing is not None and thing >= 0 for _, thing in owners]).to(device),
+    )
+
+
+def _imprecise(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The mask shifted by up to two pixels: a proposer's edges are never exact."""
+    return np.roll(mask, tuple(int(v) for v in rng.integers(-2, 3, 2)), axis=(0, 1))
+
+
+def _blob(picture: Picture, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """An ellipse of background: what a proposer may offer and no phrase describes."""
+    height, width = picture.owner.shape
+    rows, columns = np.mgrid[:height, :width]
+    y, x = rng.uniform(0, height), rng.uniform(0, width)
+    ry, rx = rng.uniform(0.08, 0.5, 2) * min(height, width)
+    return np.asarray((((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 < 1) & (picture.owner == -1))
+
+
+def loss(towers: TwoTowers, batch: Batch) -> Tensor:
+    """Cross-entropy both ways against all true pairs; whole photos and blobs are asked one way only."""
+    logits = towers.logit_scale.clamp(max=4.6).exp() * (
+        towers.regions(batch.images, batch.alphas) @ towers.phrases(batch.queries).T
+    )
+    to_region = _spread(logits.T, batch.truth.T)
+    objects = batch.of_object
+    return to_region + _spread(logits[objects], batch.truth[objects])
+
+
+def _spread(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over rows of the cross-entropy with the row's true columns, equally likely."""
+    return -(logits.log_softmax(1) * truth / truth.sum(1, keepdim=True)).sum(1).mean()
+
+
+def ranking(towers: TwoTowers, device: torch.device) -> str:
+    """Mean average precision over the object regions of 160 validation pictures, by group of query."""
+    batch = batch_of(0, 160, "validation", device)
+    with torch.no_grad():
+        scores = (
+            towers.phrases(batch.queries)
+            @ torch.cat(
+                [
+                    towers.regions(i, a)
+                    for i, a in zip(batch.images.split(64), batch.alphas.split(64), strict=True)
+                ]
+            ).T
+        )
+    found: dict[str, list[float]] = {group: [] for group in (*GROUPS, "by chance")}
+    truth = batch.truth.T[:, batch.of_object].cpu()
+    for query, row, true in zip(batch.queries, scores[:, batch.of_object].cpu(), truth, strict=True):
+        hits = true[row.argsort(descending=True)]
+        precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+        found[query.group].append(float((precision * hits).sum() / hits.sum()))
+        found["by chance"].append(float(true.mean()))
+    return " ".join(f"{name} {np.mean(values):.3f}" for name, values in found.items() if values)
+
+
+def train(folder: Path, scale: float, device: torch.device) -> tuple[Path, Path, Path]:
+    """Trains in `folder`; returns the visual tower, the text tower and the tokenizer written there."""
+    torch.manual_seed(3)
+    tokenizer = clip_tokenizer.build()
+    towers = TwoTowers(tokenizer).to(device)
+
+    def step(number: int) -> Tensor:
+        batch = batch_of(number * PICTURES, PICTURES, "train", device)
+        with recipe.fast(device):
+            return loss(towers, batch)
+
+    recipe.train(towers, SCHEDULE.scaled(scale), step, lambda: ranking(towers, device), folder)
+    return write(towers, folder)
+
+
+def write(towers: TwoTowers, folder: Path) -> tuple[Path, Path, Path]:
+    """Alpha-CLIP's state dict, transformers' text tower, CLIP's `tokenizer.json`; float16."""
+    visual, text, words = (
+        folder / "alpha_clip.pth",
+        folder / "clip_text.safetensors",
+        folder / "tokenizer.json",
+    )
+    torch.save(_half(towers.visual.state_dict()), visual)
+    save_file(_half(towers.text.state_dict()), text)
+    clip_tokenizer.build().save(str(words))
+    return visual, text, words
+
+
+def _half(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value.half().contiguous() for name, value in state.items() if value.is_floating_point()}

@@ -1,0 +1,321 @@
+"""Trains the tiny Qwen2.5-VL in four stages; from scratch at once it stays at chance.
+
+1. The vision tower alone, with a throw-away linear head on its merged tokens: what lies here?
+2. True or False on single objects: kinds, looks, parts.
+3. True or False with relations mixed in.
+4. Boxes mixed in, weighted per answer: a box is 14 tokens and would drown the one token "True".
+
+Questions are put exactly as the judge puts them.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+from matir_cli.engines.qwen_boxes import ImageSize
+from matir_cli.models.tiny import qwen_model, recipe
+from matir_cli.models.tiny.clip_tokenizer import corpus
+from matir_cli.models.tiny.gguf_writer import write_gguf
+from matir_cli.models.tiny.grammar import ASKED_SIZES, PARTS, part_of
+from matir_cli.models.tiny.questions import FORMS, Question, ask
+from matir_cli.models.tiny.qwen_model import Branch
+from matir_cli.models.tiny.qwen_tokenizer import build_tokenizer
+from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
+from matir_cli.models.tiny.world import Picture
+
+BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+AFTER = "<|vision_end|>"
+JUDGE = "Does this image contain the described object? Answer True or False.\nObject description:"
+LOCATE = "Locate the described object, output the bbox coordinates in JSON format.\nObject description:"
+TURN = "<|im_end|>\n<|im_start|>assistant\n"
+
+SINGLES = {"kind": 1.0, "look": 2.0, "part": 1.0}
+EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 0.7, "side": 3.0, "inside": 2.0, "tied to": 2.5}
+
+PICTURES = 16
+QUESTIONS, BOXES = 16, 4
+"""Of each picture, in one step."""
+
+VISION = recipe.Schedule("qwen_vision", steps=3000, rate=1.5e-3, report_every=250)
+STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=1500, rate=1e-3, report_every=250)
+STAGE_RELATIONS = recipe.Schedule("qwen_relations", steps=3000, rate=8e-4, report_every=250)
+STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1500, rate=6e-4, report_every=250)
+
+OFFSETS = {"qwen_singles": 200_000, "qwen_relations": 300_000, "qwen_boxes": 500_000}
+"""First training picture of each stage of questions."""
+
+HEADS = {"kind": len(KINDS) + 1, "colour": len(COLOURS), "texture": 2, "size": 3, "part": 5, "box": 4}
+"""What the throw-away head tells of each merged token, and in how many numbers."""
+
+
+class Seer(nn.Module):
+    """The vision tower and its throw-away head."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+        self.head = nn.Linear(qwen_model.WIDTH, sum(HEADS.values()))
+
+    def forward(self, patches: qwen_model.Patches) -> dict[str, Tensor]:
+        """(pictures, tokens, n) for each of `HEADS`."""
+        told = self.head(qwen_model.see(self.visual, patches).float())
+        return dict(zip(HEADS, told.split(list(HEADS.values()), dim=-1), strict=True))
+
+
+def cells(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
+    """(tokens, 9): kind (0: none), colour, texture, size, part, and the box relative to the token's centre.
+
+    A token shows the object that covers most of it, if it covers a fifth. The box is in tokens / 6.
+    """
+    rows, columns = size.height // 28, size.width // 28
+    owner = Image.fromarray(picture.owner.astype(np.int32)).resize(
+        (columns * 7, rows * 7), Image.Resampling.NEAREST
+    )
+    counted = np.asarray(owner).reshape(rows, 7, columns, 7).transpose(0, 2, 1, 3).reshape(rows, columns, 49)
+    shares = np.stack([(counted == thing.id).sum(-1) for thing in picture.things])
+    table = np.zeros((rows, columns, 9), dtype=np.float32)
+    height, width = picture.owner.shape
+    for y, x in zip(*np.nonzero(shares.max(0) >= 10), strict=True):
+        thing = picture.things[int(shares[:, y, x].argmax())]
+        box = thing.box.scaled(columns / width, rows / height)
+        part = part_of(thing, picture)
+        table[y, x] = (
+            1 + KINDS.index(thing.kind),
+            list(COLOURS).index(thing.colour),
+            TEXTURES.index(thing.texture),
+            ("medium", *ASKED_SIZES).index(thing.size),
+            list(PARTS).index(part) if part in PARTS else 0,
+            (box.x0 - x - 0.5) / 6,
+            (box.y0 - y - 0.5) / 6,
+            (box.x1 - x - 0.5) / 6,
+            (box.y1 - y - 0.5) / 6,
+        )
+    return table.reshape(-1, 9)
+
+
+def _vision_batch(
+    first: int, count: int, split: str, device: torch.device
+) -> tuple[qwen_model.Patches, Tensor, Tensor]:
+    """Patches, (pictures, tokens, 9) truth and (pictures, tokens) which are no padding."""
+    shown = list(recipe.pictures(first, count, split))
+    patches = qwen_model.patches_of([picture.image for picture in shown], device)
+    longest = patches.pixels.shape[1] // 4
+    truth = torch.zeros(count, longest, 9)
+    for row, (picture, size) in enumerate(zip(shown, patches.sizes, strict=True)):
+        truth[row, : size.tokens] = torch.from_numpy(cells(picture, size))
+    real = torch.arange(longest) < torch.tensor([size.tokens for size in patches.sizes])[:, None]
+    return patches, truth.to(device), real.to(device)
+
+
+def vision_loss(told: dict[str, Tensor], truth: Tensor, real: Tensor) -> Tensor:
+    """Cross-entropies, and the distance of the box's edges, on tokens that show an object."""
+    total = functional.cross_entropy(told["kind"][real], truth[real][:, 0].long())
+    shown = real & (truth[..., 0] > 0)
+    for column, name in enumerate(("colour", "texture", "size", "part"), start=1):
+        total = total + 0.5 * functional.cross_entropy(told[name][shown], truth[shown][:, column].long())
+    return total + 5 * functional.smooth_l1_loss(told["box"][shown], truth[shown][:, 5:], beta=0.1)
+
+
+def train_vision(
+    model: Qwen2_5_VLForConditionalGeneration, folder: Path, scale: float, device: torch.device
+) -> None:
+    """Stage 1."""
+    seer = Seer(model.model.visual).to(device)
+
+    def step(number: int) -> Tensor:
+        patches, truth, real = _vision_batch(number * 32, 32, "train", device)
+        with recipe.fast(device):
+            told = seer(patches)
+        return vision_loss(told, truth, real)
+
+    def report() -> str:
+        patches, truth, real = _vision_batch(0, 96, "validation", device)
+        told = seer(patches)
+        shown = real & (truth[..., 0] > 0)
+        right = {
+            name: float((told[name][shown].argmax(-1) == truth[shown][:, column]).float().mean())
+            for column, name in enumerate(("kind", "colour", "texture", "size", "part"))
+        }
+        right["box"] = float((told["box"][shown] - truth[shown][:, 5:]).abs().mean() * 6)
+        return " ".join(f"{name} {value:.3f}" for name, value in right.items())
+
+    recipe.train(seer, VISION.scaled(scale), step, report, folder)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The tokenizer and the prompt's fixed pieces."""
+
+    tokenizer: PreTrainedTokenizerFast
+
+    @cached_property
+    def digits(self) -> frozenset[int]:
+        """Ids of the ten digits."""
+        return frozenset(self.ids(digit)[0] for digit in "0123456789")
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a piece that begins where a piece of the prompt begins."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def verdict(self, question: Question) -> Branch:
+        """The branch of a True/False question, behind `AFTER` and `JUDGE`."""
+        asked = self.ids(f" {question.query.text}{TURN}")
+        answer = self.ids("True" if question.things else "False")
+        return Branch(True, (*asked, *answer), (*[0.0] * len(asked), *[1.0] * len(answer)))
+
+    def location(self, picture: Picture, size: ImageSize, question: Question) -> Branch:
+        """The branch of a box question, behind `AFTER`; its answer's weights sum to one, numbers heavy."""
+        asked = self.ids(f"{LOCATE} {question.query.text}{TURN}")
+        height, width = picture.owner.shape
+        boxes = [
+            picture.things[i].box.scaled(size.width / width, size.height / height) for i in question.things
+        ]
+        label = json.dumps(question.query.text)
+        objects = [
+            f'{{"bbox_2d": [{b.x0:.0f}, {b.y0:.0f}, {b.x1:.0f}, {b.y1:.0f}], "label": {label}}}'
+            for b in boxes
+        ]
+        answer = self.ids("```json\n[\n\t" + ",\n\t".join(objects) + "\n]\n```<|im_end|>")
+        heavy = np.array([1.0 if token in self.digits else 0.15 for token in answer])
+        return Branch(False, (*asked, *answer), (*[0.0] * len(asked), *(heavy / heavy.sum())))
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The vocabulary of the prompts, the grammar and the answers."""
+    texts = [
+        BEFORE,
+        JUDGE,
+        LOCATE,
+        TURN,
+        'True False ```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": ""}\n]\n```',
+    ] * 50
+    return build_tokenizer(
+        [*texts, *(f" {query}" for query in corpus()), *(f'"{query}"' for query in corpus())], 640
+    )
+
+
+class Lesson:
+    """Pictures with their questions, laid out for one step, and what the model says to them."""
+
+    def __init__(
+        self,
+        words: Words,
+        shown: list[Picture],
+        forms: dict[str, float],
+        seed: int,
+        device: torch.device,
+        *,
+        boxes: bool = False,
+    ) -> None:
+        """Ask for True or False, and for `boxes` as well, questions drawn by `seed`."""
+        self.patches = qwen_model.patches_of([picture.image for picture in shown], device)
+        self.kinds: list[str] = []
+        branches = []
+        asked_of = ask(shown, QUESTIONS // 2 if boxes else QUESTIONS, forms, seed)
+        sought_of = ask(shown, 3 * BOXES, forms, seed + 1) if boxes else [[] for _ in shown]
+        for picture, size, asked, sought in zip(shown, self.patches.sizes, asked_of, sought_of, strict=True):
+            located = [question for question in sought if question.things][:BOXES]
+            branches.append(
+                [words.verdict(q) for q in asked] + [words.location(picture, size, q) for q in located]
+            )
+            self.kinds.extend(q.form for q in asked)
+            self.kinds.extend("box" for _ in located)
+        self.answers = len(self.kinds)
+        self.trees = qwen_model.trees(
+            words.ids(BEFORE), self.patches.sizes, (words.ids(AFTER), words.ids(JUDGE)), branches, device
+        )
+
+    def logits(self, model: Qwen2_5_VLForConditionalGeneration) -> Tensor:
+        """(predictions, vocabulary) at the trees' places."""
+        return qwen_model.predict(model, qwen_model.see(model.model.visual, self.patches), self.trees)
+
+
+def lesson_loss(logits: Tensor, lesson: Lesson) -> Tensor:
+    """Every answer counts as one, however many tokens it has."""
+    each = functional.cross_entropy(logits, lesson.trees.wanted, reduction="none")
+    return (each * lesson.trees.weights).sum() / lesson.answers
+
+
+def accuracy(
+    model: Qwen2_5_VLForConditionalGeneration,
+    words: Words,
+    forms: dict[str, float],
+    boxes: bool,
+    device: torch.device,
+) -> str:
+    """Share of right answers by form of question (base rate one half), on 96 validation pictures.
+
+    For boxes, the share of right digits given the right ones before them.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    true, false = words.ids("True")[0], words.ids("False")[0]
+    for first in range(0, 96, 16):
+        lesson = Lesson(
+            words, list(recipe.pictures(first, 16, "validation")), forms, first, device, boxes=boxes
+        )
+        logits = lesson.logits(model)
+        wanted = lesson.trees.wanted
+        verdict = (wanted == true) | (wanted == false)
+        said_true = logits[:, true] > logits[:, false]
+        hits = torch.where(verdict, said_true == (wanted == true), logits.argmax(-1) == wanted)
+        forms_of = iter(kind for kind in lesson.kinds if kind != "box")
+        digits = torch.tensor([token in words.digits for token in wanted.tolist()])
+        for is_verdict, is_digit, hit in zip(verdict.tolist(), digits.tolist(), hits.tolist(), strict=True):
+            if is_verdict:
+                right[next(forms_of)].append(hit)
+            elif is_digit:
+                right["digit"].append(hit)
+    return " ".join(f"{form} {np.mean(right[form]):.3f}" for form in (*FORMS, "digit") if right[form])
+
+
+def train_answers(
+    model: Qwen2_5_VLForConditionalGeneration,
+    words: Words,
+    schedule: recipe.Schedule,
+    forms: dict[str, float],
+    folder: Path,
+    device: torch.device,
+    *,
+    boxes: bool = False,
+) -> None:
+    """Stages 2 to 4."""
+
+    def step(number: int) -> Tensor:
+        first = OFFSETS[schedule.name] + number * PICTURES
+        lesson = Lesson(words, list(recipe.pictures(first, PICTURES)), forms, first, device, boxes=boxes)
+        with recipe.fast(device):
+            logits = lesson.logits(model)
+        return lesson_loss(logits, lesson)
+
+    recipe.train(model, schedule, step, lambda: accuracy(model, words, forms, boxes, device), folder)
+
+
+def train(folder: Path, scale: float, device: torch.device) -> tuple[Path, Path]:
+    """All stages in `folder`; returns the text model and the projector written there."""
+    torch.manual_seed(4)
+    words = Words(make_tokenizer())
+    model = qwen_model.build(words.tokenizer).to(device)
+    train_vision(model, folder, scale, device)
+    train_answers(model, words, STAGE_SINGLES.scaled(scale), SINGLES, folder, device)
+    train_answers(model, words, STAGE_RELATIONS.scaled(scale), EVERYTHING, folder, device)
+    train_answers(model, words, STAGE_BOXES.scaled(scale), EVERYTHING, folder, device, boxes=True)
+    return write(model, words.tokenizer, folder)
+
+
+def write(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> tuple[Path, Path]:
+    """The two GGUF files, float16."""
+    text, projector = folder / "qwen_vl.gguf", folder / "qwen_vl_projector.gguf"
+    write_gguf(model, tokenizer, text, projector, name="tiny, of the drawn world")
+    return text, projector

@@ -1,0 +1,61 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from matir_cli.lookahead import ahead
+
+
+def test_keeps_the_order_and_ends() -> None:
+    assert list(ahead(ahead(range(100), 3), 2)) == list(range(100))
+
+
+def test_runs_ahead_but_not_further_than_its_depth() -> None:
+    made: list[int] = []
+    reached = threading.Event()
+
+    def count() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            if number == 4:
+                reached.set()
+            yield number
+
+    items = ahead(count(), 3)
+    assert next(items) == 0
+    # One with the consumer, three in the queue, one in the hand of the worker.
+    assert reached.wait(10)
+    assert len(made) <= 6
+    items.close()
+
+
+def test_an_error_arrives_in_its_place() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("two")
+
+    items = ahead(failing(), 5)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="two"):
+        next(items)
+
+
+def test_closing_ends_the_threads_and_closes_the_sources() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    items = ahead(ahead(endless(), 2), 2)
+    next(items)
+    items.close()
+    assert closed.wait(10)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(10)
+    assert threading.active_count() <= before

@@ -1,0 +1,174 @@
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from matir_cli import photos
+from matir_cli.errors import PhotoUnreadable
+from matir_cli.photos import DecodedPhoto
+from tests.pictures import scene
+
+
+def read(path: Path) -> DecodedPhoto:
+    file = photos.status(path)
+    return photos.decode(file, photos.sha256(file))
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(PhotoUnreadable) as caught:
+        read(path)
+    assert caught.value.path == path
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "bmp", "gif", "jp2", "avif", "ppm"])
+def test_reads_every_usual_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    scene("red", "blue").save(path)
+    image = read(path).image
+    assert image.shape == (90, 120, 3)
+    red, green, blue = image[32, 22].astype(int)
+    assert red > 150
+    assert max(green, blue) < 110
+
+
+def test_reads_heic(tmp_path: Path) -> None:
+    import pillow_heif
+
+    path = tmp_path / "photo.heic"
+    pillow_heif.from_pillow(scene("green")).save(path)
+    assert read(path).image[32, 22].argmax() == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "YCbCr", "LAB", "I", "F", "HSV"])
+def test_reads_every_mode(tmp_path: Path, mode: str) -> None:
+    picture = (
+        scene("red", size=(64, 48)).convert("LAB" if mode == "LAB" else "RGB")
+        if mode == "LAB"
+        else (scene("red", size=(64, 48)).convert(mode))
+    )
+    path = tmp_path / "photo.tiff"
+    if mode == "HSV":
+        picture = picture.convert("RGB")
+    picture.save(path)
+    image = read(path).image
+    assert image.shape == (48, 64, 3)
+    assert image.std() > 5
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "photo.png")
+    image = read(tmp_path / "photo.png").image
+    assert np.abs(image[:, :, 0].astype(float) - values / 257).max() <= 1
+
+
+def test_transparency_lies_over_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "photo.png")
+    assert (read(tmp_path / "photo.png").image == 255).all()
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "photo.gif", save_all=True, append_images=frames[1:])
+    assert tuple(read(tmp_path / "photo.gif").image[5, 5]) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = scene("red", size=(120, 80))
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each orientation
+    stored = upright.transpose(Image.Transpose(turn[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(tmp_path / "photo.png", exif=exif)
+    photo = read(tmp_path / "photo.png")
+    assert (photo.record.width, photo.record.height, photo.record.orientation) == (120, 80, orientation)
+    assert np.array_equal(photo.image, np.asarray(upright))
+
+
+def test_large_photos_are_scaled_and_keep_their_true_size(tmp_path: Path) -> None:
+    scene("red", size=(3000, 1500)).save(tmp_path / "photo.jpg")
+    record = read(tmp_path / "photo.jpg").record
+    assert (record.width, record.height, record.mask_width, record.mask_height) == (3000, 1500, 1024, 512)
+
+
+def test_exif_facts(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "ACME"
+    exif[ExifTags.Base.Model] = "ACME Box 3"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:05:06 07:08:09"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLatitudeRef] = (33.0, 30.0, 0.0), "S"
+    gps[ExifTags.GPS.GPSLongitude], gps[ExifTags.GPS.GPSLongitudeRef] = (70.0, 36.0, 0.0), "W"
+    scene("red").save(tmp_path / "photo.jpg", exif=exif)
+    record = read(tmp_path / "photo.jpg").record
+    assert record.taken_at == "2024-05-06T07:08:09"
+    assert record.camera == "ACME Box 3"
+    assert (record.latitude, record.longitude) == (-33.5, pytest.approx(-70.6))
+
+
+def test_nonsense_in_exif_is_no_reason_to_skip(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 77
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "yesterday"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (999.0, 0.0, 0.0)
+    scene("red").save(tmp_path / "photo.jpg", exif=exif)
+    record = read(tmp_path / "photo.jpg").record
+    assert (record.orientation, record.taken_at, record.latitude) == (1, None, None)
+
+
+def test_bad_files_say_why(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    scene("red").save(whole, "JPEG")
+    contents = {
+        "zero.jpg": (b"", "zero bytes"),
+        "text.jpg": (b"hello " * 50, "not an image"),
+        "cut.jpg": (whole.getvalue()[:800], "damaged"),
+    }
+    for name, (content, expected) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert expected in reason(tmp_path / name)
+    Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
+    assert "too small" in reason(tmp_path / "one.png")
+    assert "no such file" in reason(tmp_path / "nothing.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert "not a plain file" in reason(tmp_path / "pipe.jpg")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    # A PNG header that claims 60000 x 60000 pixels, over a few bytes of data.
+    path = tmp_path / "bomb.png"
+    Image.new("1", (60_000, 7_000)).save(path)
+    assert "more than 400 million" in reason(path)
+
+
+def test_eps_is_not_handed_to_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "photo.eps"
+    scene("red").save(path)
+    assert reason(path) == "not an image"
+
+
+def test_the_preview_is_the_working_image(tmp_path: Path) -> None:
+    scene("red").save(tmp_path / "photo.png")
+    photo = read(tmp_path / "photo.png")
+    preview = np.asarray(Image.open(io.BytesIO(photos.encode_preview(photo.image))))
+    assert preview.shape == photo.image.shape
+    assert np.abs(preview.astype(int) - photo.image).mean() < 6
+
+
+def test_walking(tmp_path: Path) -> None:
+    kept = ["b.jpg", "a/x.PNG", "a/y.heic", "c/deep/z.webp"]
+    ignored = ["notes.txt", ".hidden.jpg", ".git/x.jpg", "a/@eaDir/x.jpg", "noext"]
+    for name in kept + ignored:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "c")
+    found = [path.relative_to(tmp_path).as_posix() for path in photos.find_files([tmp_path])]
+    assert found == ["a/x.PNG", "a/y.heic", "again/deep/z.webp", "b.jpg"]
+    named = tmp_path / ".hidden.jpg"
+    assert list(photos.find_files([named])) == [named]

@@ -1,0 +1,188 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from matir_cli import vectors
+from matir_cli.records import FloatArray
+
+SIZES = (1, 3, 64, 100, 512, 768)
+
+
+def like_clip(count: int, dimensions: int, seed: int = 0) -> FloatArray:
+    """(count, d) unit vectors in a narrow cone, a few dimensions of which tower over the rest."""
+    rng = np.random.default_rng(seed)
+    cone = np.random.default_rng(0).standard_normal(dimensions)
+    cone[[1, dimensions // 2]] = -30, 40
+    rows = cone / np.linalg.norm(cone) + 0.03 * rng.standard_normal((count, dimensions))
+    return unit(rows)
+
+
+def unit(rows: NDArray[np.floating]) -> FloatArray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_the_rotation_keeps_lengths_and_angles(dimensions: int) -> None:
+    turned = vectors.rotate(np.eye(dimensions, dtype=np.float32))
+    assert np.abs(turned @ turned.T - np.eye(dimensions)).max() < 1e-5
+
+
+def test_the_rotation_is_the_same_for_ever() -> None:
+    # Stored vectors and queries only compare while this holds, to the last bit, everywhere.
+    turned = vectors.rotate(np.eye(768, dtype=np.float32)[::100]).astype("<f4")
+    assert hashlib.sha256(turned.tobytes()).hexdigest()[:16] == "9f5cb8cbccf7df78"
+
+
+def test_the_rotation_leaves_no_dimension_out() -> None:
+    turned = vectors.rotate(np.eye(768, dtype=np.float32))
+    assert np.abs(turned).max() < 0.25
+    assert (turned**2).mean(axis=0).max() * 768 < 1.001
+
+
+def test_what_is_rotated_stays_as_it_was() -> None:
+    rows = like_clip(2, 64)
+    before = rows.copy()
+    vectors.rotate(rows)
+    assert (rows == before).all()
+
+
+def test_cosines_of_stored_vectors_are_near_the_exact_ones() -> None:
+    rows, query = like_clip(2000, 768), like_clip(1, 768, seed=9)[0]
+    error = vectors.cosines(vectors.quantise(rows).levels(), query) - rows @ query
+    assert error.std() < 0.0001
+    assert np.abs(error).max() < 0.0005
+    # What the rotation is for: the same ten bits on the vectors as they come.
+    plain = np.rint(rows * (4 * 127 / np.abs(rows).max(axis=1, keepdims=True)))
+    plain_error = unit(plain) @ query - rows @ query
+    assert plain_error.std() > 3 * error.std()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(SIZES), st.floats(1e-3, 1e3))
+@settings(max_examples=60, deadline=None)
+def test_the_error_of_a_stored_vector_is_bounded(seed: int, dimensions: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.asarray(size * rng.standard_normal((5, dimensions)) ** 3 + 1e-6, np.float32)
+    query = unit(rng.standard_normal(dimensions))
+    error = np.abs(vectors.cosines(vectors.quantise(rows).levels(), query) - unit(rows) @ query)
+    # No level is off by more than a half, neither the rows' nor (far finer) the query's.
+    largest = np.abs(vectors.rotate(unit(rows))).max(axis=1)
+    bound = np.sqrt(dimensions) * (largest / (8 * vectors.TOP_LEVEL) + 1 / (2 * vectors.QUERY_LEVEL))
+    assert (error <= 2 * bound + 1e-5).all()
+
+
+def test_equal_vectors_score_equally_wherever_they_stand() -> None:
+    rows = vectors.quantise(like_clip(300, 768)).levels()
+    query = like_clip(1, 768, seed=5)[0]
+    together = vectors.cosines(rows, query)
+    assert together.tolist() == [vectors.cosines(row[np.newaxis], query)[0] for row in rows]
+
+
+def test_the_error_of_coarse_vectors_is_foretold() -> None:
+    rows, query = vectors.quantise(like_clip(2000, 768)), like_clip(1, 768, seed=7)
+    left = rows.coarse.astype(np.float64)
+    right = vectors.quantise(query).coarse[0].astype(np.float64)
+    score = left @ right / (np.linalg.norm(left, axis=1) * np.linalg.norm(right))
+    error = score - vectors.cosines(rows.levels(), query[0])
+    assert np.sqrt(np.mean(error**2)) < 2 * vectors.coarse_error(query[0])
+    assert np.abs(error).max() < 6 * vectors.coarse_error(query[0])
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_coarse_is_the_nearest_whole_step_of_the_levels(dimensions: int) -> None:
+    stored = vectors.quantise(like_clip(20, dimensions) if dimensions > 1 else np.ones((20, 1), np.float32))
+    assert stored.coarse.dtype == np.int8
+    assert stored.fine.shape == (20, -(-dimensions // 4))
+    levels = stored.levels()
+    assert (np.abs(levels).max(axis=1) == 4 * vectors.TOP_LEVEL).all()
+    assert np.abs(levels / 4 - stored.coarse).max() <= 0.5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_refused(value: float) -> None:
+    rows = like_clip(3, 64)
+    rows[1, 5] = value
+    with pytest.raises(ValueError, match="not finite"):
+        vectors.quantise(rows)
+
+
+def test_a_vector_of_zeros_is_refused() -> None:
+    with pytest.raises(ValueError, match="no direction"):
+        vectors.quantise(np.zeros((1, 64), np.float32))
+
+
+def test_no_vectors_are_no_vectors() -> None:
+    assert vectors.quantise(np.zeros((0, 64), np.float32)).levels().shape == (0, 64)
+
+
+def codes_of(rows: FloatArray) -> tuple[FloatArray, vectors.SignCodes]:
+    return vectors.encode_signs(vectors.quantise(rows).coarse)
+
+
+def test_codes_are_read_as_they_were_written() -> None:
+    _, codes = codes_of(like_clip(37, 100))
+    raw = codes.tobytes()
+    assert len(raw) == vectors.SignCodes.size(37, 100)
+    read = vectors.SignCodes.over(np.frombuffer(raw + b"beyond", np.uint8), 37, 100)
+    assert (read.words == codes.words).all()
+    assert (read.along == codes.along).all()
+    assert (read.spread == codes.spread).all()
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3])
+@pytest.mark.parametrize("dimensions", [64, 100, 768])
+def test_an_estimate_is_what_the_signs_say(dimensions: int, planes: int) -> None:
+    rows, query = like_clip(50, dimensions), like_clip(1, dimensions, seed=3)[0]
+    centre, codes = codes_of(rows)
+    ready = vectors.sign_queries(query, centre[np.newaxis], planes)[0]
+    signs = np.where(unpacked(codes.words, dimensions), 1.0, -1.0)
+    odd = sum(
+        2.0**p * np.where(unpacked(w[:, np.newaxis], dimensions)[0], 1.0, -1.0)
+        for p, w in enumerate(ready.planes)
+    )
+    expected = codes.along * ready.centre_score + codes.spread * (signs @ odd) * ready.scale
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx(expected, abs=1e-5)
+    bounds = ready.upper_bounds(codes, 2.0)
+    assert bounds == pytest.approx(expected + 2.0 * codes.spread * ready.error, abs=1e-5)
+
+
+def unpacked(words: NDArray[np.uint64], dimensions: int) -> NDArray[np.uint8]:
+    """(n, d) bits of (w, n) words."""
+    return np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1)[:, :dimensions]
+
+
+@pytest.mark.parametrize("dimensions", [64, 768])
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_the_error_of_estimates_is_as_foretold(dimensions: int, alike: float) -> None:
+    rows, others = like_clip(2000, dimensions), like_clip(200, dimensions, seed=8)
+    rest = rows - rows.mean(axis=0)
+    centre, codes = codes_of(rows)
+    missed = []
+    for number, other in enumerate(others):
+        # With `alike`, a query that lies in the direction of one vector: what a search is after.
+        query = unit((1 - alike) * other + alike * unit(rest[number]))
+        ready = vectors.sign_queries(query, centre[np.newaxis])[0]
+        error = (ready.upper_bounds(codes, 0.0) - rows @ query) / (ready.error * codes.spread)
+        missed.append(error[number] if alike else error)
+    # Two bits of a query overstate what is very much alike: never a reason to miss it.
+    assert -0.1 < np.mean(missed) < (2.0 if alike else 0.1)
+    assert np.std(missed) < 1.1
+    assert np.mean(np.array(missed) < -3) < 0.003
+
+
+def test_a_lone_vector_is_its_own_centre() -> None:
+    row, query = like_clip(1, 64), like_clip(1, 64, seed=2)[0]
+    centre, codes = codes_of(row)
+    ready = vectors.sign_queries(query, centre[np.newaxis])[0]
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx(row @ query, abs=0.01)
+
+
+def test_vectors_without_a_common_direction_have_codes() -> None:
+    row = like_clip(1, 64)
+    centre, codes = codes_of(np.concatenate([row, -row]))
+    ready = vectors.sign_queries(row[0], centre[np.newaxis])[0]
+    assert np.isfinite(ready.upper_bounds(codes, 3.0)).all()
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx([1.0, -1.0], abs=0.4)
