@@ -25,9 +25,6 @@ from matir_cli.records import Box, ModelIdentity, Region, Rle
 BUSY_TIMEOUT_MS = 60_000
 """How long a command waits for another one's transaction."""
 
-MMAP_BYTES = 1 << 40
-"""The whole file is read through the page cache, however large."""
-
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
@@ -134,7 +131,6 @@ class Gallery:
         if (found := schema.version_of(db)) > schema.VERSION:
             raise errors.GalleryTooNew(self.path, found, schema.VERSION)
         db.pragma("foreign_keys", True)
-        db.pragma("mmap_size", MMAP_BYTES)
         db.enable_load_extension(True)
         db.load_extension(sqlite_vec.loadable_path())
         db.enable_load_extension(False)

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from threading import Lock
 
 import apsw
 import numpy as np
@@ -32,6 +34,9 @@ from matir_cli.records import Candidate, FloatArray
 
 BLOCK_REGIONS = 16_384
 """Regions to a block: its codes, 1.5 MB at 768 dimensions, stay in a core's own cache while they are read."""
+
+THREADS = 2
+"""That compare codes. More would wait for one another: a third of the time is reading, one at a time."""
 
 SEAL_SHARE = 8
 """Loose regions are left alone below this part of a block: scoring them all takes a few milliseconds."""
@@ -47,6 +52,9 @@ FIRST_PHOTOS = 2
 
 _SCORED = np.dtype([("region", np.int64), ("photo", np.int64), ("score", np.float64)])
 _RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
+
+_MOST_IN_RUN = 2**31
+"""Regions; far more than a photo has, and sums of it do not overflow."""
 
 ScoredArray = NDArray[np.void]
 """(n,) of `_SCORED`: region id, photo id, cosine."""
@@ -155,7 +163,10 @@ def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
 def _read_runs(gallery: Gallery, blob: apsw.SQLiteValue) -> NDArray[np.void]:
     if not isinstance(blob, bytes) or not blob or len(blob) % _RUN.itemsize:
         raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
-    return np.frombuffer(blob, _RUN)
+    runs = np.frombuffer(blob, _RUN)
+    if runs["count"].min() < 1 or runs["count"].max() > _MOST_IN_RUN:
+        raise GalleryDamaged(gallery.path, "a block counts an impossible number of regions")
+    return runs
 
 
 # Searching
@@ -172,12 +183,11 @@ def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
     Raises:
         GalleryDamaged: the index does not hold what it must.
     """
-    db = gallery.connection
     coarse = vectors.quantise(query[np.newaxis]).coarse.tobytes()
-    with db:  # one state of the file for all that is read
-        scored = _score_loose(db, coarse)
+    with gallery.connection:  # one state of the file for all that is read
+        scored = _score_loose(gallery, coarse)
         index = _Index.read(gallery, query)
-        scored = _score_promising(db, coarse, index, scored, limit)
+        scored = _score_promising(gallery, coarse, index, scored, limit)
         scored = _score_closely(gallery, query, scored, limit)
     scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
     best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
@@ -185,24 +195,31 @@ def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
     return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
 
 
-def _score_loose(db: apsw.Connection, coarse: bytes) -> ScoredArray:
-    rows = db.execute(
+def _score_loose(gallery: Gallery, coarse: bytes) -> ScoredArray:
+    rows = gallery.connection.execute(
         "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(coarse), vec_int8(?)) "
         "from loose cross join regions on regions.photo_id = loose.photo_id "
         "cross join vectors on region_id = regions.id",
         (coarse,),
     )
-    return np.fromiter(rows, _SCORED)
+    return _collect(gallery, rows)
 
 
-def _score(db: apsw.Connection, coarse: bytes, regions: NDArray[np.int64]) -> ScoredArray:
+def _score(gallery: Gallery, coarse: bytes, regions: NDArray[np.int64]) -> ScoredArray:
     """Cosines of those of the regions that are still there, in no particular order."""
-    rows = db.execute(
+    rows = gallery.connection.execute(
         "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(coarse), vec_int8(?)) "
         "from json_each(?) cross join vectors on region_id = value",
         (coarse, json.dumps(np.sort(regions).tolist())),
     )
-    return np.fromiter(rows, _SCORED)
+    return _collect(gallery, rows)
+
+
+def _collect(gallery: Gallery, rows: apsw.Cursor) -> ScoredArray:
+    scored = np.fromiter(rows, _SCORED)
+    if np.isnan(scored["score"]).any():
+        raise GalleryDamaged(gallery.path, "a stored vector is all zeros")
+    return scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +235,20 @@ class _Index:
 
     @classmethod
     def read(cls, gallery: Gallery, query: FloatArray) -> _Index:
-        ids, per_block, centres = [], [], []
-        for block_id, runs, centre in gallery.connection.execute("select id, runs, centre from blocks"):
+        ids, counts, per_block, centres = [], [], [], []
+        blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
+        for block_id, size, runs, centre in blocks:
             if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
                 raise GalleryDamaged(gallery.path, "a block's centre has an impossible length")
-            ids.append(int(block_id))
             per_block.append(_read_runs(gallery, runs))
+            counts.append(int(per_block[-1]["count"].sum()))
+            if size != vectors.SignCodes.size(counts[-1], query.size):
+                raise GalleryDamaged(gallery.path, "a block's codes have an impossible length")
+            ids.append(int(block_id))
             centres.append(np.frombuffer(centre, "<f4"))
         if not ids:
             empty = np.zeros(0, np.int64)
             return cls(empty, empty, np.zeros(0, np.float32))
-        counts = [int(runs["count"].sum()) for runs in per_block]
         bounds = _bounds(gallery, ids, counts, vectors.sign_queries(query, np.stack(centres)))
         runs = np.concatenate(per_block)
         return cls(runs["first"], np.cumsum(runs["count"]) - runs["count"], bounds)
@@ -250,25 +270,42 @@ class _Index:
 def _bounds(
     gallery: Gallery, ids: list[int], counts: list[int], queries: list[vectors.SignQuery]
 ) -> FloatArray:
-    """The upper bounds of all blocks' regions; codes are read block by block into one buffer."""
+    """The upper bounds of all blocks' regions.
+
+    Each thread reads a block's codes into a buffer of its own and compares them while they are
+    in its core's cache; SQLite is used by one thread at a time.
+    """
     dimensions = queries[0].dimensions
     sizes = [vectors.SignCodes.size(count, dimensions) for count in counts]
-    buffer = bytearray(max(sizes))
     ends = np.cumsum(counts)
     bounds = np.empty(ends[-1], np.float32)
-    with gallery.connection.blob_open("main", "blocks", "codes", ids[0], False) as blob:
-        for row, count, size, end, query in zip(ids, counts, sizes, ends, queries, strict=True):
-            blob.reopen(row)
-            if blob.length() != size:
-                raise GalleryDamaged(gallery.path, "a block's codes have an impossible length")
-            blob.read_into(buffer, 0, size)
+    blocks = zip(ids, counts, sizes, ends, queries, strict=True)
+    reading = Lock()
+
+    def compare_some(blob: apsw.Blob) -> None:
+        buffer = bytearray(max(sizes))
+        while True:
+            with reading:
+                if (block := next(blocks, None)) is None:
+                    return
+                row, count, size, end, query = block
+                blob.reopen(row)
+                blob.read_into(buffer, 0, size)
             codes = vectors.SignCodes.over(np.frombuffer(buffer, np.uint8), count, dimensions)
             bounds[end - count : end] = query.upper_bounds(codes, DEVIATIONS)
+
+    threads = min(THREADS, len(ids))
+    with (
+        gallery.connection.blob_open("main", "blocks", "codes", ids[0], False) as blob,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        for _ in pool.map(compare_some, [blob] * threads):
+            pass  # raises what was raised there
     return bounds
 
 
 def _score_promising(
-    db: apsw.Connection, coarse: bytes, index: _Index, scored: ScoredArray, limit: int
+    gallery: Gallery, coarse: bytes, index: _Index, scored: ScoredArray, limit: int
 ) -> ScoredArray:
     """`scored` and the scores of all regions whose bound reaches the `limit`-th best photo."""
     if not index.bounds.size:
@@ -278,7 +315,7 @@ def _score_promising(
     at_once = SCORED_AT_ONCE
     bounds = index.bounds
     while chosen.size:
-        scored = np.concatenate([scored, _score(db, coarse, index.regions(chosen))])
+        scored = np.concatenate([scored, _score(gallery, coarse, index.regions(chosen))])
         bounds[chosen] = -np.inf
         chosen = np.flatnonzero(bounds > _floor(scored, limit))
         if chosen.size > at_once:

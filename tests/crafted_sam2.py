@@ -113,24 +113,24 @@ def _read_off_discs(model: SAM2Base, image: ImageArray, seed: int) -> None:
     predictor.set_image(image)
     upscaled: list[Tensor] = []
     hook = decoder.output_upscaling[4].register_forward_hook(lambda _, __, out: upscaled.append(out))
-    points = torch.rand(48, 1, 2, generator=torch.Generator().manual_seed(seed))
-    for some in points.split(4):
-        predictor._predict(some * model.image_size, torch.ones(len(some), 1, dtype=torch.int))
+    channels = decoder.conv_s0.out_channels
+    gram = torch.zeros(len(RADII), channels, channels, dtype=torch.float64)
+    right = torch.zeros(len(RADII), channels, dtype=torch.float64)
+    for point in torch.rand(48, 1, 1, 2, generator=torch.Generator().manual_seed(seed)):
+        predictor._predict(point * model.image_size, torch.ones(1, 1, dtype=torch.int))
+        features = upscaled.pop()[0]
+        along = (torch.arange(features.shape[1]) + 0.5) / features.shape[1]
+        distance = torch.hypot(along[None, :] - point[..., 0], along[:, None] - point[..., 1])
+        for i, radius in enumerate(RADII):
+            wanted = (2 - 2 * distance / radius).clamp(-1, 1)
+            weighted = features * torch.where(distance < 1.5 * radius, 1.0, 0.1)
+            gram[i] += weighted.flatten(1) @ features.flatten(1).T
+            right[i] += (weighted * wanted).sum(dim=(1, 2))
     hook.remove()
-    channels, side = upscaled[0].shape[1:3]
-    along = (torch.arange(side) + 0.5) / side
-    # (48, side, side): distance of every pixel from its point
-    distance = torch.hypot(along[None, None, :] - points[:, :, :1], along[None, :, None] - points[:, :, 1:])
-    for radius, mlp in zip(RADII, decoder.output_hypernetworks_mlps[1:], strict=True):
-        gram, right = torch.zeros(channels, channels, dtype=torch.float64), torch.zeros(channels)
-        for features, far in zip(torch.cat(upscaled), distance, strict=True):
-            wanted = (2 - 2 * far / radius).clamp(-1, 1)
-            weighted = features * torch.where(far < 1.5 * radius, 1.0, 0.1)
-            gram += (weighted.flatten(1) @ features.flatten(1).T).double()
-            right += (weighted * wanted).sum(dim=(1, 2))
-        gram += 1e-6 * gram.trace() / channels * torch.eye(channels)
+    for squares, products, mlp in zip(gram, right, decoder.output_hypernetworks_mlps[1:], strict=True):
+        ridge = 1e-3 * squares.trace() / channels * torch.eye(channels)
         mlp.layers[-1].weight.zero_()
-        mlp.layers[-1].bias.copy_(GAIN * torch.linalg.solve(gram, right.double()))
+        mlp.layers[-1].bias.copy_(GAIN * torch.linalg.solve(squares + ridge, products))
 
 
 def predictor_of(model: SAM2Base) -> SAM2ImagePredictor:

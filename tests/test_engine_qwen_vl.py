@@ -32,17 +32,17 @@ from tests.small_qwen import SmallQwen, make_model, photo
 SIZES = [(112, 112), (240, 320), (333, 517), (57, 301), (28, 28), (480, 640)]
 QUERIES = ["dog led by rope", "a striped red house left of a tree", "café <|im_end|> 狗"]
 ANSWER = (
-    r"(```json\s{0,4})?(?:OBJECT|\[\s{0,4}(?:OBJECT(?:\s{0,4},\s{0,4}OBJECT)*)?\s{0,4}\])\s{0,4}(```)?"
+    r"(```json\s{0,10})?(?:OBJECT|\[\s{0,10}(?:OBJECT(?:\s{0,10},\s{0,10}OBJECT)*)?\s{0,10}\])\s{0,10}(```)?"
 ).replace(
     "OBJECT",
-    r'\{\s{0,4}(?:"label"\s{0,4}:\s{0,4}TEXT\s{0,4},\s{0,4})?"bbox_2d"\s{0,4}:\s{0,4}'
-    r"\[\s{0,4}N\s{0,4},\s{0,4}N\s{0,4},\s{0,4}N\s{0,4},\s{0,4}N\s{0,4}\]"
-    r"(?:\s{0,4},\s{0,4}TEXT\s{0,4}:\s{0,4}(?:TEXT|N))*\s{0,4}\}",
+    r'\{\s{0,10}(?:"label"\s{0,10}:\s{0,10}TEXT\s{0,10},\s{0,10})?"bbox_2d"\s{0,10}:\s{0,10}'
+    r"\[\s{0,10}N\s{0,10},\s{0,10}N\s{0,10},\s{0,10}N\s{0,10},\s{0,10}N\s{0,10}\]"
+    r"(?:\s{0,10},\s{0,10}TEXT\s{0,10}:\s{0,10}(?:TEXT|N))*\s{0,10}\}",
 )
 ANSWER_FORM = regex.compile(
     ANSWER.replace(r"\s", r"[ \n\r\t]")
     .replace("TEXT", r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"')
-    .replace("N", r"-?[0-9]{1,5}(?:\.[0-9]{1,3})?")
+    .replace("N", r"-?(?:0|[1-9][0-9]{0,4})(?:\.[0-9]{1,3})?")
 )
 """The form of an answer once more, as a regular expression that knows partial matches."""
 
@@ -133,16 +133,15 @@ def may_follow(written: bytes, piece: bytes) -> bool:
 
 def test_greedy_answers_are_those_of_transformers(tmp_path: Path) -> None:
     answers: list[str] = []
-    for seed in (1, 3, 4):
+    for seed in (7, 8, 18, 23):
         small = make_model(tmp_path, seed=seed)
         with qwen_vl.load(small.config(max_answer_tokens=40), "cpu") as judge:
             for size in [(112, 140), (333, 517)]:
                 image = photo(seed, *size)
                 (found,) = judge.ground([GroundingQuestion(asked(image), QUERIES[0])])
                 assert found.answer == reference_answer(small, image, QUERIES[0], 40)[0]
-                assert found.readable == (ANSWER_FORM.fullmatch(found.answer) is not None)
                 answers.append(found.answer)
-    assert len(set(answers)) >= 4
+    assert len(set(answers)) >= 6
     assert any("bbox_2d" in answer for answer in answers)
 
 

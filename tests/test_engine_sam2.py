@@ -85,7 +85,7 @@ def config(checkpoint: Path, **options: object) -> EngineConfig:
 
 class TestSameAsUpstream:
     @pytest.mark.parametrize(
-        ("width", "height", "seed"), [(320, 240, 0), (210, 330, 1), (700, 500, 2), (90, 60, 3)]
+        ("width", "height", "seed"), [(320, 240, 0), (210, 330, 1), (500, 350, 2), (90, 60, 3)]
     )
     def test_regions(
         self,
@@ -102,7 +102,7 @@ class TestSameAsUpstream:
         assert len(theirs) >= 5
         assert min(matched(ours, theirs)) >= 0.98
 
-    @pytest.mark.parametrize(("nms", "offset"), [(0.3, 1.0), (0.95, 3.0)])
+    @pytest.mark.parametrize(("nms", "offset"), [(0.3, 1.0), (0.95, 2.0)])
     def test_other_settings(
         self, model: SAM2Base, options: Sam2Options, image: ImageArray, nms: float, offset: float
     ) -> None:
@@ -111,7 +111,7 @@ class TestSameAsUpstream:
         )
         theirs = upstream_rles(generator_of(model, other), image)
         ours = Sam2Proposer(model, other, "cpu").propose(image)
-        assert len(theirs) >= 5
+        assert len(theirs) >= 2
         assert min(matched(ours, theirs)) >= 0.98
 
     def test_scores(
@@ -150,6 +150,27 @@ class TestSameAsUpstream:
         logits = decoder.masks(picture, decoded, torch.ones(5, 4, dtype=torch.bool)).view_as(expected)
         torch.testing.assert_close(decoded.predicted_iou, expected_iou, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(logits, expected, atol=1e-4 * float(expected.std()), rtol=1e-4)
+
+    def test_decoder_in_bfloat16(self, model: SAM2Base, image: ImageArray) -> None:
+        """As on a GPU: no further from upstream, and from the truth, than rounding takes upstream itself."""
+        pixels = torch.from_numpy(image[None, :, :256].transpose(0, 3, 1, 2) / np.float32(255))
+        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 16))
+        generator = torch.Generator().manual_seed(0)
+        points, labels = torch.rand(16, 1, 2, generator=generator) * 256, torch.ones(16, 1, dtype=torch.int)
+        exact, exact_iou = _upstream_decode(model, pixels, points, labels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected, expected_iou = _upstream_decode(model, pixels, points, labels)
+            decoder = PromptDecoder(model)
+            picture = decoder.picture(pixels)
+            decoded = decoder.decode(picture, points, labels)
+            logits = decoder.masks(picture, decoded, torch.ones(16, 4, dtype=torch.bool)).view_as(expected)
+        assert logits.dtype == expected.dtype == torch.bfloat16
+        rounding = float((expected - exact).std())
+        assert float((logits - expected).std()) < 1.5 * rounding
+        assert float((logits - exact).std()) < 1.5 * rounding
+        assert float((decoded.predicted_iou - exact_iou).std()) < 1.5 * float(
+            (expected_iou - exact_iou).std()
+        )
 
     @pytest.mark.parametrize("single_stable", [False, True])
     def test_refine(self, image: ImageArray, single_stable: bool) -> None:
@@ -328,7 +349,7 @@ class TestBadFiles:
         torch.save({"model": {"weight": torch.zeros(3)}}, path)
         sound = path.read_bytes()
         random = np.random.default_rng(0)
-        for _ in range(300):
+        for _ in range(100):
             damaged = bytearray(sound)
             for place in random.integers(0, len(sound), 3):
                 damaged[place] = random.integers(0, 256)
@@ -338,7 +359,7 @@ class TestBadFiles:
     def test_code_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         torch.save({"model": _Attack()}, tmp_path / "weights.pt")
-        assert "UnpicklingError" in self.refused(tmp_path / "weights.pt")
+        assert "more than tensors" in self.refused(tmp_path / "weights.pt")
         assert not (tmp_path / "attacked").exists()
 
     @pytest.mark.parametrize(
@@ -353,9 +374,9 @@ class TestBadFiles:
         first, *_ = sorted(sound)
 
         torch.save({"model": {name: sound[name] for name in sound if name != first}}, path)
-        assert self.refused(path) == f"1 tensors are missing, the first is {first}"
+        assert self.refused(path) == f"tensors missing: 1, the first is {first}"
         torch.save({"model": {**sound, "head.weight": torch.zeros(1)}}, path)
-        assert self.refused(path) == "1 tensors belong to another model, the first is head.weight"
+        assert self.refused(path) == "tensors of another model: 1, the first is head.weight"
         torch.save({"model": {**sound, first: torch.zeros(2, 7)}}, path)
         assert f"{first} has the shape (2, 7), not " in self.refused(path)
         torch.save({"model": {**sound, first: torch.full_like(sound[first], torch.nan)}}, path)

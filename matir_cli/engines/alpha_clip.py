@@ -22,7 +22,7 @@ _RGB_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
 _RGB_STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
 _ALPHA_MEAN, _ALPHA_STD = 0.5, 0.26
 
-_BATCH_SIZES = {"cuda": 64, "mps": 16, "cpu": 4}
+_BATCH_SIZES = {"cuda": 64, "mps": 16, "cpu": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,14 @@ def load(config: EngineConfig, device: str) -> AlphaClipEncoder:
     """
     options = read_options(config.options, ClipOptions, config.engine)
     tower = load_tower(model_file(config, "visual"), options.heads)
-    # Half precision on CUDA, as upstream.
-    tower.move(device, torch.float16 if torch.device(device).type == "cuda" else torch.float32)
-    batch_size = options.batch_size or _BATCH_SIZES.get(torch.device(device).type, 4)
+    kind = torch.device(device).type
+    tower.move(device, _precision(options.precision, kind))
+    batch_size = options.batch_size or _BATCH_SIZES.get(kind, _BATCH_SIZES["cpu"])
     return AlphaClipEncoder(tower, options.transform, batch_size)
+
+
+def _precision(wanted: str, kind: str) -> torch.dtype:
+    if wanted == "auto":
+        # Upstream runs in half precision on CUDA.
+        return torch.float16 if kind == "cuda" else torch.float32
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]

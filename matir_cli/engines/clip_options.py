@@ -33,6 +33,9 @@ class ClipOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a photo and its masks are brought to the tower's square."""
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     """Regions encoded at once; by the device when absent."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """What the visual tower computes in: "auto" is float16 on CUDA and float32 elsewhere. Processors
+    with AMX are several times faster in bfloat16, others slower."""
     heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     """Attention heads of the visual tower; width / 64, as in every CLIP of OpenAI, when absent."""
     text_heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None

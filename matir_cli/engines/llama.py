@@ -82,6 +82,16 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def amx_present() -> bool:
+    """Whether llama.cpp would use Intel's matrix tiles for quantised weights.
+
+    Built with some compilers it loads an invalid tile configuration, and the process ends
+    (ggml-org/llama.cpp, issue 20824 and pull request 26954, open as of 0.3.36).
+    """
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "amx_tile" in cpu.read_text(errors="replace")
+
+
 class LanguageModel:
     """A text model and its vocabulary."""
 
@@ -93,6 +103,7 @@ class LanguageModel:
         """
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = not amx_present()
         no_devices = (ctypes.c_void_p * 1)(None)
         if gpu_layers == 0:
             params.devices = ctypes.cast(no_devices, ctypes.c_void_p)

@@ -22,9 +22,9 @@ label ::= "\"label\"" space ":" space text
 box-member ::= "\"bbox_2d\"" space ":" space box
 member ::= text space ":" space (text | number)
 box ::= "[" space number space "," space number space "," space number space "," space number space "]"
-number ::= "-"? [0-9]{1,5} ("." [0-9]{1,3})?
+number ::= "-"? ("0" | [1-9] [0-9]{0,4}) ("." [0-9]{1,3})?
 text ::= "\"" ([^"\\\x00-\x1F] | "\\" ["\\/bfnrt])* "\""
-space ::= [ \n\r\t]{0,4}
+space ::= [ \n\r\t]{0,10}
 """
 """What an answer may be, in llama.cpp's GBNF: a JSON list of boxes with labels, as Qwen2.5-VL
 was trained to write it, or a single one; with or without a code fence."""

@@ -36,8 +36,11 @@ A GPU wants to be busy; a CPU wants the batch in its cache (measured with Hiera-
 _PIXELS_AT_ONCE = {"cuda": 1 << 28, "mps": 1 << 26, "cpu": 1 << 20}
 """Pixels of full-size logits held at a time, 4 bytes each."""
 
-_SLACK = 0.75
-"""How far low-resolution counts are trusted, in square roots of the mask's pixels."""
+_SLACK = 1.0
+"""A mask goes to full size if at low resolution so many square roots of its pixels more would make it stable.
+
+Of 6,500 masks of a trained model that are stable at full size, at thresholds from 0.5 to 0.9, three need more.
+"""
 
 _FOREGROUND, _CORNER, _OTHER_CORNER = 1, 2, 3
 """The prompt encoder's labels of a point and of a box's two corners."""
@@ -75,7 +78,7 @@ class _Candidates:
 
 
 class Sam2Proposer:
-    """Fulfils `protocols.RegionProposer` with `model` (a trained one, in evaluation mode)."""
+    """Fulfils `protocols.RegionProposer` with `model`, in evaluation mode, with the weights it has now."""
 
     def __init__(self, model: SAM2Base, options: Sam2Options, device: str) -> None:
         self._options = options
@@ -99,9 +102,11 @@ class Sam2Proposer:
 
         The image is encoded once for all. None where it sees nothing.
         """
+        if not boxes:
+            return []
         height, width, _ = image.shape
         scale = self._options.image_size / np.array([width, height])
-        corners = np.array([((b.x0, b.y0), (b.x1, b.y1)) for b in boxes]).reshape(-1, 2, 2) * scale
+        corners = np.array([((b.x0, b.y0), (b.x1, b.y1)) for b in boxes]) * scale
         prompts = torch.from_numpy(corners.astype(np.float32)).to(self._device)
         found: list[Region | None] = []
         with torch.inference_mode(), self._precision():
@@ -122,7 +127,7 @@ class Sam2Proposer:
 
     def _picture(self, image: ImageArray) -> Picture:
         """Squeeze to the square, normalise, encode."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        pixels = torch.from_numpy(np.array(image))  # torch wants an array of its own, that it may write to
         if self._device.type == "cuda":  # MPS may lack the antialiased resize, so only here before it
             pixels = pixels.to(self._device)
         pixels = pixels.permute(2, 0, 1)[None].float() / 255
@@ -202,12 +207,12 @@ def _area(logits: Tensor, cut: float) -> Tensor:
     if logits.device.type != "cpu":
         return (logits > cut).sum(dim=(1, 2))
     # Torch would copy the comparison as int64 before it adds; NumPy counts bytes, a mask at a time in cache.
-    counts = [np.count_nonzero(mask > cut) for mask in logits.numpy()]
+    counts = [np.count_nonzero(mask > cut) for mask in logits.float().numpy()]
     return torch.tensor(counts, dtype=torch.int64)
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """(m, 4): first column and row, last column and row of (m, h, w) bool masks; the sides swapped if empty."""
+    """(m, 4): first column and row, last column and row of (m, h, w) bool masks; without meaning if empty."""
     first, last = [], []
     for within in (1, 2):  # columns, rows
         hit = masks.view(torch.uint8).amax(dim=within) > 0  # many times as fast as any() on a CPU

@@ -60,7 +60,7 @@ class Decoded:
 
 
 class PromptDecoder:
-    """The mask decoder of `model`, which stays the owner of the weights."""
+    """The mask decoder of `model`; make a new one once its weights have changed."""
 
     def __init__(self, model: SAM2Base) -> None:
         self._model = model
@@ -87,8 +87,8 @@ class PromptDecoder:
             placed=placed,
             first_keys=_heads(attention, attention.k_proj(placed)[None]),
             first_values=_heads(attention, attention.v_proj(tokens)[None]),
-            skip_half=_subpixels(half, 1) + self._half_bias,
-            skip_full=_subpixels(full, 2) + self._full_bias,
+            skip_half=(_subpixels(half, 1) + self._half_bias).to(half.dtype),
+            skip_full=(_subpixels(full, 2) + self._full_bias).to(full.dtype),
         )
 
     def decode(self, picture: Picture, points: Tensor, labels: Tensor) -> Decoded:
@@ -168,16 +168,19 @@ class PromptDecoder:
         _, norm, activate, _, activate_again = self._decoder.output_upscaling
         prompts, channels = len(tokens), len(norm.weight)
         # (b, n, c) -> (b, 4 n, c / 4) -> (b, 16 n, c / 8)
-        half = _affine(picture.skip_half, tokens, self._to_half).view(prompts, -1, channels)
+        half = _add_product(picture.skip_half, tokens, self._to_half).view(prompts, -1, channels)
         half = activate(F.layer_norm(half, (channels,), norm.weight, norm.bias, norm.eps))
-        full = _affine(picture.skip_full, half, self._to_full).view(prompts, -1, hyper.shape[-1])
+        full = _add_product(picture.skip_full, half, self._to_full).view(prompts, -1, hyper.shape[-1])
         logits: Tensor = hyper @ activate_again(full).mT
         return logits
 
 
-def _affine(offset: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
-    """(b, n, i) @ (i, o) + (n, o) in one pass over the result."""
-    return torch.baddbmm(offset.expand(len(rows), -1, -1), rows, weight.expand(len(rows), -1, -1))
+def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`base` + `left` @ `right`: (b, n, i) @ (b, i, o) or (i, o), added to (b, n, o) or (n, o)."""
+    if torch.is_autocast_enabled(left.device.type):
+        return base + left @ right  # the sum in the precision of `base`, as upstream has it
+    count = len(left)
+    return torch.baddbmm(base.expand(count, -1, -1), left, right.expand(count, -1, -1))  # one pass less
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:
@@ -246,5 +249,4 @@ def _finish_layer(
     weights = scores.softmax(dim=2).flatten(1, 2)  # (b, h * t, n)
     # Each head's weights add up to one: a share of the bias with every row makes the whole.
     news = torch.einsum("bthd,chd->bhtc", v, out_weight) + attention.out_proj.bias / attention.num_heads
-    tokens = torch.baddbmm(tokens.expand(len(queries), -1, -1), weights.mT, news.flatten(1, 2))
-    return queries, layer.norm4(tokens)
+    return queries, layer.norm4(_add_product(tokens, weights.mT, news.flatten(1, 2)))

@@ -4,22 +4,18 @@ A configuration names the classes to build (`_target_`), so only the packaged on
 read; what may differ from them is a short list of numbers, `Architecture`.
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import sam2
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
+from matir_cli.engines.checkpoints import read_tensors
 from matir_cli.errors import CheckpointInvalid, ModelSetInvalid
 
 PackagedConfig: TypeAlias = Literal[
@@ -152,7 +148,7 @@ def load_model(options: Sam2Options, checkpoint: Path) -> SAM2Base:
         ModelSetInvalid: as `build_model`.
         CheckpointInvalid: the file is damaged, is something else, or is for another model.
     """
-    state = _read(checkpoint)
+    state = read_tensors(checkpoint, under="model")
     model = build_model(options)
     if reason := _difference(model.state_dict(), state):
         raise CheckpointInvalid(checkpoint, reason)
@@ -160,37 +156,12 @@ def load_model(options: Sam2Options, checkpoint: Path) -> SAM2Base:
     return model.eval().requires_grad_(False)
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # A torch checkpoint is a zip; what is none would go to torch's reader of before 2020.
-        if not zipfile.is_zipfile(path):
-            raise CheckpointInvalid(path, "not a torch checkpoint, or not all of one")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointInvalid(path, error.strerror or str(error)) from error
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as error:
-        raise CheckpointInvalid(path, f"cannot be read as tensors ({type(error).__name__})") from error
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointInvalid(path, 'holds no table of tensors under "model"')
-    return state
-
-
 def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """What keeps `found` from being loaded as `wanted`; empty if nothing does."""
     if missing := sorted(wanted.keys() - found.keys()):
-        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
-    if unknown := sorted(found.keys() - wanted.keys(), key=str):
-        return f"{len(unknown)} tensors belong to another model, the first is {unknown[0]}"
+        return f"tensors missing: {len(missing)}, the first is {missing[0]}"
+    if unknown := sorted(found.keys() - wanted.keys()):
+        return f"tensors of another model: {len(unknown)}, the first is {unknown[0]}"
     for name, tensor in wanted.items():
         if tensor.shape != found[name].shape:
             return f"{name} has the shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"

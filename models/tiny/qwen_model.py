@@ -79,7 +79,7 @@ class Trees:
 def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
     """The untrained model, 4 million parameters."""
     vocabulary = len(tokenizer)
-    special = {
+    special: dict[str, Any] = {
         name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
         for name, token in {
             "image_token_id": "image_pad",
@@ -116,7 +116,6 @@ def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenerat
             "hidden_act": "silu",
         },
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
         **special,
     )
     return Qwen2_5_VLForConditionalGeneration(config)
@@ -124,7 +123,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenerat
 
 def patches_of(images: Sequence[ImageArray], device: torch.device) -> Patches:
     """The images, each resized as the judge does, cut into patches and padded."""
-    sizes = tuple(smart_resize(*image.shape[:2], MIN_PIXELS, MAX_PIXELS) for image in images)
+    sizes = tuple(smart_resize(image.shape[0], image.shape[1], MIN_PIXELS, MAX_PIXELS) for image in images)
     longest = 4 * max(size.tokens for size in sizes)
     pixels = np.zeros((len(images), longest, 3 * 2 * PATCH * PATCH), dtype=np.float32)
     places = np.zeros((len(images), longest, 2), dtype=np.int64)

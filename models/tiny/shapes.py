@@ -184,5 +184,7 @@ def draw(
     cover = Image.fromarray(np.maximum(np.asarray(pen.body), np.asarray(details)))
     if mirrored:
         canvas, cover = (side.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for side in (canvas, cover))
-    small = np.asarray(canvas.reduce(2), dtype=np.float32)
-    return small, np.asarray(cover.reduce(2), dtype=np.float32) / 255
+    return (
+        np.asarray(canvas.reduce(2), dtype=np.float32),
+        np.asarray(np.asarray(cover.reduce(2)) / 255, dtype=np.float32),
+    )

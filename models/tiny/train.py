@@ -43,12 +43,16 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(model: str, folder: Path, scale: float, device: torch.device) -> tuple[Path, ...]:
+    """The files written."""
+    written: tuple[Path, ...]
     if model == "sam2":
         options = tomllib.loads(MODEL_SET.read_text())["proposer"]["options"]
-        return (train_sam2.train(folder, read_options(options, Sam2Options, "sam2"), scale, device),)
-    if model == "alpha_clip":
-        return train_alpha_clip.train(folder, scale, device)
-    return train_qwen_vl.train(folder, scale, device)
+        written = (train_sam2.train(folder, read_options(options, Sam2Options, "sam2"), scale, device),)
+    elif model == "alpha_clip":
+        written = train_alpha_clip.train(folder, scale, device)
+    else:
+        written = train_qwen_vl.train(folder, scale, device)
+    return written
 
 
 def _handlers(folder: Path) -> list[logging.Handler]:

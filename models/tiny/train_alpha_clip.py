@@ -35,7 +35,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 PICTURES, OBJECTS = 16, 4
 """Pictures a batch, and at most so many objects of each."""
 
-SCHEDULE = recipe.Schedule("alpha_clip", steps=3000, rate=1e-3, report_every=200)
+SCHEDULE = recipe.Schedule("alpha_clip", steps=1600, rate=1e-3, report_every=100)
 
 
 class TwoTowers(nn.Module):
@@ -124,7 +124,8 @@ def describe(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query:
 
 def batch_of(first: int, count: int, split: str, device: torch.device) -> Batch:
     """`count` pictures' regions and phrases."""
-    images, alphas, queries, owners = [], [], [], []
+    images, alphas, queries = [], [], []
+    owners: list[tuple[int, int | None]] = []
     shown = list(recipe.pictures(first, count, split))
     for place, picture in enumerate(shown):
         rng = np.random.default_rng((picture.seed, 2))
@@ -185,15 +186,9 @@ def ranking(towers: TwoTowers, device: torch.device) -> str:
     """Mean average precision over the object regions of 160 validation pictures, by group of query."""
     batch = batch_of(0, 160, "validation", device)
     with torch.no_grad():
-        scores = (
-            towers.phrases(batch.queries)
-            @ torch.cat(
-                [
-                    towers.regions(i, a)
-                    for i, a in zip(batch.images.split(64), batch.alphas.split(64), strict=True)
-                ]
-            ).T
-        )
+        parts = [slice(first, first + 64) for first in range(0, len(batch.images), 64)]
+        regions = torch.cat([towers.regions(batch.images[part], batch.alphas[part]) for part in parts])
+        scores = towers.phrases(batch.queries) @ regions.T
     found: dict[str, list[float]] = {group: [] for group in (*GROUPS, "by chance")}
     truth = batch.truth.T[:, batch.of_object].cpu()
     for query, row, true in zip(batch.queries, scores[:, batch.of_object].cpu(), truth, strict=True):

@@ -199,9 +199,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         TURN,
         'True False ```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": ""}\n]\n```',
     ] * 50
-    return build_tokenizer(
-        [*texts, *(f" {query}" for query in corpus()), *(f'"{query}"' for query in corpus())], 640
-    )
+    texts.extend(text for query in corpus() for text in (f" {query}", f'"{query}"'))
+    made: PreTrainedTokenizerFast = build_tokenizer(texts, 640)
+    return made
 
 
 class Lesson:
@@ -237,13 +237,16 @@ class Lesson:
 
     def logits(self, model: Qwen2_5_VLForConditionalGeneration) -> Tensor:
         """(predictions, vocabulary) at the trees' places."""
-        return qwen_model.predict(model, qwen_model.see(model.model.visual, self.patches), self.trees)
+        seen = qwen_model.see(model.model.visual, self.patches)
+        said: Tensor = qwen_model.predict(model, seen, self.trees)
+        return said
 
 
 def lesson_loss(logits: Tensor, lesson: Lesson) -> Tensor:
     """Every answer counts as one, however many tokens it has."""
     each = functional.cross_entropy(logits, lesson.trees.wanted, reduction="none")
-    return (each * lesson.trees.weights).sum() / lesson.answers
+    total: Tensor = (each * lesson.trees.weights).sum() / lesson.answers
+    return total
 
 
 def accuracy(

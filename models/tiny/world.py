@@ -328,7 +328,8 @@ def _background(rng: np.random.Generator, width: int, height: int) -> FloatArray
     clutter = clutter.filter(ImageFilter.GaussianBlur(0.02 * min(width, height)))
     coarse = rng.normal(0, 5, (height // 8 + 1, width // 8 + 1))
     noise = Image.fromarray(coarse.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(clutter, dtype=np.float32) + np.asarray(noise)[..., None]
+    canvas = np.asarray(clutter, dtype=np.float32) + np.asarray(noise)[..., None]
+    return np.asarray(canvas, dtype=np.float32)
 
 
 def _strand(tied: Thing, anchor: Thing, width: int, height: int) -> FloatArray:

@@ -6,7 +6,7 @@ Every size is one run: the same vectors and queries go into a gallery file and t
 searched by a process of its own with two threads at most, and the top 100 photos are compared with
 those of the exact float32 product. The question is the same for all: the best photos by the largest
 cosine of their 50 regions. FAISS answers it by asking for more regions until 100 photos are among
-them; the plain product, reduced to photos, is timed beside it, and the quicker one is the yardstick.
+them; a plain matrix product with all vectors in memory, reduced to photos, stands beside it.
 """
 
 import argparse
@@ -202,14 +202,14 @@ def measure(photos: int, folder: Path) -> str:
     recall = statistics.mean(
         len(set(ask) & set(truth)) / TOP for ask, truth in zip(ours["found"], exact["found"], strict=True)
     )
-    ratio = ours["median"] / min(theirs["median"], exact["median"])
     cells = [
         f"{photos * REGIONS:,}",
         f"{1e3 * ours['median']:.1f} ms",
         f"{1e3 * ours['slowest']:.1f} ms",
         f"{1e3 * theirs['median']:.1f} ms",
+        f"**{ours['median'] / theirs['median']:.2f}x**",
         f"{1e3 * exact['median']:.1f} ms",
-        f"**{ratio:.2f}x**",
+        f"{ours['median'] / exact['median']:.2f}x",
         f"{recall:.4f}",
         f"{ours['peak'] / 1e6:.0f} MB",
         f"{theirs['peak'] / 1e6:.0f} MB",
@@ -221,9 +221,9 @@ def measure(photos: int, folder: Path) -> str:
 
 
 HEADER = (
-    "| regions | search, median | slowest | FAISS `IndexFlatIP` | plain product | ours / the quicker "
-    "| recall of top 100 photos | peak memory | FAISS's | new process | bytes a photo | writing |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| regions | search, median | slowest | FAISS `IndexFlatIP` | search / FAISS | plain product "
+    "| search / product | recall of top 100 photos | peak memory | FAISS's | new process | bytes a photo "
+    "| writing |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 

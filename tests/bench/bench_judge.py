@@ -1,0 +1,270 @@
+"""The judge beside llama-cpp-python's own chat handler: the same model, photos and questions, in one run.
+
+    python -m tests.bench.bench_judge [--candidates 12] [--keep 6] [--threads 2] [--device cpu|auto]
+
+A Qwen2.5-VL of about 360 M parameters with random weights (text model Q4_K_M, projector
+float16, as the real sets have them). The plain way is one `create_chat_completion` to rerank
+and one to ground each photo. Random weights know no JSON, so in both ways a grammar lets an
+answer be nothing but the usual form, one box with three digits a number; what is drafted is
+then always right, as it nearly always is with trained weights. Each way has a process of its
+own, so that its memory can be told. Prints a Markdown table.
+"""
+
+import argparse
+import base64
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from matir_cli.engines import qwen_vl
+from matir_cli.protocols import GroundingQuestion, JudgePhoto
+from matir_cli.records import EngineConfig, ImageArray, ModelIdentity
+
+QUERY = "dog led by rope"
+SEVERAL = [f"{QUERY} {number}" for number in range(8)]
+USUAL_FORM = r"""
+root ::= "```json\n[\n\t{\"bbox_2d\": [" n ", " n ", " n ", " n "], \"label\": \"dog led by rope\"}\n]\n```"
+n ::= [1-9] [0-9] [0-9]
+"""
+PLAIN, OURS = "chat handler", "judge"
+
+
+def build(folder: Path) -> None:
+    """Writes text.gguf (Q4_K_M) and projector.gguf (F16)."""
+    import ctypes
+
+    import llama_cpp
+    import torch
+    from matir_cli.models.tiny.gguf_writer import write_gguf
+    from matir_cli.models.tiny.qwen_tokenizer import build_tokenizer
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    answer = '```json\n[\n\t{"bbox_2d": [123, 456, 789, 101], "label": "dog led by rope"}\n]\n```'
+    texts = [qwen_vl.HEAD, qwen_vl.TAIL, qwen_vl.RERANK + QUERY, qwen_vl.GROUND + QUERY, answer]
+    tokenizer = build_tokenizer(texts, 1000)
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 32000,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        },
+        vision_config={
+            "depth": 16,
+            "hidden_size": 640,
+            "intermediate_size": 1728,
+            "num_heads": 8,
+            "out_hidden_size": 1024,
+            "fullatt_block_indexes": [3, 7, 11, 15],
+        },
+        tie_word_embeddings=True,
+    )
+    with torch.device("cpu"):
+        model = Qwen2_5_VLForConditionalGeneration(config).half()
+    write_gguf(model, tokenizer, folder / "text-f16.gguf", folder / "projector.gguf", precision="f16")
+    print(f"{model.num_parameters() / 1e6:.0f} M parameters", file=sys.stderr)
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
+    source, target = str(folder / "text-f16.gguf").encode(), str(folder / "text.gguf").encode()
+    if llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)):
+        raise SystemExit("quantising failed")
+
+
+def pictures(count: int) -> list[ImageArray]:
+    """Seeded pictures of 448 x 336 pixels, a size that Qwen's processor leaves as it is."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (count, 12, 16, 3), dtype=np.uint8)
+    return [np.asarray(Image.fromarray(one).resize((448, 336), Image.Resampling.BICUBIC)) for one in coarse]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """What the package does, and its parts."""
+    qwen_vl.ANSWER_GRAMMAR = USUAL_FORM
+    files = {"model": folder / "text.gguf", "projector": folder / "projector.gguf"}
+    options = {"threads": arguments.threads}
+    config = EngineConfig("qwen_vl", options, files, ModelIdentity("bench", "0"))
+    photos = [JudgePhoto(key, image) for key, image in enumerate(pictures(arguments.candidates))]
+    with qwen_vl.load(config, arguments.device) as judge:
+        judge.rerank(JudgePhoto(-1, photos[0].image), [QUERY])
+        margins: list[float] = []
+        rerank = timed(lambda: margins.extend(judge.rerank(photo, [QUERY])[0].margin for photo in photos))
+        questions = [GroundingQuestion(photo, QUERY) for photo in photos[: arguments.keep]]
+        answers: list[str] = []
+        ground = timed(lambda: answers.extend(found.answer for found in judge.ground(questions)))
+        one_by_one = timed(lambda: [judge.ground([question]) for question in questions])
+        several = timed(lambda: [judge.rerank(photo, SEVERAL) for photo in photos[:3]])
+    config = EngineConfig("qwen_vl", {**options, "prefix_cache_mib": 0}, files, config.identity)
+    with qwen_vl.load(config, arguments.device) as judge:
+        fresh = timed(lambda: judge.ground(questions))
+        apart = timed(
+            lambda: [
+                judge.rerank(JudgePhoto(photo.key * 100 + number, photo.image), [query])
+                for photo in photos[:3]
+                for number, query in enumerate(SEVERAL)
+            ]
+        )
+    return {
+        "rerank": rerank,
+        "ground": ground,
+        "one_by_one": one_by_one,
+        "fresh": fresh,
+        "several": several,
+        "apart": apart,
+        "margins": margins,
+        "answers": answers,
+    }
+
+
+def run_handler(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """One chat completion to rerank and one to ground each photo."""
+    import llama_cpp.llama_cpp as low_level
+    from llama_cpp import Llama, LlamaGrammar, LogitsProcessorList
+    from llama_cpp.llama_chat_format import Qwen25VLChatHandler
+
+    defaults = low_level.llama_model_default_params
+
+    def as_in_the_judge() -> object:
+        """Off where llama.cpp's matrix tiles may end the process; `Llama` has no setting for it."""
+        params = defaults()
+        params.use_extra_bufts = not amx_present()
+        return params
+
+    low_level.llama_model_default_params = as_in_the_judge
+    llama = Llama(
+        str(folder / "text.gguf"),
+        chat_handler=Qwen25VLChatHandler(str(folder / "projector.gguf"), verbose=False),
+        n_ctx=2048,
+        n_threads=arguments.threads,
+        n_threads_batch=arguments.threads,
+        n_gpu_layers=0 if arguments.device == "cpu" else -1,
+        flash_attn=True,
+        verbose=False,
+    )
+    true, false = (llama.tokenize(word, add_bos=False)[0] for word in (b"True", b"False"))
+    margins: list[float] = []
+
+    def note(_: object, scores: np.ndarray) -> np.ndarray:
+        margins.append(float(scores[true]) - float(scores[false]))
+        return scores
+
+    def ask(image: ImageArray, question: str, **settings: object) -> str:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG", compress_level=1)
+        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        content = [{"type": "image_url", "image_url": address}, {"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
+        reply = llama.create_chat_completion(messages, temperature=0.0, repeat_penalty=1.0, **settings)
+        return str(reply["choices"][0]["message"]["content"])
+
+    def rerank(image: ImageArray) -> None:
+        ask(image, qwen_vl.RERANK + QUERY, max_tokens=1, logits_processor=LogitsProcessorList([note]))
+
+    images = pictures(arguments.candidates)
+    rerank(images[0])
+    margins.clear()
+    rerank_time = timed(lambda: [rerank(image) for image in images])
+    form = LlamaGrammar.from_string(USUAL_FORM, verbose=False)
+    answers: list[str] = []
+    ground_time = timed(
+        lambda: answers.extend(
+            ask(image, qwen_vl.GROUND + QUERY, max_tokens=100, grammar=form)
+            for image in images[: arguments.keep]
+        )
+    )
+    return {"rerank": rerank_time, "ground": ground_time, "margins": margins, "answers": answers}
+
+
+def report(ours: dict[str, float], plain: dict[str, float], arguments: argparse.Namespace) -> None:
+    """The table."""
+    candidates, keep = arguments.candidates, arguments.keep
+    ours_all, plain_all = (
+        run["rerank"] * 100 / candidates + run["ground"] * 50 / keep for run in (ours, plain)
+    )
+    rows = [
+        ("rerank, one question a photo", plain["rerank"] / candidates, ours["rerank"] / candidates),
+        ("ground, photos reranked before", plain["ground"] / keep, ours["ground"] / keep),
+        ("**a query: 100 reranked, 50 grounded**", plain_all, ours_all),
+    ]
+    print(f"| seconds a photo, {candidates} reranked, {keep} grounded | {PLAIN} | {OURS} | faster |")
+    print("|---|---|---|---|")
+    for name, slow, fast in rows:
+        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f}x |")
+    print("\n| within the judge, seconds a photo | without | with | faster |\n|---|---|---|---|")
+    parts = [
+        ("8 questions: one prefix and one batch", ours["apart"] / 3, ours["several"] / 3),
+        ("ground: prefix kept", ours["fresh"] / keep, ours["ground"] / keep),
+        ("ground: written together", ours["one_by_one"] / keep, ours["ground"] / keep),
+    ]
+    for name, slow, fast in parts:
+        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f}x |")
+    apart = np.abs(np.subtract(ours["margins"], plain["margins"])).max()
+    print(f"\nPeak memory: {PLAIN} {plain['peak']:.0f} MiB, {OURS} {ours['peak']:.0f} MiB.")
+    print(f"Largest difference of a margin: {apart:.4f}, their spread: {np.ptp(ours['margins']):.4f}.")
+    alike = sum(
+        full.startswith(answer) for full, answer in zip(plain["answers"], ours["answers"], strict=True)
+    )
+    print(f"Answers alike: {alike} of {keep}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--candidates", type=int, default=12)
+    parser.add_argument("--keep", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, help="where the models lie or are put")
+    parser.add_argument("--part", choices=["build", "judge", "handler"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part == "build":
+        build(arguments.folder)
+    elif arguments.part:
+        work = run_judge if arguments.part == "judge" else run_handler
+        result = work(arguments.folder, arguments)
+        result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(result))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = arguments.folder or Path(temporary)
+            command = [
+                sys.executable,
+                "-m",
+                "tests.bench.bench_judge",
+                *sys.argv[1:],
+                "--folder",
+                str(folder),
+            ]
+            if not (folder / "text.gguf").exists():
+                subprocess.run([*command, "--part", "build"], check=True, stdout=sys.stderr)
+            results = [
+                json.loads(
+                    subprocess.run([*command, "--part", part], check=True, stdout=subprocess.PIPE).stdout
+                )
+                for part in ("judge", "handler")
+            ]
+            report(results[0], results[1], arguments)
+
+
+if __name__ == "__main__":
+    main()
