@@ -10,7 +10,7 @@ from pathlib import Path
 from matir_cli import rerank, search
 from matir_cli.errors import GalleryEmpty, QueryEmpty
 from matir_cli.gallery import Gallery, StoredPhoto, StoredRegion
-from matir_cli.protocols import QueryVector, RegionProposer, TextEncoder, Verdict
+from matir_cli.protocols import RegionProposer, Verdict
 from matir_cli.records import Box, Candidate, FloatArray, Rle
 from matir_cli.rerank import Grounded, Instance, Judged, JudgeRoom
 
@@ -72,8 +72,8 @@ class Matching:
     """Asked for the mask in a box that no stored region fits; None asks nobody."""
 
 
-def read_query(gallery: Gallery, encoder: Callable[[], TextEncoder], query: str) -> QueryVector:
-    """The query's vector; `encoder` is loaded only when there is something to search for and in.
+def check_askable(gallery: Gallery, query: str) -> None:
+    """Make sure that there is something to search for and in, before any model is looked for.
 
     Raises:
         QueryEmpty: there is no word in it.
@@ -83,7 +83,6 @@ def read_query(gallery: Gallery, encoder: Callable[[], TextEncoder], query: str)
         raise QueryEmpty
     if gallery.count_photos() == 0:
         raise GalleryEmpty(gallery.path)
-    return encoder().encode(query)
 
 
 def candidates(

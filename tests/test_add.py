@@ -10,7 +10,7 @@ import pytest
 
 from matir_cli import masks
 from matir_cli.add import Added, Linked, Models, Outcome, Skipped, Unchanged, add, pending
-from matir_cli.find import Found, by_region, candidates, read_query
+from matir_cli.find import Found, by_region, candidates, check_askable
 from matir_cli.gallery import Gallery
 from matir_cli.protocols import RegionEncoder
 from matir_cli.rerank import Judged
@@ -35,7 +35,8 @@ class Indexer:
 
     def find(self, query: str, limit: int = 10, min_score: float | None = None) -> list[Found]:
         with Gallery.open(self.gallery) as gallery:
-            vector = read_query(gallery, ColourText, query).vector
+            check_askable(gallery, query)
+            vector = ColourText().encode(query).vector
             ranked = candidates(gallery, vector, limit, min_score)
             return list(by_region(gallery, [Judged(item, None) for item in ranked]))
 

@@ -34,13 +34,16 @@ def run(command: click.Command) -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = ERROR
-    except errors.MatirError as error:
-        say(" ".join(explain(error)))
-        code = ERROR
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted. Python would complain when it flushes at exit.
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader (`| head`) has what it wanted: no error. Click would make 1 of it, "nothing found".
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        # What is left in the buffer has nowhere to go; Python would complain when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except errors.MatirError as error:
+        say(" ".join(explain(error)))
+        _leave_at_once(ERROR)
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         _leave_at_once(INTERRUPTED)
@@ -49,12 +52,12 @@ def run(command: click.Command) -> NoReturn:
             traceback.print_exc()
         say(f"an error that should not happen: {type(error).__name__}: {error}")
         say(f"please report it with the output of the same command under {DEBUG_VARIABLE}=1")
-        code = ERROR
+        _leave_at_once(ERROR)
     sys.exit(code)
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """End without waiting for a stage's thread that may be deep in a model."""
+    """End without waiting for a stage's thread that is deep in a model; Python's own end would crash it."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -144,10 +144,11 @@ def find(
 
 def _find(gallery: Gallery, chosen: ModelSet, search: Search) -> tuple[list[Found], bool]:
     """The results, and whether nothing was cut short by Ctrl-C."""
+    finding.check_askable(gallery, search.query)
     encoder = weights.locate(chosen, "encoder")
     gallery.check_model("encoder", encoder.identity)
     room = None if search.no_rerank else _judge_room(gallery, chosen, search)
-    query = finding.read_query(gallery, lambda: engines.load_text_encoder(encoder), search.query)
+    query = engines.load_text_encoder(encoder).encode(search.query)
     if query.truncated:
         say("the query is longer than the encoder reads; its end was left out")
     width = search.limit if room is None else search.candidates or max(CANDIDATES, search.limit)

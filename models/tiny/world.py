@@ -156,7 +156,8 @@ def compose(
     for rows, columns, colours, cover in layers:
         patch = canvas[rows, columns]
         canvas[rows, columns] = patch + cover * (colours - patch)
-    image = np.clip(canvas + rng.normal(0, 3, canvas.shape), 0, 255).astype(np.uint8)
+    canvas += 3 * rng.standard_normal(canvas.shape, dtype=np.float32)
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Picture(seed, image, things, tuple(drawn), owner)
 
 
@@ -312,24 +313,24 @@ def _overlap(a: Box, b: Box) -> float:
 
 def _background(rng: np.random.Generator, width: int, height: int) -> FloatArray:
     """(height, width, 3) float32: a muted gradient, pale blurred clutter and coarse noise."""
+    # All of it is soft, so half the resolution does.
+    w, h = width // 2, height // 2
     near, far = (rng.uniform(112, 176) + rng.uniform(-16, 16, 3) for _ in range(2))
     angle = rng.uniform(0, 2 * np.pi)
-    rows, columns = np.mgrid[:height, :width]
-    slope = np.cos(angle) * columns / width + np.sin(angle) * rows / height
+    slope = np.cos(angle) * np.linspace(0, 1, w) + np.sin(angle) * np.linspace(0, 1, h)[:, None]
     slope = (slope - slope.min()) / np.ptp(slope)
-    canvas = near + slope[..., None] * (far - near)
-    clutter = Image.fromarray(canvas.astype(np.uint8))
+    clutter = Image.fromarray((near + slope[..., None] * (far - near)).astype(np.uint8))
     draw = ImageDraw.Draw(clutter)
     for _ in range(int(rng.integers(0, 9))):
-        x, y = rng.uniform(0, width), rng.uniform(0, height)
-        rx, ry = rng.uniform(0.04, 0.2, 2) * min(width, height)
+        x, y = rng.uniform(0, w), rng.uniform(0, h)
+        rx, ry = rng.uniform(0.04, 0.2, 2) * min(w, h)
         tone = tuple(int(v) for v in rng.uniform(100, 188) + rng.uniform(-12, 12, 3))
         draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=tone)
-    clutter = clutter.filter(ImageFilter.GaussianBlur(0.02 * min(width, height)))
-    coarse = rng.normal(0, 5, (height // 8 + 1, width // 8 + 1))
-    noise = Image.fromarray(coarse.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    canvas = np.asarray(clutter, dtype=np.float32) + np.asarray(noise)[..., None]
-    return np.asarray(canvas, dtype=np.float32)
+    clutter = clutter.filter(ImageFilter.GaussianBlur(0.02 * min(w, h)))
+    clutter = clutter.resize((width, height), Image.Resampling.BILINEAR)
+    coarse = Image.fromarray(5 * rng.standard_normal((height // 8 + 1, width // 8 + 1), dtype=np.float32))
+    noise = np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(np.asarray(clutter) + noise[..., None], dtype=np.float32)
 
 
 def _strand(tied: Thing, anchor: Thing, width: int, height: int) -> FloatArray:

@@ -1,6 +1,6 @@
 """The judge beside llama-cpp-python's own chat handler: the same model, photos and questions, in one run.
 
-    python -m tests.bench.bench_judge [--candidates 12] [--keep 6] [--threads 2] [--device cpu|auto]
+    python -m tests.bench.bench_judge [--candidates 8] [--keep 8] [--threads 2] [--device cpu|auto]
 
 A Qwen2.5-VL of about 360 M parameters with random weights (text model Q4_K_M, projector
 float16, as the real sets have them). The plain way is one `create_chat_completion` to rerank
@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from matir_cli.engines import qwen_vl
+from matir_cli.engines.llama import amx_present
 from matir_cli.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.records import EngineConfig, ImageArray, ModelIdentity
 
@@ -114,14 +115,14 @@ def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
         answers: list[str] = []
         ground = timed(lambda: answers.extend(found.answer for found in judge.ground(questions)))
         one_by_one = timed(lambda: [judge.ground([question]) for question in questions])
-        several = timed(lambda: [judge.rerank(photo, SEVERAL) for photo in photos[:3]])
+        several = timed(lambda: [judge.rerank(photo, SEVERAL) for photo in photos[:1]])
     config = EngineConfig("qwen_vl", {**options, "prefix_cache_mib": 0}, files, config.identity)
     with qwen_vl.load(config, arguments.device) as judge:
         fresh = timed(lambda: judge.ground(questions))
         apart = timed(
             lambda: [
                 judge.rerank(JudgePhoto(photo.key * 100 + number, photo.image), [query])
-                for photo in photos[:3]
+                for photo in photos[:1]
                 for number, query in enumerate(SEVERAL)
             ]
         )
@@ -213,7 +214,7 @@ def report(ours: dict[str, float], plain: dict[str, float], arguments: argparse.
         print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f}x |")
     print("\n| within the judge, seconds a photo | without | with | faster |\n|---|---|---|---|")
     parts = [
-        ("8 questions: one prefix and one batch", ours["apart"] / 3, ours["several"] / 3),
+        ("8 questions: one prefix and one batch", ours["apart"], ours["several"]),
         ("ground: prefix kept", ours["fresh"] / keep, ours["ground"] / keep),
         ("ground: written together", ours["one_by_one"] / keep, ours["ground"] / keep),
     ]
@@ -230,8 +231,8 @@ def report(ours: dict[str, float], plain: dict[str, float], arguments: argparse.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--candidates", type=int, default=12)
-    parser.add_argument("--keep", type=int, default=6)
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--keep", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where the models lie or are put")
