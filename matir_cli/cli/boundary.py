@@ -12,6 +12,8 @@ import traceback
 from typing import NoReturn
 
 import click
+from click.exceptions import Exit
+from click.shell_completion import shell_complete
 
 from matir_cli import errors
 from matir_cli.output import printable
@@ -22,6 +24,11 @@ INTERRUPTED = 130
 
 STAGE_1_ALONE = "or ask for stage 1 alone with --no-rerank."
 
+PROGRAM = "matir"
+
+COMPLETION_VARIABLE = "_MATIR_COMPLETE"
+"""Set by the shell's completion script to what it wants to know."""
+
 DEBUG_VARIABLE = "MATIR_DEBUG"
 """Set, it shows the traceback of an error that is not one of ours."""
 
@@ -29,16 +36,14 @@ DEBUG_VARIABLE = "MATIR_DEBUG"
 def run(command: click.Command) -> NoReturn:
     """Run the command line and end the process; no traceback reaches a user."""
     try:
-        code = command.main(standalone_mode=False)
+        code = _invoke(command)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = ERROR
-    except (BrokenPipeError, SystemExit) as error:
-        # The reader (`| head`) has what it wanted: no error. Click would make 1 of it, "nothing found".
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-            raise
-        # What is left in the buffer has nowhere to go; Python would complain when it flushes it at exit.
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted: no error. What is left in the buffer has nowhere
+        # to go; Python would complain when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except errors.MatirError as error:
@@ -54,6 +59,18 @@ def run(command: click.Command) -> NoReturn:
         say(f"please report it with the output of the same command under {DEBUG_VARIABLE}=1")
         _leave_at_once(ERROR)
     sys.exit(code)
+
+
+def _invoke(command: click.Command) -> int:
+    """`command.main`, but for the exit code 1 that it makes of a broken pipe, "nothing found" here."""
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(command, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
+    try:
+        with command.make_context(PROGRAM, sys.argv[1:]) as context:
+            command.invoke(context)
+    except Exit as leaving:
+        return leaving.exit_code
+    return 0
 
 
 def _leave_at_once(code: int) -> NoReturn:
