@@ -112,8 +112,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         create table vectors (
             region_id integer primary key references regions (id) on delete cascade,
             photo_id integer not null,     -- as in regions, whose rows a search then need not read
-            coarse blob not null,          -- int8 a dimension, rotated: see matir_cli/vectors.py
-            fine blob not null             -- two more bits a dimension
+            vector blob not null           -- int8 a dimension, rotated: see matir_cli/vectors.py
         )
         """,
         """

@@ -1,12 +1,12 @@
 """Stage 1: the photos whose best region is nearest to a query (eq. 1), and the index that makes it quick.
 
 Every region's vector lies in `vectors` as int8, and sqlite-vec's cosine over that plain table
-decides; two finer bits a dimension, beside it, settle near ties. Which rows it has to look at is
-found from sign codes, kept apart in `blocks`: one bit a dimension, column-wise, so that a million
-of them are read and compared in a few hundredths of a second. A code gives an estimate of the
-cosine whose error has a known distribution; so rows are scored from the best estimate down until
-none that is left can reach the photos found so far. How many that takes depends on the query and
-the gallery, not on a setting.
+decides; near ties are settled by the query in full. Which rows it has to look at is found from
+sign codes, kept apart in `blocks`: one bit a dimension, column-wise, so that a million of them are
+read and compared in a few hundredths of a second. A code gives an estimate of the cosine whose
+error has a known distribution; so rows are scored from the best estimate down until none that is
+left can reach the photos found so far. How many that takes depends on the query and the gallery,
+not on a setting.
 
 `blocks` is derived and need not be complete. Photos that are in no block yet are `loose` and are
 all scored. Codes of regions that are gone stay in their block and find no row. So any state
@@ -72,13 +72,10 @@ def store(gallery: Gallery, photo_id: int, region_ids: Sequence[int], rows: Floa
     Raises:
         ValueError: a vector is not finite or all zeros, or there are not as many as regions.
     """
-    made = vectors.quantise(rows)
+    stored = vectors.quantise(rows)
     gallery.connection.executemany(
-        "insert into vectors (region_id, photo_id, coarse, fine) values (?, ?, ?, ?)",
-        [
-            (region, photo_id, coarse.tobytes(), fine.tobytes())
-            for region, coarse, fine in zip(region_ids, made.coarse, made.fine, strict=True)
-        ],
+        "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
+        [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],
     )
     gallery.connection.execute("insert into loose (photo_id) values (?)", (photo_id,))
 
@@ -92,8 +89,8 @@ def seal(gallery: Gallery, block_regions: int = BLOCK_REGIONS) -> None:
         return
     with gallery.atomic():
         _dissolve(gallery, block_regions)
-        for regions, photos, coarse in _loose_blocks(gallery.connection, block_regions):
-            centre, codes = vectors.encode_signs(coarse)
+        for regions, photos, stored in _loose_blocks(gallery.connection, block_regions):
+            centre, codes = vectors.encode_signs(stored)
             gallery.connection.execute(
                 "insert into blocks (runs, centre, codes) values (?, ?, ?)",
                 (_runs(regions, photos).tobytes(), centre.astype("<f4").tobytes(), codes.tobytes()),
@@ -126,9 +123,9 @@ def _dissolve(gallery: Gallery, block_regions: int) -> None:
 def _loose_blocks(
     db: apsw.Connection, block_regions: int
 ) -> Iterator[tuple[list[int], list[int], vectors.Int8Array]]:
-    """Region ids, photo ids and coarse vectors of the loose photos, whole photos, a block at a time."""
+    """Region ids, photo ids and vectors of the loose photos, whole photos, a block at a time."""
     rows = db.execute(
-        "select region_id, vectors.photo_id, coarse from loose "
+        "select region_id, vectors.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
         "cross join vectors on region_id = regions.id "
         "order by vectors.photo_id, region_id"
@@ -183,11 +180,11 @@ def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
     Raises:
         GalleryDamaged: the index does not hold what it must.
     """
-    coarse = vectors.quantise(query[np.newaxis]).coarse.tobytes()
+    asked = vectors.quantise(query[np.newaxis]).tobytes()
     with gallery.connection:  # one state of the file for all that is read
-        scored = _score_loose(gallery, coarse)
+        scored = _score_loose(gallery, asked)
         index = _Index.read(gallery, query)
-        scored = _score_promising(gallery, coarse, index, scored, limit)
+        scored = _score_promising(gallery, asked, index, scored, limit)
         scored = _score_closely(gallery, query, scored, limit)
     scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
     best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
@@ -195,22 +192,22 @@ def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
     return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
 
 
-def _score_loose(gallery: Gallery, coarse: bytes) -> ScoredArray:
+def _score_loose(gallery: Gallery, asked: bytes) -> ScoredArray:
     rows = gallery.connection.execute(
-        "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(coarse), vec_int8(?)) "
+        "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
         "from loose cross join regions on regions.photo_id = loose.photo_id "
         "cross join vectors on region_id = regions.id",
-        (coarse,),
+        (asked,),
     )
     return _collect(gallery, rows)
 
 
-def _score(gallery: Gallery, coarse: bytes, regions: NDArray[np.int64]) -> ScoredArray:
+def _score(gallery: Gallery, asked: bytes, regions: NDArray[np.int64]) -> ScoredArray:
     """Cosines of those of the regions that are still there, in no particular order."""
     rows = gallery.connection.execute(
-        "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(coarse), vec_int8(?)) "
+        "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
         "from json_each(?) cross join vectors on region_id = value",
-        (coarse, json.dumps(np.sort(regions).tolist())),
+        (asked, json.dumps(np.sort(regions).tolist())),
     )
     return _collect(gallery, rows)
 
@@ -305,7 +302,7 @@ def _bounds(
 
 
 def _score_promising(
-    gallery: Gallery, coarse: bytes, index: _Index, scored: ScoredArray, limit: int
+    gallery: Gallery, asked: bytes, index: _Index, scored: ScoredArray, limit: int
 ) -> ScoredArray:
     """`scored` and the scores of all regions whose bound reaches the `limit`-th best photo."""
     if not index.bounds.size:
@@ -315,7 +312,7 @@ def _score_promising(
     at_once = SCORED_AT_ONCE
     bounds = index.bounds
     while chosen.size:
-        scored = np.concatenate([scored, _score(gallery, coarse, index.regions(chosen))])
+        scored = np.concatenate([scored, _score(gallery, asked, index.regions(chosen))])
         bounds[chosen] = -np.inf
         chosen = np.flatnonzero(bounds > _floor(scored, limit))
         if chosen.size > at_once:
@@ -340,32 +337,27 @@ def _floor(scored: ScoredArray, limit: int) -> float:
 
 
 def _score_closely(gallery: Gallery, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
-    """The regions that may be the best of the best photos, scored again with all that is known of them.
+    """The regions that may be the best of the best photos, scored again by the query as it was asked.
 
-    In the file both sides were rounded to int8, which may have put near ties in the wrong order.
+    In the file the query was rounded to int8, which may have put near ties in the wrong order.
     """
     number, best = _best_of_photos(scored)
-    margin = 6.0 * vectors.coarse_error(query)
+    margin = 6.0 * vectors.rounding_error(query)
     least = np.maximum(best, _floor(scored, limit)) - margin
     close = scored[scored["score"] >= least[number]]
     for start in range(0, close.size, SCORED_AT_ONCE):
         part = close[start : start + SCORED_AT_ONCE]
-        part["score"] = vectors.cosines(_levels(gallery, part["region"], query.size), query)
+        part["score"] = vectors.cosines(_stored(gallery, part["region"], query.size), query)
     return close
 
 
-def _levels(gallery: Gallery, regions: NDArray[np.int64], dimensions: int) -> NDArray[np.int16]:
-    """(n, d) stored levels of the regions, in their order."""
+def _stored(gallery: Gallery, regions: NDArray[np.int64], dimensions: int) -> vectors.Int8Array:
+    """(n, d) stored vectors of the regions, in their order."""
     rows = gallery.connection.execute(
-        "select cast(coarse as blob), cast(fine as blob) "
-        "from json_each(?) cross join vectors on region_id = value order by key",
+        "select cast(vector as blob) from json_each(?) cross join vectors on region_id = value order by key",
         (json.dumps(regions.tolist()),),
-    ).fetchall()
-    coarse, fine = (b"".join(part) for part in zip(*rows, strict=True))
-    count = len(rows)
-    if (len(coarse), len(fine)) != (count * dimensions, count * -(-dimensions // 4)):
-        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
-    stored = vectors.Stored(
-        np.frombuffer(coarse, np.int8).reshape(count, -1), np.frombuffer(fine, np.uint8).reshape(count, -1)
     )
-    return stored.levels()
+    blob = b"".join(vector for (vector,) in rows)
+    if len(blob) != regions.size * dimensions:
+        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
+    return np.frombuffer(blob, np.int8).reshape(-1, dimensions)

@@ -1,4 +1,4 @@
-"""How a region's vector is stored: ten bits a dimension, and one more, its sign, for a quick first look.
+"""How a region's vector is stored: eight bits a dimension, and one more, its sign, for a quick first look.
 
 Both forms are made of the *rotated* vector. CLIP's vectors have a few dimensions far larger
 than the rest, which would leave the others hardly any of their bits, and signs of dimensions
@@ -27,13 +27,7 @@ ROTATION_ROUNDS = 4
 """Two over the head of a vector and two over its tail, in turn: each dimension reaches all others."""
 
 TOP_LEVEL = 127
-"""Largest coarse level; -128 is left out, so that the levels are symmetric."""
-
-QUARTERS = 4
-"""Levels of the fine part to one of the coarse part. Rounding to coarse levels alone shifts a cosine by
-0.0003 at 768 dimensions, which among photos of one kind is as much as one place in a hundred."""
-
-_FINE_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
+"""Largest level of a stored vector; -128 is left out, so that the levels are symmetric."""
 
 QUERY_LEVEL = 32767
 """Largest level of a query in the final score, where its own rounding must not count."""
@@ -70,64 +64,36 @@ def rotate(vectors: FloatArray) -> FloatArray:
     return turned
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """n rotated vectors as they are kept: the levels of ten bits, split in two.
+def quantise(vectors: FloatArray) -> Int8Array:
+    """(n, d) levels -127..127 of (n, d) float32 vectors of any length: what is stored of them.
 
-    A level is a value in quarters of a 127th of its vector's largest. The scale itself is not kept:
+    A level is a rotated value in 127ths of its vector's largest. The scale itself is not kept:
     what is compared is cosines.
-    """
-
-    coarse: Int8Array
-    """(n, d) -127..127, the level in whole steps: what is scored inside the file."""
-    fine: NDArray[np.uint8]
-    """(n, ceil(d / 4)) two bits a dimension, what the level lacks in quarter steps: it settles near ties."""
-
-    def levels(self) -> NDArray[np.int16]:
-        """(n, d) -508..508, coarse and fine together."""
-        count, d = self.coarse.shape
-        quarters = (self.fine[:, :, np.newaxis] >> _FINE_SHIFTS) & 3
-        return (
-            QUARTERS * self.coarse.astype(np.int16)
-            + quarters.reshape(count, 4 * self.fine.shape[1])[:, :d]
-            - 2
-        )
-
-
-def quantise(vectors: FloatArray) -> Stored:
-    """What is stored of (n, d) float32 vectors of any length.
 
     Raises:
         ValueError: a vector holds a value that is not finite, or nothing but zeros.
     """
-    levels = _levels(vectors, QUARTERS * TOP_LEVEL).astype(np.int16)
-    coarse = (levels + 2) >> 2  # the nearest whole step; 2 quarters below to 1 above remain
-    quarters = (levels - QUARTERS * coarse + 2).astype(np.uint8)
-    count, d = levels.shape
-    padded = np.zeros((count, -(-d // 4), 4), np.uint8)
-    padded.reshape(count, padded.shape[1] * 4)[:, :d] = quarters
-    return Stored(coarse.astype(np.int8), np.bitwise_or.reduce(padded << _FINE_SHIFTS, axis=2))
+    return _levels(vectors, TOP_LEVEL).astype(np.int8)
 
 
-def coarse_error(query: FloatArray) -> float:
-    """Standard deviation of the error of a cosine of two coarse vectors, one of them the (d,) `query`'s.
+def rounding_error(query: FloatArray) -> float:
+    """Standard deviation of what quantising the (d,) `query` shifts its cosine with a stored vector by.
 
-    A level's rounding error is uniform, and points any way in the rotated frame; the other
-    vector's is taken to be of the query's size.
+    A level's rounding error is uniform, and points any way in the rotated frame.
     """
     turned = rotate(query[np.newaxis])
     step = float(np.abs(turned).max() / np.linalg.norm(turned)) / TOP_LEVEL
-    return step * math.sqrt(2 / 12)
+    return step * math.sqrt(1 / 12)
 
 
-def cosines(levels: NDArray[np.int16], query: FloatArray) -> NDArray[np.float64]:
-    """(n,) cosine of (n, d) stored `levels` with the (d,) `query`.
+def cosines(stored: Int8Array, query: FloatArray) -> NDArray[np.float64]:
+    """(n,) cosine of (n, d) stored vectors with the (d,) `query`, which is hardly rounded.
 
     All products and sums are of whole numbers below 2 ** 53, so that equal vectors have equal
     scores whatever stands beside them, on any machine.
     """
     asked = _levels(query[np.newaxis], QUERY_LEVEL)[0].astype(np.float64)
-    rows = levels.astype(np.float64)
+    rows = stored.astype(np.float64)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows) * (asked @ asked))
     return np.asarray(rows @ asked / lengths)
 
@@ -166,9 +132,9 @@ class SignCodes:
         return self.words.tobytes() + floats.tobytes()
 
 
-def encode_signs(coarse: Int8Array) -> tuple[FloatArray, SignCodes]:
-    """The centre ((d,) float32 of unit length, rotated frame) of (n, d) vectors, and their codes."""
-    rest = coarse.astype(np.float32)
+def encode_signs(stored: Int8Array) -> tuple[FloatArray, SignCodes]:
+    """The centre ((d,) float32 of unit length, rotated frame) of (n, d) stored vectors, and their codes."""
+    rest = stored.astype(np.float32)
     rest /= np.linalg.norm(rest, axis=1, keepdims=True)
     centre = rest.mean(axis=0)
     centre /= max(float(np.linalg.norm(centre)), np.finfo(np.float32).tiny)

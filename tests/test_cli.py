@@ -1,17 +1,12 @@
 """The real process, with the tiny model set, from photos to masks."""
 
-import fcntl
 import json
 import os
-import pty
 import resource
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +16,7 @@ from pycocotools import mask as coco
 
 from matir_cli.cli.demo import draw
 from matir_cli.gallery import Gallery
-
-# pycocotools warns of numpy 2, see pyproject.toml.
-WARNINGS = ["-W", "error", "-W", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"]
-MATIR = [sys.executable, *WARNINGS, "-m", "matir_cli"]
-PHOTOS = 12
-
-
-def matir(*words: object, given: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the command; `given` is its standard input."""
-    return subprocess.run(
-        [*MATIR, *(w if isinstance(w, bytes) else str(w) for w in words)],
-        input=given,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **variables},
-    )
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """What one `matir add` made of a folder of drawn pictures and junk."""
-
-    photos: Path
-    gallery: Path
-    added: subprocess.CompletedProcess[bytes]
-
-
-@pytest.fixture(scope="session")
-def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
-    folder = tmp_path_factory.mktemp("indexed")
-    photos, gallery = folder / "photos", folder / "gallery.db"
-    draw(photos, PHOTOS)
-    (photos / "zero.jpg").write_bytes(b"")
-    (photos / "a\x1b[31mred\nname.jpg").write_bytes(b"junk")
-    (photos / "notes.txt").write_bytes(b"not a photo")
-    added = matir("add", photos, "--db", gallery, "--models", "tiny")
-    return Indexed(photos, gallery, added)
+from tests.process import MATIR, PHOTOS, Indexed, matir, open_terminal
 
 
 def find(indexed: Indexed, *words: object) -> subprocess.CompletedProcess[bytes]:
@@ -249,8 +208,7 @@ def test_a_reader_that_stops_reading_is_no_error(indexed: Indexed) -> None:
 
 def interrupted(gallery: Path, photos: Path, sign: signal.Signals) -> tuple[int, str]:
     """Start `add` on a terminal and send it `sign` once the first photo is in; code and what it said."""
-    shown, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    shown, terminal = open_terminal()
     process = subprocess.Popen(
         [*MATIR, "add", str(photos), "--db", str(gallery), "--models", "tiny"],
         stderr=terminal,

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import zipfile
@@ -276,6 +277,8 @@ def _narrow(state: State) -> object:
         (lambda _: {"text_projection": torch.zeros(8, 8)}, "no 'conv1.weight'"),
         (lambda state: {**state, "extra": "text"}, "names and tensors"),
         (lambda _: torch.zeros(3), "names and tensors"),
+        (lambda state: {**state, "proj": torch.zeros(48, 24, device="meta")}, "names and tensors"),
+        (lambda state: {**state, "proj": torch.zeros(48, 24).to_sparse()}, "names and tensors"),
         (lambda state: {name.upper(): value for name, value in state.items()}, "no 'conv1.weight'"),
     ],
 )  # fmt: skip
@@ -307,6 +310,31 @@ def test_a_checkpoint_does_not_unpack_to_more_than_its_size(small: Path, tmp_pat
             packed.writestr(member.filename, content, zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointInvalid, match="unpack"):
         load_tower(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({str(n): ([16], 0, 64) for n in range(1000)}, "claims more numbers"),
+        ({"proj": ([-4, -4], 0, 64)}, r"proj has the shape \[-4, -4\]"),
+        ({"proj": ([1] * 99 + [16], 0, 64)}, "proj has the shape"),
+        ({"proj": ([16], 0, 68)}, "outside the file"),
+        ({"proj": ([17], 0, 64)}, "too many or too few"),
+    ],
+)
+def test_a_safetensors_file_cannot_claim_more_than_it_has(
+    tmp_path: Path, entries: dict[str, tuple[list[int], int, int]], reason: str
+) -> None:
+    header = json.dumps(
+        {
+            name: {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+            for name, (shape, begin, end) in entries.items()
+        }
+    ).encode()
+    path = tmp_path / "visual.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    with pytest.raises(CheckpointInvalid, match=reason):
+        load_tower(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>404</html>" * 50])

@@ -68,15 +68,14 @@ def question(seed: int, dimensions: int = 64) -> FloatArray:
 def brute_force(gallery: Gallery, query: FloatArray) -> list[Candidate]:
     """All photos, by the stored vectors one by one."""
     rows = gallery.connection.execute(
-        "select regions.photo_id, region_id, coarse, fine from vectors join regions on regions.id = region_id"
+        "select regions.photo_id, region_id, vector from vectors join regions on regions.id = region_id"
     ).fetchall()
     if not rows:
         return []
-    coarse = np.frombuffer(b"".join(row[2] for row in rows), np.int8).reshape(len(rows), -1)
-    fine = np.frombuffer(b"".join(row[3] for row in rows), np.uint8).reshape(len(rows), -1)
-    scores = vectors.cosines(vectors.Stored(coarse, fine).levels(), query)
+    stored = np.frombuffer(b"".join(row[2] for row in rows), np.int8).reshape(len(rows), -1)
+    scores = vectors.cosines(stored, query)
     best: dict[int, Candidate] = {}
-    for (photo, region, *_), score in zip(rows, scores.tolist(), strict=True):
+    for (photo, region, _), score in zip(rows, scores.tolist(), strict=True):
         found = Candidate(photo, region, score)
         best[photo] = min(best.get(photo, found), found, key=lambda c: (-c.score, c.region_id))
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
@@ -198,7 +197,7 @@ def test_what_is_far_away_is_not_read(gallery: Gallery) -> None:
     search.seal(gallery)
     expected = brute_force(gallery, query)[:15]
     # A vector that cannot be scored shows that it was not tried.
-    gallery.connection.execute("update vectors set coarse = x'00' where photo_id > ?", (near[-1],))
+    gallery.connection.execute("update vectors set vector = x'00' where photo_id > ?", (near[-1],))
     assert search.rank(gallery, query, 15) == expected
 
 
@@ -300,10 +299,10 @@ def test_a_photo_is_stored_with_all_its_vectors_or_not_at_all(gallery: Gallery) 
         "update blocks set codes = 'text'",
         "update blocks set runs = 'text'",
         "update blocks set centre = 'text'",
-        "update vectors set coarse = zeroblob(3)",
-        "update vectors set coarse = zeroblob(64)",
-        "update vectors set fine = zeroblob(3)",
-        "update vectors set fine = 'text'",
+        "update vectors set vector = zeroblob(3)",
+        "update vectors set vector = zeroblob(64)",
+        "update vectors set vector = 'text'",
+        "update vectors set vector = vec_to_json(vec_int8(vector))",
     ],
 )
 def test_a_damaged_index_is_an_error_of_the_gallery(gallery: Gallery, damage: str) -> None:

@@ -52,11 +52,11 @@ def test_what_is_rotated_stays_as_it_was() -> None:
 
 def test_cosines_of_stored_vectors_are_near_the_exact_ones() -> None:
     rows, query = like_clip(2000, 768), like_clip(1, 768, seed=9)[0]
-    error = vectors.cosines(vectors.quantise(rows).levels(), query) - rows @ query
-    assert error.std() < 0.0001
-    assert np.abs(error).max() < 0.0005
-    # What the rotation is for: the same ten bits on the vectors as they come.
-    plain = np.rint(rows * (4 * 127 / np.abs(rows).max(axis=1, keepdims=True)))
+    error = vectors.cosines(vectors.quantise(rows), query) - rows @ query
+    assert error.std() < 0.0004
+    assert np.abs(error).max() < 0.002
+    # What the rotation is for: the same eight bits on the vectors as they come.
+    plain = np.rint(rows * (127 / np.abs(rows).max(axis=1, keepdims=True)))
     plain_error = unit(plain) @ query - rows @ query
     assert plain_error.std() > 3 * error.std()
 
@@ -67,38 +67,39 @@ def test_the_error_of_a_stored_vector_is_bounded(seed: int, dimensions: int, siz
     rng = np.random.default_rng(seed)
     rows = np.asarray(size * rng.standard_normal((5, dimensions)) ** 3 + 1e-6, np.float32)
     query = unit(rng.standard_normal(dimensions))
-    error = np.abs(vectors.cosines(vectors.quantise(rows).levels(), query) - unit(rows) @ query)
+    error = np.abs(vectors.cosines(vectors.quantise(rows), query) - unit(rows) @ query)
     # No level is off by more than a half, neither the rows' nor (far finer) the query's.
     largest = np.abs(vectors.rotate(unit(rows))).max(axis=1)
-    bound = np.sqrt(dimensions) * (largest / (8 * vectors.TOP_LEVEL) + 1 / (2 * vectors.QUERY_LEVEL))
+    bound = np.sqrt(dimensions) * (largest / (2 * vectors.TOP_LEVEL) + 1 / (2 * vectors.QUERY_LEVEL))
     assert (error <= 2 * bound + 1e-5).all()
 
 
 def test_equal_vectors_score_equally_wherever_they_stand() -> None:
-    rows = vectors.quantise(like_clip(300, 768)).levels()
+    rows = vectors.quantise(like_clip(300, 768))
     query = like_clip(1, 768, seed=5)[0]
     together = vectors.cosines(rows, query)
     assert together.tolist() == [vectors.cosines(row[np.newaxis], query)[0] for row in rows]
 
 
-def test_the_error_of_coarse_vectors_is_foretold() -> None:
-    rows, query = vectors.quantise(like_clip(2000, 768)), like_clip(1, 768, seed=7)
-    left = rows.coarse.astype(np.float64)
-    right = vectors.quantise(query).coarse[0].astype(np.float64)
-    score = left @ right / (np.linalg.norm(left, axis=1) * np.linalg.norm(right))
-    error = score - vectors.cosines(rows.levels(), query[0])
-    assert np.sqrt(np.mean(error**2)) < 2 * vectors.coarse_error(query[0])
-    assert np.abs(error).max() < 6 * vectors.coarse_error(query[0])
+def test_the_error_of_a_rounded_query_is_foretold() -> None:
+    rows, queries = vectors.quantise(like_clip(200, 768)), like_clip(50, 768, seed=7)
+    left = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    spreads = []
+    for query in queries:
+        rounded = vectors.quantise(query[np.newaxis])[0].astype(np.float64)
+        error = left @ rounded / np.linalg.norm(rounded) - vectors.cosines(rows, query)
+        assert np.abs(error).max() < 6 * vectors.rounding_error(query)
+        spreads.append(error / vectors.rounding_error(query))
+    assert 0.5 < np.sqrt(np.mean(np.square(spreads))) < 2
 
 
 @pytest.mark.parametrize("dimensions", SIZES)
-def test_coarse_is_the_nearest_whole_step_of_the_levels(dimensions: int) -> None:
-    stored = vectors.quantise(like_clip(20, dimensions) if dimensions > 1 else np.ones((20, 1), np.float32))
-    assert stored.coarse.dtype == np.int8
-    assert stored.fine.shape == (20, -(-dimensions // 4))
-    levels = stored.levels()
-    assert (np.abs(levels).max(axis=1) == 4 * vectors.TOP_LEVEL).all()
-    assert np.abs(levels / 4 - stored.coarse).max() <= 0.5
+def test_a_stored_vector_uses_all_levels(dimensions: int) -> None:
+    rows = like_clip(20, dimensions) if dimensions > 1 else np.ones((20, 1), np.float32)
+    stored = vectors.quantise(rows)
+    assert stored.dtype == np.int8
+    assert (np.abs(stored.astype(int)).max(axis=1) == vectors.TOP_LEVEL).all()
+    assert (vectors.quantise(1024 * rows) == stored).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -115,11 +116,11 @@ def test_a_vector_of_zeros_is_refused() -> None:
 
 
 def test_no_vectors_are_no_vectors() -> None:
-    assert vectors.quantise(np.zeros((0, 64), np.float32)).levels().shape == (0, 64)
+    assert vectors.quantise(np.zeros((0, 64), np.float32)).shape == (0, 64)
 
 
 def codes_of(rows: FloatArray) -> tuple[FloatArray, vectors.SignCodes]:
-    return vectors.encode_signs(vectors.quantise(rows).coarse)
+    return vectors.encode_signs(vectors.quantise(rows))
 
 
 def test_codes_are_read_as_they_were_written() -> None:

@@ -52,7 +52,7 @@ def thing(number: int, kind: str, x: float, y: float, side: float = 30, **looks:
         False,
         0,
     )
-    return replace(plain, **looks)  # type: ignore[arg-type]
+    return replace(plain, **looks)
 
 
 def scene(*things: Thing, ropes: tuple[Rope, ...] = ()) -> world.Picture:

@@ -5,10 +5,7 @@ the mask that is added to the photo's. Tensor names as in upstream's `alpha_clip
 (VisionTransformer), so that a checkpoint is the `state_dict()` of `VisualTower`.
 """
 
-import pickle
 import re
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from matir_cli.engines.mapped_tensors import MappedTensors
+from matir_cli.engines.checkpoints import read_tensors
 from matir_cli.errors import CheckpointInvalid
 
 _LAYER_LIMIT = 256
 _LENGTH_LIMIT = 16384
-
-# What torch.load was seen to raise, or its unpickler can, when bytes of a file are changed.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +192,8 @@ def load_tower(path: Path, heads: int | None = None) -> VisualTower:
     Raises:
         CheckpointInvalid: the file is not an Alpha-CLIP visual tower.
     """
-    state = _read_state(path)
+    # Upstream's training wraps the tower for several GPUs, which prefixes every name.
+    state = {name.removeprefix("module."): value for name, value in read_tensors(path, under=None).items()}
     try:
         shape = Architecture.of(state, heads)
     except KeyError as error:
@@ -221,35 +205,6 @@ def load_tower(path: Path, heads: int | None = None) -> VisualTower:
     _compare(path, tower.state_dict(), state)
     tower.load_state_dict(state, assign=True)
     return tower.eval().requires_grad_(False)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file from a stranger; no code in it is run, nothing larger than it is made."""
-    if path.suffix == ".safetensors":
-        mapped = MappedTensors(path)
-        return {name: torch.from_numpy(mapped.read(name, *mapped.shape(name)).copy()) for name in mapped}
-    try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > size:
-            raise CheckpointInvalid(path, "would unpack to more than the file's size")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except zipfile.BadZipFile as error:
-        raise CheckpointInvalid(path, "neither a .safetensors file nor one of torch.save") from error
-    except OSError as error:
-        raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
-    except _DAMAGE as error:
-        raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CheckpointInvalid(path, "not a state dict: names and tensors")
-    # A tensor may repeat one stored number over and over.
-    if sum(value.numel() for value in state.values()) > size:
-        raise CheckpointInvalid(path, "claims more numbers than the file has bytes")
-    # Upstream's training wraps the tower for several GPUs, which prefixes every name.
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -1,23 +1,23 @@
 """Weight files from strangers, read as tensors by name: torch's zip format or safetensors.
 
-No code in a file is run, and nothing is made in memory that is larger than the file.
+No code in a file is run, and nothing is made in memory that is much larger than the file.
 """
 
+import math
 import pickle
 import struct
 import zipfile
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from matir_cli.engines.mapped_tensors import MappedTensors
 from matir_cli.errors import CheckpointInvalid
 
 # What torch.load was seen to raise, or its unpickler can, when bytes of a file are changed.
 _DAMAGE = (
-    SafetensorError,
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -31,34 +31,63 @@ _DAMAGE = (
 )
 
 
-def read_tensors(path: Path, under: str) -> dict[str, Tensor]:
-    """The state dict in `path`: the whole of a .safetensors file, else what a torch file keeps at `under`.
+def read_tensors(path: Path, under: str | None) -> dict[str, Tensor]:
+    """The state dict in `path`, on the CPU.
+
+    A .safetensors file is one as a whole, in float32. A file of torch.save is one itself
+    (`under` None), or keeps it at the key `under`, each tensor in its own type.
 
     Raises:
         CheckpointInvalid: the file is absent, damaged, no such table, or holds more than tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        _refuse_what_unpacks(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointInvalid(path, "not a file of torch.save, or not all of one") from error
-    except _DAMAGE as error:
-        raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
-    state = content.get(under) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CheckpointInvalid(path, f'holds no table of tensors under "{under}"')
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _load(path)
+    if under is None:
+        state, fault = content, "not a state dict: names and tensors"
+    else:
+        state = content.get(under) if isinstance(content, dict) else None
+        fault = f'holds no table of tensors under "{under}"'
+    if not _is_state(state):
+        raise CheckpointInvalid(path, fault)
+    _refuse_repetition(path, sum(value.numel() for value in state.values()))
     return state
 
 
-def _refuse_what_unpacks(path: Path) -> None:
-    """A file of torch.save is a zip that stores and does not compress; no zip is a format of before 2020."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise CheckpointInvalid(path, "would unpack to more than the file's size")
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    mapped = MappedTensors(path)
+    shapes = {name: mapped.shape(name) for name in mapped}
+    _refuse_repetition(path, sum(math.prod(shape) for shape in shapes.values()))
+    return {name: torch.from_numpy(mapped.read(name, *shape).copy()) for name, shape in shapes.items()}
+
+
+def _load(path: Path) -> object:
+    """What a file of torch.save holds: a zip that stores and does not compress; no zip is from before 2020."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise CheckpointInvalid(path, "would unpack to more than the file's size")
+        content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
+    except zipfile.BadZipFile as error:
+        reason = "neither a .safetensors file nor one of torch.save, or not all of one"
+        raise CheckpointInvalid(path, reason) from error
+    except _DAMAGE as error:
+        raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
+    return content
+
+
+def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Names and tensors; on the meta device a tensor has no numbers, and a sparse one few of them."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.is_cpu and value.layout == torch.strided
+        for name, value in content.items()
+    )
+
+
+def _refuse_repetition(path: Path, numbers: int) -> None:
+    """One stored number may stand for a whole tensor, or one tensor for many."""
+    if numbers > path.stat().st_size:
+        raise CheckpointInvalid(path, "claims more numbers than the file has bytes")

@@ -363,11 +363,11 @@ class Grammar:
         first = int(logits.argmax())
         if self._allowed(np.array([first]))[0]:
             return first
-        for count in (64, len(logits)):
-            order = np.argsort(-logits, kind="stable")[:count]
-            allowed = order[self._allowed(order)]
+        likely = np.argpartition(-logits, min(64, len(logits) - 1))[:64]
+        for tokens in (np.sort(likely), np.arange(len(logits))):
+            allowed = tokens[self._allowed(tokens)]
             if len(allowed):
-                return int(allowed[0])
+                return int(allowed[logits[allowed].argmax()])
         raise EngineFailed("no token of the vocabulary can go on with the answer")
 
     def accept(self, token: int) -> None:

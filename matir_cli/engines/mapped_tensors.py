@@ -111,7 +111,10 @@ class MappedTensors:
             raise CheckpointInvalid(self.path, f"{name} lies outside the file")
         if end - begin != math.prod(shape) * dtype.itemsize:
             raise CheckpointInvalid(self.path, f"{name} has {end - begin} bytes, too many or too few")
-        return np.frombuffer(self._bytes, dtype, math.prod(shape), self._start + begin).reshape(shape)
+        try:
+            return np.frombuffer(self._bytes, dtype, math.prod(shape), self._start + begin).reshape(shape)
+        except ValueError as error:  # a length below zero, or more axes than an array can have
+            raise CheckpointInvalid(self.path, f"{name} has the shape {list(shape)}") from error
 
 
 def _float32(stored: NDArray[Any]) -> FloatArray:

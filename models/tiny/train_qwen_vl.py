@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gguf import GGUFReader
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -46,10 +47,10 @@ PICTURES = 16
 QUESTIONS, BOXES = 16, 4
 """Of each picture, in one step."""
 
-VISION = recipe.Schedule("qwen_vision", steps=3000, rate=1.5e-3, report_every=250)
-STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=1500, rate=1e-3, report_every=250)
-STAGE_RELATIONS = recipe.Schedule("qwen_relations", steps=3000, rate=8e-4, report_every=250)
-STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1500, rate=6e-4, report_every=250)
+VISION = recipe.Schedule("qwen_vision", steps=1500, rate=1.5e-3, report_every=100)
+STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=800, rate=1e-3, report_every=50)
+STAGE_RELATIONS = recipe.Schedule("qwen_relations", steps=2000, rate=8e-4, report_every=100)
+STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1200, rate=6e-4, report_every=100)
 
 OFFSETS = {"qwen_singles": 200_000, "qwen_relations": 300_000, "qwen_boxes": 500_000}
 """First training picture of each stage of questions."""
@@ -321,4 +322,15 @@ def write(
     """The two GGUF files, float16."""
     text, projector = folder / "qwen_vl.gguf", folder / "qwen_vl_projector.gguf"
     write_gguf(model, tokenizer, text, projector, name="tiny, of the drawn world")
+    _without_windows(projector)
     return text, projector
+
+
+def _without_windows(projector: Path) -> None:
+    """Says in the file that no block attends in windows.
+
+    With a pattern of 1 ("every block attends globally") llama.cpp prepares a mask for the windowed
+    blocks, finds none to use it and aborts; 0 is its word for a tower without windows.
+    """
+    field = GGUFReader(projector, "r+").fields["clip.vision.n_wa_pattern"]
+    field.parts[field.data[0]][0] = 0

@@ -120,7 +120,7 @@ def masks_of(model: Any, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor
 
 
 def loss(logits: Tensor, ious: Tensor, batch: Prompts) -> Tensor:
-    """Focal and dice loss, half of the best mask and half of all three, and the error of the predicted IoU."""
+    """Focal and dice loss, half of the best mask and half of all, and the error of the predicted IoU."""
     logits = functional.interpolate(logits.float(), (TARGET, TARGET), mode="bilinear", align_corners=False)
     target = batch.targets.flatten(0, 1)[:, None].expand_as(logits)
     cross = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")

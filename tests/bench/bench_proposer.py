@@ -69,7 +69,7 @@ def _working_size(path: Path) -> ImageArray:
     with Image.open(path) as opened:
         photo = ImageOps.exif_transpose(opened).convert("RGB")
     photo.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
-    return np.asarray(photo)
+    return np.array(photo)  # upstream wants one that may be written to
 
 
 def _compare(photo: ImageArray, options: Sam2Options, device: str, batch: int) -> str:

@@ -1,0 +1,16 @@
+import pytest
+
+from matir_cli.cli.demo import draw
+from tests.process import PHOTOS, Indexed, matir
+
+
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    folder = tmp_path_factory.mktemp("indexed")
+    photos, gallery = folder / "photos", folder / "gallery.db"
+    draw(photos, PHOTOS)
+    (photos / "zero.jpg").write_bytes(b"")
+    (photos / "a\x1b[31mred\nname.jpg").write_bytes(b"junk")
+    (photos / "notes.txt").write_bytes(b"not a photo")
+    added = matir("add", photos, "--db", gallery, "--models", "tiny")
+    return Indexed(photos, gallery, added)
