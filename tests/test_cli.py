@@ -136,6 +136,13 @@ def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None
     assert not (tmp_path / "no.db").exists()
 
 
+def test_without_weights_no_gallery_is_made(indexed: Indexed, tmp_path: Path) -> None:
+    done = matir("add", indexed.photos, "--db", tmp_path / "new.db", "--models", "lite")
+    assert done.returncode == 2
+    assert b"matir models pull lite" in done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_gallery_made_with_other_models_is_refused(indexed: Indexed, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     other.write_bytes(indexed.gallery.read_bytes())

@@ -198,6 +198,15 @@ def test_ctrl_c_prints_what_was_judged_and_the_next_run_goes_on(gallery: Path, m
     assert len(records(find(gallery, slow, "--jsonl", "-n", PHOTOS, "--no-ground"))) == PHOTOS
 
 
+def test_the_log_of_llama_is_shown_only_when_asked_for(gallery: Path, model_set: Path) -> None:
+    quiet = find(gallery, model_set, "--candidates", 1)
+    assert b"matir_cli.engines" not in quiet.stderr
+    assert b"llama_" not in quiet.stderr
+    loud = find(gallery, model_set, "--candidates", 1, "--fresh", "-v")
+    assert b"matir_cli.engines.llama: " in loud.stderr
+    assert loud.stdout == quiet.stdout
+
+
 def test_a_damaged_judge_is_one_clear_line(gallery: Path, model_set: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(model_set.parent, broken)

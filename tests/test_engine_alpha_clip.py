@@ -263,6 +263,9 @@ def _narrow(state: State) -> object:
     return {**state, "transformer.resblocks.1.mlp.c_fc.weight": torch.zeros(100, 48)}
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Validating sparse tensor invariants"
+)  # of newer torch: that it takes long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -315,10 +318,10 @@ def test_a_checkpoint_does_not_unpack_to_more_than_its_size(small: Path, tmp_pat
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ({str(n): ([16], 0, 64) for n in range(1000)}, "claims more numbers"),
+        ({str(n): ([1024], 0, 4096) for n in range(9)}, "claims more numbers"),
         ({"proj": ([-4, -4], 0, 64)}, r"proj has the shape \[-4, -4\]"),
         ({"proj": ([1] * 99 + [16], 0, 64)}, "proj has the shape"),
-        ({"proj": ([16], 0, 68)}, "outside the file"),
+        ({"proj": ([1024], 4, 4100)}, "outside the file"),
         ({"proj": ([17], 0, 64)}, "too many or too few"),
     ],
 )
@@ -332,7 +335,7 @@ def test_a_safetensors_file_cannot_claim_more_than_it_has(
         }
     ).encode()
     path = tmp_path / "visual.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4096))
     with pytest.raises(CheckpointInvalid, match=reason):
         load_tower(path)
 

@@ -11,7 +11,7 @@ import pytest
 
 from matir_cli import catalogue, weights
 from matir_cli.catalogue import ModelFile, ModelSet, UrlSource
-from matir_cli.errors import CheckpointInvalid, ModelSetInvalid, WeightsChanged, WeightsMissing
+from matir_cli.errors import CheckpointInvalid, PartMissing, WeightsChanged, WeightsMissing
 from matir_cli.weights import Quiet, State
 
 CONTENTS = {"visual": b"visual weights", "text": b"text weights", "vocabulary": b"{}"}
@@ -104,7 +104,7 @@ def test_missing_files_are_all_named(tmp_path: Path) -> None:
     assert caught.value.files == (tmp_path / "a" / "text.bin", tmp_path / "a" / "visual.bin")
     with pytest.raises(WeightsMissing):
         weights.locate(model_set, "proposer")
-    with pytest.raises(ModelSetInvalid):
+    with pytest.raises(PartMissing):
         weights.locate(model_set, "judge")
 
 

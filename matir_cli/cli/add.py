@@ -17,9 +17,16 @@ from tqdm import tqdm
 
 from matir_cli import add as indexing
 from matir_cli import engines, photos, weights
+from matir_cli.catalogue import ModelSet
 from matir_cli.cli import boundary
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import choose_model_set, device_option, gallery_option, models_option
+from matir_cli.cli.common import (
+    choose_model_set,
+    device_option,
+    gallery_option,
+    models_option,
+    verbose_option,
+)
 from matir_cli.gallery import Gallery
 from matir_cli.output import printable
 
@@ -32,6 +39,7 @@ READ_AT_ONCE = 1 << 16
 @gallery_option
 @models_option
 @device_option
+@verbose_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
 @click.pass_context
@@ -61,23 +69,26 @@ def add(
     if dry_run:
         _print_pending(gallery_path, paths)
         return
+    chosen = _choose(gallery_path, model_set)
+    configs = {role: weights.locate(chosen, role) for role in ("proposer", "encoder")}
     with Gallery.open(gallery_path, create=True) as gallery:
-        models = _models(gallery, model_set, device)
+        for role, config in configs.items():
+            gallery.bind_model(role, config.identity, chosen.handle)
+        models = indexing.Models(
+            partial(engines.load_proposer, configs["proposer"], device),
+            partial(engines.load_region_encoder, configs["encoder"], device),
+        )
         counts = _index(gallery, paths, models, previews=not no_previews)
     say(_summary(counts))
     context.exit(boundary.SKIPPED if counts[indexing.Skipped] else 0)
 
 
-def _models(gallery: Gallery, wanted: str | None, device: str) -> indexing.Models:
-    """Find the weights and bind the gallery to them; nothing is loaded yet."""
-    chosen = choose_model_set(gallery, wanted)
-    proposer, encoder = weights.locate(chosen, "proposer"), weights.locate(chosen, "encoder")
-    for role, config in (("proposer", proposer), ("encoder", encoder)):
-        gallery.bind_model(role, config.identity, chosen.handle)
-    return indexing.Models(
-        partial(engines.load_proposer, proposer, device),
-        partial(engines.load_region_encoder, encoder, device),
-    )
+def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
+    """The model set to index with; no gallery is made before its weights are known to be here."""
+    if not gallery_path.exists():
+        return choose_model_set(None, wanted)
+    with Gallery.open(gallery_path, create=True) as gallery:
+        return choose_model_set(gallery, wanted)
 
 
 def _index(

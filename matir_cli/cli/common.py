@@ -1,5 +1,7 @@
 """Options that several commands take."""
 
+import logging
+import sys
 from pathlib import Path
 
 import click
@@ -46,6 +48,22 @@ device_option = click.option(
     default="auto",
     show_default=True,
     help="Where the models run.",
+)
+
+
+def _show_log(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_log,
+    help="Show what the models' libraries say.",
 )
 
 

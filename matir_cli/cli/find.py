@@ -18,7 +18,13 @@ from matir_cli import engines, output, rerank, weights
 from matir_cli import find as finding
 from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import INTERRUPTED, say
-from matir_cli.cli.common import choose_model_set, device_option, gallery_option, models_option
+from matir_cli.cli.common import (
+    choose_model_set,
+    device_option,
+    gallery_option,
+    models_option,
+    verbose_option,
+)
 from matir_cli.find import Found, Matching
 from matir_cli.gallery import Gallery
 from matir_cli.records import Candidate
@@ -68,6 +74,7 @@ class Form:
 @gallery_option
 @models_option
 @device_option
+@verbose_option
 @click.option(
     "-n", "limit", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Photos to return."
 )

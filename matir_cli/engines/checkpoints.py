@@ -62,7 +62,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> object:
-    """What a file of torch.save holds: a zip that stores and does not compress; no zip is from before 2020."""
+    """What a file of torch.save holds: an uncompressed zip; no zip is a format of before 2020."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
