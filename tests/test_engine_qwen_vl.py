@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import regex
 import torch
-from matir_cli.models.tiny.gguf_writer import write_gguf
 
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import gpu_offered
@@ -25,6 +24,7 @@ from matir_cli.errors import (
     MemoryTooSmall,
     ModelSetInvalid,
 )
+from matir_cli.models.tiny.gguf_writer import write_gguf
 from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto, Verdict
 from matir_cli.records import Box, ImageArray
 from tests.small_qwen import SmallQwen, make_model, photo

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import gguf
 import pytest
+
 from matir_cli.models.tiny.gguf_writer import check_config
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
-
 from tests.small_qwen import CORPUS, SmallQwen, make_model
 
 LISTING = json.loads((Path(__file__).parent / "data" / "qwen25vl_converter_listing.json").read_text())

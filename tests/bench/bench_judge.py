@@ -61,9 +61,10 @@ def build(folder: Path) -> None:
 
     import llama_cpp
     import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     from matir_cli.models.tiny.gguf_writer import write_gguf
     from matir_cli.models.tiny.qwen_tokenizer import build_tokenizer
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     answer = '```json\n[\n\t{"bbox_2d": [123, 456, 789, 101], "label": "dog led by rope"}\n]\n```'
     texts = [qwen_vl.HEAD, qwen_vl.TAIL, qwen_vl.RERANK + QUERY, qwen_vl.GROUND + QUERY, answer]
