@@ -103,6 +103,17 @@ def test_masks_are_png_files_at_the_true_size(indexed: Indexed, tmp_path: Path) 
             assert np.asarray(mask)[int(y0) : int(y1), int(x0) : int(x1)].max() == 255
 
 
+def test_a_query_that_is_too_long_is_cut_with_a_notice(indexed: Indexed) -> None:
+    done = find(indexed, "dog " * 200, "-n", 1)
+    assert done.returncode == 0
+    assert b"the query is longer than the encoder reads" in done.stderr
+
+
+def test_the_shell_completes_commands() -> None:
+    done = matir(_MATIR_COMPLETE="bash_complete", COMP_WORDS="matir fi", COMP_CWORD="1")
+    assert done.stdout == b"plain,find\n"
+
+
 def test_the_table_is_for_people(indexed: Indexed) -> None:
     lines = find(indexed, "dog", "-n", 2).stdout.decode().splitlines()
     assert lines[0].split() == ["rank", "score", "box", "x0,y0,x1,y1", "path"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from matir_cli import errors, masks, search, vectors
+from matir_cli import errors, masks, schema, search, vectors
 from matir_cli.gallery import FileRecord, Gallery, PhotoRecord
 from matir_cli.records import Candidate, FloatArray, Region
 
@@ -340,3 +340,31 @@ def test_any_sequence_of_writes_leaves_the_right_answer(
                     search.seal(gallery, value)
             query = question(seed, dimensions=16)
             assert search.rank(gallery, query, 100) == brute_force(gallery, query)
+
+
+def wavy_mask(rng: np.random.Generator) -> np.ndarray:
+    """(683, 1024) bool: a blob with a wavy edge; small ones are more frequent than large ones."""
+    y, x = np.mgrid[:683, :1024]
+    dy, dx = y - rng.uniform(0, 683), x - rng.uniform(0, 1024)
+    angle = np.arctan2(dy, dx)
+    waves = sum(0.1 * np.sin(k * angle + rng.uniform(0, 6)) for k in (2, 5, 11))
+    return np.asarray(np.hypot(dx, dy * rng.uniform(0.5, 2)) < rng.lognormal(4, 0.7) * (1 + waves))
+
+
+def test_the_index_costs_at_most_90_kb_a_photo(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    blobs = [masks.encode(mask) for mask in (wavy_mask(rng) for _ in range(120)) if mask.any()]
+    assert 400 < np.mean([len(rle.counts) for rle in blobs]) < 600
+    with Gallery.open(tmp_path / "gallery.db", create=True) as gallery:
+        empty = int(gallery.connection.pragma("page_count"))
+        for number in range(40):
+            rles = [masks.whole(683, 1024), *(blobs[i] for i in rng.integers(0, len(blobs), 50))]
+            regions = [Region(rle, masks.box(rle), masks.area(rle), 0.9, 0.95) for rle in rles]
+            record = PhotoRecord(rng.bytes(32), 4000, 2668, 1024, 683, 1)
+            file = FileRecord(Path(f"/home/me/Photos/2024/holidays/IMG_{number:04}.jpg"), 5_000_000, 0)
+            with gallery.atomic():
+                photo_id, ids = gallery.add_photo(file, record, regions, None)
+                search.store(gallery, photo_id, ids, rng.standard_normal((51, 768), dtype=np.float32))
+        search.seal(gallery, 1024)
+        pages = int(gallery.connection.pragma("page_count")) - empty
+    assert pages * schema.PAGE_SIZE / 40 <= 90_000
