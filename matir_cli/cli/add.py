@@ -10,10 +10,8 @@ from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn
 
 import click
-from tqdm import tqdm
 
 from matir_cli import add as indexing
 from matir_cli import engines, photos, weights
@@ -25,6 +23,7 @@ from matir_cli.cli.common import (
     device_option,
     gallery_option,
     models_option,
+    progress_bar,
     verbose_option,
 )
 from matir_cli.gallery import Gallery
@@ -96,26 +95,25 @@ def _index(
 ) -> Counter[type[indexing.Outcome]]:
     """Run the pipeline with a progress bar; on Ctrl-C say what was done, and leave."""
     counts: Counter[type[indexing.Outcome]] = Counter()
-    bar = _progress_bar(paths)
+    outcomes = indexing.add(gallery, _expand(paths), models, previews=previews)
     try:
-        with bar, closing(indexing.add(gallery, _expand(paths), models, previews=previews)) as outcomes:
+        with closing(outcomes), progress_bar(_count(paths)) as bar:
             for outcome in outcomes:
                 counts[type(outcome)] += 1
                 if isinstance(outcome, indexing.Skipped):
-                    tqdm.write(f"skipped {printable(str(outcome.path))}: {outcome.reason}", file=sys.stderr)
-                bar.update()
+                    bar.say(f"skipped {printable(str(outcome.path))}: {outcome.reason}")
+                bar.advance()
     except KeyboardInterrupt:
         say(f"{_summary(counts)}; run the same command again to go on")
         raise
     return counts
 
 
-def _progress_bar(paths: tuple[Path, ...]) -> tqdm[NoReturn]:
-    """Photos, photos/s and time left, on a terminal only; counting the files first takes a moment."""
-    shown = sys.stderr.isatty()
-    countable = shown and Path("-") not in paths
-    total = sum(1 for _ in photos.find_files(paths)) if countable else None
-    return tqdm(total=total, unit="photo", file=sys.stderr, disable=not shown, dynamic_ncols=True)
+def _count(paths: tuple[Path, ...]) -> int | None:
+    """How many files there are, for the time left; it takes a moment, so only where somebody watches."""
+    if not sys.stderr.isatty() or Path("-") in paths:
+        return None
+    return sum(1 for _ in photos.find_files(paths))
 
 
 def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:

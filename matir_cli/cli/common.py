@@ -2,6 +2,10 @@
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -49,6 +53,29 @@ device_option = click.option(
     show_default=True,
     help="Where the models run.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A bar on stderr, or nothing where stderr is no terminal."""
+
+    advance: Callable[[], object]
+    """One photo is done."""
+    say: Callable[[str], object]
+    """A line above the bar."""
+
+
+@contextmanager
+def progress_bar(total: int | None, name: str | None = None) -> Iterator[Progress]:
+    """Photos done of `total`, photos/s and time left, while the block runs."""
+    if not sys.stderr.isatty():
+        yield Progress(lambda: None, partial(click.echo, err=True))
+        return
+    # Here: only who watches a terminal needs it.
+    from tqdm import tqdm
+
+    with tqdm(desc=name, total=total, unit="photo", file=sys.stderr, leave=name is None) as bar:
+        yield Progress(bar.update, partial(tqdm.write, file=sys.stderr))
 
 
 def _show_log(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NoReturn
 
 import click
-from tqdm import tqdm
 
 from matir_cli import engines, output, rerank, weights
 from matir_cli import find as finding
@@ -23,6 +21,7 @@ from matir_cli.cli.common import (
     device_option,
     gallery_option,
     models_option,
+    progress_bar,
     verbose_option,
 )
 from matir_cli.find import Found, Matching
@@ -189,10 +188,10 @@ def _judge(room: JudgeRoom, candidates: Sequence[Candidate], search: Search) -> 
     judged: list[Judged] = []
     complete = True
     try:
-        with _bar("judging", len(candidates)) as bar:
+        with progress_bar(len(candidates), "judging") as bar:
             for item in rerank.rerank(room, candidates, lambda: end is None or time.monotonic() < end):
                 judged.append(item)
-                bar.update()
+                bar.advance()
     except KeyboardInterrupt:
         complete = False
         judged = [item for item in judged if item.verdict is not None]
@@ -205,10 +204,10 @@ def _judge(room: JudgeRoom, candidates: Sequence[Candidate], search: Search) -> 
 
 def _ground(room: JudgeRoom, ranking: Sequence[Judged], matching: Matching) -> list[Found]:
     found: list[Found] = []
-    with _bar("grounding", len(ranking)) as bar:
+    with progress_bar(len(ranking), "grounding") as bar:
         for item in finding.by_box(room, ranking, matching):
             found.append(item)
-            bar.update()
+            bar.advance()
     for word in (finding.UNMATCHED, finding.NO_BOX, finding.UNREADABLE):
         count = sum(item.grounding == word for item in found)
         if count:
@@ -221,12 +220,6 @@ _GROUNDING_NOTES = {
     finding.NO_BOX: "the judge pointed at nothing",
     finding.UNREADABLE: "the judge's answer holds no boxes that can be read",
 }
-
-
-def _bar(stage: str, total: int) -> tqdm[NoReturn]:
-    """Progress on stderr, on a terminal only."""
-    shown = sys.stderr.isatty()
-    return tqdm(desc=stage, total=total, unit="photo", file=sys.stderr, disable=not shown, leave=False)
 
 
 def _show(found: Sequence[Found], form: Form) -> None:

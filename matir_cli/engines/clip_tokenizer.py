@@ -6,8 +6,10 @@ entities, normalisation after lower case). One thing differs from OpenAI: a spec
 spelled out in a query is always that token, also where other signs touch it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from tokenizers import Regex, Tokenizer
@@ -50,15 +52,12 @@ class Tokens:
 class ClipTokenizer:
     """Text to token ids."""
 
-    def __init__(self, encoder: Tokenizer, start: int, end: int) -> None:
-        """Use `encoder`, in which `start` and `end` are the ids of the tokens around every text."""
+    def __init__(self, encoder: Tokenizer, vocabulary: Mapping[str, int]) -> None:
+        """Use `encoder`, made of `vocabulary` (token to id)."""
         self._encoder = encoder
-        self._start, self._end = start, end
-
-    @property
-    def largest_id(self) -> int:
+        self._start, self._end = vocabulary[_START], vocabulary[_END]
+        self.largest_id = max(vocabulary.values())
         """The largest token id there is."""
-        return max(self._encoder.get_vocab().values())
 
     def tokenize(self, text: str, limit: int) -> Tokens:
         """At most `limit` tokens of `text`, cleaned first as OpenAI does."""
@@ -90,28 +89,25 @@ def load(path: Path) -> ClipTokenizer:
         [Split(_WORD, "removed", invert=True), ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     encoder.add_special_tokens([_START, _END])
-    return ClipTokenizer(encoder, model.vocab[_START], model.vocab[_END])
+    return ClipTokenizer(encoder, model.vocab)
 
 
 def _checked_merges(path: Path, model: _Model) -> list[tuple[str, str]]:
     """The merges, and no file that the library would report by a bare `Exception` or take in silence."""
     if model.end_of_word_suffix != _WORD_END:
         raise CheckpointInvalid(path, f"model.end_of_word_suffix must be {_WORD_END!r}")
-    if not all(0 <= number < 1 << 31 for number in model.vocab.values()):
+    if not (min(model.vocab.values(), default=-1) >= 0 and max(model.vocab.values()) < 1 << 31):
         raise CheckpointInvalid(path, "the vocabulary has negative or huge ids")
+    # Whole columns at a time: there are 49,000 merges, and a query is to be answered at once.
+    merges = [tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge for merge in model.merges]
+    if any(len(merge) != 2 for merge in merges):
+        raise CheckpointInvalid(path, "a merge does not join two tokens")
     symbols = ByteLevel.alphabet()
-    needed = {_START, _END, *symbols, *(symbol + _WORD_END for symbol in symbols)}
-    merges = []
-    for merge in model.merges:
-        left, space, right = merge.partition(" ") if isinstance(merge, str) else (merge[0], " ", merge[1])
-        if not (left and space and right):
-            raise CheckpointInvalid(path, f"the merge {merge!r} does not join two tokens")
-        merges.append((left, right))
-        needed |= {left, right, left + right}
-    lacking = min(needed - model.vocab.keys(), default=None)
+    needed = {_START, _END, *symbols, *(symbol + _WORD_END for symbol in symbols), *map("".join, merges)}
+    lacking = min(needed.union(*merges) - model.vocab.keys(), default=None)
     if lacking is not None:
         raise CheckpointInvalid(path, f"the vocabulary lacks the token {lacking!r}")
-    return merges
+    return cast("list[tuple[str, str]]", merges)
 
 
 def clean(text: str) -> str:

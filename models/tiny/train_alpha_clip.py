@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -222,7 +222,7 @@ def write(towers: TwoTowers, folder: Path) -> tuple[Path, Path, Path]:
         folder / "tokenizer.json",
     )
     torch.save(_half(towers.visual.state_dict()), visual)
-    save_file(_half(towers.text.state_dict()), text)
+    text.write_bytes(save(_half(towers.text.state_dict())))
     clip_tokenizer.build().save(str(words))
     return visual, text, words
 

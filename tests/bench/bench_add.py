@@ -1,6 +1,6 @@
 """`matir add` beside the plain loop over photos, and its overlapping stages beside one thread, in one run.
 
-    python -m tests.bench.bench_add [--photos 40] [--device DEVICE] [--full] [--points N] [--rounds 2]
+    python -m tests.bench.bench_add [--full] [--photos N] [--points N] [--rounds N] [--threads N]
 
 The plain loop opens each photo, runs upstream's `SAM2AutomaticMaskGenerator`, and sends the whole
 photo and each region through the same Alpha-CLIP tower one at a time; its vectors stay in memory.
@@ -228,7 +228,12 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="full-size models with random weights")
     parser.add_argument("--points", type=int, default=12, help="points a side, with --full; SAM 2's are 32")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--threads", type=int, help="of torch; 1 on a busy machine, where two wait for each other"
+    )
     asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)
     count = asked.photos or (3 if asked.full else 40)
     with tempfile.TemporaryDirectory() as name:

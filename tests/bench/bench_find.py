@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import CLIPTextModelWithProjection
 
 from matir_cli import catalogue, search, weights
 from matir_cli.gallery import Gallery
@@ -44,12 +46,25 @@ files.vocabulary.path = "tokenizer.json"
 def prepare(folder: Path, photos: int) -> None:
     """A gallery, a text tower and a model set."""
     bench_search.build(folder, photos)
-    save_text(random_text(text_config(768, 12, 12, 768), seed=0), folder / "text.safetensors")
+    save_text(_answering(np.load(folder / "queries.npy")[0]), folder / "text.safetensors")
     save_vocabulary(folder / "tokenizer.json")
     (folder / "bench.toml").write_text(TOML)
     encoder = weights.locate(catalogue.find(str(folder / "bench.toml")), "encoder")
     with Gallery.open(folder / "gallery.db") as gallery:
         gallery.bind_model("encoder", encoder.identity, str(folder / "bench.toml"))
+
+
+def _answering(vector: bench_search.Floats) -> CLIPTextModelWithProjection:
+    """A random ViT-L/14 text tower that gives every text the direction of `vector`, a query of that world.
+
+    A random direction would be like no photo at all, and the search for it many times as long.
+    """
+    model = random_text(text_config(768, 12, 12, 768), seed=0)
+    with torch.no_grad():
+        ids = torch.tensor([[49406, 320, 1929, 49407]])
+        hidden = model.text_model(ids).pooler_output[0]
+        model.text_projection.weight.copy_(torch.outer(torch.from_numpy(vector), hidden / hidden.norm()))
+    return model
 
 
 def median_seconds(command: list[str], runs: int) -> float:
@@ -84,14 +99,14 @@ def main() -> None:
         prepare(folder, options.photos)
         words = ["find", "--no-rerank", "a dog led by a rope", "--db", str(folder / "gallery.db")]
         ours = median_seconds([sys.executable, "-m", "matir_cli", *words], options.runs)
-        torch = median_seconds([sys.executable, "-c", "import torch"], options.runs)
+        importing = median_seconds([sys.executable, "-c", "import torch"], options.runs)
         alone = search_seconds(folder / "gallery.db")
     print(
-        "| photos | `matir find --no-rerank` | `import torch` | the search alone | find / (torch + search) |"
+        "| photos | `matir find --no-rerank` | `import torch` | the search alone | (find - search) / torch |"
     )
     print("|---|---|---|---|---|")
-    ratio = ours / (torch + alone)
-    print(f"| {options.photos:,} | {ours:.2f} s | {torch:.2f} s | {alone:.3f} s | **{ratio:.2f}x** |")
+    ratio = (ours - alone) / importing
+    print(f"| {options.photos:,} | {ours:.2f} s | {importing:.2f} s | {alone:.3f} s | **{ratio:.2f}x** |")
 
 
 if __name__ == "__main__":
