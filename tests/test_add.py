@@ -187,6 +187,18 @@ def test_leaving_early_drops_the_photos_in_hand(indexer: Indexer) -> None:
     assert kinds(indexer.run()) == {Unchanged: 1, Added: 29}
 
 
+def test_side_by_side_gives_the_same(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red blue", b="green", c="blue")
+    (indexer.folder / "bad.png").write_bytes(b"x")
+    first = indexer.run()
+    found = indexer.find("blue")
+    indexer.gallery.unlink()
+    models = Models(lambda: indexer.proposer, ColourEncoder, side_by_side=lambda: True)
+    with Gallery.open(indexer.gallery, create=True) as gallery:
+        assert list(add(gallery, [indexer.folder], models, previews=True)) == first
+    assert [item.score for item in indexer.find("blue")] == [item.score for item in found]
+
+
 def test_two_runs_at_once_on_one_gallery(indexer: Indexer) -> None:
     save_scenes(indexer.folder, **{f"p{number:02}": "red blue" for number in range(20)})
     other = Indexer(indexer.folder.parent)

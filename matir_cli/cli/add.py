@@ -76,6 +76,7 @@ def add(
         models = indexing.Models(
             partial(engines.load_proposer, configs["proposer"], device),
             partial(engines.load_region_encoder, configs["encoder"], device),
+            partial(engines.has_own_processor, device),
         )
         counts = _index(gallery, paths, models, previews=not no_previews)
     say(_summary(counts))

@@ -43,6 +43,11 @@ def load_judge(config: EngineConfig, device: str) -> Judge:
     return cast("Judge", import_module(_find(JUDGES, config)).load(config, device))
 
 
+def has_own_processor(device: str) -> bool:
+    """Whether `device` ("auto" and so on) leaves the CPU's cores to others."""
+    return _device(device) != "cpu"
+
+
 def _find(engines: dict[str, str], config: EngineConfig) -> str:
     if config.engine not in engines:
         reason = f"no engine is called {config.engine!r}; there is {', '.join(sorted(engines))}"
