@@ -9,6 +9,9 @@ settings, loaded beforehand, and take turns. The shipped tiny models on pictures
 with --full, Hiera-T at 1024 pixels and ViT-B/16 with seeded weights that were never trained
 (`tests.crafted_sam2`, `tests.clip_weights`) on drawn scenes. Seconds are of the fastest round;
 processor time, which a busy machine disturbs less, of the one that took least. Prints a Markdown table.
+
+All ways run in one process, which is hard on `matir add` on a CPU: OpenMP holds back the threads of a
+second pool, and the plain loop has already made one. Time the command itself as well.
 """
 
 import argparse
