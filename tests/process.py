@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -34,6 +35,10 @@ class Indexed:
     photos: Path
     gallery: Path
     added: subprocess.CompletedProcess[bytes]
+
+
+BEGUN = re.compile(rb"\b[1-9][0-9]*/[1-9]")
+"""A progress bar that has gone beyond zero."""
 
 
 def open_terminal() -> tuple[int, int]:

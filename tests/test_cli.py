@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 
 from matir_cli.cli.demo import draw
 from matir_cli.gallery import Gallery
-from tests.process import MATIR, PHOTOS, Indexed, matir, open_terminal
+from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
 
 
 def find(indexed: Indexed, *words: object) -> subprocess.CompletedProcess[bytes]:
@@ -244,7 +244,7 @@ def interrupted(gallery: Path, photos: Path, sign: signal.Signals) -> tuple[int,
         if not chunk:
             break
         said += chunk
-        if not sent and b" 1/" in said:
+        if not sent and BEGUN.search(said):
             process.send_signal(sign)
             sent = True
     os.close(shown)

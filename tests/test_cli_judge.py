@@ -16,7 +16,7 @@ from PIL import Image
 
 from matir_cli import catalogue, weights
 from matir_cli.gallery import Gallery
-from tests.process import MATIR, PHOTOS, Indexed, matir, open_terminal
+from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
 from tests.small_qwen import make_model
 
 QUERY = "red house"
@@ -183,7 +183,7 @@ def test_ctrl_c_prints_what_was_judged_and_the_next_run_goes_on(gallery: Path, m
     )
     os.close(terminal)
     said = b""
-    while b" 1/" not in said:
+    while not BEGUN.search(said):
         said += os.read(shown, 4096)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate()
