@@ -292,7 +292,12 @@ def train_answers(
     *,
     boxes: bool = False,
 ) -> None:
-    """Stages 2 to 4."""
+    """Stages 2 to 4.
+
+    The vision tower stays as stage 1 left it. Learning with a language model that knows nothing
+    yet, it forgot within 400 steps what it had seen: kinds from 0.90 right to 0.15.
+    """
+    model.model.visual.requires_grad_(False)
 
     def step(number: int) -> Tensor:
         first = OFFSETS[schedule.name] + number * PICTURES

@@ -33,7 +33,7 @@ BACKGROUND = 3
 """Of which on no object."""
 
 BATCH = 8
-SCHEDULE = recipe.Schedule("sam2", steps=3600, rate=8e-4, report_every=100)
+SCHEDULE = recipe.Schedule("sam2", steps=1800, rate=8e-4, report_every=100)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
