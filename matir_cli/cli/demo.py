@@ -14,7 +14,7 @@ from matir_cli.cli.find import find
 
 MODEL_SET = "tiny"
 
-QUERIES = ("striped red house", "yellow tree", "dog led by a rope")
+QUERIES = ("striped red house", "yellow tree", "dog led by rope")
 
 FIRST_SEED = 30_000_000
 """Of the demo's pictures: no seed of training, validation or test."""
