@@ -16,9 +16,6 @@ MODEL_SET = "tiny"
 
 QUERIES = ("striped red house", "yellow tree", "dog led by rope")
 
-FIRST_SEED = 30_000_000
-"""Of the demo's pictures: no seed of training, validation or test."""
-
 
 @click.command(short_help="See it work on drawn pictures.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("matir-demo"))
@@ -49,7 +46,7 @@ def draw(folder: Path, count: int) -> None:
     for number in range(count):
         path = folder / f"{number:04}.png"
         if not path.exists():
-            Image.fromarray(world.picture(FIRST_SEED + number).image).save(path)
+            Image.fromarray(world.picture(world.SPLITS["demo"][number]).image).save(path)
 
 
 def _run(command: click.Command, *words: object) -> None:
