@@ -1,7 +1,12 @@
+import signal
+
 import pytest
 
 from matir_cli.cli.demo import draw
 from tests.process import PHOTOS, Indexed, matir
+
+# A shell starts what runs in the background deaf to Ctrl-C; the processes that tests interrupt must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
