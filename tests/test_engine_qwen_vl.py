@@ -309,6 +309,7 @@ def damaged(small: SmallQwen, folder: Path, case: str) -> tuple[Path, Path]:
         "no heads": (text, with_number(projector, folder / "h.gguf", "clip.vision.attention.head_count", 0)),
         "blind": (text, with_number(projector, folder / "b.gguf", "clip.vision.projection_dim", 7)),
         "patches": (text, with_number(projector, folder / "p.gguf", "clip.vision.patch_size", 16)),
+        "windows": (text, with_number(projector, folder / "w.gguf", "clip.vision.n_wa_pattern", 1)),
     }[case]
 
 
@@ -328,6 +329,7 @@ def damaged(small: SmallQwen, folder: Path, case: str) -> tuple[Path, Path]:
         ("no heads", "contradict"),
         ("blind", "contradict"),
         ("patches", "contradict"),
+        ("windows", "without windows"),
     ],
 )
 def test_wrong_files_are_named(small: SmallQwen, tmp_path: Path, case: str, reason: str) -> None:

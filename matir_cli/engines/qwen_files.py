@@ -45,6 +45,8 @@ def _check_projector(path: Path, header: GgufHeader) -> None:
         for key in ("block_count", "attention.head_count", "embedding_length", "projection_dim")
     )
     patch = header.numbers.get("clip.vision.patch_size", 0)
+    if header.numbers.get("clip.vision.n_wa_pattern") == 1:
+        raise CheckpointInvalid(path, "it says 1 for a vision tower without windows, which has to be 0")
     merged = header.shapes.get("mm.2.weight", (0, 0, 0, 0))[1]
     sound = (
         blocks > 0

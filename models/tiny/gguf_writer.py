@@ -174,7 +174,9 @@ def _write_projector(
     writer.add_vision_image_mean(IMAGE_MEAN)
     writer.add_vision_image_std(IMAGE_STD)
     writer.add_vision_use_silu(True)
-    writer.add_vision_n_wa_pattern(config.fullatt_block_indexes[0] + 1)
+    pattern = config.fullatt_block_indexes[0] + 1
+    # With 1, every block global, llama.cpp prepares a mask that no block uses and aborts; 0 says the same.
+    writer.add_vision_n_wa_pattern(pattern if pattern > 1 else 0)
     writer.add_vision_attention_layernorm_eps(VISION_EPSILON)
     _add_tensors(writer, _vision_tensors(model), MODEL_ARCH.MMPROJ, config.depth, precision)
     _write(writer)

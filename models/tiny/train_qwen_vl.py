@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGUFReader
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -327,15 +326,4 @@ def write(
     """The two GGUF files, float16."""
     text, projector = folder / "qwen_vl.gguf", folder / "qwen_vl_projector.gguf"
     write_gguf(model, tokenizer, text, projector, name="tiny, of the drawn world")
-    _without_windows(projector)
     return text, projector
-
-
-def _without_windows(projector: Path) -> None:
-    """Says in the file that no block attends in windows.
-
-    With a pattern of 1 ("every block attends globally") llama.cpp prepares a mask for the windowed
-    blocks, finds none to use it and aborts; 0 is its word for a tower without windows.
-    """
-    field = GGUFReader(projector, "r+").fields["clip.vision.n_wa_pattern"]
-    field.parts[field.data[0]][0] = 0
