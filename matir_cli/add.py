@@ -20,7 +20,7 @@ import numpy as np
 
 from matir_cli import masks, photos, search
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery import FileRecord, Gallery
+from matir_cli.gallery import FileRecord, GalleryFile
 from matir_cli.lookahead import ahead
 from matir_cli.photos import DecodedPhoto
 from matir_cli.protocols import RegionEncoder, RegionProposer
@@ -117,7 +117,7 @@ _Passed = Unchanged | _Known | _Refused
 """What the stages hand on untouched."""
 
 
-def pending(gallery: Gallery, paths: Iterable[Path]) -> Iterator[Path]:
+def pending(gallery: GalleryFile, paths: Iterable[Path]) -> Iterator[Path]:
     """The files among `paths` that `add` would read: new ones and changed ones."""
     for path in photos.find_files(paths):
         try:
@@ -128,7 +128,7 @@ def pending(gallery: Gallery, paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def add(
-    gallery: Gallery, paths: Iterable[Path], models: Models, *, previews: bool
+    gallery: GalleryFile, paths: Iterable[Path], models: Models, *, previews: bool
 ) -> Generator[Outcome, None, None]:
     """Index the photos that `paths` name (files, and folders recursively); one outcome a file.
 
@@ -156,7 +156,7 @@ def add(
 
 def _read(gallery: Path, paths: Iterable[Path], in_hand: set[bytes]) -> Iterator[DecodedPhoto | _Passed]:
     """Stage 1, with its own connection: what is there already is not read, hashed or decoded again."""
-    with Gallery.open(gallery) as known:
+    with GalleryFile.open(gallery) as known:
         for path in photos.find_files(paths):
             file = None
             try:
@@ -225,7 +225,7 @@ def _encode(
             yield _Refused(file.path, file, "the encoder gave a vector that is not a number")
 
 
-def _write(gallery: Gallery, item: _Encoded | _Passed) -> Outcome:
+def _write(gallery: GalleryFile, item: _Encoded | _Passed) -> Outcome:
     """Stage 4: one transaction a photo."""
     match item:
         case Unchanged():
@@ -246,7 +246,7 @@ def _write(gallery: Gallery, item: _Encoded | _Passed) -> Outcome:
             return _link(gallery, photo.file, photo.record.sha256)
 
 
-def _link(gallery: Gallery, file: FileRecord, digest: bytes) -> Outcome:
+def _link(gallery: GalleryFile, file: FileRecord, digest: bytes) -> Outcome:
     photo_id = gallery.photo_with(digest)
     if photo_id is None:  # its first file was refused after decoding
         reason = "the same bytes as a file that was skipped"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matir_cli import rerank, search
 from matir_cli.errors import GalleryEmpty, QueryEmpty
-from matir_cli.gallery import Gallery, StoredPhoto, StoredRegion
+from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
 from matir_cli.protocols import RegionProposer, Verdict
 from matir_cli.records import Box, Candidate, FloatArray, Rle
 from matir_cli.rerank import Grounded, Instance, Judged, JudgeRoom
@@ -72,7 +72,7 @@ class Matching:
     """Asked for the mask in a box that no stored region fits; None asks nobody."""
 
 
-def check_askable(gallery: Gallery, query: str) -> None:
+def check_askable(gallery: GalleryFile, query: str) -> None:
     """Make sure that there is something to search for and in, before any model is looked for.
 
     Raises:
@@ -86,7 +86,7 @@ def check_askable(gallery: Gallery, query: str) -> None:
 
 
 def candidates(
-    gallery: Gallery, query: FloatArray, limit: int, min_score: float | None = None
+    gallery: GalleryFile, query: FloatArray, limit: int, min_score: float | None = None
 ) -> list[Candidate]:
     """Stage 1: the `limit` photos whose best region is nearest to `query`, best first (eq. 1).
 
@@ -98,7 +98,7 @@ def candidates(
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
-def by_region(gallery: Gallery, ranking: Sequence[Judged]) -> Iterator[Found]:
+def by_region(gallery: GalleryFile, ranking: Sequence[Judged]) -> Iterator[Found]:
     """Results whose mask is that of the region that stage 1 liked best."""
     for rank, item in enumerate(ranking, start=1):
         region = gallery.region(item.candidate.region_id)

@@ -83,7 +83,7 @@ class StoredRegion:
     """As the proposer gave it: mask and box in working pixels."""
 
 
-class Gallery:
+class GalleryFile:
     """An open gallery. Use as a context manager: leaving it closes the file, and turns what
     SQLite raised inside into the matching `GalleryError`."""
 
@@ -92,7 +92,7 @@ class Gallery:
         self.connection = connection
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = False) -> Gallery:
+    def open(cls, path: Path, *, create: bool = False) -> GalleryFile:
         """Open the gallery at `path`, bringing an older schema up to date.
 
         Raises:
@@ -138,7 +138,7 @@ class Gallery:
             with self.atomic():
                 schema.migrate(db)
 
-    def __enter__(self) -> Gallery:
+    def __enter__(self) -> GalleryFile:
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from matir_cli import photos
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.match import Match, match
 from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto, Verdict
 from matir_cli.records import Box, Candidate
@@ -55,7 +55,7 @@ class Grounded:
 class JudgeRoom:
     """What stage 2 works with."""
 
-    gallery: Gallery
+    gallery: GalleryFile
     judge: Callable[[], Judge]
     """Gives the judge, loading it on the first call."""
     memory: Verdicts
@@ -138,7 +138,7 @@ def _ground_together(room: JudgeRoom, photo_ids: Sequence[int]) -> Iterator[tupl
         yield photo_id, None if outcome is None else _matched(room.gallery, photo_id, outcome)
 
 
-def _in_photo_pixels(gallery: Gallery, photo: JudgePhoto, grounding: Grounding) -> Grounding:
+def _in_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
     """The grounding of a photo at working size, with boxes at its true size."""
     size = gallery.photo(photo.key).record
     height, width = photo.image.shape[:2]
@@ -146,7 +146,7 @@ def _in_photo_pixels(gallery: Gallery, photo: JudgePhoto, grounding: Grounding) 
     return replace(grounding, boxes=boxes)
 
 
-def _matched(gallery: Gallery, photo_id: int, grounding: Grounding) -> Grounded:
+def _matched(gallery: GalleryFile, photo_id: int, grounding: Grounding) -> Grounded:
     regions = gallery.regions(photo_id)
     instances = tuple(Instance(box, match(box, regions)) for box in grounding.boxes)
     return Grounded(instances, grounding.readable)

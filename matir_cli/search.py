@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from matir_cli import vectors
 from matir_cli.errors import GalleryDamaged
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 
 BLOCK_REGIONS = 16_384
@@ -63,7 +63,7 @@ ScoredArray = NDArray[np.void]
 # Writing
 
 
-def store(gallery: Gallery, photo_id: int, region_ids: Sequence[int], rows: FloatArray) -> None:
+def store(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], rows: FloatArray) -> None:
     """Write the vectors of a photo's regions; the caller holds the transaction.
 
     Args:
@@ -80,7 +80,7 @@ def store(gallery: Gallery, photo_id: int, region_ids: Sequence[int], rows: Floa
     gallery.connection.execute("insert into loose (photo_id) values (?)", (photo_id,))
 
 
-def seal(gallery: Gallery, block_regions: int = BLOCK_REGIONS) -> None:
+def seal(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
     """Put loose photos into blocks, unless they are too few to matter; a transaction of its own.
 
     Blocks that are less than half full of regions that are still there are made anew with them.
@@ -103,7 +103,7 @@ def _count_loose(db: apsw.Connection) -> int:
     return int(count)
 
 
-def _dissolve(gallery: Gallery, block_regions: int) -> None:
+def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     """Delete the blocks that are small or mostly of regions gone, and make their photos loose again."""
     db = gallery.connection
     for block_id, blob in db.execute("select id, runs from blocks").fetchall():
@@ -157,7 +157,7 @@ def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
     return runs
 
 
-def _read_runs(gallery: Gallery, blob: apsw.SQLiteValue) -> NDArray[np.void]:
+def _read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
     if not isinstance(blob, bytes) or not blob or len(blob) % _RUN.itemsize:
         raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
     runs = np.frombuffer(blob, _RUN)
@@ -169,7 +169,7 @@ def _read_runs(gallery: Gallery, blob: apsw.SQLiteValue) -> NDArray[np.void]:
 # Searching
 
 
-def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
+def rank(gallery: GalleryFile, query: FloatArray, limit: int) -> list[Candidate]:
     """The `limit` best photos by the largest cosine of their regions with `query` (eq. 1), best first.
 
     Equal scores: the lower photo id first; within a photo, the lower region id.
@@ -192,7 +192,7 @@ def rank(gallery: Gallery, query: FloatArray, limit: int) -> list[Candidate]:
     return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
 
 
-def _score_loose(gallery: Gallery, asked: bytes) -> ScoredArray:
+def _score_loose(gallery: GalleryFile, asked: bytes) -> ScoredArray:
     rows = gallery.connection.execute(
         "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
         "from loose cross join regions on regions.photo_id = loose.photo_id "
@@ -202,7 +202,7 @@ def _score_loose(gallery: Gallery, asked: bytes) -> ScoredArray:
     return _collect(gallery, rows)
 
 
-def _score(gallery: Gallery, asked: bytes, regions: NDArray[np.int64]) -> ScoredArray:
+def _score(gallery: GalleryFile, asked: bytes, regions: NDArray[np.int64]) -> ScoredArray:
     """Cosines of those of the regions that are still there, in no particular order."""
     rows = gallery.connection.execute(
         "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
@@ -212,7 +212,7 @@ def _score(gallery: Gallery, asked: bytes, regions: NDArray[np.int64]) -> Scored
     return _collect(gallery, rows)
 
 
-def _collect(gallery: Gallery, rows: apsw.Cursor) -> ScoredArray:
+def _collect(gallery: GalleryFile, rows: apsw.Cursor) -> ScoredArray:
     scored = np.fromiter(rows, _SCORED)
     if np.isnan(scored["score"]).any():
         raise GalleryDamaged(gallery.path, "a stored vector is all zeros")
@@ -231,7 +231,7 @@ class _Index:
     """(n,) estimate plus `DEVIATIONS` standard deviations of its error."""
 
     @classmethod
-    def read(cls, gallery: Gallery, query: FloatArray) -> _Index:
+    def read(cls, gallery: GalleryFile, query: FloatArray) -> _Index:
         ids, counts, per_block, centres = [], [], [], []
         blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
         for block_id, size, runs, centre in blocks:
@@ -265,7 +265,7 @@ class _Index:
 
 
 def _bounds(
-    gallery: Gallery, ids: list[int], counts: list[int], queries: list[vectors.SignQuery]
+    gallery: GalleryFile, ids: list[int], counts: list[int], queries: list[vectors.SignQuery]
 ) -> FloatArray:
     """The upper bounds of all blocks' regions.
 
@@ -302,7 +302,7 @@ def _bounds(
 
 
 def _score_promising(
-    gallery: Gallery, asked: bytes, index: _Index, scored: ScoredArray, limit: int
+    gallery: GalleryFile, asked: bytes, index: _Index, scored: ScoredArray, limit: int
 ) -> ScoredArray:
     """`scored` and the scores of all regions whose bound reaches the `limit`-th best photo."""
     if not index.bounds.size:
@@ -336,7 +336,7 @@ def _floor(scored: ScoredArray, limit: int) -> float:
     return float(np.partition(best, best.size - limit)[best.size - limit]) if best.size >= limit else -np.inf
 
 
-def _score_closely(gallery: Gallery, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
+def _score_closely(gallery: GalleryFile, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
     """The regions that may be the best of the best photos, scored again by the query as it was asked.
 
     In the file the query was rounded to int8, which may have put near ties in the wrong order.
@@ -351,7 +351,7 @@ def _score_closely(gallery: Gallery, query: FloatArray, scored: ScoredArray, lim
     return close
 
 
-def _stored(gallery: Gallery, regions: NDArray[np.int64], dimensions: int) -> vectors.Int8Array:
+def _stored(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> vectors.Int8Array:
     """(n, d) stored vectors of the regions, in their order."""
     rows = gallery.connection.execute(
         "select cast(vector as blob) from json_each(?) cross join vectors on region_id = value order by key",

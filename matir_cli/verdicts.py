@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Grounding, Verdict
 from matir_cli.records import Box, EngineConfig
 
@@ -28,7 +28,7 @@ class Verdicts:
     """What one judge said about one query, photo by photo."""
 
     def __init__(
-        self, gallery: Gallery, judge: str, query: str, *, fresh: bool = False, limit: int = MAX_VERDICTS
+        self, gallery: GalleryFile, judge: str, query: str, *, fresh: bool = False, limit: int = MAX_VERDICTS
     ) -> None:
         """Open the memory of `query` as asked of `judge` (a `judge_key`).
 

@@ -11,7 +11,7 @@ import pytest
 from matir_cli import masks
 from matir_cli.add import Added, Linked, Models, Outcome, Skipped, Unchanged, add, pending
 from matir_cli.find import Found, by_region, candidates, check_askable
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import RegionEncoder
 from matir_cli.rerank import Judged
 from tests.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
@@ -30,11 +30,11 @@ class Indexer:
         self, *paths: Path, encoder: Callable[[], RegionEncoder] = ColourEncoder, previews: bool = True
     ) -> list[Outcome]:
         models = Models(lambda: self.proposer, encoder)
-        with Gallery.open(self.gallery, create=True) as gallery:
+        with GalleryFile.open(self.gallery, create=True) as gallery:
             return list(add(gallery, paths or (self.folder,), models, previews=previews))
 
     def find(self, query: str, limit: int = 10, min_score: float | None = None) -> list[Found]:
-        with Gallery.open(self.gallery) as gallery:
+        with GalleryFile.open(self.gallery) as gallery:
             check_askable(gallery, query)
             vector = ColourText().encode(query).vector
             ranked = candidates(gallery, vector, limit, min_score)
@@ -70,7 +70,7 @@ def test_photos_become_searchable_regions(indexer: Indexer) -> None:
 def test_the_whole_photo_is_the_first_region(indexer: Indexer) -> None:
     save_scenes(indexer.folder, a="red")
     indexer.run()
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         whole, square = gallery.regions(1)
         assert (whole.ordinal, whole.region.area) == (0, 120 * 90)
         assert (square.ordinal, square.region.area) == (1, 25 * 25)
@@ -123,7 +123,7 @@ def test_bad_files_are_skipped_reported_and_remembered(indexer: Indexer) -> None
         Skipped(indexer.folder / "b.jpg", "zero bytes"),
         Skipped(indexer.folder / "c.jpg", "not an image"),
     ]
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         stored = list(gallery.connection.execute("select reason from skipped order by path"))
         assert stored == [("zero bytes",), ("not an image",)]
     scene("blue", seed=9).save(indexer.folder / "c.jpg")
@@ -135,7 +135,7 @@ def test_vectors_that_are_not_numbers_are_refused(indexer: Indexer) -> None:
     shutil.copy(path, indexer.folder / "b.png")
     outcomes = indexer.run(encoder=BrokenEncoder)
     assert kinds(outcomes) == {Skipped: 2}
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         assert gallery.count_photos() == 0
 
 
@@ -143,7 +143,7 @@ def test_previews_can_be_left_out(indexer: Indexer) -> None:
     paths = save_scenes(indexer.folder, a="red", b="blue")
     indexer.run(paths[0])
     indexer.run(paths[1], previews=False)
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         assert gallery.preview(1) is not None
         assert gallery.preview(2) is None
 
@@ -151,7 +151,7 @@ def test_previews_can_be_left_out(indexer: Indexer) -> None:
 def test_dry_run_names_new_and_changed_files(indexer: Indexer) -> None:
     paths = save_scenes(indexer.folder, a="red", b="blue")
     indexer.run(paths[0])
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         assert list(pending(gallery, [indexer.folder])) == [paths[1]]
         os.utime(paths[0], ns=(1, 1))
         assert list(pending(gallery, [indexer.folder])) == paths
@@ -169,7 +169,7 @@ def test_what_stops_a_stage_stops_the_run_and_keeps_what_was_written(indexer: In
     indexer.proposer = Failing()
     with pytest.raises(MemoryError):
         indexer.run()
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         assert gallery.count_photos() == 2
     indexer.proposer = ColourProposer()
     assert kinds(indexer.run()) == {Unchanged: 2, Added: 1}
@@ -178,7 +178,7 @@ def test_what_stops_a_stage_stops_the_run_and_keeps_what_was_written(indexer: In
 def test_leaving_early_drops_the_photos_in_hand(indexer: Indexer) -> None:
     save_scenes(indexer.folder, **{f"p{number:02}": "red" for number in range(30)})
     models = Models(lambda: indexer.proposer, ColourEncoder)
-    with Gallery.open(indexer.gallery, create=True) as gallery:
+    with GalleryFile.open(indexer.gallery, create=True) as gallery:
         outcomes = add(gallery, [indexer.folder], models, previews=False)
         next(outcomes)
         outcomes.close()
@@ -194,7 +194,7 @@ def test_side_by_side_gives_the_same(indexer: Indexer) -> None:
     found = indexer.find("blue")
     indexer.gallery.unlink()
     models = Models(lambda: indexer.proposer, ColourEncoder, side_by_side=lambda: True)
-    with Gallery.open(indexer.gallery, create=True) as gallery:
+    with GalleryFile.open(indexer.gallery, create=True) as gallery:
         assert list(add(gallery, [indexer.folder], models, previews=True)) == first
     assert [item.score for item in indexer.find("blue")] == [item.score for item in found]
 
@@ -212,7 +212,7 @@ def test_two_runs_at_once_on_one_gallery(indexer: Indexer) -> None:
     together = kinds(outcomes[0]) + kinds(outcomes[1])
     assert together[Added] == 20
     assert together[Skipped] == 0
-    with Gallery.open(indexer.gallery) as gallery:
+    with GalleryFile.open(indexer.gallery) as gallery:
         assert gallery.count_photos() == 20
         assert gallery.connection.pragma("integrity_check") == "ok"
     assert len({found.path for found in indexer.find("red", limit=50)}) == 20

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from matir_cli.cli.demo import draw
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
 
 
@@ -38,7 +38,7 @@ def test_add_says_what_it_did(indexed: Indexed) -> None:
 
 
 def test_the_gallery_holds_regions_masks_and_vectors(indexed: Indexed) -> None:
-    with Gallery.open(indexed.gallery) as gallery:
+    with GalleryFile.open(indexed.gallery) as gallery:
         assert gallery.count_photos() == PHOTOS
         assert gallery.model_set() == "tiny"
         regions = [gallery.regions(photo_id) for photo_id in range(1, PHOTOS + 1)]
@@ -123,7 +123,7 @@ def test_the_table_is_for_people(indexed: Indexed) -> None:
 
 def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None:
     empty = tmp_path / "empty.db"
-    with Gallery.open(empty, create=True):
+    with GalleryFile.open(empty, create=True):
         pass
     (tmp_path / "text.db").write_bytes(b"hello " * 100)
     cases = {
@@ -157,7 +157,7 @@ def test_without_weights_no_gallery_is_made(indexed: Indexed, tmp_path: Path) ->
 def test_a_gallery_made_with_other_models_is_refused(indexed: Indexed, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     other.write_bytes(indexed.gallery.read_bytes())
-    with Gallery.open(other) as gallery:
+    with GalleryFile.open(other) as gallery:
         gallery.connection.execute("update models set weight_hash = 'other'")
     done = matir("find", "--no-rerank", "dog", "--db", other)
     assert done.returncode == 2
@@ -191,7 +191,7 @@ def test_paths_on_standard_input(indexed: Indexed, tmp_path: Path) -> None:
     assert (by_line.returncode, b"2 unchanged" in by_line.stderr) == (0, True), by_line.stderr
     found = matir("find", "--no-rerank", "dog", "-n", PHOTOS, "-0", "--db", indexed.gallery).stdout
     assert len(found.split(b"\0")) == PHOTOS + 1
-    with Gallery.open(indexed.gallery) as gallery:
+    with GalleryFile.open(indexed.gallery) as gallery:
         assert Path(os.fsdecode(listed[1])) in gallery.paths(2)
 
 
@@ -262,7 +262,7 @@ def test_an_interrupted_run_leaves_a_sound_file_and_goes_on(tmp_path: Path, sign
         assert "run the same command again to go on" in said
         assert "Traceback" not in said
         assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery.db", "photos"]
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         done = opened.count_photos()
         assert 1 <= done < 40
         assert opened.connection.pragma("integrity_check") == "ok"
@@ -296,6 +296,6 @@ def test_no_room_is_one_clear_line_and_loses_nothing(indexed: Indexed, tmp_path:
     assert done.returncode == 2, talk
     assert "every photo added before is kept" in talk
     assert "Traceback" not in talk
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         assert opened.count_photos() == PHOTOS
         assert opened.connection.pragma("integrity_check") == "ok"

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from matir_cli import catalogue, weights
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
 from tests.small_qwen import make_model
 
@@ -140,7 +140,7 @@ def test_refine_gives_every_box_a_mask(gallery: Path, model_set: Path, tmp_path:
 def test_candidates_and_keep_bound_the_work(gallery: Path, model_set: Path) -> None:
     found = records(find(gallery, model_set, "--jsonl", "--candidates", 5, "--keep", 3))
     assert len(found) == 3
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         assert opened.connection.execute("select count(*) from verdicts").get == 5
         assert opened.connection.execute("select count(*) from groundings").get == 3
 
@@ -157,14 +157,14 @@ def test_no_time_leaves_stage_1_order_and_says_so(gallery: Path, model_set: Path
 
 def test_fresh_asks_again(gallery: Path, model_set: Path) -> None:
     def verdicts() -> list[tuple[object, ...]]:
-        with Gallery.open(gallery) as opened:
+        with GalleryFile.open(gallery) as opened:
             return opened.connection.execute(
                 "select photo_id, z_true, z_false from verdicts order by 1"
             ).fetchall()
 
     find(gallery, model_set)
     first = verdicts()
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         opened.connection.execute("update verdicts set z_true = 99")
     assert records(find(gallery, model_set, "--jsonl"))[0]["p_true"] == 1.0
     find(gallery, model_set, "--fresh")
@@ -192,7 +192,7 @@ def test_ctrl_c_prints_what_was_judged_and_the_next_run_goes_on(gallery: Path, m
     assert process.returncode == 130
     assert 1 <= len(printed) < PHOTOS
     assert all(record["judged"] for record in printed)
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         remembered = opened.connection.execute("select count(*) from verdicts").get
     assert remembered - len(printed) in (0, 1)  # one may have been stored but not yet counted
     assert len(records(find(gallery, slow, "--jsonl", "-n", PHOTOS, "--no-ground"))) == PHOTOS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from matir_cli import errors, masks, schema
-from matir_cli.gallery import FileRecord, Gallery, PhotoRecord
+from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
 from matir_cli.records import Box, ModelIdentity, Region
 
 
@@ -33,15 +33,15 @@ def file(name: str = "/photos/a.jpg", mtime: int = 7) -> FileRecord:
     return FileRecord(Path(name), 1234, mtime)
 
 
-def add(gallery: Gallery, seed: int = 1, name: str = "/photos/a.jpg") -> int:
+def add(gallery: GalleryFile, seed: int = 1, name: str = "/photos/a.jpg") -> int:
     with gallery.atomic():
         return gallery.add_photo(file(name), photo(seed), [region(), region(top=30)], b"jpeg")[0]
 
 
 def test_what_is_written_is_read_back(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         photo_id = add(gallery)
-    with Gallery.open(path) as gallery:
+    with GalleryFile.open(path) as gallery:
         stored = gallery.photo(photo_id)
         assert stored.record == photo()
         assert stored.paths == (Path("/photos/a.jpg"),)
@@ -55,13 +55,13 @@ def test_what_is_written_is_read_back(path: Path) -> None:
 
 
 def test_only_the_one_file_remains(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     assert [*path.parent.iterdir()] == [path]
 
 
 def test_any_sqlite_tool_reads_it(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     plain = sqlite3.connect(path)
     assert plain.execute("select path, width from files join photos on photos.id = photo_id").fetchall() == [
@@ -72,7 +72,7 @@ def test_any_sqlite_tool_reads_it(path: Path) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         with pytest.raises(KeyboardInterrupt), gallery.atomic():
             gallery.add_photo(file(), photo(), [region()], None)
             raise KeyboardInterrupt
@@ -83,7 +83,7 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
 def test_files_of_one_photo(path: Path, tmp_path: Path) -> None:
     here = tmp_path / "here.jpg"
     here.write_bytes(b"x")
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         photo_id = add(gallery, name=str(here))
         copy = FileRecord(tmp_path / "copy.jpg", 1234, 8)
         copy.path.write_bytes(b"x")
@@ -98,7 +98,7 @@ def test_files_of_one_photo(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_changed_file_takes_its_old_photo_along(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         old = add(gallery, seed=1)
         new = add(gallery, seed=2)
         assert gallery.count_photos() == 1
@@ -119,16 +119,16 @@ def test_a_changed_file_takes_its_old_photo_along(path: Path) -> None:
 )
 def test_any_file_name_survives(path: Path, name: bytes) -> None:
     whole = Path("/photos") / os.fsdecode(name)
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         photo_id = add(gallery, name=str(whole))
-    with Gallery.open(path) as gallery:
+    with GalleryFile.open(path) as gallery:
         assert gallery.paths(photo_id) == (whole,)
         assert gallery.is_unchanged(FileRecord(whole, 1234, 7))
 
 
 def test_models_are_remembered_and_not_mixed(path: Path) -> None:
     one, other = ModelIdentity("clip", "a" * 64), ModelIdentity("clip", "b" * 64)
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         gallery.check_model("encoder", one)
         assert gallery.model_set() is None
         gallery.bind_model("encoder", one, "tiny")
@@ -142,7 +142,7 @@ def test_models_are_remembered_and_not_mixed(path: Path) -> None:
 
 def test_a_missing_gallery_is_not_made_by_reading(path: Path) -> None:
     with pytest.raises(errors.GalleryMissing):
-        Gallery.open(path)
+        GalleryFile.open(path)
     assert not path.exists()
 
 
@@ -151,7 +151,7 @@ def test_another_file_is_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     for create in (False, True):
         with pytest.raises(errors.NotAGallery):
-            Gallery.open(path, create=create)
+            GalleryFile.open(path, create=create)
     assert path.read_bytes() == content
 
 
@@ -162,34 +162,34 @@ def test_another_database_is_left_alone(path: Path) -> None:
     other.close()
     before = path.read_bytes()
     with pytest.raises(errors.NotAGallery):
-        Gallery.open(path, create=True)
+        GalleryFile.open(path, create=True)
     assert path.read_bytes() == before
 
 
 def test_a_newer_gallery_is_refused_untouched(path: Path) -> None:
-    Gallery.open(path, create=True).connection.close()
+    GalleryFile.open(path, create=True).connection.close()
     later = sqlite3.connect(path)
     later.execute(f"pragma user_version = {schema.VERSION + 1}")
     later.close()
     before = path.read_bytes()
     with pytest.raises(errors.GalleryTooNew) as caught:
-        Gallery.open(path, create=True)
+        GalleryFile.open(path, create=True)
     assert (caught.value.found, caught.value.known) == (schema.VERSION + 1, schema.VERSION)
     assert path.read_bytes() == before
 
 
 def test_a_damaged_gallery_says_so(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     content = bytearray(path.read_bytes())
     content[schema.PAGE_SIZE :] = b"\xa5" * (len(content) - schema.PAGE_SIZE)
     path.write_bytes(content)
-    with pytest.raises(errors.GalleryDamaged), Gallery.open(path) as gallery:
+    with pytest.raises(errors.GalleryDamaged), GalleryFile.open(path) as gallery:
         gallery.count_photos()
 
 
 def test_a_hostile_mask_is_refused_before_it_is_decoded(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         photo_id = add(gallery)
         for change in ("rle = x'7f7f7f7f'", "rle = 'text'", "rle = 5"):
             gallery.connection.execute(f"update regions set {change}")
@@ -198,14 +198,14 @@ def test_a_hostile_mask_is_refused_before_it_is_decoded(path: Path) -> None:
 
 
 def test_a_read_only_gallery_can_be_read(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     immutable = path.with_name("immutable.db")
     immutable.write_bytes(path.read_bytes())
     connection = apsw.Connection(
         f"file:{immutable}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     )
-    gallery = Gallery(immutable, connection)
+    gallery = GalleryFile(immutable, connection)
     gallery._prepare()
     assert gallery.count_photos() == 1
     with pytest.raises(errors.GalleryReadOnly), gallery, gallery.atomic():
@@ -215,32 +215,32 @@ def test_a_read_only_gallery_can_be_read(path: Path) -> None:
 def test_a_gallery_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(errors.GalleryReadOnly):
-        Gallery.open(tmp_path / "file" / "gallery.db", create=True)
+        GalleryFile.open(tmp_path / "file" / "gallery.db", create=True)
 
 
 def test_a_full_disk_keeps_what_was_there(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
         pages = gallery.connection.pragma("page_count")
         gallery.connection.pragma("max_page_count", pages)
         with pytest.raises(apsw.FullError), gallery.atomic():
             gallery.add_photo(file("/b.jpg"), photo(2), [region()] * 500, b"x" * 100_000)
         assert gallery.count_photos() == 1
-    with pytest.raises(errors.DiskFull), Gallery.open(path) as gallery:
+    with pytest.raises(errors.DiskFull), GalleryFile.open(path) as gallery:
         gallery.connection.pragma("max_page_count", pages)
         with gallery.atomic():
             gallery.add_photo(file("/b.jpg"), photo(2), [region()] * 500, b"x" * 100_000)
 
 
 def test_a_process_killed_in_a_transaction_leaves_a_sound_file(path: Path) -> None:
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     script = (
         "import os, sys, signal\n"
         "from pathlib import Path\n"
-        "from matir_cli.gallery import Gallery\n"
+        "from matir_cli.gallery import GalleryFile\n"
         "from tests.test_gallery import file, photo, region\n"
-        "gallery = Gallery.open(Path(sys.argv[1]))\n"
+        "gallery = GalleryFile.open(Path(sys.argv[1]))\n"
         "gallery.connection.pragma('cache_size', 1)\n"  # so that pages reach the file before the commit
         "gallery.connection.execute('begin immediate')\n"
         "gallery.add_photo(file('/b.jpg'), photo(2), [region()] * 2000, b'x' * 1_000_000)\n"
@@ -249,7 +249,7 @@ def test_a_process_killed_in_a_transaction_leaves_a_sound_file(path: Path) -> No
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert done.returncode == -9
     assert path.with_name("gallery.db-journal").exists()
-    with Gallery.open(path) as gallery:
+    with GalleryFile.open(path) as gallery:
         assert gallery.count_photos() == 1
         assert gallery.connection.pragma("integrity_check") == "ok"
     assert [*path.parent.iterdir()] == [path]

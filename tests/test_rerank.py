@@ -6,7 +6,7 @@ import pytest
 from matir_cli import find, masks, rerank, verdicts
 from matir_cli.add import Models, add
 from matir_cli.find import Found, Matching
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Judge, Verdict
 from matir_cli.records import Candidate, EngineConfig, ModelIdentity
 from matir_cli.rerank import Judged, JudgeRoom
@@ -16,10 +16,10 @@ from tests.pictures import save_scenes
 
 
 @pytest.fixture
-def gallery(tmp_path: Path) -> Iterator[Gallery]:
+def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
     save_scenes(tmp_path / "photos", a="green", b="red", c="red red", d="blue", e="red red red")
     models = Models(ColourProposer, ColourEncoder)
-    with Gallery.open(tmp_path / "gallery.db", create=True) as opened:
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as opened:
         list(add(opened, [tmp_path / "photos"], models, previews=True))
         yield opened
 
@@ -29,13 +29,13 @@ def refuse() -> Judge:
 
 
 def room(
-    gallery: Gallery, judge: ColourJudge | None, query: str = "red", *, fresh: bool = False
+    gallery: GalleryFile, judge: ColourJudge | None, query: str = "red", *, fresh: bool = False
 ) -> JudgeRoom:
     memory = Verdicts(gallery, "k" * 64, query, fresh=fresh)
     return JudgeRoom(gallery, refuse if judge is None else lambda: judge, memory, query)
 
 
-def candidates(gallery: Gallery, query: str = "red") -> list[Candidate]:
+def candidates(gallery: GalleryFile, query: str = "red") -> list[Candidate]:
     return find.candidates(gallery, ColourText().encode(query).vector, 10)
 
 
@@ -43,7 +43,7 @@ def names(found: list[Found]) -> list[str]:
     return [item.path.stem for item in found]
 
 
-def test_the_judge_puts_candidates_in_its_order(gallery: Gallery) -> None:
+def test_the_judge_puts_candidates_in_its_order(gallery: GalleryFile) -> None:
     judged = list(rerank.rerank(room(gallery, ColourJudge()), candidates(gallery)))
     ranking = rerank.in_order(judged)
     found = list(find.by_region(gallery, ranking))
@@ -69,7 +69,7 @@ def test_equal_margins_fall_back_to_stage_1_then_to_the_id() -> None:
     assert [item.candidate.photo_id for item in rerank.in_order(judged)] == [1, 4, 5, 2, 6, 3]
 
 
-def test_the_box_picks_the_stored_mask(gallery: Gallery) -> None:
+def test_the_box_picks_the_stored_mask(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge())
     ranking = rerank.in_order(list(rerank.rerank(here, candidates(gallery))))
     found = {item.path.stem: item for item in find.by_box(here, ranking, Matching())}
@@ -90,7 +90,7 @@ def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
 
     (tmp_path / "photos").mkdir()
     scene("red", size=(120, 90)).resize((2400, 1800), 0).save(tmp_path / "photos" / "large.png")
-    with Gallery.open(tmp_path / "gallery.db", create=True) as gallery:
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add(gallery, [tmp_path / "photos"], Models(ColourProposer, ColourEncoder), previews=True))
         here = room(gallery, ColourJudge())
         (found,) = find.by_box(here, list(rerank.rerank(here, candidates(gallery))), Matching())
@@ -98,7 +98,7 @@ def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
     assert [round(edge / 10) for edge in (box.x0, box.y0, box.x1, box.y1)] == [20, 40, 70, 90]
 
 
-def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: Gallery) -> None:
+def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge(shift=20))
     ranking = [item for item in rerank.rerank(here, candidates(gallery)) if item.verdict][:1]
     (found,) = find.by_box(here, ranking, Matching())
@@ -117,14 +117,14 @@ def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: Gallery) 
     assert lenient.grounding == find.MATCHED
 
 
-def test_an_answer_that_cannot_be_read_is_an_outcome_of_its_own(gallery: Gallery) -> None:
+def test_an_answer_that_cannot_be_read_is_an_outcome_of_its_own(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge(), "mauve")
     ranking = [Judged(item, Verdict(1.0, 0.0)) for item in candidates(gallery)]
     found = list(find.by_box(here, ranking, Matching()))
     assert {item.grounding for item in found} == {find.UNREADABLE}
 
 
-def test_nothing_is_asked_twice(gallery: Gallery) -> None:
+def test_nothing_is_asked_twice(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     here = room(gallery, judge)
     first = list(
@@ -138,7 +138,7 @@ def test_nothing_is_asked_twice(gallery: Gallery) -> None:
     assert len(judge.asked) == 10
 
 
-def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: Gallery) -> None:
+def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     begun = rerank.rerank(room(gallery, judge), candidates(gallery))
     next(begun)
@@ -149,7 +149,7 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: Gallery) -> No
     assert len(judge.asked) == 5
 
 
-def test_out_of_time_leaves_the_rest_unjudged(gallery: Gallery) -> None:
+def test_out_of_time_leaves_the_rest_unjudged(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     judged = list(rerank.rerank(room(gallery, judge), candidates(gallery), lambda: len(judge.asked) < 2))
     ranking = rerank.in_order(judged)
@@ -163,7 +163,7 @@ def test_out_of_time_leaves_the_rest_unjudged(gallery: Gallery) -> None:
 
 def test_without_previews_the_file_is_looked_at_while_it_is_as_it_was(tmp_path: Path) -> None:
     (path,) = save_scenes(tmp_path / "photos", a="red")
-    with Gallery.open(tmp_path / "gallery.db", create=True) as gallery:
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add(gallery, [path], Models(ColourProposer, ColourEncoder), previews=False))
         (judged,) = rerank.rerank(room(gallery, ColourJudge()), candidates(gallery))
         assert judged.verdict is not None
@@ -172,7 +172,7 @@ def test_without_previews_the_file_is_looked_at_while_it_is_as_it_was(tmp_path: 
         assert judged.verdict is None
 
 
-def test_the_memory_is_bounded_and_forgets_the_oldest_question(gallery: Gallery) -> None:
+def test_the_memory_is_bounded_and_forgets_the_oldest_question(gallery: GalleryFile) -> None:
     for query in ("one", "two", "three", "four"):
         memory = Verdicts(gallery, "k" * 64, query, limit=6)
         for photo_id in (1, 2, 3):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from matir_cli import errors, masks, schema, search, vectors
-from matir_cli.gallery import FileRecord, Gallery, PhotoRecord
+from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
 from matir_cli.records import Candidate, FloatArray, Region
 
 RLE = masks.whole(4, 4)
@@ -17,7 +17,7 @@ REGION = Region(RLE, masks.box(RLE), 16, 0.9, 0.95)
 
 @pytest.fixture
 def gallery(tmp_path: Path):  # type: ignore[no-untyped-def]
-    with Gallery.open(tmp_path / "gallery.db", create=True) as opened:
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as opened:
         opened.connection.pragma("synchronous", "off")
         yield opened
 
@@ -26,7 +26,7 @@ def file(name: str) -> FileRecord:
     return FileRecord(Path(f"/photos/{name}"), 1, 1)
 
 
-def put(gallery: Gallery, name: str, rows: FloatArray) -> int:
+def put(gallery: GalleryFile, name: str, rows: FloatArray) -> int:
     """A photo whose regions have these vectors; the caller holds the transaction."""
     record = PhotoRecord(name.encode().ljust(32), 4, 4, 4, 4, 1)
     photo_id, regions = gallery.add_photo(file(name), record, [REGION] * len(rows), None)
@@ -34,13 +34,13 @@ def put(gallery: Gallery, name: str, rows: FloatArray) -> int:
     return photo_id
 
 
-def put_all(gallery: Gallery, photos: Sequence[FloatArray]) -> list[int]:
+def put_all(gallery: GalleryFile, photos: Sequence[FloatArray]) -> list[int]:
     with gallery.atomic():
         start = gallery.count_photos()
         return [put(gallery, str(start + number), rows) for number, rows in enumerate(photos)]
 
 
-def forget(gallery: Gallery, name: str) -> None:
+def forget(gallery: GalleryFile, name: str) -> None:
     gallery.remember_skipped(file(name), "gone")
 
 
@@ -65,7 +65,7 @@ def question(seed: int, dimensions: int = 64) -> FloatArray:
     return unit(concepts[rng.integers(20)] + rng.standard_normal(dimensions))
 
 
-def brute_force(gallery: Gallery, query: FloatArray) -> list[Candidate]:
+def brute_force(gallery: GalleryFile, query: FloatArray) -> list[Candidate]:
     """All photos, by the stored vectors one by one."""
     rows = gallery.connection.execute(
         "select regions.photo_id, region_id, vector from vectors join regions on regions.id = region_id"
@@ -81,13 +81,13 @@ def brute_force(gallery: Gallery, query: FloatArray) -> list[Candidate]:
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
 
 
-def blocks(gallery: Gallery) -> list[int]:
+def blocks(gallery: GalleryFile) -> list[int]:
     """Regions a block."""
     rows = gallery.connection.execute("select runs from blocks order by id")
     return [int(np.frombuffer(row[0], "<i8").reshape(-1, 3)[:, 2].sum()) for row in rows]
 
 
-def loose(gallery: Gallery) -> int:
+def loose(gallery: GalleryFile) -> int:
     return int(gallery.connection.execute("select count(*) from loose").get)
 
 
@@ -96,7 +96,7 @@ def recall(found: list[Candidate], truth: list[Candidate]) -> float:
 
 
 @pytest.mark.parametrize("block_regions", [40, 250, 10_000])
-def test_the_best_photos_are_those_of_the_exact_vectors(gallery: Gallery, block_regions: int) -> None:
+def test_the_best_photos_are_those_of_the_exact_vectors(gallery: GalleryFile, block_regions: int) -> None:
     photos = clustered(120, 7, dimensions=100)
     ids = put_all(gallery, photos)
     search.seal(gallery, block_regions)
@@ -116,7 +116,7 @@ def test_the_best_photos_are_those_of_the_exact_vectors(gallery: Gallery, block_
 
 @pytest.mark.parametrize("sealed", [0, 100, 200])
 @pytest.mark.parametrize("limit", [1, 20, 100, 200, 1000])
-def test_the_ranking_is_that_of_the_stored_vectors(gallery: Gallery, limit: int, sealed: int) -> None:
+def test_the_ranking_is_that_of_the_stored_vectors(gallery: GalleryFile, limit: int, sealed: int) -> None:
     photos = clustered(200, 10)
     put_all(gallery, photos[:sealed])
     search.seal(gallery, 256)
@@ -127,13 +127,13 @@ def test_the_ranking_is_that_of_the_stored_vectors(gallery: Gallery, limit: int,
         assert search.rank(gallery, query, limit) == brute_force(gallery, query)[:limit]
 
 
-def test_an_empty_gallery_has_no_photos(gallery: Gallery) -> None:
+def test_an_empty_gallery_has_no_photos(gallery: GalleryFile) -> None:
     assert search.rank(gallery, question(0), 10) == []
     search.seal(gallery)
     assert blocks(gallery) == []
 
 
-def test_equal_scores_come_in_order_of_id(gallery: Gallery) -> None:
+def test_equal_scores_come_in_order_of_id(gallery: GalleryFile) -> None:
     ids = put_all(gallery, [np.repeat(clustered(1, 5)[0], 2, axis=0)] * 40)
     for block_regions in (10_000, 64):  # all loose, then all in blocks
         search.seal(gallery, block_regions)
@@ -145,7 +145,7 @@ def test_equal_scores_come_in_order_of_id(gallery: Gallery) -> None:
         assert ordinals.pop() % 2 == 0  # each vector lies there twice: the first of the two
 
 
-def test_a_vector_finds_itself(gallery: Gallery) -> None:
+def test_a_vector_finds_itself(gallery: GalleryFile) -> None:
     photos = clustered(100, 5)
     ids = put_all(gallery, photos)
     search.seal(gallery, 64)
@@ -155,7 +155,7 @@ def test_a_vector_finds_itself(gallery: Gallery) -> None:
         assert best.score == pytest.approx(1.0, abs=1e-4)
 
 
-def test_many_regions_of_one_photo_do_not_crowd_out_the_others(gallery: Gallery) -> None:
+def test_many_regions_of_one_photo_do_not_crowd_out_the_others(gallery: GalleryFile) -> None:
     query = question(3, dimensions=256)
     rng = np.random.default_rng(0)
     crowd = unit(query + 0.03 * rng.standard_normal((6000, 256)))
@@ -167,7 +167,7 @@ def test_many_regions_of_one_photo_do_not_crowd_out_the_others(gallery: Gallery)
     assert found == brute_force(gallery, query)[:100]
 
 
-def test_a_burst_of_alike_photos_fills_the_answer(gallery: Gallery) -> None:
+def test_a_burst_of_alike_photos_fills_the_answer(gallery: GalleryFile) -> None:
     rng = np.random.default_rng(0)
     shot = clustered(1, 10, dimensions=256)[0]
     burst = [unit(shot + 1e-4 * rng.standard_normal(shot.shape)) for _ in range(300)]
@@ -178,7 +178,7 @@ def test_a_burst_of_alike_photos_fills_the_answer(gallery: Gallery) -> None:
 
 
 @pytest.mark.parametrize("limit", [10, 100, 1000])
-def test_hardly_any_photo_is_missed_where_nothing_stands_out(gallery: Gallery, limit: int) -> None:
+def test_hardly_any_photo_is_missed_where_nothing_stands_out(gallery: GalleryFile, limit: int) -> None:
     rng = np.random.default_rng(0)
     put_all(gallery, list(unit(rng.standard_normal((1200, 4, 128)))))
     search.seal(gallery, 2048)
@@ -189,7 +189,7 @@ def test_hardly_any_photo_is_missed_where_nothing_stands_out(gallery: Gallery, l
     assert np.mean(recalls) >= 0.995
 
 
-def test_what_is_far_away_is_not_read(gallery: Gallery) -> None:
+def test_what_is_far_away_is_not_read(gallery: GalleryFile) -> None:
     rng = np.random.default_rng(0)
     query = unit(rng.standard_normal(128) - 0.5)
     near = put_all(gallery, list(unit(query + 0.05 * rng.standard_normal((30, 6, 128)))))
@@ -201,7 +201,7 @@ def test_what_is_far_away_is_not_read(gallery: Gallery) -> None:
     assert search.rank(gallery, query, 15) == expected
 
 
-def test_a_photo_that_is_gone_is_not_found(gallery: Gallery) -> None:
+def test_a_photo_that_is_gone_is_not_found(gallery: GalleryFile) -> None:
     photos = clustered(50, 4)
     ids = put_all(gallery, photos)
     search.seal(gallery, 32)
@@ -213,7 +213,7 @@ def test_a_photo_that_is_gone_is_not_found(gallery: Gallery) -> None:
     assert found == brute_force(gallery, query)
 
 
-def test_ids_that_are_used_again_belong_to_the_new_photo(gallery: Gallery) -> None:
+def test_ids_that_are_used_again_belong_to_the_new_photo(gallery: GalleryFile) -> None:
     photos = clustered(10, 4)
     ids = put_all(gallery, photos)
     search.seal(gallery, 32)
@@ -225,7 +225,7 @@ def test_ids_that_are_used_again_belong_to_the_new_photo(gallery: Gallery) -> No
         assert search.rank(gallery, question(seed), 3) == brute_force(gallery, question(seed))[:3]
 
 
-def test_few_loose_photos_stay_loose(gallery: Gallery) -> None:
+def test_few_loose_photos_stay_loose(gallery: GalleryFile) -> None:
     put_all(gallery, clustered(10, 4))
     search.seal(gallery, 8 * 40 + 1)
     assert (loose(gallery), blocks(gallery)) == (10, [])
@@ -233,7 +233,7 @@ def test_few_loose_photos_stay_loose(gallery: Gallery) -> None:
     assert (loose(gallery), blocks(gallery)) == (0, [40])
 
 
-def test_blocks_hold_whole_photos_and_are_at_least_half_full(gallery: Gallery) -> None:
+def test_blocks_hold_whole_photos_and_are_at_least_half_full(gallery: GalleryFile) -> None:
     for start in range(0, 60, 10):
         put_all(gallery, clustered(10, 7, seed=start))
         search.seal(gallery, 64)
@@ -243,14 +243,14 @@ def test_blocks_hold_whole_photos_and_are_at_least_half_full(gallery: Gallery) -
     assert all(32 <= count <= 64 for count in full)
 
 
-def test_a_photo_larger_than_a_block_has_its_own(gallery: Gallery) -> None:
+def test_a_photo_larger_than_a_block_has_its_own(gallery: GalleryFile) -> None:
     put_all(gallery, [*clustered(2, 5), *clustered(1, 100), *clustered(2, 5)])
     search.seal(gallery, 32)
     assert blocks(gallery) == [10, 100, 10]
     assert search.rank(gallery, question(1), 5) == brute_force(gallery, question(1))
 
 
-def test_blocks_of_photos_that_are_gone_are_made_anew(gallery: Gallery) -> None:
+def test_blocks_of_photos_that_are_gone_are_made_anew(gallery: GalleryFile) -> None:
     put_all(gallery, clustered(30, 4))
     search.seal(gallery, 40)
     assert blocks(gallery) == [40, 40, 40]
@@ -263,9 +263,9 @@ def test_blocks_of_photos_that_are_gone_are_made_anew(gallery: Gallery) -> None:
     assert search.rank(gallery, question(2), 50) == brute_force(gallery, question(2))
 
 
-def test_two_writers_seal_one_after_the_other(gallery: Gallery) -> None:
+def test_two_writers_seal_one_after_the_other(gallery: GalleryFile) -> None:
     photos = clustered(60, 5)
-    with Gallery.open(gallery.path) as other:
+    with GalleryFile.open(gallery.path) as other:
         for start in range(0, 60, 10):
             put_all(gallery if start % 20 else other, photos[start : start + 10])
             search.seal(gallery, 64)
@@ -275,7 +275,7 @@ def test_two_writers_seal_one_after_the_other(gallery: Gallery) -> None:
     assert sum(blocks(gallery)) == 300
 
 
-def test_a_photo_is_stored_with_all_its_vectors_or_not_at_all(gallery: Gallery) -> None:
+def test_a_photo_is_stored_with_all_its_vectors_or_not_at_all(gallery: GalleryFile) -> None:
     bad = clustered(1, 4)[0]
     bad[2, 5] = np.nan
     with pytest.raises(ValueError, match="not finite"), gallery.atomic():
@@ -305,11 +305,11 @@ def test_a_photo_is_stored_with_all_its_vectors_or_not_at_all(gallery: Gallery) 
         "update vectors set vector = vec_to_json(vec_int8(vector))",
     ],
 )
-def test_a_damaged_index_is_an_error_of_the_gallery(gallery: Gallery, damage: str) -> None:
+def test_a_damaged_index_is_an_error_of_the_gallery(gallery: GalleryFile, damage: str) -> None:
     put_all(gallery, clustered(20, 4))
     search.seal(gallery, 64)
     gallery.connection.execute(damage)
-    with pytest.raises(errors.GalleryDamaged), Gallery.open(gallery.path) as opened:
+    with pytest.raises(errors.GalleryDamaged), GalleryFile.open(gallery.path) as opened:
         search.rank(opened, question(0), 5)
 
 
@@ -326,7 +326,7 @@ def test_any_sequence_of_writes_leaves_the_right_answer(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], seed: int
 ) -> None:
     path = tmp_path_factory.mktemp("steps") / "gallery.db"
-    with Gallery.open(path, create=True) as gallery:
+    with GalleryFile.open(path, create=True) as gallery:
         gallery.connection.pragma("synchronous", "off")
         for number, (name, value, regions) in enumerate(steps):
             match name:
@@ -355,7 +355,7 @@ def test_the_index_costs_at_most_90_kb_a_photo(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     blobs = [masks.encode(mask) for mask in (wavy_mask(rng) for _ in range(120)) if mask.any()]
     assert 400 < np.mean([len(rle.counts) for rle in blobs]) < 600
-    with Gallery.open(tmp_path / "gallery.db", create=True) as gallery:
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         empty = int(gallery.connection.pragma("page_count"))
         for number in range(40):
             rles = [masks.whole(683, 1024), *(blobs[i] for i in rng.integers(0, len(blobs), 50))]

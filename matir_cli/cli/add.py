@@ -26,7 +26,7 @@ from matir_cli.cli.common import (
     progress_bar,
     verbose_option,
 )
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.output import printable
 
 READ_AT_ONCE = 1 << 16
@@ -70,7 +70,7 @@ def add(
         return
     chosen = _choose(gallery_path, model_set)
     configs = {role: weights.locate(chosen, role) for role in ("proposer", "encoder")}
-    with Gallery.open(gallery_path, create=True) as gallery:
+    with GalleryFile.open(gallery_path, create=True) as gallery:
         for role, config in configs.items():
             gallery.bind_model(role, config.identity, chosen.handle)
         models = indexing.Models(
@@ -87,12 +87,12 @@ def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
     """The model set to index with; no gallery is made before its weights are known to be here."""
     if not gallery_path.exists():
         return choose_model_set(None, wanted)
-    with Gallery.open(gallery_path, create=True) as gallery:
+    with GalleryFile.open(gallery_path, create=True) as gallery:
         return choose_model_set(gallery, wanted)
 
 
 def _index(
-    gallery: Gallery, paths: tuple[Path, ...], models: indexing.Models, *, previews: bool
+    gallery: GalleryFile, paths: tuple[Path, ...], models: indexing.Models, *, previews: bool
 ) -> Counter[type[indexing.Outcome]]:
     """Run the pipeline with a progress bar; on Ctrl-C say what was done, and leave."""
     counts: Counter[type[indexing.Outcome]] = Counter()
@@ -119,7 +119,7 @@ def _count(paths: tuple[Path, ...]) -> int | None:
 
 def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
     if gallery_path.exists():
-        with Gallery.open(gallery_path) as gallery:
+        with GalleryFile.open(gallery_path) as gallery:
             for path in indexing.pending(gallery, _expand(paths)):
                 click.echo(os.fsencode(path))
     else:

@@ -14,7 +14,7 @@ import platformdirs
 from matir_cli import catalogue
 from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 
 DEFAULT_MODEL_SET = "full"
 
@@ -94,7 +94,7 @@ verbose_option = click.option(
 )
 
 
-def choose_model_set(gallery: Gallery | None, wanted: str | None) -> ModelSet:
+def choose_model_set(gallery: GalleryFile | None, wanted: str | None) -> ModelSet:
     """The set asked for, else the one the gallery was made with, else the default; its note is shown."""
     stored = gallery.model_set() if gallery is not None else None
     chosen = catalogue.find(wanted or stored or DEFAULT_MODEL_SET)

@@ -25,7 +25,7 @@ from matir_cli.cli.common import (
     verbose_option,
 )
 from matir_cli.find import Found, Matching
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import Candidate
 from matir_cli.rerank import Judged, JudgeRoom
 from matir_cli.verdicts import Verdicts, judge_key
@@ -138,7 +138,7 @@ def find(
     """
     wanted = Search(**search)  # type: ignore[arg-type]
     shape = Form(form, rle, all_instances, masks)
-    with Gallery.open(gallery_path) as gallery:
+    with GalleryFile.open(gallery_path) as gallery:
         found, complete = _find(gallery, choose_model_set(gallery, model_set), wanted)
         _show(found, shape)
     if not complete:
@@ -148,7 +148,7 @@ def find(
         click.get_current_context().exit(NOTHING_FOUND)
 
 
-def _find(gallery: Gallery, chosen: ModelSet, search: Search) -> tuple[list[Found], bool]:
+def _find(gallery: GalleryFile, chosen: ModelSet, search: Search) -> tuple[list[Found], bool]:
     """The results, and whether nothing was cut short by Ctrl-C."""
     finding.check_askable(gallery, search.query)
     encoder = weights.locate(chosen, "encoder")
@@ -168,7 +168,7 @@ def _find(gallery: Gallery, chosen: ModelSet, search: Search) -> tuple[list[Foun
     return list(_ground(room, kept, _matching(chosen, search))), True
 
 
-def _judge_room(gallery: Gallery, chosen: ModelSet, search: Search) -> JudgeRoom:
+def _judge_room(gallery: GalleryFile, chosen: ModelSet, search: Search) -> JudgeRoom:
     """What stage 2 needs; its weights must be here, but nothing is loaded yet."""
     config = weights.locate(chosen, "judge")
     memory = Verdicts(gallery, judge_key(config), search.query, fresh=search.fresh)

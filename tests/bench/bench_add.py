@@ -38,7 +38,7 @@ from matir_cli.engines import alpha_clip
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2 import Sam2Proposer
 from matir_cli.engines.sam2_model import Sam2Options, load_model
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from matir_cli.options import read_options
 from matir_cli.records import FloatArray, ImageArray, Rle
 from tests.bench.bench_proposer import LIKELY, STABLE, _upstream_precision
@@ -147,7 +147,7 @@ def one_at_a_time(encoder: alpha_clip.AlphaClipEncoder, image: ImageArray, regio
 
 def overlapping(engines: Engines, folder: Path, gallery: Path) -> Path:
     """`matir add` as it is."""
-    with Gallery.open(gallery, create=True) as written:
+    with GalleryFile.open(gallery, create=True) as written:
         for outcome in indexing.add(written, [folder], engines.models, previews=True):
             assert isinstance(outcome, indexing.Added), outcome
     return gallery
@@ -155,7 +155,7 @@ def overlapping(engines: Engines, folder: Path, gallery: Path) -> Path:
 
 def in_one_thread(engines: Engines, folder: Path, gallery: Path) -> Path:
     """The stages of `matir add`, a photo after the other."""
-    with Gallery.open(gallery, create=True) as written:
+    with GalleryFile.open(gallery, create=True) as written:
         read = indexing._read(gallery, [folder], set())
         proposed = indexing._propose(read, engines.models.proposer, previews=True)
         for item in indexing._encode(proposed, engines.models.encoder):
@@ -166,7 +166,7 @@ def in_one_thread(engines: Engines, folder: Path, gallery: Path) -> Path:
 
 def stored(gallery: Path, count: int) -> Regions:
     """The regions that `matir add` wrote, photos in the order in which they were read."""
-    with Gallery.open(gallery) as written:
+    with GalleryFile.open(gallery) as written:
         return [[region.region.rle for region in written.regions(photo + 1)] for photo in range(count)]
 
 

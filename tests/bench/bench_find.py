@@ -20,7 +20,7 @@ import torch
 from transformers import CLIPTextModelWithProjection
 
 from matir_cli import catalogue, search, weights
-from matir_cli.gallery import Gallery
+from matir_cli.gallery import GalleryFile
 from tests.bench import bench_search
 from tests.clip_weights import random_text, save_text, save_vocabulary, text_config
 
@@ -50,7 +50,7 @@ def prepare(folder: Path, photos: int) -> None:
     save_vocabulary(folder / "tokenizer.json")
     (folder / "bench.toml").write_text(TOML)
     encoder = weights.locate(catalogue.find(str(folder / "bench.toml")), "encoder")
-    with Gallery.open(folder / "gallery.db") as gallery:
+    with GalleryFile.open(folder / "gallery.db") as gallery:
         gallery.bind_model("encoder", encoder.identity, str(folder / "bench.toml"))
 
 
@@ -81,7 +81,7 @@ def search_seconds(gallery: Path) -> float:
     """The search alone, in a warm process."""
     queries = bench_search.World().queries(12)
     seconds = []
-    with Gallery.open(gallery) as opened:
+    with GalleryFile.open(gallery) as opened:
         for query in queries:
             started = time.perf_counter()
             search.rank(opened, query, 10)

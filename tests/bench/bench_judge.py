@@ -32,7 +32,7 @@ from matir_cli import find, masks, photos, rerank
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import LanguageModel, amx_present
 from matir_cli.engines.qwen_boxes import EXPECTED_START
-from matir_cli.gallery import FileRecord, Gallery, PhotoRecord
+from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
 from matir_cli.protocols import GroundingQuestion, Judge, JudgePhoto
 from matir_cli.records import Candidate, EngineConfig, ImageArray, ModelIdentity, Region
 from matir_cli.verdicts import Verdicts, judge_key
@@ -172,7 +172,7 @@ def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def fill(gallery: Gallery, images: list[ImageArray]) -> list[Candidate]:
+def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
     """Store the pictures with their previews, the whole photo and four boxes as regions each."""
     rng = np.random.default_rng(1)
     candidates = []
@@ -200,7 +200,7 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
         raise SystemExit("the judge was wanted for what is remembered")
 
     def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[find.Found]:
-        with Gallery.open(path) as gallery:
+        with GalleryFile.open(path) as gallery:
             room = rerank.JudgeRoom(gallery, judge, Verdicts(gallery, judge_key(config), QUERY), QUERY)
             ranking = rerank.in_order(list(rerank.rerank(room, candidates)))
             return list(find.by_box(room, ranking[: arguments.keep], find.Matching()))
@@ -208,7 +208,7 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     results: list[list[find.Found]] = []
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "gallery.db"
-        with Gallery.open(path, create=True) as gallery:
+        with GalleryFile.open(path, create=True) as gallery:
             candidates = fill(gallery, pictures(arguments.candidates))
         with qwen_vl.load(config, arguments.device) as judge:
             # Under a key that no photo has; what loading and warming up cost is not counted.

@@ -89,7 +89,7 @@ def _unit(rows: Floats) -> Floats:
 
 def build(folder: Path, photos: int) -> dict[str, Any]:
     from matir_cli import masks, search
-    from matir_cli.gallery import FileRecord, Gallery, PhotoRecord
+    from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
     from matir_cli.records import Region
 
     world = World()
@@ -97,7 +97,7 @@ def build(folder: Path, photos: int) -> dict[str, Any]:
     regions = [Region(rle, masks.box(rle), 64, 0.9, 0.95)] * REGIONS
     exact = np.lib.format.open_memmap(folder / "exact.npy", "w+", np.float32, (photos * REGIONS, DIMENSIONS))
     seconds, photo = 0.0, 0
-    with Gallery.open(folder / "gallery.db", create=True) as gallery:
+    with GalleryFile.open(folder / "gallery.db", create=True) as gallery:
         for rows in world.photos(photos):
             exact[photo * REGIONS : photo * REGIONS + len(rows)] = rows
             started = time.perf_counter()
@@ -120,9 +120,9 @@ def build(folder: Path, photos: int) -> dict[str, Any]:
 def gallery(folder: Path) -> dict[str, Any]:
     """The project's search by a warm process."""
     from matir_cli import search
-    from matir_cli.gallery import Gallery
+    from matir_cli.gallery import GalleryFile
 
-    with Gallery.open(folder / "gallery.db") as opened:
+    with GalleryFile.open(folder / "gallery.db") as opened:
 
         def ask(query: Floats) -> list[int]:
             return [found.photo_id - 1 for found in search.rank(opened, query, TOP)]
@@ -133,10 +133,10 @@ def gallery(folder: Path) -> dict[str, Any]:
 def once(folder: Path) -> dict[str, Any]:
     """One query by a new process; what is timed is the process, by its parent."""
     from matir_cli import search
-    from matir_cli.gallery import Gallery
+    from matir_cli.gallery import GalleryFile
 
     query = np.load(folder / "queries.npy")[0]
-    with Gallery.open(folder / "gallery.db") as opened:
+    with GalleryFile.open(folder / "gallery.db") as opened:
         return {"photos": len(search.rank(opened, query, TOP))}
 
 
