@@ -11,6 +11,7 @@
     │   ├── GalleryBusy                another process held the lock too long
     │   ├── GalleryReadOnly            it or its folder cannot be written
     │   ├── DiskFull                   no room to write
+    │   ├── PhotoUnknown               no photo of that name or id in it
     │   └── ModelMismatch              made with other models than asked for
     ├── ModelSetError                  about the models
     │   ├── ModelSetUnknown            no set of that name
@@ -24,7 +25,10 @@
     │   └── DownloadFailed             a file could not be fetched
     ├── EngineFailed                   a model was loaded but could not compute
     ├── PhotoUnreadable                a photo to skip, with the reason
+    ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
+    ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
+    │   └── OutputExists               a file that is kept unless told otherwise
     ├── DeviceUnavailable              the device asked for is not there
     └── QueryEmpty                     nothing to search for
 
@@ -95,6 +99,14 @@ class GalleryReadOnly(GalleryError):
 
 class DiskFull(GalleryError):
     """There is no room left for `path`; what was committed before is still there."""
+
+
+class PhotoUnknown(GalleryError):
+    """The gallery holds no photo that `name`, a file or an id, means."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path)
+        self.name = name
 
 
 class ModelMismatch(GalleryError):
@@ -213,6 +225,24 @@ class PhotoUnreadable(MatirError):
         self.reason = reason
 
 
+class AnnotationsInvalid(MatirError):
+    """The annotations in `path` cannot be used; `reason` names the id and what is wrong with it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class FolderVanished(MatirError):
+    """None of the `count` files that the gallery knows below `path` is there; 0: it knows none either."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.count = count
+
+
 class OutputError(MatirError):
     """A result could not be written to `path`; `reason` is the system's word for it."""
 
@@ -220,6 +250,13 @@ class OutputError(MatirError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class OutputExists(OutputError):
+    """There is a file at `path` already; it was kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "it exists")
 
 
 class DeviceUnavailable(MatirError):

@@ -2,74 +2,112 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeAlias
 
-from matir_cli import rerank, search
+from matir_cli import answers, rerank, search
+from matir_cli.answers import Found, Matching
 from matir_cli.errors import GalleryEmpty, QueryEmpty
-from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
-from matir_cli.protocols import RegionProposer, Verdict
-from matir_cli.records import Box, Candidate, FloatArray, Rle
-from matir_cli.rerank import Grounded, Instance, Judged, JudgeRoom
+from matir_cli.gallery import GalleryFile
+from matir_cli.loading import Engines
+from matir_cli.records import Candidate, FloatArray
+from matir_cli.rerank import Judged, JudgeRoom
+from matir_cli.verdicts import Verdicts
 
-MATCHED = "matched"
-UNMATCHED = "unmatched"
-REFINED = "refined"
-NO_BOX = "no box"
-UNREADABLE = "unreadable"
+CANDIDATES = 100
+"""N_C of the paper."""
 
+KEEP = 50
+"""N_K of the paper."""
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One object that answers the query."""
-
-    box: Box
-    """Photo pixels: the judge's where it was asked, else the region's."""
-    region: StoredRegion | None
-    """The stored region that fits best."""
-    iou: float | None
-    """Of the region's box with the judge's; None where there was no judge."""
-    mask: Rle | None
-    """Working pixels; None where no stored region fits the judge's box well enough."""
+Watch: TypeAlias = Callable[[int, str], AbstractContextManager[Callable[[], object]]]
+"""Told how many photos a step has and its name; gives what to call after each photo."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A photo that answers a query."""
+class Search:
+    """How far to go, and what is good enough."""
 
-    rank: int
-    """1 is the best."""
-    photo: StoredPhoto
-    candidate: Candidate
-    """What stage 1 said of it."""
-    answers: tuple[Answer, ...]
-    """The first is *the* object; none where the judge gave no box."""
-    verdict: Verdict | None = None
-    """What the judge said of it, where it was asked."""
-    grounding: str | None = None
-    """How the judge's box became a mask: one of the names above; None where it was not asked."""
-
-    @property
-    def path(self) -> Path:
-        """A file that holds the photo, one that is still there if any is."""
-        return next((path for path in self.photo.paths if os.path.lexists(path)), self.photo.paths[0])
-
-    @property
-    def score(self) -> float:
-        """S' of a judged photo, 0..1 (eq. 2), else the cosine of its best region, -1..1 (eq. 1)."""
-        return self.verdict.p_true if self.verdict is not None else self.candidate.score
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """How the judge's boxes become masks."""
-
+    limit: int = 10
+    """Photos to return."""
+    candidates: int | None = None
+    """Photos that the judge looks at (N_C); None: `CANDIDATES`, or `limit` if that is more."""
+    keep: int | None = None
+    """Photos left after reranking (N_K); None: `KEEP`, or `limit` if that is more."""
+    rerank: bool = True
+    """False: stage 1 alone."""
+    ground: bool = True
+    """False: the judge ranks, but the mask is that of stage 1's best region."""
+    min_score: float | None = None
+    """Leave out photos whose best region scores lower in stage 1, -1..1."""
+    min_p: float | None = None
+    """Leave out photos that the judge gives a lower probability, 0..1, or did not judge."""
     min_iou: float = 0.5
-    """A stored region stands for a box from this IoU of the boxes on."""
-    refiner: Callable[[], RegionProposer] | None = None
-    """Asked for the mask in a box that no stored region fits; None asks nobody."""
+    """How well a stored region must fit the judge's box."""
+    refine: bool = False
+    """Where none fits, ask the proposer for the mask in the box."""
+    fresh: bool = False
+    """Ask the judge anew, forgetting what it said of this query."""
+    budget: float | None = None
+    """Seconds after which the judge is asked about no further photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search came to."""
+
+    found: list[Found]
+    """Best first."""
+    truncated: bool
+    """The query was longer than the encoder reads; its end was left out."""
+    candidates: int
+    """Photos that stage 1 handed to the judge."""
+    judged: int
+    """How many of them have a verdict."""
+    complete: bool
+    """False after Ctrl-C: `found` holds only what was judged before it."""
+
+
+def _unwatched(_total: int, _name: str) -> AbstractContextManager[Callable[[], object]]:
+    return nullcontext(lambda: None)
+
+
+def find(
+    gallery: GalleryFile, engines: Engines, query: str, settings: Search, watch: Watch = _unwatched
+) -> Result:
+    """Both stages, as far as `settings` go.
+
+    Raises:
+        QueryEmpty, GalleryEmpty: there is nothing to search for, or in.
+        MatirError: what loading and asking the models raise.
+    """
+    check_askable(gallery, query)
+    engines.config("encoder")
+    room = judge_room(gallery, engines, query, fresh=settings.fresh) if settings.rerank else None
+    asked = engines.text_encoder.encode(query)
+    width = settings.limit if room is None else settings.candidates or max(CANDIDATES, settings.limit)
+    ranked = candidates(gallery, asked.vector, width, settings.min_score)
+    if room is None:
+        found = list(answers.by_region(gallery, [Judged(item, None) for item in ranked]))
+        return Result(found, asked.truncated, 0, 0, complete=True)
+    judged, complete = _judge(room, ranked, settings, watch)
+    ranking = rerank.in_order([item for item in judged if _is_likely(item, settings.min_p)])
+    kept = ranking[: min(settings.keep or max(KEEP, settings.limit), settings.limit)]
+    if settings.ground and complete:
+        found = _ground(room, kept, _matching(engines, settings), watch)
+    else:
+        found = list(answers.by_region(gallery, kept))
+    verdicts = sum(item.verdict is not None for item in judged)
+    return Result(found, asked.truncated, len(ranked), verdicts, complete)
+
+
+def judge_room(gallery: GalleryFile, engines: Engines, query: str, *, fresh: bool = False) -> JudgeRoom:
+    """What stage 2 needs; its weights must be here, but nothing is loaded yet."""
+    memory = Verdicts(gallery, engines.judge_key, query, fresh=fresh)
+    return JudgeRoom(gallery, lambda: engines.judge, memory, query)
 
 
 def check_askable(gallery: GalleryFile, query: str) -> None:
@@ -98,67 +136,39 @@ def candidates(
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
-def by_region(gallery: GalleryFile, ranking: Sequence[Judged]) -> Iterator[Found]:
-    """Results whose mask is that of the region that stage 1 liked best."""
-    for rank, item in enumerate(ranking, start=1):
-        region = gallery.region(item.candidate.region_id)
-        answer = Answer(region.box, region, None, region.region.rle)
-        photo = gallery.photo(item.candidate.photo_id)
-        yield Found(rank, photo, item.candidate, (answer,), item.verdict)
+def _matching(engines: Engines, settings: Search) -> Matching:
+    if not settings.refine:
+        return Matching(settings.min_iou)
+    engines.config("proposer")  # missing weights are said now, not after the judge's work
+    return Matching(settings.min_iou, lambda: engines.proposer)
 
 
-def by_box(room: JudgeRoom, ranking: Sequence[Judged], matching: Matching) -> Iterator[Found]:
-    """Results whose mask is that of the stored region which fits the judge's box best.
-
-    Photos that the judge did not judge are not grounded; their mask is stage 1's.
-    """
-    judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
-    grounded = rerank.ground(room, judged)
-    for rank, item in enumerate(ranking, start=1):
-        outcome = next(grounded)[1] if item.verdict is not None else None
-        if outcome is None:
-            (found,) = by_region(room.gallery, [item])
-            yield Found(rank, found.photo, found.candidate, found.answers, found.verdict)
-            continue
-        answers, word = _answers(room, item.candidate.photo_id, outcome, matching)
-        photo = room.gallery.photo(item.candidate.photo_id)
-        yield Found(rank, photo, item.candidate, answers, item.verdict, word)
-
-
-def _answers(
-    room: JudgeRoom, photo_id: int, grounded: Grounded, matching: Matching
-) -> tuple[tuple[Answer, ...], str]:
-    """The answers in a grounded photo, and the word for how the first one came about."""
-    if not grounded.readable:
-        return (), UNREADABLE
-    if not grounded.instances:
-        return (), NO_BOX
-    fitting = [_fits(instance, matching.min_iou) for instance in grounded.instances]
-    refined: list[Rle | None] = [None] * len(fitting)
-    if matching.refiner is not None and not all(fitting):
-        refined = _refine(room, matching.refiner(), photo_id, grounded.instances)
-    answers = []
-    for instance, fits, mask in zip(grounded.instances, fitting, refined, strict=True):
-        region, iou = (instance.match.region, instance.match.iou) if instance.match else (None, None)
-        stored = region.region.rle if region is not None and fits else None
-        answers.append(Answer(instance.box, region, iou, stored or mask))
-    if fitting[0]:
-        return tuple(answers), MATCHED
-    return tuple(answers), UNMATCHED if answers[0].mask is None else REFINED
+def _judge(
+    room: JudgeRoom, ranked: Sequence[Candidate], settings: Search, watch: Watch
+) -> tuple[list[Judged], bool]:
+    """The candidates as judged; after Ctrl-C those judged so far, and False."""
+    end = None if settings.budget is None else time.monotonic() + settings.budget
+    judged: list[Judged] = []
+    complete = True
+    try:
+        with watch(len(ranked), "judging") as advance:
+            for item in rerank.rerank(room, ranked, lambda: end is None or time.monotonic() < end):
+                judged.append(item)
+                advance()
+    except KeyboardInterrupt:
+        complete = False
+        judged = [item for item in judged if item.verdict is not None]
+    return judged, complete
 
 
-def _fits(instance: Instance, min_iou: float) -> bool:
-    return instance.match is not None and instance.match.iou >= min_iou
+def _is_likely(item: Judged, min_p: float | None) -> bool:
+    return min_p is None or (item.verdict is not None and item.verdict.p_true >= min_p)
 
 
-def _refine(
-    room: JudgeRoom, refiner: RegionProposer, photo_id: int, instances: Sequence[Instance]
-) -> list[Rle | None]:
-    """The masks that the proposer sees in the judge's boxes."""
-    photo = room.photo(photo_id)
-    if photo is None:
-        return [None] * len(instances)
-    size = room.gallery.photo(photo_id).record
-    height, width = photo.image.shape[:2]
-    boxes = [instance.box.scaled(width / size.width, height / size.height) for instance in instances]
-    return [None if region is None else region.rle for region in refiner.refine(photo.image, boxes)]
+def _ground(room: JudgeRoom, kept: Sequence[Judged], matching: Matching, watch: Watch) -> list[Found]:
+    found: list[Found] = []
+    with watch(len(kept), "grounding") as advance:
+        for item in answers.by_box(room, kept, matching):
+            found.append(item)
+            advance()
+    return found

@@ -19,7 +19,7 @@ from typing import Any
 import apsw
 import sqlite_vec
 
-from matir_cli import errors, masks, schema
+from matir_cli import errors, masks, paths, schema
 from matir_cli.records import Box, ModelIdentity, Region, Rle
 
 BUSY_TIMEOUT_MS = 60_000
@@ -202,7 +202,7 @@ class GalleryFile:
     def is_unchanged(self, file: FileRecord) -> bool:
         """Whether the file was read before and has the same size and time of change since."""
         row = self.connection.execute(
-            "select bytes, mtime_ns from files where path = ?", (_stored_path(file.path),)
+            "select bytes, mtime_ns from files where path = ?", (paths.stored(file.path),)
         ).fetchone()
         return row == (file.bytes, file.mtime_ns)
 
@@ -212,10 +212,10 @@ class GalleryFile:
         It is tried again the next time: a permission, a package or a version may have changed.
         """
         with self.atomic():
-            self._unlink(file.path)
+            self.unlink(file.path)
             self.connection.execute(
                 "insert or replace into skipped values (?, ?, ?, ?, ?)",
-                (_stored_path(file.path), reason, file.bytes, file.mtime_ns, _now()),
+                (paths.stored(file.path), reason, file.bytes, file.mtime_ns, _now()),
             )
 
     def link_file(self, file: FileRecord, photo_id: int) -> None:
@@ -226,24 +226,26 @@ class GalleryFile:
         with self.atomic():
             self._link(file, photo_id)
             for path in self.paths(photo_id):
-                if path != file.path and not os.path.lexists(path):
-                    self.connection.execute("delete from files where path = ?", (_stored_path(path),))
+                if path != file.path and paths.is_gone(path):
+                    self.connection.execute("delete from files where path = ?", (paths.stored(path),))
 
     def _link(self, file: FileRecord, photo_id: int) -> None:
-        stored = _stored_path(file.path)
+        stored = paths.stored(file.path)
         row = self.connection.execute("select photo_id from files where path = ?", (stored,)).fetchone()
         if row is not None and row[0] != photo_id:
-            self._unlink(file.path)
+            self.unlink(file.path)
         self.connection.execute(
             "insert or replace into files values (?, ?, ?, ?)",
             (stored, photo_id, file.bytes, file.mtime_ns),
         )
         self.connection.execute("delete from skipped where path = ?", (stored,))
 
-    def _unlink(self, path: Path) -> None:
-        """Forget the file, and its photo when no other file holds it."""
+    def unlink(self, path: Path) -> None:
+        """Forget the file, and its photo when no other file holds it; the caller holds the transaction."""
+        stored = (paths.stored(path),)
+        self.connection.execute("delete from skipped where path = ?", stored)
         row = self.connection.execute(
-            "delete from files where path = ? returning photo_id", (_stored_path(path),)
+            "delete from files where path = ? returning photo_id", stored
         ).fetchone()
         if row is not None:
             self.connection.execute(
@@ -312,7 +314,7 @@ class GalleryFile:
     def paths(self, photo_id: int) -> tuple[Path, ...]:
         """The files that hold the photo, in order of path."""
         rows = self.connection.execute("select path from files where photo_id = ? order by path", (photo_id,))
-        return tuple(_read_path(row[0]) for row in rows)
+        return tuple(paths.read(row[0]) for row in rows)
 
     def photo(self, photo_id: int) -> StoredPhoto:
         """The photo with this id; it must be here."""
@@ -388,19 +390,6 @@ def _as_gallery_error(path: Path, error: apsw.Error) -> errors.GalleryError:
 def _only(cursor: apsw.Cursor) -> Any:
     """The first row: a tuple of whatever types the query selects, None where there is none."""
     return cursor.fetchone()
-
-
-def _stored_path(path: Path) -> str | bytes:
-    """Text where the name is UTF-8, its raw bytes where it is not: nothing is lost either way."""
-    raw = os.fsencode(path)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
-def _read_path(stored: apsw.SQLiteValue) -> Path:
-    return Path(os.fsdecode(stored)) if isinstance(stored, str | bytes) else Path(str(stored))
 
 
 def _now() -> str:

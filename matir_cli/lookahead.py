@@ -21,31 +21,36 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     What the computation raises is raised here, in its place in the order. Closing the
     generator ends the thread after the item that it is working on, and closes `items`.
     """
-    waiting: queue.Queue[Item | _End] = queue.Queue(depth)
-    stopped = threading.Event()
+    # SimpleQueue alone is safe here: Ctrl-C in the moment when a Queue, Event or Semaphore has taken its
+    # lock leaves the lock taken, and the end of the process then waits for it for ever.
+    ready: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(depth):
+        room.put(None)
+    stopped = False
 
     def work() -> None:
         end = _End(None)
         try:
             for item in items:
-                waiting.put(item)
-                if stopped.is_set():
+                ready.put(item)
+                room.get()
+                if stopped:
                     return
         except BaseException as error:  # it crosses to the consumer's thread
             end = _End(error)
         finally:
             if isinstance(items, Generator):
                 items.close()
-            if not stopped.is_set():
-                waiting.put(end)
+            ready.put(end)
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while not isinstance(item := waiting.get(), _End):
+        while not isinstance(item := ready.get(), _End):
+            room.put(None)
             yield item
         if item.error is not None:
             raise item.error
     finally:
-        stopped.set()
-        while not waiting.empty():  # a worker that waits for room sees that it is over
-            waiting.get_nowait()
+        stopped = True
+        room.put(None)  # a worker that waits for room sees that it is over

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery import FileRecord, PhotoRecord
+from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
 from matir_cli.records import ImageArray
 
 WORKING_SIDE = 1024
@@ -206,6 +206,26 @@ def decode_preview(jpeg: bytes) -> ImageArray:
             return np.array(picture.convert("RGB"))
     except _DECODE_ERRORS as error:
         raise PhotoUnreadable(Path("preview"), _decode_reason(error)) from error
+
+
+def working_image(gallery: GalleryFile, photo_id: int) -> ImageArray | None:
+    """A stored photo at working size: its preview, else its file if that is as it was; else None.
+
+    Raises:
+        PhotoUnreadable: its preview is not one.
+    """
+    preview = gallery.preview(photo_id)
+    if preview is not None:
+        return decode_preview(preview)
+    stored = gallery.photo(photo_id)
+    for path in stored.paths:
+        try:
+            file = status(path)
+            if gallery.is_unchanged(file):
+                return decode(file, stored.record.sha256).image
+        except PhotoUnreadable:
+            continue
+    return None
 
 
 def _open(path: Path, stream: io.BufferedReader) -> Image.Image:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from matir_cli import photos
-from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery import GalleryFile
 from matir_cli.match import Match, match
 from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto, Verdict
@@ -63,18 +62,8 @@ class JudgeRoom:
 
     def photo(self, photo_id: int) -> JudgePhoto | None:
         """The photo at working size: its preview, else its file if that is as it was; else None."""
-        preview = self.gallery.preview(photo_id)
-        if preview is not None:
-            return JudgePhoto(photo_id, photos.decode_preview(preview))
-        stored = self.gallery.photo(photo_id)
-        for path in stored.paths:
-            try:
-                file = photos.status(path)
-                if self.gallery.is_unchanged(file):
-                    return JudgePhoto(photo_id, photos.decode(file, stored.record.sha256).image)
-            except PhotoUnreadable:
-                continue
-        return None
+        image = photos.working_image(self.gallery, photo_id)
+        return None if image is None else JudgePhoto(photo_id, image)
 
 
 def rerank(

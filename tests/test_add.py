@@ -10,7 +10,8 @@ import pytest
 
 from matir_cli import masks
 from matir_cli.add import Added, Linked, Models, Outcome, Skipped, Unchanged, add, pending
-from matir_cli.find import Found, by_region, candidates, check_askable
+from matir_cli.answers import Found, by_region
+from matir_cli.find import candidates, check_askable
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import RegionEncoder
 from matir_cli.rerank import Judged

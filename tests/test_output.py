@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from matir_cli import masks, output
+from matir_cli import masks
+from matir_cli.answers import Answer, Found
 from matir_cli.errors import OutputError
-from matir_cli.find import Answer, Found
 from matir_cli.gallery import PhotoRecord, StoredPhoto, StoredRegion
+from matir_cli.output import photo_masks, result_json, terminal
 from matir_cli.protocols import Verdict
 from matir_cli.records import Box, Candidate, Region
 
@@ -44,7 +45,7 @@ def found(name: bytes = b"a.jpg", sha: int = 1, *, verdict: Verdict | None = Non
 @pytest.mark.parametrize("name", NAMES)
 def test_json_survives_any_name(name: bytes) -> None:
     item = found(name)
-    line = output.to_json(output.record(item, (), with_rle=True, all_instances=False))
+    line = result_json.to_json(result_json.record(item, (), with_rle=True, all_instances=False))
     assert line.isascii()
     assert "\n" not in line
     assert os.fsencode(json.loads(line)["path"]) == b"/photos/" + name
@@ -52,7 +53,7 @@ def test_json_survives_any_name(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_shows_any_name_harmlessly(name: bytes) -> None:
-    lines = output.table([found(name)])
+    lines = terminal.table([found(name)])
     assert len(lines) == 2
     shown = lines[1].encode()  # no surrogates left either
     assert b"\x1b" not in shown
@@ -62,7 +63,7 @@ def test_the_table_shows_any_name_harmlessly(name: bytes) -> None:
 
 @given(st.text())
 def test_printable_text_has_nothing_to_steer_with_and_keeps_the_rest(text: str) -> None:
-    shown = output.printable(text)
+    shown = terminal.printable(text)
     assert shown.isprintable() or all(c.isprintable() or c in "\xa0\u3000 " or c.isspace() for c in shown)
     assert "\x1b" not in shown
     shown.encode()
@@ -73,7 +74,7 @@ def test_printable_text_has_nothing_to_steer_with_and_keeps_the_rest(text: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mask_stays_in_its_folder(tmp_path: Path, name: bytes) -> None:
     folder = tmp_path / "out"
-    (path, missing) = output.write_masks(folder, found(name), all_instances=True)
+    (path, missing) = photo_masks.write_masks(folder, found(name), all_instances=True)
     assert missing is None
     assert path is not None
     assert [*folder.iterdir()] == [path]
@@ -87,20 +88,20 @@ def test_a_mask_stays_in_its_folder(tmp_path: Path, name: bytes) -> None:
 
 def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for sha in (1, 2):
-        output.write_masks(tmp_path, found(sha=sha), all_instances=False)
-    output.write_masks(tmp_path, found(sha=2), all_instances=False)
+        photo_masks.write_masks(tmp_path, found(sha=sha), all_instances=False)
+    photo_masks.write_masks(tmp_path, found(sha=2), all_instances=False)
     assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_mask_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):
-        output.write_masks(tmp_path / "file", found(), all_instances=False)
+        photo_masks.write_masks(tmp_path / "file", found(), all_instances=False)
 
 
 def test_the_record_of_a_judged_photo() -> None:
-    record = output.record(found(verdict=Verdict(3.0, 1.0)), (), with_rle=False, all_instances=True)
-    read = json.loads(output.to_json(record))
+    record = result_json.record(found(verdict=Verdict(3.0, 1.0)), (), with_rle=False, all_instances=True)
+    read = json.loads(result_json.to_json(record))
     assert read["judged"] is True
     assert read["logit_margin"] == 2.0
     assert read["p_true"] == read["score"] == pytest.approx(0.880797)

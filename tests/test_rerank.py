@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli import find, masks, rerank, verdicts
+from matir_cli import answers, find, masks, rerank, verdicts
 from matir_cli.add import Models, add
-from matir_cli.find import Found, Matching
+from matir_cli.answers import Found, Matching
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Judge, Verdict
 from matir_cli.records import Candidate, EngineConfig, ModelIdentity
@@ -46,7 +46,7 @@ def names(found: list[Found]) -> list[str]:
 def test_the_judge_puts_candidates_in_its_order(gallery: GalleryFile) -> None:
     judged = list(rerank.rerank(room(gallery, ColourJudge()), candidates(gallery)))
     ranking = rerank.in_order(judged)
-    found = list(find.by_region(gallery, ranking))
+    found = list(answers.by_region(gallery, ranking))
     assert names(found)[:3] == ["e", "c", "b"]
     assert [item.rank for item in found] == [1, 2, 3, 4, 5]
     scores = [item.score for item in found]
@@ -72,16 +72,16 @@ def test_equal_margins_fall_back_to_stage_1_then_to_the_id() -> None:
 def test_the_box_picks_the_stored_mask(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge())
     ranking = rerank.in_order(list(rerank.rerank(here, candidates(gallery))))
-    found = {item.path.stem: item for item in find.by_box(here, ranking, Matching())}
+    found = {item.path.stem: item for item in answers.by_box(here, ranking, Matching())}
     answer = found["b"].answers[0]
-    assert found["b"].grounding == find.MATCHED
+    assert found["b"].grounding == answers.MATCHED
     assert answer.region is not None
     assert answer.region.ordinal == 1
     assert answer.iou is not None
     assert answer.iou > 0.9  # the preview is a JPEG
     assert answer.mask == answer.region.region.rle
     assert (answer.box.x0, answer.box.y0) == (10, 20)
-    assert found["a"].grounding == find.NO_BOX
+    assert found["a"].grounding == answers.NO_BOX
     assert found["a"].answers == ()
 
 
@@ -93,7 +93,7 @@ def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add(gallery, [tmp_path / "photos"], Models(ColourProposer, ColourEncoder), previews=True))
         here = room(gallery, ColourJudge())
-        (found,) = find.by_box(here, list(rerank.rerank(here, candidates(gallery))), Matching())
+        (found,) = answers.by_box(here, list(rerank.rerank(here, candidates(gallery))), Matching())
     box = found.answers[0].box
     assert [round(edge / 10) for edge in (box.x0, box.y0, box.x1, box.y1)] == [20, 40, 70, 90]
 
@@ -101,39 +101,39 @@ def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
 def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge(shift=20))
     ranking = [item for item in rerank.rerank(here, candidates(gallery)) if item.verdict][:1]
-    (found,) = find.by_box(here, ranking, Matching())
-    assert found.grounding == find.UNMATCHED
+    (found,) = answers.by_box(here, ranking, Matching())
+    assert found.grounding == answers.UNMATCHED
     (answer,) = found.answers
     assert answer.mask is None
     assert answer.region is not None
     assert answer.iou is not None
     assert answer.iou < 0.5
-    (refined,) = find.by_box(here, ranking, Matching(refiner=ColourProposer))
-    assert refined.grounding == find.REFINED
+    (refined,) = answers.by_box(here, ranking, Matching(refiner=ColourProposer))
+    assert refined.grounding == answers.REFINED
     mask = refined.answers[0].mask
     assert mask is not None
     assert abs(masks.box(mask).x0 - answer.box.x0) <= 1
-    (lenient,) = find.by_box(here, ranking, Matching(min_iou=answer.iou))
-    assert lenient.grounding == find.MATCHED
+    (lenient,) = answers.by_box(here, ranking, Matching(min_iou=answer.iou))
+    assert lenient.grounding == answers.MATCHED
 
 
 def test_an_answer_that_cannot_be_read_is_an_outcome_of_its_own(gallery: GalleryFile) -> None:
     here = room(gallery, ColourJudge(), "mauve")
     ranking = [Judged(item, Verdict(1.0, 0.0)) for item in candidates(gallery)]
-    found = list(find.by_box(here, ranking, Matching()))
-    assert {item.grounding for item in found} == {find.UNREADABLE}
+    found = list(answers.by_box(here, ranking, Matching()))
+    assert {item.grounding for item in found} == {answers.UNREADABLE}
 
 
 def test_nothing_is_asked_twice(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     here = room(gallery, judge)
     first = list(
-        find.by_box(here, rerank.in_order(list(rerank.rerank(here, candidates(gallery)))), Matching())
+        answers.by_box(here, rerank.in_order(list(rerank.rerank(here, candidates(gallery)))), Matching())
     )
     assert len(judge.asked) == len(judge.grounded) == 5
     again = room(gallery, None)
     ranking = rerank.in_order(list(rerank.rerank(again, candidates(gallery))))
-    assert list(find.by_box(again, ranking, Matching())) == first
+    assert list(answers.by_box(again, ranking, Matching())) == first
     assert len(list(rerank.rerank(room(gallery, judge, fresh=True), candidates(gallery)))) == 5
     assert len(judge.asked) == 10
 
@@ -156,7 +156,7 @@ def test_out_of_time_leaves_the_rest_unjudged(gallery: GalleryFile) -> None:
     assert [item.verdict is None for item in ranking] == [False, False, True, True, True]
     rest = [item.candidate.score for item in ranking[2:]]
     assert rest == sorted(rest, reverse=True)
-    found = list(find.by_box(room(gallery, judge), ranking, Matching()))
+    found = list(answers.by_box(room(gallery, judge), ranking, Matching()))
     assert [item.grounding is None for item in found] == [False, False, True, True, True]
     assert all(item.answers[0].mask is not None for item in found[2:])
 

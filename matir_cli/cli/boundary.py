@@ -16,7 +16,7 @@ from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from matir_cli import errors
-from matir_cli.output import printable
+from matir_cli.output.terminal import printable
 
 ERROR = 2
 SKIPPED = 3
@@ -99,6 +99,16 @@ def explain(error: errors.MatirError) -> tuple[str, str]:
             )
         case errors.PhotoUnreadable(path=path, reason=reason):
             return f"{path} cannot be read: {reason}.", "Choose another photo."
+        case errors.AnnotationsInvalid(path=path, reason=reason):
+            problem = f"{path} cannot be evaluated against: {reason}."
+            return problem, "Correct it or fetch it again, and check which folder --images names."
+        case errors.FolderVanished(path=path, count=0):
+            return f"there is no {path}.", "Check the name."
+        case errors.FolderVanished(path=path, count=count):
+            problem = f"none of the {count} files that the gallery knows in {path} is there any more."
+            return problem, "Mount its volume; if they were moved or deleted, say so with --drop-all."
+        case errors.OutputExists(path=path):
+            return f"{path} exists; it was kept.", "Name another file, or replace it with --force."
         case errors.OutputError(path=path, reason=reason):
             return f"{path} cannot be written: {reason}.", "Choose another place or make room."
         case errors.DeviceUnavailable(device=device):
@@ -133,6 +143,8 @@ def _explain_gallery(error: errors.GalleryError) -> tuple[str, str]:
         case errors.DiskFull():
             problem = f"there is no room left for {path}; every photo added before is kept."
             return problem, "Make room and run the same command again."
+        case errors.PhotoUnknown(name=name):
+            return f"{path} holds no photo {name}.", "See what it holds with: matir ls"
         case errors.ModelMismatch(role=role, stored=stored, wanted=wanted):
             problem = f"{path} was made with the {role} {stored}, not {wanted}: their results do not compare."
             return problem, "Use the models it was made with, or another file with --db."

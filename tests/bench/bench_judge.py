@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from matir_cli import find, masks, photos, rerank
+from matir_cli import answers, masks, photos, rerank
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import LanguageModel, amx_present
 from matir_cli.engines.qwen_boxes import EXPECTED_START
@@ -199,13 +199,13 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     def no_judge() -> Judge:
         raise SystemExit("the judge was wanted for what is remembered")
 
-    def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[find.Found]:
+    def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[answers.Found]:
         with GalleryFile.open(path) as gallery:
             room = rerank.JudgeRoom(gallery, judge, Verdicts(gallery, judge_key(config), QUERY), QUERY)
             ranking = rerank.in_order(list(rerank.rerank(room, candidates)))
-            return list(find.by_box(room, ranking[: arguments.keep], find.Matching()))
+            return list(answers.by_box(room, ranking[: arguments.keep], answers.Matching()))
 
-    results: list[list[find.Found]] = []
+    results: list[list[answers.Found]] = []
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "gallery.db"
         with GalleryFile.open(path, create=True) as gallery:

@@ -1,0 +1,67 @@
+"""What commands that index photos have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from matir_cli import weights
+from matir_cli.add import Models, Skipped
+from matir_cli.catalogue import ModelSet
+from matir_cli.cli.boundary import say
+from matir_cli.cli.common import choose_model_set, progress_bar
+from matir_cli.gallery import GalleryFile
+from matir_cli.loading import Engines
+from matir_cli.output.terminal import printable
+
+Outcome = TypeVar("Outcome")
+
+
+@contextmanager
+def opened(
+    gallery_path: Path, model_set: str | None, device: str
+) -> Iterator[tuple[GalleryFile, Models]]:
+    """The gallery, made if there is none, and the models to index with, bound to it."""
+    chosen = _choose(gallery_path, model_set)
+    for part in ("proposer", "encoder"):
+        weights.locate(chosen, part)  # no gallery is made where weights are missing
+    with GalleryFile.open(gallery_path, create=True) as gallery:
+        engines = Engines(gallery, chosen, device)
+        engines.bind()
+        yield (
+            gallery,
+            Models(
+                lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side
+            ),
+        )
+
+
+def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
+    """The model set to index with; no gallery is made before its weights are known to be here."""
+    if not gallery_path.exists():
+        return choose_model_set(None, wanted)
+    with GalleryFile.open(gallery_path, create=True) as gallery:
+        return choose_model_set(gallery, wanted)
+
+
+def watch(
+    outcomes: Generator[Outcome, None, None],
+    total: int | None,
+    summary: Callable[[Counter[type[Outcome]]], str],
+) -> Counter[type[Outcome]]:
+    """Run a pipeline with a progress bar; on Ctrl-C say what was done, and leave."""
+    counts: Counter[type[Outcome]] = Counter()
+    try:
+        with closing(outcomes), progress_bar(total) as bar:
+            for outcome in outcomes:
+                counts[type(outcome)] += 1
+                if isinstance(outcome, Skipped):
+                    bar.say(f"skipped {printable(str(outcome.path))}: {outcome.reason}")
+                bar.advance()
+    except KeyboardInterrupt:
+        say(f"{summary(counts)}; run the same command again to go on")
+        raise
+    return counts

@@ -1,0 +1,139 @@
+"""The files that a gallery knows: by folder, by name, and forgetting them.
+
+Listings are read a page at a time, so that neither memory nor a lock is held while what reads
+them waits, as a pager does: another command may write in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import apsw
+
+from matir_cli import paths
+from matir_cli.errors import PhotoUnknown
+from matir_cli.gallery import GalleryFile
+
+PAGE = 1000
+"""Rows read at a time."""
+
+FORGET_AT_ONCE = 256
+"""Files to a transaction: few enough that other commands get their turn."""
+
+_LONGEST_ID = 18
+"""Digits; anything longer may not fit SQLite's integers, and no gallery gets there."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file that holds a photo of the gallery."""
+
+    path: Path
+    photo_id: int
+
+
+def absolute(path: Path) -> Path:
+    """`path` as a gallery has it: absolute, without . and .., links left as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
+
+
+def paged(
+    gallery: GalleryFile, select: str, within: Path | None = None
+) -> Iterator[tuple[apsw.SQLiteValue, ...]]:
+    """The rows of `select`, whose first column is `path`, in order of path.
+
+    Args:
+        select: an SQL query up to its `where`.
+        within: only what is at or below this absolute path.
+    """
+    condition = "true" if within is None else paths.BELOW
+    page = f"{select} where {condition} and path > :after order by path limit {PAGE}"
+    bound: dict[str, apsw.SQLiteValue] = {"after": "", **({} if within is None else paths.below(within))}
+    while True:
+        rows = gallery.connection.execute(page, bound).fetchall()
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        bound["after"] = rows[-1][0]
+
+
+def known(gallery: GalleryFile, within: Path | None = None) -> Iterator[KnownFile]:
+    """The files that hold photos, in order of path."""
+    for path, photo_id in paged(gallery, "select path, photo_id from files", within):
+        assert isinstance(photo_id, int)
+        yield KnownFile(paths.read(path), photo_id)
+
+
+def skipped(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
+    """The files that could not be indexed, in order of path."""
+    for (path,) in paged(gallery, "select path from skipped", within):
+        yield paths.read(path)
+
+
+def photos_below(gallery: GalleryFile, path: Path) -> Iterator[int]:
+    """The ids of the photos that have a file at or below the absolute `path`, each once, in order of id."""
+    rows = gallery.connection.execute(
+        f"select distinct photo_id from files where {paths.BELOW} order by photo_id",  # noqa: S608 - constant
+        paths.below(path),
+    )
+    return (int(photo_id) for (photo_id,) in rows)
+
+
+def count_below(gallery: GalleryFile, path: Path) -> int:
+    """How many files at or below the absolute `path` hold photos."""
+    select = f"select count(*) from files where {paths.BELOW}"  # noqa: S608 - constant
+    return int(gallery.connection.execute(select, paths.below(path)).get)
+
+
+def photo_at(gallery: GalleryFile, path: Path) -> int | None:
+    """The id of the photo that the file at the absolute `path` holds, None if it holds none."""
+    row = gallery.connection.execute(
+        "select photo_id from files where path = ?", (paths.stored(path),)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def is_skipped(gallery: GalleryFile, path: Path) -> bool:
+    """Whether the file at the absolute `path` could not be indexed."""
+    row = gallery.connection.execute("select 1 from skipped where path = ?", (paths.stored(path),))
+    return row.fetchone() is not None
+
+
+def photo_named(gallery: GalleryFile, name: str) -> int:
+    """The id of the photo that `name` means: its id in digits, else a file that holds it.
+
+    Raises:
+        PhotoUnknown: the gallery has none of that name.
+    """
+    if is_id(name):
+        number = int(name) if len(name) <= _LONGEST_ID else -1
+        row = gallery.connection.execute("select id from photos where id = ?", (number,)).fetchone()
+        photo_id = None if row is None else int(row[0])
+    else:
+        photo_id = photo_at(gallery, absolute(Path(name)))
+    if photo_id is None:
+        raise PhotoUnknown(gallery.path, name)
+    return photo_id
+
+
+def is_id(name: str) -> bool:
+    """Whether `name` is meant as a photo's id; a file of such a name is written ./12."""
+    return name.isascii() and name.isdecimal()
+
+
+def forget(gallery: GalleryFile, gone: Iterable[Path]) -> Iterator[Path]:
+    """Take files out of the gallery, and each photo with the last file that holds it; yields them.
+
+    The files on disk are not touched. What was remembered of a file that could not be indexed
+    goes as well. A transaction covers `FORGET_AT_ONCE` files, which are yielded once it is done.
+    """
+    waiting = iter(gone)
+    while together := list(islice(waiting, FORGET_AT_ONCE)):
+        with gallery.atomic():
+            for path in together:
+                gallery.unlink(path)
+        yield from together

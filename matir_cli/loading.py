@@ -1,0 +1,75 @@
+"""The engines of one model set at work on one gallery, each loaded when it is first used, once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from matir_cli import engines, weights
+from matir_cli.catalogue import ModelSet
+from matir_cli.gallery import GalleryFile
+from matir_cli.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
+from matir_cli.records import EngineConfig
+from matir_cli.verdicts import judge_key
+
+
+class Engines:
+    """What a model set's parts are loaded as. Asking for a part finds its files and loads it.
+
+    Raises, at the first use of a part:
+        PartMissing: the set has no such part.
+        WeightsMissing, WeightsChanged: its files are not here, or are not what they were.
+        ModelMismatch: the gallery was made with another one.
+        CheckpointInvalid, DeviceUnavailable: as its engine says.
+    """
+
+    def __init__(self, gallery: GalleryFile, models: ModelSet, device: str) -> None:
+        """Nothing is looked for yet; `device` is "auto", "cuda", "mps" or "cpu"."""
+        self.models = models
+        self.device = device
+        self._gallery = gallery
+        self._configs: dict[str, EngineConfig] = {}
+
+    def bind(self) -> None:
+        """Make the gallery one of this set's proposer and encoder, or check that it is."""
+        for part in ("proposer", "encoder"):
+            config = weights.locate(self.models, part)
+            self._gallery.bind_model(part, config.identity, self.models.handle)
+            self._configs[part] = config
+
+    def config(self, part: str) -> EngineConfig:
+        """Where the part's files are, checked against the gallery; loads nothing.
+
+        Once it was asked for, loading the part touches no SQLite and may happen in any thread.
+        """
+        if part not in self._configs:
+            config = weights.locate(self.models, part)
+            if part != "judge":
+                self._gallery.check_model(part, config.identity)
+            self._configs[part] = config
+        return self._configs[part]
+
+    @cached_property
+    def proposer(self) -> RegionProposer:
+        return engines.load_proposer(self.config("proposer"), self.device)
+
+    @cached_property
+    def region_encoder(self) -> RegionEncoder:
+        return engines.load_region_encoder(self.config("encoder"), self.device)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        return engines.load_text_encoder(self.config("encoder"))
+
+    @cached_property
+    def judge(self) -> Judge:
+        return engines.load_judge(self.config("judge"), self.device)
+
+    @property
+    def judge_key(self) -> str:
+        """Names the judge by all that its answers depend on."""
+        return judge_key(self.config("judge"))
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether proposer and encoder may run at a time: they leave the processor's cores to others."""
+        return engines.has_own_processor(self.device)
