@@ -6,12 +6,15 @@
     │   ├── GalleryEmpty               it holds no photo yet
     │   ├── NotAGallery                a file, but not one of ours
     │   ├── GalleryTooNew              written by a later version
+    │   ├── GalleryTooOld              written by an earlier version, and it may not be changed
     │   ├── GalleryDamaged             SQLite finds it malformed
     │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
     │   ├── GalleryReadOnly            it or its folder cannot be written
     │   ├── DiskFull                   no room to write
+    │   ├── RoomTooSmall               less room on the disk than a step is known to need
     │   ├── PhotoUnknown               no photo of that name or id in it
+    │   ├── MergeIntoItself            a gallery to merge into the very same one
     │   └── ModelMismatch              made with other models than asked for
     ├── ModelSetError                  about the models
     │   ├── ModelSetUnknown            no set of that name
@@ -28,9 +31,14 @@
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
-    │   └── OutputExists               a file that is kept unless told otherwise
+    │   ├── OutputExists               a file that is kept unless told otherwise
+    │   └── SidecarUnusable            an XMP sidecar that cannot be merged into
+    ├── PackageMissing                 an optional package that was not installed
     ├── DeviceUnavailable              the device asked for is not there
-    └── QueryEmpty                     nothing to search for
+    ├── ExampleOutside                 a box or point that is not in the photo
+    ├── ExampleBlank                   a box or point where no object is seen
+    ├── QueryEmpty                     nothing to search for
+    └── QueryContradicts               what to find is what not to find
 
 An error carries facts in named attributes; the wording, the remedy and the exit
 code belong to `matir_cli.cli.boundary`, the one place that turns errors into text.
@@ -73,6 +81,15 @@ class GalleryTooNew(GalleryError):
         self.known = known
 
 
+class GalleryTooOld(GalleryError):
+    """Schema `found` is older than `known`, and the file is only to be read, not brought up to date."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(path)
+        self.found = found
+        self.known = known
+
+
 class GalleryDamaged(GalleryError):
     """SQLite reports the file as malformed; `reason` is its message."""
 
@@ -99,6 +116,19 @@ class GalleryReadOnly(GalleryError):
 
 class DiskFull(GalleryError):
     """There is no room left for `path`; what was committed before is still there."""
+
+
+class RoomTooSmall(GalleryError):
+    """Working on the file takes `needed` bytes of room beside it, and `available` are free."""
+
+    def __init__(self, path: Path, needed: int, available: int) -> None:
+        super().__init__(path)
+        self.needed = needed
+        self.available = available
+
+
+class MergeIntoItself(GalleryError):
+    """The gallery was to be merged into the one in the same file."""
 
 
 class PhotoUnknown(GalleryError):
@@ -259,6 +289,18 @@ class OutputExists(OutputError):
         super().__init__(path, "it exists")
 
 
+class SidecarUnusable(OutputError):
+    """The sidecar at `path` holds something else than it should; it was left as it is."""
+
+
+class PackageMissing(MatirError):
+    """What was asked for needs the packages of the optional `extra`."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__(extra)
+        self.extra = extra
+
+
 class DeviceUnavailable(MatirError):
     """`device` was asked for by name and is not on this machine."""
 
@@ -267,5 +309,31 @@ class DeviceUnavailable(MatirError):
         self.device = device
 
 
+class ExampleOutside(MatirError):
+    """The box or point does not lie in the photo at `path`, which has `width` x `height` pixels."""
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.width = width
+        self.height = height
+
+
+class ExampleBlank(MatirError):
+    """The proposer sees no object at the box or point in the photo at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
 class QueryEmpty(MatirError):
     """The query has no words."""
+
+
+class QueryContradicts(MatirError):
+    """To the encoder, `text`, which is not to be found, says what is to be found."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text

@@ -74,15 +74,6 @@ def skipped(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
         yield paths.read(path)
 
 
-def photos_below(gallery: GalleryFile, path: Path) -> Iterator[int]:
-    """The ids of the photos that have a file at or below the absolute `path`, each once, in order of id."""
-    rows = gallery.connection.execute(
-        f"select distinct photo_id from files where {paths.BELOW} order by photo_id",  # noqa: S608 - constant
-        paths.below(path),
-    )
-    return (int(photo_id) for (photo_id,) in rows)
-
-
 def count_below(gallery: GalleryFile, path: Path) -> int:
     """How many files at or below the absolute `path` hold photos."""
     select = f"select count(*) from files where {paths.BELOW}"  # noqa: S608 - constant
@@ -126,7 +117,7 @@ def is_id(name: str) -> bool:
 
 
 def forget(gallery: GalleryFile, gone: Iterable[Path]) -> Iterator[Path]:
-    """Take files out of the gallery, and each photo with the last file that holds it; yields them.
+    """Take files out of the gallery, and each photo with the last file that holds it; yields those it knew.
 
     The files on disk are not touched. What was remembered of a file that could not be indexed
     goes as well. A transaction covers `FORGET_AT_ONCE` files, which are yielded once it is done.
@@ -134,6 +125,5 @@ def forget(gallery: GalleryFile, gone: Iterable[Path]) -> Iterator[Path]:
     waiting = iter(gone)
     while together := list(islice(waiting, FORGET_AT_ONCE)):
         with gallery.atomic():
-            for path in together:
-                gallery.unlink(path)
-        yield from together
+            forgotten = [path for path in together if gallery.unlink(path)]
+        yield from forgotten

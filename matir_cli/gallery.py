@@ -224,12 +224,13 @@ class GalleryFile:
         Files of that photo which are no longer on disk are forgotten: that is what a rename is.
         """
         with self.atomic():
-            self._link(file, photo_id)
+            self.link(file, photo_id)
             for path in self.paths(photo_id):
                 if path != file.path and paths.is_gone(path):
                     self.connection.execute("delete from files where path = ?", (paths.stored(path),))
 
-    def _link(self, file: FileRecord, photo_id: int) -> None:
+    def link(self, file: FileRecord, photo_id: int) -> None:
+        """Record that `file` holds this photo, whatever it held before; the caller holds the transaction."""
         stored = paths.stored(file.path)
         row = self.connection.execute("select photo_id from files where path = ?", (stored,)).fetchone()
         if row is not None and row[0] != photo_id:
@@ -240,18 +241,21 @@ class GalleryFile:
         )
         self.connection.execute("delete from skipped where path = ?", (stored,))
 
-    def unlink(self, path: Path) -> None:
-        """Forget the file, and its photo when no other file holds it; the caller holds the transaction."""
-        stored = (paths.stored(path),)
-        self.connection.execute("delete from skipped where path = ?", stored)
-        row = self.connection.execute(
-            "delete from files where path = ? returning photo_id", stored
-        ).fetchone()
+    def unlink(self, path: Path) -> bool:
+        """Forget the file, and its photo when no other file holds it; the caller holds the transaction.
+
+        Returns:
+            Whether anything was known of it.
+        """
+        db, stored = self.connection, (paths.stored(path),)
+        noted = db.execute("delete from skipped where path = ? returning 1", stored).fetchone()
+        row = db.execute("delete from files where path = ? returning photo_id", stored).fetchone()
         if row is not None:
-            self.connection.execute(
+            db.execute(
                 "delete from photos where id = ?1 and not exists (select 1 from files where photo_id = ?1)",
                 row,
             )
+        return noted is not None or row is not None
 
     # Photos and regions
 
@@ -290,7 +294,7 @@ class GalleryFile:
                 )
             )[0]
         )
-        self._link(file, photo_id)
+        self.link(file, photo_id)
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
         across, down = photo.width / photo.mask_width, photo.height / photo.mask_height

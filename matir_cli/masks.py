@@ -12,8 +12,8 @@ from pycocotools import mask as coco
 
 from matir_cli.records import Box, MaskArray, Rle
 
-MAX_SIDE = 4096
-"""Pixels; no mask made here is larger than 1024, and none read may be larger than this."""
+MAX_SIDE = 16_384
+"""Pixels. Masks made here have at most 1024; those of annotations are as large as their photos."""
 
 
 def encode(mask: MaskArray) -> Rle:

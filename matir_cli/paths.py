@@ -1,4 +1,4 @@
-"""File names: kept byte for byte in SQL, found again by the folder that they lie in, and still there or not."""
+"""File names: kept byte for byte in SQL, found again by their folder, and still there or not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 
 import apsw
 
-BELOW = (
-    "(path = :at or (path >= :text_from and path < :text_to) or (path >= :blob_from and path < :blob_to))"
-)
+BELOW = "(path = :at or (path >= :text_from and path < :text_to) or (path >= :blob_from and path < :blob_to))"
 """SQL condition on a column `path`: the file bound by `below`, or any file below that folder.
 
 Each of its parts is a range of the primary key of `files` and `skipped`, so nothing else is read.
@@ -37,7 +35,9 @@ def below(path: Path) -> dict[str, str | bytes]:
     folder = os.fsencode(path).rstrip(os.sep.encode())
     low, high = folder + os.sep.encode(), folder + chr(ord(os.sep) + 1).encode()
     whole = isinstance(stored(path), str)
-    text = {"text_from": low.decode(), "text_to": high.decode()} if whole else {"text_from": "", "text_to": ""}
+    text = (
+        {"text_from": low.decode(), "text_to": high.decode()} if whole else {"text_from": "", "text_to": ""}
+    )
     return {"at": stored(path), "blob_from": low, "blob_to": high, **text}
 
 

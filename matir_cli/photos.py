@@ -174,6 +174,29 @@ def decode(file: FileRecord, digest: bytes) -> DecodedPhoto:
     return DecodedPhoto(file, record, image)
 
 
+def decode_whole(path: Path) -> Image.Image:
+    """Decode at true size, upright, RGB, with the colour profile where it still fits; of an
+    animation, the first frame.
+
+    Raises:
+        PhotoUnreadable: not a picture, damaged, too large or too small.
+    """
+    _register_heif()
+    try:
+        with path.open("rb") as stream, _open(path, stream) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
+            whole = _to_rgb(picture)
+            whole.load()
+    except PhotoUnreadable:
+        raise
+    except _DECODE_ERRORS as error:
+        raise PhotoUnreadable(path, _decode_reason(error)) from error
+    whole = whole.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else whole
+    whole.info = {} if profile is None else {"icc_profile": profile}
+    return whole
+
+
 def _record(digest: bytes, width: int, height: int, image: ImageArray, exif: Image.Exif) -> PhotoRecord:
     """What to store of a photo whose file has `width` x `height` pixels before it is turned upright."""
     turned = exif.get(ExifTags.Base.Orientation, 1)

@@ -43,6 +43,18 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A place in a photo; the frame is said where it is used."""
+
+    x: float
+    y: float
+
+    def scaled(self, x: float, y: float) -> "Point":
+        """The point in a frame that is `x` times as wide and `y` times as high."""
+        return Point(self.x * x, self.y * y)
+
+
+@dataclass(frozen=True, slots=True)
 class Rle:
     """A mask as COCO's compressed run-length encoding, byte for byte what pycocotools makes."""
 

@@ -52,9 +52,8 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except BrokenPipeError:
         raise  # whoever read it has enough: no error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(path, reason) from error
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
 
 
 def _check(path: Path, force: bool) -> None:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from matir_cli import photos
 from matir_cli.gallery import GalleryFile
 from matir_cli.match import Match, match
@@ -51,6 +53,15 @@ class Grounded:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Does a photo contain what `text` describes?"""
+
+    text: str
+    memory: Verdicts
+    """What was said about it before."""
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeRoom:
     """What stage 2 works with."""
 
@@ -59,6 +70,8 @@ class JudgeRoom:
     """Gives the judge, loading it on the first call."""
     memory: Verdicts
     query: str
+    without: tuple[Question, ...] = ()
+    """What must not be in the photo."""
 
     def photo(self, photo_id: int) -> JudgePhoto | None:
         """The photo at working size: its preview, else its file if that is as it was; else None."""
@@ -71,21 +84,46 @@ def rerank(
 ) -> Iterator[Judged]:
     """Ask the judge about each candidate, in their order; one outcome a candidate.
 
+    All that is asked about one photo, what must not be in it too, is asked at once.
+
     Args:
         in_time: asked before each new photo; once it says no, the judge is asked no more.
     """
+    wanted = Question(room.query, room.memory)
+    questions = (wanted, *room.without)
     for candidate in candidates:
-        verdict = room.memory.verdict(candidate.photo_id)
-        if verdict is not None:
-            yield Judged(candidate, verdict, remembered=True)
-            continue
-        photo = room.photo(candidate.photo_id) if in_time() else None
-        if photo is None:
-            yield Judged(candidate, None)
-            continue
-        (verdict,) = room.judge().rerank(photo, [room.query])
-        room.memory.remember(candidate.photo_id, verdict)
-        yield Judged(candidate, verdict)
+        said = {
+            q: verdict for q in questions if (verdict := q.memory.verdict(candidate.photo_id)) is not None
+        }
+        unasked = [question for question in questions if question not in said]
+        if unasked:
+            photo = room.photo(candidate.photo_id) if in_time() else None
+            if photo is None:
+                yield Judged(candidate, None)
+                continue
+            answers = room.judge().rerank(photo, [question.text for question in unasked])
+            for question, verdict in zip(unasked, answers, strict=True):
+                question.memory.remember(candidate.photo_id, verdict)
+                said[question] = verdict
+        outcome = but_not(said[wanted], [said[question] for question in room.without])
+        yield Judged(candidate, outcome, remembered=not unasked)
+
+
+def but_not(wanted: Verdict, unwanted: Sequence[Verdict]) -> Verdict:
+    """That a photo has what is wanted and none of what is not: p = p_wanted (1 - max p_unwanted).
+
+    The verdict's logits are log p and log (1 - p), made of the margins, so that it ranks where p saturates.
+    """
+    if not unwanted:
+        return wanted
+    worst = max(verdict.margin for verdict in unwanted)
+    p, not_p = _log_sigmoid(wanted.margin), _log_sigmoid(-wanted.margin)
+    both = p + _log_sigmoid(worst)
+    return Verdict(p + _log_sigmoid(-worst), float(np.logaddexp(not_p, both)))
+
+
+def _log_sigmoid(margin: float) -> float:
+    return -float(np.logaddexp(0.0, -margin))
 
 
 def in_order(judged: Sequence[Judged]) -> list[Judged]:
@@ -120,14 +158,14 @@ def _ground_together(room: JudgeRoom, photo_ids: Sequence[int]) -> Iterator[tupl
     looked_at = [room.photo(photo_id) for photo_id, grounding in known.items() if grounding is None]
     questions = [GroundingQuestion(photo, room.query) for photo in looked_at if photo is not None]
     for question, answer in zip(questions, room.judge().ground(questions), strict=True):
-        grounding = _in_photo_pixels(room.gallery, question.photo, answer)
+        grounding = in_photo_pixels(room.gallery, question.photo, answer)
         room.memory.remember_grounding(question.photo.key, grounding)
         known[question.photo.key] = grounding
     for photo_id, outcome in known.items():
         yield photo_id, None if outcome is None else _matched(room.gallery, photo_id, outcome)
 
 
-def _in_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
+def in_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
     """The grounding of a photo at working size, with boxes at its true size."""
     size = gallery.photo(photo.key).record
     height, width = photo.image.shape[:2]

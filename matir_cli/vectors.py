@@ -76,6 +76,26 @@ def quantise(vectors: FloatArray) -> Int8Array:
     return _levels(vectors, TOP_LEVEL).astype(np.int8)
 
 
+def restore(stored: Int8Array) -> FloatArray:
+    """(n, d) float32 of unit length in the encoder's own frame, as near as eight bits keep it.
+
+    Raises:
+        ValueError: a stored vector is all zeros.
+    """
+    turned = stored.astype(np.float32)
+    lengths = np.linalg.norm(turned, axis=1, keepdims=True)
+    if not lengths.all():
+        raise ValueError("a vector of zeros has no direction")
+    turned /= lengths
+    d = turned.shape[1]
+    width = 1 << (d.bit_length() - 1)
+    for number in reversed(range(ROTATION_ROUNDS)):  # `rotate` backwards: both its steps undo themselves
+        part = turned[:, :width] if number % 2 == 0 else turned[:, d - width :]
+        part[...] = _hadamard(part)
+        turned *= _signs(d, number)
+    return turned
+
+
 def rounding_error(query: FloatArray) -> float:
     """Standard deviation of what quantising the (d,) `query` shifts its cosine with a stored vector by.
 

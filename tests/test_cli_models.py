@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli import catalogue
-from matir_cli.cli.models import readable_size
+from matir_cli.cli.common import readable_size
 from tests.file_server import FileServer, Served, serving
 
 BODY = bytes(range(256)) * 4000

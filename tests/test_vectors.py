@@ -50,6 +50,18 @@ def test_what_is_rotated_stays_as_it_was() -> None:
     assert (rows == before).all()
 
 
+@pytest.mark.parametrize("dimensions", SIZES[1:])
+def test_a_stored_vector_comes_back_in_its_own_frame(dimensions: int) -> None:
+    rows = like_clip(50, dimensions, seed=3)
+    restored = vectors.restore(vectors.quantise(rows))
+    assert restored.dtype == np.float32
+    assert np.abs(np.linalg.norm(restored, axis=1) - 1).max() < 1e-5
+    assert np.einsum("nd,nd->n", restored, rows).min() > 0.9998
+    assert np.abs(restored - rows).max() < 0.02
+    with pytest.raises(ValueError, match="zeros"):
+        vectors.restore(np.zeros((1, dimensions), np.int8))
+
+
 def test_cosines_of_stored_vectors_are_near_the_exact_ones() -> None:
     rows, query = like_clip(2000, 768), like_clip(1, 768, seed=9)[0]
     error = vectors.cosines(vectors.quantise(rows), query) - rows @ query

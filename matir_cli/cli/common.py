@@ -66,16 +66,26 @@ class Progress:
 
 
 @contextmanager
-def progress_bar(total: int | None, name: str | None = None) -> Iterator[Progress]:
-    """Photos done of `total`, photos/s and time left, while the block runs."""
+def progress_bar(total: int | None, name: str | None = None, unit: str = "photo") -> Iterator[Progress]:
+    """Photos done of `total`, photos/s and time left, while the block runs; `unit` if it is not photos."""
     if not sys.stderr.isatty():
         yield Progress(lambda: None, partial(click.echo, err=True))
         return
     # Here: only who watches a terminal needs it.
     from tqdm import tqdm
 
-    with tqdm(desc=name, total=total, unit="photo", file=sys.stderr, leave=name is None) as bar:
+    with tqdm(desc=name, total=total, unit=unit, file=sys.stderr, leave=name is None) as bar:
         yield Progress(bar.update, partial(tqdm.write, file=sys.stderr))
+
+
+def readable_size(count: int) -> str:
+    """`count` bytes for people, in powers of 1000."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
 
 
 def _show_log(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -21,9 +21,7 @@ Outcome = TypeVar("Outcome")
 
 
 @contextmanager
-def opened(
-    gallery_path: Path, model_set: str | None, device: str
-) -> Iterator[tuple[GalleryFile, Models]]:
+def opened(gallery_path: Path, model_set: str | None, device: str) -> Iterator[tuple[GalleryFile, Models]]:
     """The gallery, made if there is none, and the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
     for part in ("proposer", "encoder"):
@@ -33,9 +31,7 @@ def opened(
         engines.bind()
         yield (
             gallery,
-            Models(
-                lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side
-            ),
+            Models(lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side),
         )
 
 

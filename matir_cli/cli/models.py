@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
-
 import click
 import msgspec
 
 from matir_cli import catalogue, weights
 from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
+from matir_cli.cli.common import readable_size
+from matir_cli.cli.file_progress import watched
 from matir_cli.errors import WeightsMissing
-from matir_cli.weights import Progress, Quiet, State
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from matir_cli.weights import State
 
 
 @click.group()
@@ -69,7 +63,7 @@ def pull(model_set: str, accept_changed: bool) -> None:
         say(f"model set {chosen.name}: {chosen.note}")
     for part in chosen.parts:
         say(f"{part.kind} {part.name}, licence: {part.licence}")
-    with _watched() as progress:
+    with watched() as progress:
         for pulled in download.pull(chosen, progress, accept_changed):
             done = "fetched" if pulled.fetched else "here already"
             say(f"{pulled.file.label} {done}: {pulled.path}")
@@ -109,7 +103,7 @@ def verify(model_set: str) -> None:
     """
     chosen = catalogue.find(model_set)
     missing, changed = [], []
-    with _watched() as progress:
+    with watched() as progress:
         for checked in weights.verify(chosen, progress):
             click.echo(f"{checked.state.value}\t{checked.file.label}\t{checked.path}")
             if checked.state is State.MISSING:
@@ -147,54 +141,3 @@ def _row(model_set: ModelSet) -> Row:
         present=all(place is not None for _, place in places),
         licences={part.name: part.licence for part in model_set.parts},
     )
-
-
-def readable_size(count: int) -> str:
-    """`count` bytes for people, in powers of 1000."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
-
-
-class Bar:
-    """A Progress drawn on stderr."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[NoReturn] | None = None
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Draw a new bar."""
-        # Here: only who watches a terminal needs it.
-        from tqdm import tqdm
-
-        self.end()
-        self._bar = tqdm(
-            desc=name, total=total, initial=done, unit="B", unit_scale=True, leave=False, file=sys.stderr
-        )
-
-    def advance(self, count: int) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(count)
-
-    def end(self) -> None:
-        """Wipe the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-@contextmanager
-def _watched() -> Iterator[Progress]:
-    """A bar where stderr is a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield Quiet()
-        return
-    bar = Bar()
-    try:
-        yield bar
-    finally:
-        bar.end()

@@ -77,12 +77,12 @@ def check_memory(model: Path, projector: Path, context_bytes: int, patches: int)
     # The windows of the vision tower are masked with a square matrix, in float32 and float16.
     work = context_bytes + patches**2 * 6 + COMPUTE_BYTES
     needed = model.stat().st_size + projector.stat().st_size + work
-    available = _available_memory()
+    available = available_memory()
     if needed > available:
         raise MemoryTooSmall(model, needed, available)
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes: what Linux says is available, else all that the machine has."""
     with contextlib.suppress(OSError), Path("/proc/meminfo").open() as lines:
         for line in lines:

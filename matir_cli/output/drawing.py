@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from matir_cli import masks
+from matir_cli.errors import OutputError
 from matir_cli.gallery import StoredRegion
 from matir_cli.records import Box, ImageArray, MaskArray
+from matir_cli.replacing import replacing
 
 Colour: TypeAlias = tuple[int, int, int]
 """RGB, 0..255."""
@@ -25,10 +27,15 @@ TINT = 0.4
 """Share of the colour in a tinted pixel: the object stays recognisable."""
 
 LEAST_SIDE = 1024
-"""Pixels: `regions_overlay` enlarges a smaller photo to this long side, so that numbers find room."""
+"""Pixels: `canvas` enlarges a smaller photo to this long side, so that numbers find room."""
+
+PICTURE_FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Ending of a file, lower case, to the format that drawn pictures are written in."""
 
 _GOLDEN = 0.618034
-_PLATE = (20, 20, 20)
+_DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
+_MIDDLE = 140
+"""Of a colour's luma, 0..255: from here on what is written on it is dark."""
 
 
 def colour(number: int) -> Colour:
@@ -36,6 +43,13 @@ def colour(number: int) -> Colour:
     hue = (0.02 + number * _GOLDEN) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if number % 2 else 0.65, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def canvas(photo: Image.Image) -> Image.Image:
+    """A copy of the photo to draw on, enlarged to a long side of `LEAST_SIDE` if it is smaller."""
+    factor = max(1.0, LEAST_SIDE / max(photo.size))
+    size = round(photo.width * factor), round(photo.height * factor)
+    return photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def line_width(picture: Image.Image) -> int:
@@ -57,38 +71,38 @@ def tint(picture: Image.Image, mask: MaskArray, colour: Colour) -> None:
 
 
 def outline(picture: Image.Image, box: Box, colour: Colour) -> None:
-    """Draw the box, continuous edges, with a dark line beside the coloured one so that it shows on any ground."""
+    """Draw the box, continuous edges, with a dark line beside it so that it shows on any ground."""
     width = line_width(picture)
     x1, y1 = max(box.x0, box.x1 - 1), max(box.y0, box.y1 - 1)
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((box.x0 - 1, box.y0 - 1, x1 + 1, y1 + 1), outline=_PLATE, width=width + 2)
+    draw.rectangle((box.x0 - 1, box.y0 - 1, x1 + 1, y1 + 1), outline=_DARK, width=width + 2)
     draw.rectangle((box.x0, box.y0, x1, y1), outline=colour, width=width)
 
 
-@dataclass(slots=True)
 class Labels:
     """Puts labels onto one picture so that none covers another while there is room."""
 
-    picture: Image.Image
-    size: int | None = None
-    """Of the letters, in pixels; None: a 55th of the picture's long side, at least 11."""
-    _taken: list[Box] = field(default_factory=list)
+    def __init__(self, picture: Image.Image, size: int | None = None) -> None:
+        """`size` of the letters in pixels; None: a 55th of the picture's long side, at least 11."""
+        self._draw = ImageDraw.Draw(picture)
+        self._size = picture.size
+        self._font = ImageFont.load_default(size or max(11, round(max(picture.size) / 55)))
+        self._taken: list[Box] = []
 
     def label(self, box: Box, text: str, colour: Colour) -> None:
-        """Write `text` in the colour on a dark plate, at a corner of `box` or along its edges."""
-        font = ImageFont.load_default(self.size or max(11, round(max(self.picture.size) / 55)))
-        draw = ImageDraw.Draw(self.picture)
-        x0, y0, x1, y1 = draw.textbbox((0, 0), text, font)
+        """Write `text` on a plate of the colour, at a corner of `box` or along its edges."""
+        x0, y0, x1, y1 = self._draw.textbbox((0, 0), text, font=self._font)
         margin = max(2, round((y1 - y0) / 4))
         width, height = x1 - x0 + 2 * margin, y1 - y0 + 2 * margin
         plate = self._place(box, width, height)
         self._taken.append(plate)
-        draw.rectangle((plate.x0, plate.y0, plate.x1 - 1, plate.y1 - 1), _PLATE, colour)
-        draw.text((plate.x0 + margin - x0, plate.y0 + margin - y0), text, colour, font)
+        ink = _ink(colour)
+        self._draw.rectangle((plate.x0, plate.y0, plate.x1 - 1, plate.y1 - 1), colour, ink)
+        self._draw.text((plate.x0 + margin - x0, plate.y0 + margin - y0), text, ink, self._font)
 
     def _place(self, box: Box, width: float, height: float) -> Box:
         """The first free place of this size, inside the picture; the box's corner where there is none."""
-        across, down = self.picture.size
+        across, down = self._size
         first = None
         for x, y in _places(box, width, height):
             left, top = max(0.0, min(x, across - width)), max(0.0, min(y, down - height))
@@ -110,9 +124,8 @@ def regions_overlay(image: ImageArray, regions: Sequence[StoredRegion]) -> Image
         RGB, the working size, or larger where that is below `LEAST_SIDE`.
     """
     height, width = image.shape[:2]
-    factor = max(1.0, LEAST_SIDE / max(height, width))
-    size = round(width * factor), round(height * factor)
-    picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    picture = canvas(Image.fromarray(image))
+    size = picture.size
     # Large ones first, so that what lies on them stays to be seen.
     found = sorted((r for r in regions if r.ordinal > 0), key=lambda r: -r.region.area)
     boxes = [r.region.box.scaled(size[0] / width, size[1] / height) for r in found]
@@ -126,6 +139,25 @@ def regions_overlay(image: ImageArray, regions: Sequence[StoredRegion]) -> Image
     for region, box in reversed([*zip(found, boxes, strict=True)]):
         labels.label(box, str(region.ordinal), colour(region.ordinal))
     return picture
+
+
+def _ink(ground: Colour) -> Colour:
+    """Black or white, what shows better on `ground`; luma as in ITU-R BT.601."""
+    red, green, blue = ground
+    return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue >= _MIDDLE else _LIGHT
+
+
+def save(picture: Image.Image, path: Path, *, force: bool) -> None:
+    """Write the picture in the format that the ending of `path` names, PNG where it has none.
+
+    Raises:
+        OutputExists: there is a file, and not `force`.
+        OutputError: it cannot be written, or the ending names none of `PICTURE_FORMATS`.
+    """
+    if (kind := PICTURE_FORMATS.get(path.suffix.lower())) is None:
+        raise OutputError(path, f"{path.suffix} is none of {', '.join(filter(None, PICTURE_FORMATS))}")
+    with replacing(path, force=force) as temporary:
+        picture.save(temporary, kind)
 
 
 def _eroded(mask: MaskArray, steps: int) -> MaskArray:

@@ -1,0 +1,29 @@
+"""Records of any kind as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def to_json(record: DataclassInstance) -> str:
+    """One line of ASCII, so that no file name upsets a terminal or a reader; absent fields are left out.
+
+    Bytes of a file name that are not UTF-8 stand as lone surrogates, as `os.fsdecode` has them.
+    """
+    return json.dumps(asdict(record, dict_factory=_present), default=_plain)
+
+
+def _present(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(type(value).__name__)

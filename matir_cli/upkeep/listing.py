@@ -1,0 +1,79 @@
+"""`matir ls`: the files of a gallery, and those that could not be indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matir_cli import files, paths
+from matir_cli.gallery import GalleryFile
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file that holds a photo."""
+
+    path: Path
+    id: int
+    """Of the photo; two files with the same bytes have one."""
+    width: int
+    """Photo pixels."""
+    height: int
+    regions: int
+    """How many the proposer found; the whole photo is not counted."""
+    bytes: int
+    """Of the file, when it was read."""
+    taken_at: str | None
+    """ISO 8601, the camera's local time."""
+    camera: str | None
+    latitude: float | None
+    """Degrees, north positive."""
+    longitude: float | None
+    """Degrees, east positive."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that could not be indexed."""
+
+    path: Path
+    reason: str
+    bytes: int
+    """Of the file, when it was tried."""
+    seen_at: str
+    """ISO 8601, UTC: when it was tried last."""
+
+
+_SELECT_FILES = (
+    "select path, photo_id, width, height, "
+    "(select count(*) from regions where regions.photo_id = photos.id and ordinal > 0), "
+    "bytes, taken_at, camera, latitude, longitude from files join photos on photos.id = photo_id"
+)
+
+_SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
+
+
+def listed(
+    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+) -> Iterator[ListedFile]:
+    """The files that hold photos, in order of path.
+
+    Args:
+        within: only those at or below this absolute path.
+        missing: only those that are no longer on disk.
+    """
+    for path, *rest in files.paged(gallery, _SELECT_FILES, within):
+        file = ListedFile(paths.read(path), *rest)  # type: ignore[arg-type]
+        if not missing or paths.is_gone(file.path):
+            yield file
+
+
+def skipped(
+    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+) -> Iterator[SkippedFile]:
+    """The files that could not be indexed, in order of path; the arguments are those of `listed`."""
+    for path, *rest in files.paged(gallery, _SELECT_SKIPPED, within):
+        file = SkippedFile(paths.read(path), *rest)  # type: ignore[arg-type]
+        if not missing or paths.is_gone(file.path):
+            yield file
