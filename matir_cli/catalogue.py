@@ -1,7 +1,8 @@
 """Model sets: which models work together, and where each of their files comes from.
 
 A model set is a TOML file with a table for each part, `[proposer]`, `[encoder]` and
-`[judge]` (the last may be left out: such a set serves the first stage alone):
+`[judge]` (the last may be left out: such a set serves the first stage alone; with an encoder
+alone it serves as a baseline of the evaluation):
 
     name = "mine"                         # of the set
     description = "one line for the list"
@@ -152,7 +153,7 @@ class ModelSet(msgspec.Struct, frozen=True):
     note: str
     """A sentence to show when the set is used; may be empty."""
     parts: tuple[ModelPart, ...]
-    """In the order of `PARTS`; the judge may be missing."""
+    """In the order of `PARTS`; proposer and judge may be missing."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -190,8 +191,8 @@ class _PartTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: _Text
     description: _Text
-    proposer: dict[str, Any]
     encoder: dict[str, Any]
+    proposer: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
     note: _Text = ""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from matir_cli.records import Box, FloatArray, ImageArray, Region, Rle
+from matir_cli.records import Box, FloatArray, ImageArray, Point, Region, Rle
 
 
 class RegionProposer(Protocol):
@@ -17,6 +17,10 @@ class RegionProposer(Protocol):
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
         """For each box, in pixels of `image`, the region that lies in it; None where there is none."""
+        ...
+
+    def at(self, image: ImageArray, point: Point) -> Region | None:
+        """The region that `point`, in pixels of `image`, most likely means; None where there is none."""
         ...
 
 
@@ -33,6 +37,18 @@ class RegionEncoder(Protocol):
 
         A mask of all ones means the photo as a whole.
         """
+        ...
+
+
+class DenseEncoder(Protocol):
+    """Gives pictures, and places in them, vectors in the space of a text encoder: for CLIP's baselines."""
+
+    def whole(self, images: Sequence[ImageArray]) -> FloatArray:
+        """(len(images), d) float32 of unit length, one row a picture ((h, w, 3) uint8 RGB, of any size)."""
+        ...
+
+    def dense(self, image: ImageArray) -> FloatArray:
+        """(n, d) float32 of unit length, one row a cell of the grid that the encoder lays over `image`."""
         ...
 
 

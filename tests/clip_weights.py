@@ -212,3 +212,17 @@ def _open_clip() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
+
+
+def save_torchscript(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write `state` as OpenAI publishes its models: a scripted module that has it for its state dict."""
+    root = nn.Module()
+    for name, value in state.items():
+        *folders, leaf = name.split(".")
+        module = root
+        for folder in folders:
+            if not hasattr(module, folder):
+                module.add_module(folder, nn.Module())
+            module = getattr(module, folder)
+        module.register_buffer(leaf, value)
+    torch.jit.save(torch.jit.script(root), path)

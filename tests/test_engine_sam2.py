@@ -19,7 +19,7 @@ from matir_cli.engines.sam2 import Sam2Proposer
 from matir_cli.engines.sam2_decoder import PromptDecoder
 from matir_cli.engines.sam2_model import Architecture, PackagedConfig, Sam2Options, build_model, load_model
 from matir_cli.errors import CheckpointInvalid, DeviceUnavailable, ModelSetInvalid
-from matir_cli.records import Box, EngineConfig, ImageArray, ModelIdentity
+from matir_cli.records import Box, EngineConfig, ImageArray, ModelIdentity, Point
 from tests.crafted_sam2 import (
     crafted,
     generator_of,
@@ -192,6 +192,21 @@ class TestSameAsUpstream:
             assert region.predicted_iou == pytest.approx(float(predicted_iou[0]), abs=1e-5)
             assert region.box == masks.box(region.rle)
 
+    def test_at(self, image: ImageArray) -> None:
+        model = crafted(OPTIONS, image)
+        proposer = Sam2Proposer(model, OPTIONS, "cpu")
+        predictor = predictor_of(model)
+        predictor.set_image(image)
+        for x, y in ((40, 50), (200.5, 100), (319, 239)):
+            region = proposer.at(image, Point(x, y))
+            expected, predicted_iou, _ = predictor.predict(
+                point_coords=np.array([[x, y]]), point_labels=np.array([1]), multimask_output=True
+            )
+            best = predicted_iou.argmax()
+            assert region is not None
+            assert masks.iou([region.rle], [masks.encode(expected[best] > 0)])[0, 0] > 0.99
+            assert region.predicted_iou == pytest.approx(float(predicted_iou[best]), abs=1e-5)
+
 
 def _upstream_decode(
     model: SAM2Base, pixels: Tensor, points: Tensor, labels: Tensor
@@ -266,6 +281,7 @@ class TestRegions:
         proposer = Sam2Proposer(model, OPTIONS, "cpu")
         assert proposer.refine(image, [Box(0, 0, 9, 9)]) == [None]
         assert proposer.refine(image, []) == []
+        assert proposer.at(image, Point(5, 5)) is None
 
 
 class TestLoad:

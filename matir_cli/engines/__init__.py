@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import cast
 
 from matir_cli.errors import ModelSetInvalid
-from matir_cli.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
+from matir_cli.protocols import DenseEncoder, Judge, RegionEncoder, RegionProposer, TextEncoder
 from matir_cli.records import EngineConfig
 
 PROPOSERS = {"sam2": "matir_cli.engines.sam2"}
 REGION_ENCODERS = {"alpha_clip": "matir_cli.engines.alpha_clip"}
-TEXT_ENCODERS = {"alpha_clip": "matir_cli.engines.clip_text"}
+TEXT_ENCODERS = {"alpha_clip": "matir_cli.engines.clip_text", "clip": "matir_cli.engines.clip_checkpoint"}
+DENSE_ENCODERS = {"alpha_clip": "matir_cli.engines.alpha_clip_dense", "clip": "matir_cli.engines.clip_image"}
 JUDGES = {"qwen_vl": "matir_cli.engines.qwen_vl"}
 
 
@@ -36,6 +37,14 @@ def load_region_encoder(config: EngineConfig, device: str) -> RegionEncoder:
 def load_text_encoder(config: EngineConfig) -> TextEncoder:
     """Load the part of an encoder that reads queries; errors as in `load_proposer`."""
     return cast("TextEncoder", import_module(_find(TEXT_ENCODERS, config)).load(config))
+
+
+def load_dense_encoder(config: EngineConfig, device: str) -> DenseEncoder:
+    """Load an encoder as CLIP's baselines use it; arguments and errors as in `load_proposer`.
+
+    Alpha-CLIP with a mask of all ones is one; so is any CLIP, which cannot be a region encoder.
+    """
+    return cast("DenseEncoder", import_module(_find(DENSE_ENCODERS, config)).load(config, _device(device)))
 
 
 def load_judge(config: EngineConfig, device: str) -> Judge:

@@ -92,12 +92,12 @@ class AlphaClipEncoder:
         side = self._tower.architecture.side
         placement = place(self._transform, height, width, side)
         rgb = torch.from_numpy(square_rgb(image, placement, side))[None]
-        patches = self._tower.conv1(self._to_tower((rgb - _RGB_MEAN) / _RGB_STD))
+        patches = self._tower.conv1(self._to_tower(normalise_rgb(rgb)))
         vectors = np.empty((len(masks), self.dimensions), dtype=np.float32)
         for begin in range(0, len(masks), self._batch_size):
             batch = slice(begin, begin + self._batch_size)
             alpha = square_alpha(masks[batch], placement, side, self._resampler)
-            alpha_patches = self._tower.conv1_alpha(self._to_tower((alpha - _ALPHA_MEAN) / _ALPHA_STD))
+            alpha_patches = self._tower.conv1_alpha(self._to_tower(normalise_alpha(alpha)))
             found = self._tower.encode_patches(patches + alpha_patches).float()
             # Not `normalize`, which would pass a vector of length 0 off as one; 0 / 0 is NaN.
             vectors[batch] = (found / found.norm(dim=1, keepdim=True)).cpu().numpy()
@@ -105,6 +105,16 @@ class AlphaClipEncoder:
 
     def _to_tower(self, x: Tensor) -> Tensor:
         return x.to(self._tower.proj.device, self._tower.proj.dtype)
+
+
+def normalise_rgb(rgb: Tensor) -> Tensor:
+    """(n, 3, height, width) in 0..1 as CLIP's towers are trained on it."""
+    return (rgb - _RGB_MEAN) / _RGB_STD
+
+
+def normalise_alpha(alpha: Tensor) -> Tensor:
+    """(n, 1, height, width) in 0..1 as Alpha-CLIP's tower is trained on it."""
+    return (alpha - _ALPHA_MEAN) / _ALPHA_STD
 
 
 def square_rgb(image: ImageArray, at: Placement, side: int) -> FloatArray:
@@ -142,14 +152,18 @@ def load(config: EngineConfig, device: str) -> AlphaClipEncoder:
     """
     options = read_options(config.options, ClipOptions, config.engine)
     tower = load_tower(model_file(config, "visual"), options.heads)
-    kind = torch.device(device).type
-    tower.move(device, _precision(options.precision, kind))
-    batch_size = options.batch_size or _BATCH_SIZES.get(kind, _BATCH_SIZES["cpu"])
-    return AlphaClipEncoder(tower, options.transform, batch_size)
+    tower.move(device, precision(options, device))
+    return AlphaClipEncoder(tower, options.transform, batch_size(options, device))
 
 
-def _precision(wanted: str, kind: str) -> torch.dtype:
-    if wanted == "auto":
+def precision(options: ClipOptions, device: str) -> torch.dtype:
+    """What a visual tower computes in on `device`."""
+    if options.precision == "auto":
         # Upstream runs in half precision on CUDA.
-        return torch.float16 if kind == "cuda" else torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]
+        return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[options.precision]
+
+
+def batch_size(options: ClipOptions, device: str) -> int:
+    """How many pictures a visual tower is given at once on `device`."""
+    return options.batch_size or _BATCH_SIZES.get(torch.device(device).type, _BATCH_SIZES["cpu"])

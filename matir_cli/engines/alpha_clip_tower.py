@@ -95,6 +95,14 @@ class _Attention(nn.Module):
         y: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return y
 
+    def attend_to_itself(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to the same: what every token gets when it sees itself alone."""
+        width = x.shape[-1]
+        y: Tensor = self.out_proj(
+            functional.linear(x, self.in_proj.weight[2 * width :], self.in_proj.bias[2 * width :])
+        )
+        return y
+
     def _split(self, x: Tensor) -> Tensor:
         """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
@@ -127,6 +135,12 @@ class _Block(nn.Module):
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y
 
+    def without_attention(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to the same: each token for itself."""
+        x = x + self.attn.attend_to_itself(self.ln_1(x))
+        y: Tensor = x + self.mlp(self.ln_2(x))
+        return y
+
 
 class _Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int) -> None:
@@ -141,6 +155,14 @@ class _Transformer(nn.Module):
         # Nobody reads the last layer's other tokens.
         y: Tensor = last(x, asking=1)
         return y
+
+    def dense(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to (batch, tokens - 1, width): all but the first, MaskCLIP's form."""
+        *blocks, last = self.resblocks
+        for block in blocks:
+            x = block(x)
+        assert isinstance(last, _Block)
+        return last.without_attention(x[:, 1:])
 
 
 class VisualTower(nn.Module):
@@ -178,11 +200,26 @@ class VisualTower(nn.Module):
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(n, d) vectors, not normalised, of (n, width, grid, grid) embedded patches."""
+        x = self.transformer(self._tokens(patches))  # (n, 1, width)
+        y: Tensor = self.ln_post(x[:, 0]) @ self.proj
+        return y
+
+    def encode_places(self, patches: Tensor) -> Tensor:
+        """(n, grid^2, d) vectors, not normalised, one a patch, by rows, of (n, width, grid, grid) patches.
+
+        MaskCLIP's form (Zhou et al., ECCV 2022; upstream's `mmseg/models/backbones/vit.py`): in the
+        last layer, attention gives each token its own value projection; residual and MLP stay.
+        """
+        x = self.transformer.dense(self._tokens(patches))  # (n, grid^2, width)
+        y: Tensor = self.ln_post(x) @ self.proj
+        return y
+
+    def _tokens(self, patches: Tensor) -> Tensor:
+        """(n, 1 + grid^2, width): what the first layer is given."""
         x = patches.flatten(2).transpose(1, 2)  # (n, grid^2, width)
         first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)
-        x = self.transformer(self.ln_pre(x))  # (n, 1, width)
-        y: Tensor = self.ln_post(x[:, 0]) @ self.proj
+        y: Tensor = self.ln_pre(x)
         return y
 
 
@@ -194,21 +231,38 @@ def load_tower(path: Path, heads: int | None = None) -> VisualTower:
     """
     # Upstream's training wraps the tower for several GPUs, which prefixes every name.
     state = {name.removeprefix("module."): value for name, value in read_tensors(path, under=None).items()}
+    return build_tower(path, state, heads, "an Alpha-CLIP visual tower")
+
+
+def build_tower(path: Path, state: Mapping[str, Tensor], heads: int | None, what: str) -> VisualTower:
+    """The tower whose `state_dict()` is `state`, read from `path` as `what`; errors as in `load_tower`."""
     try:
         shape = Architecture.of(state, heads)
     except KeyError as error:
-        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: no {error}") from error
+        raise CheckpointInvalid(path, f"not {what}: no {error}") from error
     except ValueError as error:
-        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: {error}") from error
+        raise CheckpointInvalid(path, f"not {what}: {error}") from error
     with torch.device("meta"):
         tower = VisualTower(shape)
-    _compare(path, tower.state_dict(), state)
-    tower.load_state_dict(state, assign=True)
-    return tower.eval().requires_grad_(False)
+    fill(path, tower, state, what)
+    return tower
 
 
-def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Name what is missing, too much or of another shape."""
+def fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Give `model`, made on no device, the tensors in `state`, and make it ready to be used.
+
+    Raises:
+        CheckpointInvalid: `state`, read from `path`, is not `what`; the reason names what is missing,
+            too much or of another shape.
+    """
+    faults = _differences(model.state_dict(), state)
+    if faults:
+        raise CheckpointInvalid(path, f"not {what}: {'; '.join(faults)}")
+    model.load_state_dict(state, assign=True)
+    model.eval().requires_grad_(False)
+
+
+def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     missing = wanted.keys() - found.keys()
     excess = found.keys() - wanted.keys()
     other = {
@@ -217,9 +271,7 @@ def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tenso
         if found[name].shape != wanted[name].shape or not found[name].is_floating_point()
     }
     problems = (("no", missing), ("unexpected", excess), ("wrong shape or type of", other))
-    reasons = [f"{word} {_some(names)}" for word, names in problems if names]
-    if reasons:
-        raise CheckpointInvalid(path, f"not an Alpha-CLIP visual tower: {'; '.join(reasons)}")
+    return [f"{word} {_some(names)}" for word, names in problems if names]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import math
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,7 +18,7 @@ from matir_cli.engines.mapped_tensors import MappedTensors
 from matir_cli.errors import CheckpointInvalid
 
 # What torch.load was seen to raise, or its unpickler can, when bytes of a file are changed.
-_DAMAGE = (
+DAMAGE = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -31,8 +32,10 @@ _DAMAGE = (
 )
 
 
-def read_tensors(path: Path, under: str | None) -> dict[str, Tensor]:
-    """The state dict in `path`, on the CPU.
+def read_tensors(
+    path: Path, under: str | None, wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Tensor]:
+    """The state dict in `path`, on the CPU: its tensors whose names are `wanted`.
 
     A .safetensors file is one as a whole, in float32. A file of torch.save is one itself
     (`under` None), or keeps it at the key `under`, each tensor in its own type.
@@ -41,7 +44,7 @@ def read_tensors(path: Path, under: str | None) -> dict[str, Tensor]:
         CheckpointInvalid: the file is absent, damaged, no such table, or holds more than tensors.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, wanted)
     content = _load(path)
     if under is None:
         state, fault = content, "not a state dict: names and tensors"
@@ -50,14 +53,14 @@ def read_tensors(path: Path, under: str | None) -> dict[str, Tensor]:
         fault = f'holds no table of tensors under "{under}"'
     if not _is_state(state):
         raise CheckpointInvalid(path, fault)
-    _refuse_repetition(path, sum(value.numel() for value in state.values()))
-    return state
+    refuse_repetition(path, sum(value.numel() for value in state.values()))
+    return {name: value for name, value in state.items() if wanted(name)}
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     mapped = MappedTensors(path)
-    shapes = {name: mapped.shape(name) for name in mapped}
-    _refuse_repetition(path, sum(math.prod(shape) for shape in shapes.values()))
+    shapes = {name: mapped.shape(name) for name in mapped if wanted(name)}
+    refuse_repetition(path, sum(math.prod(shape) for shape in shapes.values()))
     return {name: torch.from_numpy(mapped.read(name, *shape).copy()) for name, shape in shapes.items()}
 
 
@@ -74,7 +77,7 @@ def _load(path: Path) -> object:
     except zipfile.BadZipFile as error:
         reason = "neither a .safetensors file nor one of torch.save, or not all of one"
         raise CheckpointInvalid(path, reason) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
     return content
 
@@ -87,7 +90,7 @@ def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def _refuse_repetition(path: Path, numbers: int) -> None:
-    """One stored number may stand for a whole tensor, or one tensor for many."""
+def refuse_repetition(path: Path, numbers: int) -> None:
+    """Raise CheckpointInvalid: one stored number may stand for a whole tensor, or one tensor for many."""
     if numbers > path.stat().st_size:
         raise CheckpointInvalid(path, "claims more numbers than the file has bytes")

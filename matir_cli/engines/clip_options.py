@@ -44,6 +44,13 @@ class ClipOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sentences a query is put into; its vector is their mean."""
 
 
+class PlainClipOptions(ClipOptions, frozen=True, forbid_unknown_fields=True):
+    """Settings of a CLIP without alpha; the same, but for what is CLIP's own way with a photo."""
+
+    transform: Transform = "crop"
+    """How a photo is brought to the tower's square; "crop" loses what lies beside the central square."""
+
+
 def model_file(config: EngineConfig, role: str) -> Path:
     """The file that has `role` in the model set.
 

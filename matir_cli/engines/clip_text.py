@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from matir_cli.engines import clip_tokenizer
 from matir_cli.engines.clip_options import ClipOptions, model_file
 from matir_cli.engines.clip_tokenizer import ClipTokenizer
-from matir_cli.engines.mapped_tensors import MappedTensors
+from matir_cli.engines.mapped_tensors import MappedTensors, NamedTensors
 from matir_cli.errors import CheckpointInvalid
 from matir_cli.options import read_options
 from matir_cli.protocols import QueryVector
@@ -90,7 +90,7 @@ class _PrefixTree:
 class ClipTextEncoder:
     """Fulfils `protocols.TextEncoder`."""
 
-    def __init__(self, weights: MappedTensors, tokenizer: ClipTokenizer, options: ClipOptions) -> None:
+    def __init__(self, weights: NamedTensors, tokenizer: ClipTokenizer, options: ClipOptions) -> None:
         """Take the tower from `weights`.
 
         Raises:
@@ -175,7 +175,7 @@ def load(config: EngineConfig) -> ClipTextEncoder:
     return ClipTextEncoder(weights, clip_tokenizer.load(model_file(config, "vocabulary")), options)
 
 
-def _depth(weights: MappedTensors) -> int:
+def _depth(weights: NamedTensors) -> int:
     depth = 0
     while f"{_LAYERS}.{depth}.layer_norm1.weight" in weights:
         depth += 1
@@ -184,14 +184,14 @@ def _depth(weights: MappedTensors) -> int:
     return depth
 
 
-def _matrix(weights: MappedTensors, name: str) -> tuple[int, int]:
+def _matrix(weights: NamedTensors, name: str) -> tuple[int, int]:
     shape = weights.shape(name)
     if len(shape) != 2 or 0 in shape:
         raise CheckpointInvalid(weights.path, f"{name} has shape {list(shape)}, expected a matrix")
     return shape[0], shape[1]
 
 
-def _read_layer(weights: MappedTensors, name: str, width: int) -> _Layer:
+def _read_layer(weights: NamedTensors, name: str, width: int) -> _Layer:
     wide, _ = _matrix(weights, f"{name}.mlp.fc1.weight")
     return _Layer(
         norm_1=_read_norm(weights, f"{name}.layer_norm1", width),
@@ -205,11 +205,11 @@ def _read_layer(weights: MappedTensors, name: str, width: int) -> _Layer:
     )
 
 
-def _read_affine(weights: MappedTensors, name: str, outputs: int, inputs: int) -> _Affine:
+def _read_affine(weights: NamedTensors, name: str, outputs: int, inputs: int) -> _Affine:
     return _Affine(weights.read(f"{name}.weight", outputs, inputs), weights.read(f"{name}.bias", outputs))
 
 
-def _read_norm(weights: MappedTensors, name: str, width: int) -> _Affine:
+def _read_norm(weights: NamedTensors, name: str, width: int) -> _Affine:
     return _Affine(weights.read(f"{name}.weight", width), weights.read(f"{name}.bias", width))
 
 

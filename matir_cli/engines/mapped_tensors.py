@@ -9,7 +9,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -30,6 +30,29 @@ class _Entry(msgspec.Struct, frozen=True):
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
+
+
+class NamedTensors(Protocol):
+    """Tensors by name, each checked as it is asked for."""
+
+    @property
+    def path(self) -> Path:
+        """Where they are from, for errors."""
+        ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As `MappedTensors.shape`."""
+        ...
+
+    def read(self, name: str, *shape: int) -> FloatArray:
+        """As `MappedTensors.read`."""
+        ...
+
+    def rows(self, name: str, shape: tuple[int, int], index: NDArray[np.intp]) -> FloatArray:
+        """As `MappedTensors.rows`."""
+        ...
 
 
 class MappedTensors:

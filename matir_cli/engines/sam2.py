@@ -22,7 +22,7 @@ from torchvision.ops import nms
 from matir_cli.engines.sam2_decoder import Picture, PromptDecoder
 from matir_cli.engines.sam2_model import Sam2Options, load_model
 from matir_cli.options import read_options
-from matir_cli.records import Box, EngineConfig, ImageArray, Region, Rle
+from matir_cli.records import Box, EngineConfig, ImageArray, Point, Region, Rle
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values 0..1
 _STD = (0.229, 0.224, 0.225)
@@ -118,6 +118,26 @@ class Sam2Proposer:
                 regions = self._regions(answers, height, width)
                 found += [region if region.area else None for region in regions]
         return found
+
+    def at(self, image: ImageArray, point: Point) -> Region | None:
+        """Of SAM 2's three masks at a point, in pixels of `image` ((h, w, 3) uint8 RGB), the best.
+
+        By predicted IoU, as upstream's predictor is used for one point. None where that is empty.
+        """
+        height, width, _ = image.shape
+        side = self._options.image_size
+        prompt = torch.tensor([[[point.x * side / width, point.y * side / height]]], device=self._device)
+        with torch.inference_mode(), self._precision():
+            picture = self._picture(image)
+            labels = torch.full((1, 1), _FOREGROUND, device=self._device)
+            decoded = self._decoder.decode(picture, prompt, labels)
+            keep = torch.zeros_like(decoded.predicted_iou, dtype=torch.bool)
+            keep[0, 1 + decoded.predicted_iou[0, 1:].argmax()] = True
+            logits = self._decoder.masks(picture, decoded, keep)
+            (region,) = self._regions(
+                self._measured(logits, decoded.predicted_iou[keep], height, width), height, width
+            )
+        return region if region.area else None
 
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 where CUDA has it in hardware, as upstream's examples do; else float32."""

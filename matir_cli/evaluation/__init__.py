@@ -1,0 +1,1 @@
+"""`matir eval`: data sets, baselines, metrics and tables, one file each."""

@@ -1,0 +1,80 @@
+"""Stage 2 of a whole evaluation, photo by photo: each is encoded once and then asked all of its questions.
+
+What comes of it is nothing but what the judge remembers (`verdicts`). `rerank` and `answers` then
+run over that memory as in any search, and find nothing left to ask. A photo's verdicts are stored
+before the next one is looked at, so a stopped run goes on at the photo it was at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
+
+from matir_cli import rerank
+from matir_cli.protocols import GroundingQuestion
+from matir_cli.rerank import JudgeRoom
+
+Watch: TypeAlias = Callable[[int, str, str], AbstractContextManager[Callable[[], object]]]
+"""Told how many items a step has, its name and the items'; gives what to call after each item."""
+
+Questions: TypeAlias = Mapping[int, Sequence[str]]
+"""Photo id to the queries to ask about it."""
+
+
+def unwatched(_total: int, _name: str, _unit: str) -> AbstractContextManager[Callable[[], object]]:
+    """A `Watch` that nobody looks at."""
+    return nullcontext(lambda: None)
+
+
+def judge_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch = unwatched) -> None:
+    """See to it that the judge has judged all that is `wanted`, in order of photo id.
+
+    Args:
+        rooms: for each query where it is asked, all of one judge and one gallery.
+    """
+    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.verdict(photo_id) is None)
+    with watch(len(missing), "judging", "photo") as advance:
+        for photo_id, texts in missing.items():
+            room = rooms[texts[0]]
+            photo = room.photo(photo_id)
+            if photo is not None:
+                for text, verdict in zip(texts, room.judge().rerank(photo, texts), strict=True):
+                    rooms[text].memory.remember(photo_id, verdict)
+            advance()
+
+
+def ground_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch = unwatched) -> None:
+    """See to it that the judge has said where all that is `wanted` lies, in order of photo id."""
+    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.grounding(photo_id) is None)
+    waiting: list[GroundingQuestion] = []
+    with watch(len(missing), "grounding", "photo") as advance:
+        for photo_id, texts in missing.items():
+            room = rooms[texts[0]]
+            photo = room.photo(photo_id)
+            if photo is not None:
+                waiting += [GroundingQuestion(photo, text) for text in texts]
+                at_once = room.judge().grounds_at_once
+                while len(waiting) >= at_once:
+                    _ground_together(rooms, waiting[:at_once])
+                    del waiting[:at_once]
+            advance()
+        if waiting:
+            _ground_together(rooms, waiting)
+
+
+def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int, list[str]]:
+    """What is still open, each question once."""
+    found = {
+        photo_id: [text for text in dict.fromkeys(wanted[photo_id]) if is_open(text, photo_id)]
+        for photo_id in sorted(wanted)
+    }
+    return {photo_id: texts for photo_id, texts in found.items() if texts}
+
+
+def _ground_together(rooms: Mapping[str, JudgeRoom], questions: Sequence[GroundingQuestion]) -> None:
+    judge = rooms[questions[0].query].judge()
+    for question, answer in zip(questions, judge.ground(questions), strict=True):
+        room = rooms[question.query]
+        found = rerank.in_photo_pixels(room.gallery, question.photo, answer)
+        room.memory.remember_grounding(question.photo.key, found)
