@@ -1,0 +1,285 @@
+"""`matir tag`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from matir_cli import files, photos
+from matir_cli import find as finding
+from matir_cli.answers import Found
+from matir_cli.cli import boundary
+from matir_cli.cli.boundary import say
+from matir_cli.cli.common import (
+    choose_model_set,
+    device_option,
+    gallery_option,
+    models_option,
+    progress_bar,
+    verbose_option,
+)
+from matir_cli.cli.path_lists import write_path
+from matir_cli.cli.query_options import Asked, query_options
+from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
+from matir_cli.find import Result, Search
+from matir_cli.gallery import GalleryFile
+from matir_cli.loading import Engines
+from matir_cli.output import xmp
+from matir_cli.within import Within
+
+if TYPE_CHECKING:
+    from matir_cli.output.sidecars import Sidecar
+
+NOTHING_FOUND = 1
+
+PLAIN = "plain"
+"""A region without a type."""
+
+NO_REGION = "none"
+
+_EVERYTHING = "\0"
+"""As a query: all photos. No command line can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be done to each sidecar."""
+
+    label: str
+    sidecar: str
+    region: str
+    all_instances: bool
+    remove: bool
+    dry_run: bool
+    null: bool
+
+
+def _check_label(_context: click.Context, _parameter: click.Parameter, label: str | None) -> str | None:
+    if label is not None and not xmp.is_label(label.strip()):
+        raise click.BadParameter("it is empty, or holds a control character, which XMP cannot.")
+    return None if label is None else label.strip()
+
+
+def _query_options(command: Callable[..., object]) -> Callable[..., object]:
+    """`query_options`, but with --remove and no query all photos are asked for."""
+    with_query = query_options(command)
+
+    @wraps(with_query)
+    def with_default(query: str | None, image: Path | None, remove: bool, **others: object) -> object:
+        if query is None and image is None and remove:
+            query = _EVERYTHING
+        return with_query(query=query, image=image, remove=remove, **others)
+
+    return with_default
+
+
+@click.command(short_help="Write found labels to XMP sidecars, never to a photo.")
+@gallery_option
+@models_option
+@device_option
+@verbose_option
+@_query_options
+@click.option(
+    "--label",
+    metavar="TEXT",
+    callback=_check_label,
+    help="The keyword, and the name of the region.  [default: QUERY]",
+)
+@click.option(
+    "-n",
+    "limit",
+    type=click.IntRange(1, 100_000),
+    help=f"Photos to tag at most.  [default: {finding.CANDIDATES}]",
+)
+@click.option("--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1.")
+@click.option(
+    "--min-p", type=click.FloatRange(0, 1), help="Leave out photos that the judge gives a lower probability."
+)
+@click.option("--no-rerank", is_flag=True, help="Stage 1 alone: rank by region vectors.")
+@click.option("--no-ground", is_flag=True, help="Rerank, but take the box of stage 1's best region.")
+@click.option("--all-instances", is_flag=True, help="A region for every object the judge pointed at.")
+@click.option(
+    "--region",
+    type=click.Choice([PLAIN, *xmp.REGION_TYPES, NO_REGION], case_sensitive=False),
+    default=PLAIN,
+    show_default=True,
+    help="The region's type; plain: none, as the guidelines have none for things; none: the keyword alone.",
+)
+@click.option(
+    "--sidecar",
+    type=click.Choice([xmp.APPEND, xmp.REPLACE]),
+    default=xmp.APPEND,
+    show_default=True,
+    help="Its name: photo.jpg.xmp (digiKam, darktable), or photo.xmp (Lightroom).",
+)
+@click.option("--remove", is_flag=True, help="Take keyword and regions of this label away again.")
+@click.option("--dry-run", is_flag=True, help="Only print the sidecars that would be written.")
+@click.option("-0", "--null", is_flag=True, help="End each path by NUL, not a newline.")
+def tag(
+    gallery_path: Path,
+    model_set: str | None,
+    device: str,
+    asked: Asked,
+    limit: int | None,
+    min_score: float | None,
+    min_p: float | None,
+    no_rerank: bool,
+    no_ground: bool,
+    **options: object,
+) -> None:
+    """Give the photos that show what QUERY describes a label, in an XMP sidecar beside each.
+
+    The label becomes a keyword (dc:subject), and where the object is becomes a region after the
+    Metadata Working Group, which photo managers show. The photo is never touched, and whatever
+    else a sidecar holds stays. One that cannot be read or merged into is left as it is. Say what
+    counts as found: --min-p, --min-score or -n. A photo that lies in several files is tagged
+    where `matir find` finds it.
+
+    Some programs take a region without a type for a face: give them --region Focus. Two photos
+    that differ by the suffix alone share a sidecar with --sidecar replace.
+
+    With --remove the label is taken away from what QUERY finds; without QUERY from all photos, or
+    from those in a folder. The sidecars written are printed, one a line.
+
+    \b
+    Exit code: 0 done, 1 nothing found, 2 an error, 3 done but some photos were skipped,
+    130 interrupted.
+
+    \b
+    Examples:
+      matir tag "dog led by rope" --label "dog on a lead" --min-p 0.9
+      matir tag "dog led by rope" --label "dog on a lead" --min-p 0.9 --dry-run
+      matir tag "red car" --no-rerank -n 20 --region none
+      matir tag --image mug.jpg --point 390,300 --label "my mug" --min-score 0.8
+      matir tag --remove --label "dog on a lead" --in ~/Photos/2019
+    """
+    label = options.pop("label") or (asked.query.text or "").strip()
+    search = Search(
+        limit=limit or finding.CANDIDATES,
+        within=asked.within,
+        **{"rerank": not no_rerank, "ground": not no_ground, "min_score": min_score, "min_p": min_p},  # type: ignore[arg-type]
+    )
+    _check(asked, str(label), limit, search)
+    sidecars = _Sidecars(Wanted(label, **options))  # type: ignore[arg-type]
+    with GalleryFile.open(gallery_path) as gallery:
+        if asked.query.text == _EVERYTHING:
+            for path in _files(gallery, asked.within):
+                sidecars.remove(path)
+        else:
+            finding.check_askable(gallery, asked.query)
+            engines = Engines(gallery, choose_model_set(gallery, model_set), device)
+            result = finding.find(gallery, engines, asked.query, search, _watch)
+            _end_early(result)
+            for found in result.found:
+                if options["remove"]:
+                    sidecars.remove(found.path)
+                else:
+                    sidecars.add(gallery, found)
+    sidecars.sum_up()
+    click.get_current_context().exit(boundary.SKIPPED if sidecars.skipped else 0)
+
+
+def _check(asked: Asked, label: str, limit: int | None, search: Search) -> None:
+    """Make sure that the command says what is to be labelled, and how."""
+    text = asked.query.text
+    if not label and text is not None:
+        raise QueryEmpty
+    if not xmp.is_label(label):
+        raise click.UsageError("Name the --label: it cannot be taken from what there is of a query.")
+    if text == _EVERYTHING:
+        return
+    if limit is None and search.min_p is None and search.min_score is None:
+        raise click.UsageError("Say what counts as found: --min-p, --min-score or -n.")
+    if search.min_p is not None and (text is None or not search.rerank):
+        raise click.UsageError("--min-p is about what the judge says: it needs QUERY, and no --no-rerank.")
+
+
+def _files(gallery: GalleryFile, within: Within | None) -> Iterator[Path]:
+    """All files of the photos there."""
+    wanted = within.photos(gallery) if within is not None else None
+    among = None if wanted is None else set(wanted.tolist())
+    return (file.path for file in files.known(gallery) if among is None or file.photo_id in among)
+
+
+@contextmanager
+def _watch(total: int, name: str) -> Iterator[Callable[[], object]]:
+    with progress_bar(total, name) as bar:
+        yield bar.advance
+
+
+def _end_early(result: Result) -> None:
+    """Leave when there is nothing to write, or not everything to decide it by."""
+    context = click.get_current_context()
+    if not result.complete:
+        say("interrupted: no sidecar was written; what the judge said is remembered")
+        context.exit(boundary.INTERRUPTED)
+    if not result.found:
+        say("nothing found")
+        context.exit(NOTHING_FOUND)
+
+
+class _Sidecars:
+    """Changes one sidecar after the other, prints those changed and counts."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._changed = 0
+        self._left = 0
+        self.skipped = 0
+
+    def add(self, gallery: GalleryFile, found: Found) -> None:
+        """Merge the label and where it is into the sidecar of the photo."""
+        with self._skipping(found.path):
+            if not gallery.is_unchanged(photos.status(found.path)):
+                raise PhotoUnreadable(found.path, "it has changed since it was indexed; first run matir add")
+            sidecar = self._sidecar(found.path)
+            boxes = xmp.boxes(found, self._wanted.all_instances) if self._wanted.region != NO_REGION else ()
+            kind = self._wanted.region if self._wanted.region in xmp.REGION_TYPES else None
+            tag = xmp.Tag(self._wanted.label, boxes, kind)
+            self._end(sidecar, sidecar.add(tag, found.photo.record))
+
+    def remove(self, photo: Path) -> None:
+        """Take the label and its regions out of the sidecar of the photo."""
+        with self._skipping(photo):
+            sidecar = self._sidecar(photo)
+            self._end(sidecar, sidecar.remove(self._wanted.label))
+
+    def sum_up(self) -> None:
+        """Say what was done."""
+        done = "to change" if self._wanted.dry_run else "changed"
+        reason = "without the label" if self._wanted.remove else "had it already"
+        say(f"{self._changed} sidecars {done}, {self._left} {reason}, {self.skipped} skipped")
+
+    def _sidecar(self, photo: Path) -> Sidecar:
+        # Here: no other command needs lxml.
+        from matir_cli.output.sidecars import Sidecar
+
+        return Sidecar(xmp.sidecar_path(photo, self._wanted.sidecar))
+
+    def _end(self, sidecar: Sidecar, changed: bool) -> None:
+        """Write the sidecar where there is anything new in it, print its path, and count."""
+        if not changed:
+            self._left += 1
+            return
+        if not self._wanted.dry_run:
+            sidecar.write()
+        self._changed += 1
+        write_path(sidecar.path, b"\0" if self._wanted.null else b"\n")
+
+    @contextmanager
+    def _skipping(self, photo: Path) -> Iterator[None]:
+        """Say and count what cannot be done to one photo, and go on."""
+        try:
+            yield
+        except PhotoUnreadable as error:
+            self.skipped += 1
+            say(f"skipped {photo}: {error.reason}")
+        except OutputError as error:
+            self.skipped += 1
+            say(f"skipped {photo}: {' '.join(boundary.explain(error))}")

@@ -1,0 +1,305 @@
+"""XMP sidecars as files: read, merged with a label, written back.
+
+A sidecar comes from another program and may come from a stranger. It is parsed without a document
+type, entities or network; what stands in it stays, with its prefixes and comments; and one that
+holds something else than it should is refused, never overwritten.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lxml import etree
+
+from matir_cli.errors import OutputError, SidecarUnusable
+from matir_cli.gallery import PhotoRecord
+from matir_cli.match import iou
+from matir_cli.output.xmp import Area, Tag, stored_area
+from matir_cli.replacing import replacing
+
+SAME_IOU = 0.5
+"""Two regions of one name that overlap so far are the same object."""
+
+MAX_BYTES = 1 << 24
+"""16 MiB: no sidecar that people edit photos with comes near it."""
+
+TOOLKIT = "MaTIR CLI"
+"""`x:xmptk` of a sidecar made here."""
+
+Node: TypeAlias = Any
+"""An lxml element; the library has no types."""
+
+_NAMESPACES = {
+    "x": "adobe:ns:meta/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
+    "stArea": "http://ns.adobe.com/xmp/sType/Area#",
+    "stDim": "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
+}
+
+
+def _name(prefixed: str) -> str:
+    """`dc:subject` as lxml has it: {namespace}subject."""
+    prefix, local = prefixed.split(":")
+    return f"{{{_NAMESPACES[prefix]}}}{local}"
+
+
+_ABOUT, _DESCRIPTION, _LI = _name("rdf:about"), _name("rdf:Description"), _name("rdf:li")
+_CONTAINERS = (_name("rdf:Bag"), _name("rdf:Seq"), _name("rdf:Alt"))
+_SUBJECT, _REGIONS, _LIST = _name("dc:subject"), _name("mwg-rs:Regions"), _name("mwg-rs:RegionList")
+_DIMENSIONS, _AREA = _name("mwg-rs:AppliedToDimensions"), _name("mwg-rs:Area")
+
+
+class Sidecar:
+    """A sidecar in memory: read, changed, and written back in one go."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the sidecar at `path`, or begin one where there is none.
+
+        Raises:
+            SidecarUnusable: it is not XMP, is too large or declares a document type.
+            OutputError: it cannot be read.
+        """
+        self.path = path
+        content = _content(path)
+        self._exists = content is not None
+        self._declared = content is None or content.removeprefix(b"\xef\xbb\xbf").startswith(b"<?xml ")
+        self._tree = _new() if content is None else _parsed(path, content)
+        root = self._tree.getroot()
+        self._rdf = root if root.tag == _name("rdf:RDF") else root.find(_name("rdf:RDF"))
+        if self._rdf is None:
+            raise SidecarUnusable(path, "it holds no XMP")
+
+    def add(self, tag: Tag, photo: PhotoRecord) -> bool:
+        """Put the label and its regions in, but for what stands there already.
+
+        Returns:
+            Whether anything was to be done.
+
+        Raises:
+            SidecarUnusable: keywords or regions in it are not what they must be.
+        """
+        changed = self._add_keyword(tag.label)
+        for box in tag.boxes:
+            area = stored_area(box, photo)
+            if area.w > 0 and area.h > 0:
+                changed = self._add_region(tag, area, photo) or changed
+        return changed
+
+    def remove(self, label: str) -> bool:
+        """Take the keyword and all regions of this name out; lists that end empty go with it.
+
+        Returns:
+            Whether there were any.
+        """
+        changed = False
+        for subject in self._properties(_SUBJECT):
+            keywords = [item for item in self._items(subject) if (item.text or "").strip() == label]
+            changed = _drop(keywords) or changed
+            if keywords and not self._items(subject):
+                _drop([subject])
+        for regions in self._properties(_REGIONS):
+            body = _body(regions)
+            for listed in body.findall(_LIST):
+                named = [item for item in self._items(listed) if _value(_body(item), "mwg-rs:Name") == label]
+                changed = _drop(named) or changed
+                if named and not self._items(listed):
+                    _drop([listed])
+                    if {field.tag for field in body.iterchildren("*")} <= {_DIMENSIONS}:
+                        _drop([regions])
+        return changed
+
+    def write(self) -> None:
+        """Write it in place of what is there; one made here that holds nothing more is deleted.
+
+        Raises:
+            OutputError: it cannot be written; what was there is untouched.
+        """
+        if self._exists and self._holds_nothing():
+            try:
+                self.path.unlink()
+            except OSError as error:
+                raise OutputError(self.path, error.strerror or str(error)) from error
+            return
+        if not self._exists:
+            etree.indent(self._tree, " ")
+        with replacing(self.path, force=True) as temporary:
+            temporary.write_bytes(
+                etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared)
+            )
+            if self._exists:
+                shutil.copymode(self.path, temporary)
+
+    def _holds_nothing(self) -> bool:
+        made_here = self._tree.getroot().get(_name("x:xmptk")) == TOOLKIT
+        return made_here and not any(
+            node.tag != _DESCRIPTION or len(node) or set(node.attrib) - {_ABOUT} for node in self._rdf
+        )
+
+    def _add_keyword(self, label: str) -> bool:
+        found = self._properties(_SUBJECT)
+        if any((item.text or "").strip() == label for one in found for item in self._items(one)):
+            return False
+        subject = found[0] if found else _child(self._description(), "dc:subject")
+        _child(self._container(subject), "rdf:li").text = label
+        return True
+
+    def _add_region(self, tag: Tag, area: Area, photo: PhotoRecord) -> bool:
+        found = self._properties(_REGIONS)
+        body = _body(found[0] if found else _structure(self._description(), "mwg-rs:Regions"))
+        region_list = body.find(_LIST)
+        items = [] if region_list is None else self._items(region_list)
+        if any(_is_same(_body(item), tag.label, area) for item in items):
+            return False
+        self._apply_to(body, photo, bool(items))
+        if region_list is None:
+            region_list = _child(body, "mwg-rs:RegionList")
+        region = _structure(self._container(region_list), "rdf:li")
+        _child(region, "mwg-rs:Name").text = tag.label
+        if tag.type is not None:
+            _child(region, "mwg-rs:Type").text = tag.type
+        made = _structure(region, "mwg-rs:Area", "stArea")
+        for name, value in (("x", area.x), ("y", area.y), ("w", area.w), ("h", area.h)):
+            _child(made, f"stArea:{name}").text = f"{value:.6f}"
+        _child(made, "stArea:unit").text = "normalized"
+        return True
+
+    def _apply_to(self, body: Node, photo: PhotoRecord, others: bool) -> None:
+        """Note the size of the stored image; where other regions are of another shape, none can be added."""
+        size = (photo.width, photo.height) if photo.orientation < 5 else (photo.height, photo.width)
+        noted = body.find(_DIMENSIONS)
+        if noted is not None:
+            try:
+                width, height = (float(_value(_body(noted), f"stDim:{side}") or "") for side in "wh")
+            except ValueError as error:
+                raise SidecarUnusable(self.path, "it does not say what its regions apply to") from error
+            if abs(width * size[1] - height * size[0]) <= 0.01 * width * size[1]:
+                return
+            if others:
+                shapes = f"{width:.0f} x {height:.0f} pixels, not {size[0]} x {size[1]}"
+                raise SidecarUnusable(self.path, f"its regions are of a picture of {shapes}")
+            _drop([noted])
+        made = _structure(body, "mwg-rs:AppliedToDimensions", "stDim")
+        for name, value in (("w", str(size[0])), ("h", str(size[1])), ("unit", "pixel")):
+            _child(made, f"stDim:{name}").text = value
+
+    def _description(self) -> Node:
+        """Where new properties go."""
+        found = self._rdf.find(_DESCRIPTION)
+        if found is None:
+            found = _child(self._rdf, "rdf:Description", *_NAMESPACES)
+            found.set(_ABOUT, "")
+        return found
+
+    def _properties(self, name: str) -> list[Node]:
+        """All elements that state the property; one by the rules, but files come from anywhere."""
+        found = self._rdf.findall(_DESCRIPTION)
+        if any(description.get(name) is not None for description in found):
+            raise SidecarUnusable(self.path, f"its {etree.QName(name).localname} is no list")
+        return [property_ for description in found for property_ in description.findall(name)]
+
+    def _items(self, property_: Node) -> list[Node]:
+        return list(self._container(property_).findall(_LI))
+
+    def _container(self, property_: Node) -> Node:
+        """The bag or sequence in the property, made where the property is empty."""
+        for kind in _CONTAINERS:
+            found = property_.find(kind)
+            if found is not None:
+                return found
+        if len(property_) or (property_.text or "").strip():
+            raise SidecarUnusable(self.path, f"its {etree.QName(property_).localname} is no list")
+        return _child(property_, "rdf:Bag")
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes at `path`, None where there is nothing."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SidecarUnusable(path, "it is not a plain file")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+    if len(content) > MAX_BYTES:
+        raise SidecarUnusable(path, f"it has more than {MAX_BYTES >> 20} MiB")
+    return content
+
+
+def _parsed(path: Path, content: bytes) -> Node:
+    parser = etree.XMLParser(
+        **{"resolve_entities": False, "load_dtd": False, "no_network": True, "huge_tree": False},
+        strip_cdata=False,
+    )
+    try:
+        tree = etree.parse(io.BytesIO(content), parser)
+    except etree.XMLSyntaxError as error:
+        raise SidecarUnusable(path, "it is not well-formed XML") from error
+    if tree.docinfo.doctype or tree.docinfo.internalDTD is not None:
+        raise SidecarUnusable(path, "it declares a document type, which XMP has none of")
+    return tree
+
+
+def _new() -> Node:
+    root = etree.Element(_name("x:xmpmeta"), nsmap={"x": _NAMESPACES["x"]})
+    root.set(_name("x:xmptk"), TOOLKIT)
+    etree.SubElement(root, _name("rdf:RDF"), nsmap={"rdf": _NAMESPACES["rdf"]})
+    return etree.ElementTree(root)
+
+
+def _child(parent: Node, prefixed: str, *also: str) -> Node:
+    """A new last child; its prefix, and those in `also`, are declared where their namespace has none yet."""
+    declared = {
+        prefix: _NAMESPACES[prefix]
+        for prefix in (prefixed.split(":")[0], *also)
+        if _NAMESPACES[prefix] not in parent.nsmap.values()
+    }
+    return etree.SubElement(parent, _name(prefixed), nsmap=declared)
+
+
+def _structure(parent: Node, prefixed: str, *also: str) -> Node:
+    """A new last child whose own children are the fields of a structure."""
+    made = _child(parent, prefixed, *also)
+    made.set(_name("rdf:parseType"), "Resource")
+    return made
+
+
+def _body(structure: Node) -> Node:
+    """What holds the fields of a structure: the element itself, or a description within it."""
+    nested = structure.find(_DESCRIPTION)
+    return structure if nested is None else nested
+
+
+def _value(body: Node, prefixed: str) -> str | None:
+    """A simple field of a structure: an attribute or an element."""
+    found = body.get(_name(prefixed))
+    if found is None:
+        found = body.findtext(_name(prefixed))
+    return None if found is None else str(found).strip()
+
+
+def _is_same(region: Node, label: str, area: Area) -> bool:
+    """Whether the region is `area` under this name, as near as two runs of a search may lie."""
+    stated = region.find(_AREA)
+    if stated is None or _value(region, "mwg-rs:Name") != label:
+        return False
+    body = _body(stated)
+    try:
+        there = Area(*(float(_value(body, f"stArea:{name}") or "") for name in "xywh"))
+    except ValueError:
+        return False
+    return iou(there.box, area.box) >= SAME_IOU
+
+
+def _drop(nodes: Sequence[Node]) -> bool:
+    for node in nodes:
+        node.getparent().remove(node)
+    return bool(nodes)

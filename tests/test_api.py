@@ -1,0 +1,265 @@
+"""The Python API with the tiny set, and the examples in the README."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import matir_cli
+from matir_cli import (
+    Added,
+    Box,
+    Gallery,
+    Linked,
+    MatirError,
+    Point,
+    Skipped,
+    StoredPhoto,
+    Unchanged,
+    api,
+    catalogue,
+    errors,
+)
+from matir_cli.cli import common
+from matir_cli.gallery import GalleryFile
+from matir_cli.loading import Engines
+from matir_cli.protocols import Grounding, GroundingQuestion, JudgePhoto, Verdict
+from tests.process import PHOTOS, WARNINGS, Indexed, matir
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def path(indexed: Indexed, tmp_path: Path) -> Path:
+    """A copy of the indexed gallery, which knows the pictures where they were drawn."""
+    return shutil.copy(indexed.gallery, tmp_path / "gallery.db")
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(matir_cli.__all__) == [
+        *("Added", "Box", "Gallery", "Hit", "Instance", "Linked", "MatirError", "PhotoRecord", "PhotoRegion"),
+        *("Point", "Skipped", "StoredPhoto", "Unchanged", "errors"),
+    ]
+    assert set(matir_cli.__all__) <= set(dir(matir_cli))
+    assert all(getattr(matir_cli, name) is not None for name in matir_cli.__all__)
+    assert errors.MatirError is MatirError
+    with pytest.raises(AttributeError, match="nonsense"):
+        matir_cli.nonsense  # noqa: B018 - that is the test
+    public = [name for name in vars(Gallery) if not name.startswith("_")]
+    assert sorted(public) == ["add", "close", "find", "photo", "photos", "regions", "remove"]
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    script = (
+        "import sys; before = {*sys.modules}; import matir_cli; loaded = {*sys.modules} - before; "
+        "print(*(name for name in loaded if name.split('.')[0] not in sys.stdlib_module_names)); "
+        "matir_cli.Gallery; print('numpy' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, check=False, cwd=ROOT)
+    first = done.stdout.decode().splitlines()[0]
+    assert first == "matir_cli", done.stderr
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode().splitlines()[1] == "True False"  # searching needs no torch
+
+
+def test_the_default_set_is_the_command_lines() -> None:
+    assert api.DEFAULT_MODEL_SET == common.DEFAULT_MODEL_SET
+
+
+def test_photos_are_added_once(indexed: Indexed, tmp_path: Path) -> None:
+    new, folder = tmp_path / "sub" / "new.db", tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        shutil.copy(indexed.photos / f"000{number}.png", folder)
+    (folder / "b.jpg").write_bytes(b"junk")
+    with Gallery(new, models="tiny", device="cpu") as gallery:
+        assert (len(gallery), bool(gallery), [*gallery.photos()]) == (0, True, [])
+        assert not new.exists()
+        outcomes = {outcome.path.name: outcome for outcome in gallery.add(str(folder))}
+        assert [type(outcomes[name]) for name in sorted(outcomes)] == [Added, Added, Skipped]
+        shutil.copy(folder / "0000.png", folder / "copy.png")
+        again = {outcome.path.name: type(outcome) for outcome in gallery.add([folder])}
+        assert again == {"0000.png": Unchanged, "0001.png": Unchanged, "b.jpg": Skipped, "copy.png": Linked}
+        assert len(gallery) == 2
+        photo = next(gallery.photos())
+        assert [found.name for found in photo.paths] == ["0000.png", "copy.png"]
+    with Gallery(new) as gallery:
+        assert len(gallery.find("dog", rerank=False)) == 2
+
+
+def test_what_is_found_is_what_the_command_finds(path: Path) -> None:
+    words = ("find", "red house", "--no-rerank", "-n", 5, "--jsonl", "--db", path)
+    records = [json.loads(line) for line in matir(*words).stdout.splitlines()]
+    with Gallery(str(path)) as gallery:
+        hits = gallery.find("red house", limit=5, rerank=False)
+    assert len(hits) == 5
+    for hit, record in zip(hits, records, strict=True):
+        assert (hit.rank, str(hit.path)) == (record["rank"], record["path"])
+        assert hit.score == hit.stage1_score == pytest.approx(record["score"], abs=1e-6)
+        assert hit.p_true is None
+        assert hit.box is not None
+        assert [hit.box.x0, hit.box.y0, hit.box.x1, hit.box.y1] == pytest.approx(record["box"], abs=0.01)
+        with Image.open(hit.path) as picture:
+            assert (hit.photo.record.width, hit.photo.record.height) == picture.size
+        assert hit.mask is not None
+        assert (hit.mask.dtype, hit.mask.shape) == (np.bool_, (picture.height, picture.width))
+        rows, columns = np.nonzero(hit.mask)
+        tight = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert np.abs(np.array(tight) - record["box"]).max() <= 2
+        (instance,) = hit.instances
+        assert (instance.box, instance.iou) == (hit.box, None)
+
+
+def test_an_object_shown_in_a_photo_is_found(indexed: Indexed, path: Path) -> None:
+    with Gallery(path) as gallery:
+        photo = gallery.photo(indexed.photos / "0003.png")
+        whole, region, *_ = gallery.regions(photo)
+        assert (whole.ordinal, bool(whole.mask.all())) == (0, True)
+        assert region.mask.shape == (photo.record.height, photo.record.width)
+        first = gallery.find(image=str(indexed.photos / "0003.png"), box=region.box, limit=1)[0]
+        assert first.photo == photo
+        assert first.box == region.box
+        assert first.stage1_score == pytest.approx(1.0, abs=0.02)
+        corners = (region.box.x0, region.box.y0, region.box.x1, region.box.y1)
+        assert gallery.find(image=indexed.photos / "0003.png", box=corners, limit=1) == [first]
+
+
+def test_where_to_look(indexed: Indexed, path: Path) -> None:
+    def names(**where: object) -> list[str]:
+        found = gallery.find("dog", rerank=False, limit=PHOTOS, **where)  # type: ignore[arg-type]
+        return sorted(hit.path.name for hit in found)
+
+    with GalleryFile.open(path) as file:
+        file.connection.execute("update photos set taken_at = '2024-05-1' || id || 'T10:00:00' where id < 4")
+        file.connection.execute("update photos set camera = 'Pixel 9' where id = 3")
+    with Gallery(path) as gallery:
+        assert names(below=indexed.photos / "0004.png") == ["0004.png"]
+        assert len(names(below=[indexed.photos])) == PHOTOS
+        assert names(since="2024-05-12") == ["0001.png", "0002.png"]
+        assert names(since=date(2024, 5, 12), until="2024-05-12T12") == ["0001.png"]
+        assert names(camera="pixel") == ["0002.png"]
+        assert names(min_score=1.5) == []
+        assert all(
+            hit.found.answers[0].region.ordinal for hit in gallery.find("dog", rerank=False, max_size=0.9)
+        )
+        assert gallery.find("dog", rerank=False, without="a cat") != gallery.find("dog", rerank=False)
+
+
+def test_photos_regions_and_forgetting(path: Path) -> None:
+    with Gallery(path) as gallery:
+        photos = [*gallery.photos()]
+        assert [photo.id for photo in photos] == [*range(1, PHOTOS + 1)]
+        assert all(isinstance(photo, StoredPhoto) for photo in photos)
+        known = photos[4].paths[0]
+        assert gallery.photo(5) == gallery.photo(known) == gallery.photo(photos[4]) == photos[4]
+        assert gallery.regions(5) == gallery.regions(str(known))
+        with pytest.raises(errors.PhotoUnknown):
+            gallery.remove(photos[0], "/no/such.jpg")
+        assert len(gallery) == PHOTOS
+        for unknown in (99, -1, "12"):  # a path is never taken for an id
+            with pytest.raises(errors.PhotoUnknown):
+                gallery.photo(unknown)
+        assert set(gallery.remove(photos[4], 6)) == {*photos[4].paths, *photos[5].paths}
+        assert len(gallery) == PHOTOS - 2
+        assert known.exists()
+        assert known not in [hit.path for hit in gallery.find("dog", rerank=False, limit=PHOTOS)]
+
+
+def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_bytes(b"hello " * 100)
+    with pytest.raises(errors.NotAGallery):
+        Gallery(tmp_path / "text.db")
+    with pytest.raises(errors.ModelSetUnknown):
+        Gallery(path, models="nonsense")
+    with Gallery(tmp_path / "new.db", models="lite") as gallery:
+        with pytest.raises(errors.WeightsMissing):
+            gallery.add(["photos"])  # before the first outcome is asked for
+        with pytest.raises(errors.GalleryMissing):
+            gallery.find("dog")
+        with pytest.raises(errors.GalleryMissing):
+            gallery.photo(1)
+    assert not (tmp_path / "new.db").exists()
+    with Gallery(path) as gallery:
+        for wrong in (
+            {"box": Box(0, 0, 1, 1)},
+            {"image": "a", "box": (0, 0, 1, 1), "point": Point(0, 0)},
+            {"since": "May"},
+            {"min_p": 0.5, "rerank": False},
+        ):
+            with pytest.raises(ValueError, match=r"\w"):
+                gallery.find("dog", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(errors.QueryEmpty):
+            gallery.find()
+        with pytest.raises(errors.PhotoUnreadable):
+            gallery.find(image=tmp_path / "no.jpg")
+        with pytest.warns(UserWarning, match="its end was left out"):
+            gallery.find("dog " * 200, rerank=False)
+    for use in (
+        lambda: len(gallery),
+        lambda: gallery.find("dog"),
+        lambda: gallery.add([]),
+        lambda: next(gallery.photos()),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+
+
+class InterruptedJudge:
+    """Somebody presses Ctrl-C at its third photo."""
+
+    grounds_at_once = 1
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+        self.asked += 1
+        if self.asked == 3:
+            raise KeyboardInterrupt
+        return [Verdict(1.0, 0.0) for _ in queries]
+
+    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+        return [Grounding((), "", True) for _ in questions]
+
+    def close(self) -> None:
+        pass
+
+
+class WithJudge(Engines):
+    """The tiny set's engines and a judge."""
+
+    judge = InterruptedJudge()  # type: ignore[assignment]
+    judge_key = "interrupted"  # type: ignore[assignment]
+
+
+def test_ctrl_c_is_the_callers(path: Path) -> None:
+    with Gallery(path) as gallery, GalleryFile.open(path) as file:
+        gallery._engines = WithJudge(file, catalogue.find("tiny"), "cpu")
+        with pytest.raises(KeyboardInterrupt):
+            gallery.find("dog")
+        hits = gallery.find("dog")  # the verdicts so far were remembered
+        assert WithJudge.judge.asked == 3 + PHOTOS - 2
+        assert [hit.p_true is not None for hit in hits] == [True] * 10
+        assert [(hit.box, hit.mask, hit.instances) for hit in hits] == [(None, None, ())] * 10
+
+
+def test_the_examples_in_the_readme_run(indexed: Indexed, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    shutil.copytree(indexed.photos, tmp_path / "photos")
+    shutil.copy(indexed.gallery, tmp_path / "photos.db")  # its photos are recognised, not seen again
+    script = "\n".join(blocks)
+    done = subprocess.run(
+        [sys.executable, *WARNINGS, "-c", script], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "12 photos" in done.stdout.decode()
+    assert (tmp_path / "house.png").exists()
