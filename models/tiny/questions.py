@@ -101,7 +101,7 @@ def _kind_of(question: Question) -> str:
     """What must not give the answer away: the form, the part or relation, the kind of object."""
     subject, relation = question.query.subject, question.query.relation
     if question.form == "side":
-        return f"side {relation}"
+        return f"side {relation} {subject.part}"
     return f"{question.form} {subject.kind} {subject.part} {relation}"
 
 
@@ -157,7 +157,7 @@ def _relation(picture: Picture, subject: int, relation: str, other: int, rng: np
     thing, held = picture.things[subject], picture.things[other]
     phrase = Phrase(thing.kind, thing.colour if rng.random() < 0.35 else None)
     part = part_of(thing, picture)
-    if part is not None and relation != "tied to" and rng.random() < 0.12:
+    if part is not None and relation != "tied to" and rng.random() < 0.3:
         phrase = replace(phrase, part=part)
     return Query(phrase, relation, Phrase(held.kind, held.colour if rng.random() < 0.2 else None))
 
@@ -188,16 +188,30 @@ def _twist(query: Query, form: str, picture: Picture, rng: np.random.Generator) 
             if form == "tied to"
             else KINDS
         )
-        change = (
-            {"kind": _another(picture, kinds, rng)}
-            if roll < 0.6 or form == "side"
-            else {"colour": _colour(rng)}
-        )
-        return Query(replace(query.subject, part=None, **change), query.relation, query.other)
+        if query.subject.part is not None and rng.random() < 0.5:
+            return Query(_other_part(query.subject), query.relation, query.other)
+        if roll < 0.6 or form == "side":
+            subject = _of_kind(query.subject, _another(picture, kinds, rng), rng)
+        else:
+            subject = replace(query.subject, colour=_colour(rng))
+        return Query(subject, query.relation, query.other)
     if form == "inside":
         return Query(query.subject, query.relation, replace(query.other, colour=_colour(rng)))
     kinds = ANCHORS if form == "tied to" else KINDS
     return Query(query.subject, query.relation, replace(query.other, kind=_another(picture, kinds, rng)))
+
+
+def _other_part(phrase: Phrase) -> Phrase:
+    """With a door instead of without one, and so on; a ring, which has but one, loses it."""
+    others = [part for part in PARTS_OF_KIND[phrase.kind] if part != phrase.part]
+    return replace(phrase, part=others[0] if others else None)
+
+
+def _of_kind(phrase: Phrase, kind: str, rng: np.random.Generator) -> Phrase:
+    """The phrase of another kind, which has a part if the phrase has one: a part must not tell the answer."""
+    parts = PARTS_OF_KIND.get(kind, ())
+    part = str(rng.choice(parts)) if phrase.part is not None and parts else None
+    return replace(phrase, kind=kind, part=part)
 
 
 def _another(picture: Picture, kinds: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -212,9 +226,8 @@ def _colour(rng: np.random.Generator) -> str:
 
 def _twist_phrase(phrase: Phrase, form: str, rng: np.random.Generator) -> Phrase:
     if form == "part":
-        parts = PARTS_OF_KIND[phrase.kind]
-        if len(parts) == 2 and rng.random() < 0.75:
-            return replace(phrase, part=parts[1 - parts.index(phrase.part or "")])
+        if len(PARTS_OF_KIND[phrase.kind]) == 2 and rng.random() < 0.75:
+            return _other_part(phrase)
         return replace(phrase, colour=_colour(rng))
     if form == "not":
         return replace(phrase, not_colour=_colour(rng))

@@ -40,16 +40,16 @@ LOCATE = "Locate the described object, output the bbox coordinates in JSON forma
 TURN = "<|im_end|>\n<|im_start|>assistant\n"
 
 SINGLES = {"kind": 1.0, "look": 2.0, "part": 1.0}
-EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 0.7, "side": 3.0, "inside": 2.0, "tied to": 2.5}
+EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 2.0, "side": 4.0, "inside": 1.5, "tied to": 2.5}
 
 PICTURES = 16
-QUESTIONS, BOXES = 16, 4
+QUESTIONS, BOXES = 16, 2
 """Of each picture, in one step."""
 
 VISION = recipe.Schedule("qwen_vision", steps=1500, rate=1.5e-3, report_every=100)
 STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=800, rate=1e-3, report_every=50)
 STAGE_RELATIONS = recipe.Schedule("qwen_relations", steps=2000, rate=8e-4, report_every=100)
-STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1200, rate=6e-4, report_every=100)
+STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1600, rate=6e-4, report_every=100)
 
 OFFSETS = {"qwen_singles": 200_000, "qwen_relations": 300_000, "qwen_boxes": 500_000}
 """First training picture of each stage of questions."""
@@ -222,7 +222,7 @@ class Lesson:
         self.kinds: list[str] = []
         branches = []
         asked_of = ask(shown, QUESTIONS // 2 if boxes else QUESTIONS, forms, seed)
-        sought_of = ask(shown, 3 * BOXES, forms, seed + 1) if boxes else [[] for _ in shown]
+        sought_of = ask(shown, 6 * BOXES, forms, seed + 1) if boxes else [[] for _ in shown]
         for picture, size, asked, sought in zip(shown, self.patches.sizes, asked_of, sought_of, strict=True):
             located = [question for question in sought if question.things][:BOXES]
             branches.append(
