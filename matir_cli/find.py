@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from matir_cli import answers, rerank, search
+from matir_cli import answers, query, rerank, search
 from matir_cli.answers import Found, Matching
-from matir_cli.errors import GalleryEmpty, QueryEmpty
+from matir_cli.errors import GalleryEmpty
 from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
+from matir_cli.masks import area
+from matir_cli.query import Query
 from matir_cli.records import Candidate, FloatArray
-from matir_cli.rerank import Judged, JudgeRoom
+from matir_cli.rerank import Judged, JudgeRoom, Question
 from matir_cli.verdicts import Verdicts
+from matir_cli.within import Within
 
 CANDIDATES = 100
 """N_C of the paper."""
@@ -29,7 +32,7 @@ Watch: TypeAlias = Callable[[int, str], AbstractContextManager[Callable[[], obje
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How far to go, and what is good enough."""
+    """Where to look, how far to go, and what is good enough."""
 
     limit: int = 10
     """Photos to return."""
@@ -44,7 +47,7 @@ class Search:
     min_score: float | None = None
     """Leave out photos whose best region scores lower in stage 1, -1..1."""
     min_p: float | None = None
-    """Leave out photos that the judge gives a lower probability, 0..1, or did not judge."""
+    """Leave out photos that the judge gives a lower probability, 0..1, or did not judge. Needs the judge."""
     min_iou: float = 0.5
     """How well a stored region must fit the judge's box."""
     refine: bool = False
@@ -53,6 +56,8 @@ class Search:
     """Ask the judge anew, forgetting what it said of this query."""
     budget: float | None = None
     """Seconds after which the judge is asked about no further photo."""
+    within: Within | None = None
+    """The part of the gallery to search; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,12 @@ class Result:
     """How many of them have a verdict."""
     complete: bool
     """False after Ctrl-C: `found` holds only what was judged before it."""
+    best_score: float | None = None
+    """The highest score of stage 1, -1..1, good enough or not; None where there was no photo to look at."""
+    best_p: float | None = None
+    """The highest probability that the judge gave, likewise, 0..1."""
+    other_size: int = 0
+    """Photos left out because the object that the judge points at has not the size asked for."""
 
 
 def _unwatched(_total: int, _name: str) -> AbstractContextManager[Callable[[], object]]:
@@ -76,63 +87,100 @@ def _unwatched(_total: int, _name: str) -> AbstractContextManager[Callable[[], o
 
 
 def find(
-    gallery: GalleryFile, engines: Engines, query: str, settings: Search, watch: Watch = _unwatched
+    gallery: GalleryFile, engines: Engines, wanted: Query | str, settings: Search, watch: Watch = _unwatched
 ) -> Result:
-    """Both stages, as far as `settings` go.
+    """Both stages, as far as `settings` go; a query without a text has no words for the judge.
 
     Raises:
         QueryEmpty, GalleryEmpty: there is nothing to search for, or in.
+        QueryContradicts: what is not wanted says the same as what is.
+        ValueError: `min_p` where the judge is not asked.
         MatirError: what loading and asking the models raise.
     """
-    check_askable(gallery, query)
-    engines.config("encoder")
-    room = judge_room(gallery, engines, query, fresh=settings.fresh) if settings.rerank else None
-    asked = engines.text_encoder.encode(query)
+    asked = as_query(wanted)
+    check_askable(gallery, asked)
+    judging = settings.rerank and asked.text is not None
+    if settings.min_p is not None and not judging:
+        raise ValueError("min_p is about what the judge says, and it is not asked")
+    if asked.text is not None or asked.without:
+        engines.config("encoder")
+    room = None
+    if judging and asked.text is not None:
+        room = judge_room(gallery, engines, asked.text, fresh=settings.fresh, without=asked.without)
+    encoded = query.encode(gallery, engines, asked)
     width = settings.limit if room is None else settings.candidates or max(CANDIDATES, settings.limit)
-    ranked = candidates(gallery, asked.vector, width, settings.min_score)
+    ranked = candidates(gallery, encoded.vector, width, within=settings.within)
+    best_score = ranked[0].score if ranked else None
+    ranked = _good_enough(ranked, settings.min_score)
     if room is None:
         found = list(answers.by_region(gallery, [Judged(item, None) for item in ranked]))
-        return Result(found, asked.truncated, 0, 0, complete=True)
+        return Result(found, encoded.truncated, 0, 0, complete=True, best_score=best_score)
     judged, complete = _judge(room, ranked, settings, watch)
     ranking = rerank.in_order([item for item in judged if _is_likely(item, settings.min_p)])
     kept = ranking[: min(settings.keep or max(KEEP, settings.limit), settings.limit)]
     if settings.ground and complete:
-        found = _ground(room, kept, _matching(engines, settings), watch)
+        grounded = _ground(room, kept, _matching(engines, settings), watch)
     else:
-        found = list(answers.by_region(gallery, kept))
-    verdicts = sum(item.verdict is not None for item in judged)
-    return Result(found, asked.truncated, len(ranked), verdicts, complete)
+        grounded = list(answers.by_region(gallery, kept))
+    found = _sized(grounded, settings.within)
+    verdicts = [item.verdict.p_true for item in judged if item.verdict is not None]
+    return Result(
+        found,
+        encoded.truncated,
+        len(ranked),
+        len(verdicts),
+        complete,
+        best_score,
+        max(verdicts, default=None),
+        len(grounded) - len(found),
+    )
 
 
-def judge_room(gallery: GalleryFile, engines: Engines, query: str, *, fresh: bool = False) -> JudgeRoom:
+def as_query(wanted: Query | str) -> Query:
+    """A text by itself is a query, too."""
+    return Query(wanted) if isinstance(wanted, str) else wanted
+
+
+def judge_room(
+    gallery: GalleryFile, engines: Engines, text: str, *, fresh: bool = False, without: Sequence[str] = ()
+) -> JudgeRoom:
     """What stage 2 needs; its weights must be here, but nothing is loaded yet."""
-    memory = Verdicts(gallery, engines.judge_key, query, fresh=fresh)
-    return JudgeRoom(gallery, lambda: engines.judge, memory, query)
+    key = engines.judge_key
+    memory = Verdicts(gallery, key, text, fresh=fresh)
+    others = tuple(Question(other, Verdicts(gallery, key, other, fresh=fresh)) for other in without)
+    return JudgeRoom(gallery, lambda: engines.judge, memory, text, others)
 
 
-def check_askable(gallery: GalleryFile, query: str) -> None:
+def check_askable(gallery: GalleryFile, wanted: Query | str) -> None:
     """Make sure that there is something to search for and in, before any model is looked for.
 
     Raises:
-        QueryEmpty: there is no word in it.
+        QueryEmpty: there is no word in it, and no example.
         GalleryEmpty: there is no photo to search.
     """
-    if not query.strip():
-        raise QueryEmpty
+    as_query(wanted).check()
     if gallery.count_photos() == 0:
         raise GalleryEmpty(gallery.path)
 
 
 def candidates(
-    gallery: GalleryFile, query: FloatArray, limit: int, min_score: float | None = None
+    gallery: GalleryFile,
+    vector: FloatArray,
+    limit: int,
+    min_score: float | None = None,
+    within: Within | None = None,
 ) -> list[Candidate]:
-    """Stage 1: the `limit` photos whose best region is nearest to `query`, best first (eq. 1).
+    """Stage 1: the `limit` photos whose best region is nearest to `vector`, best first (eq. 1).
 
     Args:
-        query: (d,) float32 of unit length, of the encoder that the gallery was made with.
+        vector: (d,) float32 of unit length, of the encoder that the gallery was made with.
         min_score: leave out photos whose best region scores below it.
+        within: the part of the gallery to search.
     """
-    ranked = search.rank(gallery, query, limit)
+    return _good_enough(search.rank(gallery, vector, limit, within), min_score)
+
+
+def _good_enough(ranked: list[Candidate], min_score: float | None) -> list[Candidate]:
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
@@ -172,3 +220,24 @@ def _ground(room: JudgeRoom, kept: Sequence[Judged], matching: Matching, watch: 
             found.append(item)
             advance()
     return found
+
+
+def _sized(found: list[Found], within: Within | None) -> list[Found]:
+    """Those whose object, as the judge points at it, has the size asked for; ranked anew.
+
+    Stage 1 let a photo in for a region of that size; the judge may have meant another object, or none.
+    """
+    if within is None or not within.is_sized:
+        return found
+    fitting = [item for item in found if item.grounding is None or _has_size(item, within)]
+    return [replace(item, rank=rank) for rank, item in enumerate(fitting, start=1)]
+
+
+def _has_size(item: Found, within: Within) -> bool:
+    """Judged by the mask, where there is none by the judge's box."""
+    if not item.answers:
+        return False
+    size, answer = item.photo.record, item.answers[0]
+    if answer.mask is not None:
+        return within.fits(area(answer.mask) / (answer.mask.width * answer.mask.height))
+    return within.fits(answer.box.area / (size.width * size.height))

@@ -109,7 +109,7 @@ class GalleryFile:
             # SQLite itself falls back to reading where writing is not allowed.
             flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
             connection = apsw.Connection(os.fspath(path), flags=flags)
-        except (apsw.CantOpenError, apsw.PermissionsError, OSError) as error:
+        except (apsw.CantOpenError, apsw.PermissionsError, OSError, UnicodeEncodeError) as error:
             raise errors.GalleryReadOnly(path) from error
         gallery = cls(path, connection)
         try:
@@ -124,6 +124,9 @@ class GalleryFile:
         """Check that the file is ours before anything is written to it, then migrate."""
         db = self.connection
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # The file may come from a stranger: what its schema brings along must not reach beyond it.
+        db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         if schema.is_empty(db):
             db.pragma("page_size", schema.PAGE_SIZE)
         elif not schema.is_gallery(db):

@@ -64,6 +64,12 @@ class Engines:
     def judge(self) -> Judge:
         return engines.load_judge(self.config("judge"), self.device)
 
+    def release_judge(self) -> None:
+        """Free the judge where it is loaded; whoever asks it again loads it again."""
+        loaded = vars(self).pop("judge", None)
+        if loaded is not None:
+            loaded.close()
+
     @property
     def judge_key(self) -> str:
         """Names the judge by all that its answers depend on."""

@@ -17,38 +17,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from threading import Lock
 
 import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from matir_cli import vectors
+from matir_cli import bounds, vectors
+from matir_cli.bounds import Bounds
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery import GalleryFile
 from matir_cli.records import Candidate, FloatArray
+from matir_cli.within import Within
 
 BLOCK_REGIONS = 16_384
 """Regions to a block: its codes, 1.5 MB at 768 dimensions, stay in a core's own cache while they are read."""
 
-THREADS = 2
-"""That compare codes. More would wait for one another: a third of the time is reading, one at a time."""
-
 SEAL_SHARE = 8
 """Loose regions are left alone below this part of a block: scoring them all takes a few milliseconds."""
-
-DEVIATIONS = 3.0
-"""How far, in standard deviations of its error, a region's estimate may be too low and still be scored."""
 
 SCORED_AT_ONCE = 4096
 """Regions handed to one statement; more only when so many are left that the count doubles."""
 
 FIRST_PHOTOS = 2
 """Photos scored for a first floor, as a multiple of those asked for."""
+
+SAMPLE = 1024
+"""Regions that `spreads` looks at: a standard deviation of that many is right to about 2%."""
 
 _SCORED = np.dtype([("region", np.int64), ("photo", np.int64), ("score", np.float64)])
 _RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
@@ -72,7 +69,13 @@ def store(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], rows: 
     Raises:
         ValueError: a vector is not finite or all zeros, or there are not as many as regions.
     """
-    stored = vectors.quantise(rows)
+    store_quantised(gallery, photo_id, region_ids, vectors.quantise(rows))
+
+
+def store_quantised(
+    gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], stored: vectors.Int8Array
+) -> None:
+    """As `store`, of (len(region_ids), d) vectors as `vectors.quantise` made them."""
     gallery.connection.executemany(
         "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
         [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],
@@ -89,13 +92,39 @@ def seal(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
         return
     with gallery.atomic():
         _dissolve(gallery, block_regions)
-        for regions, photos, stored in _loose_blocks(gallery.connection, block_regions):
-            centre, codes = vectors.encode_signs(stored)
-            gallery.connection.execute(
-                "insert into blocks (runs, centre, codes) values (?, ?, ?)",
-                (_runs(regions, photos).tobytes(), centre.astype("<f4").tobytes(), codes.tobytes()),
-            )
-        gallery.connection.execute("delete from loose")
+        _make_blocks(gallery, block_regions)
+
+
+def rebuild(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
+    """Make all blocks anew from the vectors alone; a transaction of its own.
+
+    Raises:
+        GalleryDamaged: a stored vector cannot be one.
+    """
+    db = gallery.connection
+    with gallery.atomic():
+        if db.execute(_IMPOSSIBLE_VECTOR).fetchone() is not None:
+            raise GalleryDamaged(gallery.path, "a stored vector is all zeros or has an impossible length")
+        db.execute("delete from blocks")
+        db.execute("insert or ignore into loose (photo_id) select id from photos")
+        if _count_loose(db) * SEAL_SHARE >= block_regions:
+            _make_blocks(gallery, block_regions)
+
+
+_IMPOSSIBLE_VECTOR = """
+    select 1 from vectors where typeof(vector) <> 'blob' or vector = zeroblob(octet_length(vector))
+    or octet_length(vector) <> (select octet_length(vector) from vectors limit 1) limit 1
+"""
+
+
+def _make_blocks(gallery: GalleryFile, block_regions: int) -> None:
+    for regions, photos, stored in _loose_blocks(gallery.connection, block_regions):
+        centre, codes = vectors.encode_signs(stored)
+        gallery.connection.execute(
+            "insert into blocks (runs, centre, codes) values (?, ?, ?)",
+            (_runs(regions, photos).tobytes(), centre.astype("<f4").tobytes(), codes.tobytes()),
+        )
+    gallery.connection.execute("delete from loose")
 
 
 def _count_loose(db: apsw.Connection) -> int:
@@ -107,7 +136,7 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     """Delete the blocks that are small or mostly of regions gone, and make their photos loose again."""
     db = gallery.connection
     for block_id, blob in db.execute("select id, runs from blocks").fetchall():
-        runs = _read_runs(gallery, blob)
+        runs = read_runs(gallery, blob)
         firsts = json.dumps(runs["first"].tolist())
         owners = db.execute(
             "select region_id, photo_id from json_each(?) cross join vectors on region_id = value", (firsts,)
@@ -157,7 +186,8 @@ def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
     return runs
 
 
-def _read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
+def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
+    """A block's runs, in order of its codes: (r,) of photo, first region, count; GalleryDamaged otherwise."""
     if not isinstance(blob, bytes) or not blob or len(blob) % _RUN.itemsize:
         raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
     runs = np.frombuffer(blob, _RUN)
@@ -169,22 +199,27 @@ def _read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]
 # Searching
 
 
-def rank(gallery: GalleryFile, query: FloatArray, limit: int) -> list[Candidate]:
+def rank(
+    gallery: GalleryFile, query: FloatArray, limit: int, within: Within | None = None
+) -> list[Candidate]:
     """The `limit` best photos by the largest cosine of their regions with `query` (eq. 1), best first.
 
     Equal scores: the lower photo id first; within a photo, the lower region id.
 
     Args:
         query: (d,) float32, any length but zero.
+        within: photos and regions that do not count are as if they were not there.
 
     Raises:
         GalleryDamaged: the index does not hold what it must.
     """
-    asked = vectors.quantise(query[np.newaxis]).tobytes()
     with gallery.connection:  # one state of the file for all that is read
-        scored = _score_loose(gallery, asked)
-        index = _Index.read(gallery, query)
-        scored = _score_promising(gallery, asked, index, scored, limit)
+        scoring = _Scoring.of(gallery, query, within)
+        scored = scoring.loose()
+        index = _read_index(gallery, query)
+        if scoring.photos is not None:
+            index.leave_out_all_but(scoring.photos)
+        scored = _score_promising(scoring, index, scored, limit)
         scored = _score_closely(gallery, query, scored, limit)
     scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
     best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
@@ -192,131 +227,122 @@ def rank(gallery: GalleryFile, query: FloatArray, limit: int) -> list[Candidate]
     return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
 
 
-def _score_loose(gallery: GalleryFile, asked: bytes) -> ScoredArray:
-    rows = gallery.connection.execute(
-        "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
-        "from loose cross join regions on regions.photo_id = loose.photo_id "
-        "cross join vectors on region_id = regions.id",
-        (asked,),
+def spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
+    """(k,) how far the cosines of each of (k, d) queries with the gallery's regions lie apart.
+
+    Their standard deviation, over regions taken evenly from the whole gallery.
+    """
+    db = gallery.connection
+    # Two statements: each is one look at an end of the table, where both in one would read all of it.
+    low = db.execute("select min(region_id) from vectors").get
+    high = db.execute("select max(region_id) from vectors").get
+    if low is None:
+        return np.zeros(len(queries))
+    wanted = np.unique(np.linspace(low, high, SAMPLE).astype(np.int64))
+    rows = db.execute(
+        "select (select region_id from vectors where region_id >= value order by region_id limit 1) "
+        "from json_each(?)",
+        (json.dumps(wanted.tolist()),),
     )
-    return _collect(gallery, rows)
+    regions = np.fromiter((row[0] for row in rows), np.int64)
+    stored = _stored(gallery, regions, queries.shape[1])
+    return np.array([vectors.cosines(stored, query).std() for query in queries])
 
 
-def _score(gallery: GalleryFile, asked: bytes, regions: NDArray[np.int64]) -> ScoredArray:
-    """Cosines of those of the regions that are still there, in no particular order."""
-    rows = gallery.connection.execute(
-        "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
-        "from json_each(?) cross join vectors on region_id = value",
-        (asked, json.dumps(np.sort(regions).tolist())),
-    )
-    return _collect(gallery, rows)
+def vector(gallery: GalleryFile, region_id: int) -> FloatArray:
+    """(d,) float32 of unit length: a region's vector, as near as eight bits keep it.
 
-
-def _collect(gallery: GalleryFile, rows: apsw.Cursor) -> ScoredArray:
-    scored = np.fromiter(rows, _SCORED)
-    if np.isnan(scored["score"]).any():
-        raise GalleryDamaged(gallery.path, "a stored vector is all zeros")
-    return scored
+    Raises:
+        GalleryDamaged: there is none for this region, or it is no vector.
+    """
+    row = gallery.connection.execute(
+        "select vector from vectors where region_id = ?", (region_id,)
+    ).fetchone()
+    if row is None or not isinstance(row[0], bytes) or not any(row[0]):
+        raise GalleryDamaged(gallery.path, f"region {region_id} has no vector")
+    (restored,) = vectors.restore(np.frombuffer(row[0], np.int8)[np.newaxis])
+    return np.asarray(restored)
 
 
 @dataclass(frozen=True, slots=True)
-class _Index:
-    """All blocks' runs side by side, and for each region the most that its cosine is likely to be."""
+class _Scoring:
+    """Exact scores of a query, the query rounded to int8; of regions that count, and of no others."""
 
-    first: NDArray[np.int64]
-    """(r,) region id at the start of each run."""
-    start: NDArray[np.int64]
-    """(r,) index of each run's first region in `bounds`."""
-    bounds: FloatArray
-    """(n,) estimate plus `DEVIATIONS` standard deviations of its error."""
+    gallery: GalleryFile
+    asked: bytes
+    """The query, quantised."""
+    within: Within | None
+    photos: NDArray[np.int64] | None
+    """The ids of the photos that count, ascending; None: all."""
 
     @classmethod
-    def read(cls, gallery: GalleryFile, query: FloatArray) -> _Index:
-        ids, counts, per_block, centres = [], [], [], []
-        blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
-        for block_id, size, runs, centre in blocks:
-            if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
-                raise GalleryDamaged(gallery.path, "a block's centre has an impossible length")
-            per_block.append(_read_runs(gallery, runs))
-            counts.append(int(per_block[-1]["count"].sum()))
-            if size != vectors.SignCodes.size(counts[-1], query.size):
-                raise GalleryDamaged(gallery.path, "a block's codes have an impossible length")
-            ids.append(int(block_id))
-            centres.append(np.frombuffer(centre, "<f4"))
-        if not ids:
-            empty = np.zeros(0, np.int64)
-            return cls(empty, empty, np.zeros(0, np.float32))
-        bounds = _bounds(gallery, ids, counts, vectors.sign_queries(query, np.stack(centres)))
-        runs = np.concatenate(per_block)
-        return cls(runs["first"], np.cumsum(runs["count"]) - runs["count"], bounds)
+    def of(cls, gallery: GalleryFile, query: FloatArray, within: Within | None) -> _Scoring:
+        asked = vectors.quantise(query[np.newaxis]).tobytes()
+        return cls(gallery, asked, within, None if within is None else within.photos(gallery))
 
-    def best_of_runs(self, count: int) -> NDArray[np.int64]:
-        """The index of the most promising region of each of the `count` most promising runs."""
-        best = np.maximum.reduceat(self.bounds, self.start)
-        count = min(count, best.size)
-        runs = np.argpartition(best, best.size - count)[best.size - count :]
-        ends = np.append(self.start[1:], self.bounds.size)
-        return np.array([self.start[r] + self.bounds[self.start[r] : ends[r]].argmax() for r in runs])
+    def loose(self) -> ScoredArray:
+        """Of the loose photos' regions."""
+        if self.within is not None:
+            rows = self.gallery.connection.execute("select id from loose cross join regions using (photo_id)")
+            return self.regions(np.fromiter((row[0] for row in rows), np.int64))
+        return self._collect(
+            "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
+            "from loose cross join regions on regions.photo_id = loose.photo_id "
+            "cross join vectors on region_id = regions.id",
+            (self.asked,),
+        )
 
-    def regions(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The region ids at indices of `bounds`."""
-        run = np.searchsorted(self.start, at, side="right") - 1
-        return self.first[run] + (at - self.start[run])
+    def regions(self, regions: NDArray[np.int64]) -> ScoredArray:
+        """Of those of the regions that are still there, in no particular order."""
+        if self.within is not None:
+            regions = self.within.regions(self.gallery, regions)
+        return self._collect(
+            "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
+            "from json_each(?) cross join vectors on region_id = value",
+            (self.asked, json.dumps(np.sort(regions).tolist())),
+        )
 
-
-def _bounds(
-    gallery: GalleryFile, ids: list[int], counts: list[int], queries: list[vectors.SignQuery]
-) -> FloatArray:
-    """The upper bounds of all blocks' regions.
-
-    Each thread reads a block's codes into a buffer of its own and compares them while they are
-    in its core's cache; SQLite is used by one thread at a time.
-    """
-    dimensions = queries[0].dimensions
-    sizes = [vectors.SignCodes.size(count, dimensions) for count in counts]
-    ends = np.cumsum(counts)
-    bounds = np.empty(ends[-1], np.float32)
-    blocks = zip(ids, counts, sizes, ends, queries, strict=True)
-    reading = Lock()
-
-    def compare_some(blob: apsw.Blob) -> None:
-        buffer = bytearray(max(sizes))
-        while True:
-            with reading:
-                if (block := next(blocks, None)) is None:
-                    return
-                row, count, size, end, query = block
-                blob.reopen(row)
-                blob.read_into(buffer, 0, size)
-            codes = vectors.SignCodes.over(np.frombuffer(buffer, np.uint8), count, dimensions)
-            bounds[end - count : end] = query.upper_bounds(codes, DEVIATIONS)
-
-    threads = min(THREADS, len(ids))
-    with (
-        gallery.connection.blob_open("main", "blocks", "codes", ids[0], False) as blob,
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        for _ in pool.map(compare_some, [blob] * threads):
-            pass  # raises what was raised there
-    return bounds
+    def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
+        scored = np.fromiter(self.gallery.connection.execute(select, bindings), _SCORED)
+        if np.isnan(scored["score"]).any():
+            raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
+        if self.photos is None:
+            return scored
+        # An id in the index may belong to another photo by now than it did when the codes were made.
+        return scored[np.isin(scored["photo"], self.photos)]
 
 
-def _score_promising(
-    gallery: GalleryFile, asked: bytes, index: _Index, scored: ScoredArray, limit: int
-) -> ScoredArray:
+def _read_index(gallery: GalleryFile, query: FloatArray) -> Bounds:
+    """How well each region in a block may do at most."""
+    ids, counts, runs, centres = [], [], [], []
+    blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
+    for block_id, size, blob, centre in blocks:
+        if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
+            raise GalleryDamaged(gallery.path, "a block's centre has an impossible length")
+        runs.append(read_runs(gallery, blob))
+        counts.append(int(runs[-1]["count"].sum()))
+        if size != vectors.SignCodes.size(counts[-1], query.size):
+            raise GalleryDamaged(gallery.path, "a block's codes have an impossible length")
+        ids.append(int(block_id))
+        centres.append(np.frombuffer(centre, "<f4"))
+    if not ids:
+        return Bounds.of(np.zeros(0, _RUN), np.zeros(0, np.float32))
+    queries = vectors.sign_queries(query, np.stack(centres))
+    return Bounds.of(np.concatenate(runs), bounds.compare(gallery, ids, counts, queries))
+
+
+def _score_promising(scoring: _Scoring, index: Bounds, scored: ScoredArray, limit: int) -> ScoredArray:
     """`scored` and the scores of all regions whose bound reaches the `limit`-th best photo."""
-    if not index.bounds.size:
-        return scored
     # One region of each of the best photos first: many regions of one photo cannot crowd out the others.
     chosen = index.best_of_runs(FIRST_PHOTOS * limit)
     at_once = SCORED_AT_ONCE
-    bounds = index.bounds
+    upper = index.upper
     while chosen.size:
-        scored = np.concatenate([scored, _score(gallery, asked, index.regions(chosen))])
-        bounds[chosen] = -np.inf
-        chosen = np.flatnonzero(bounds > _floor(scored, limit))
+        scored = np.concatenate([scored, scoring.regions(index.regions(chosen))])
+        upper[chosen] = -np.inf
+        chosen = np.flatnonzero(upper > _floor(scored, limit))
         if chosen.size > at_once:
-            best = np.argpartition(bounds[chosen], chosen.size - at_once)
+            best = np.argpartition(upper[chosen], chosen.size - at_once)
             chosen = chosen[best[chosen.size - at_once :]]
             at_once *= 2
     return scored

@@ -1,4 +1,5 @@
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,12 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
     (photos / "notes.txt").write_bytes(b"not a photo")
     added = matir("add", photos, "--db", gallery, "--models", "tiny")
     return Indexed(photos, gallery, added)
+
+
+@pytest.fixture(scope="session")
+def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny set with a random judge beside it."""
+    # Here: it imports transformers, which most tests do without.
+    from tests.judged_set import make_set
+
+    return make_set(tmp_path_factory.mktemp("set"))

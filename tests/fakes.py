@@ -6,7 +6,7 @@ import numpy as np
 
 from matir_cli import masks
 from matir_cli.protocols import Grounding, GroundingQuestion, JudgePhoto, QueryVector, Verdict
-from matir_cli.records import Box, FloatArray, ImageArray, Region, Rle
+from matir_cli.records import Box, FloatArray, ImageArray, Point, Region, Rle
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
@@ -37,6 +37,12 @@ class ColourProposer:
             rle = masks.encode(mask)
             found.append(Region(rle, masks.box(rle), masks.area(rle), 0.8, 0.9) if mask.any() else None)
         return found
+
+
+    def at(self, image: ImageArray, point: Point) -> Region | None:
+        rles = [region.rle for region in self.propose(image)]
+        there = [rle for rle in rles if masks.decode(rle)[int(point.y), int(point.x)]]
+        return Region(there[0], masks.box(there[0]), masks.area(there[0]), 0.8, 0.9) if there else None
 
 
 class ColourEncoder:

@@ -14,45 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from matir_cli import catalogue, weights
 from matir_cli.gallery import GalleryFile
 from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
-from tests.small_qwen import make_model
 
 QUERY = "red house"
-
-
-@pytest.fixture(scope="module")
-def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny set with a random judge beside it."""
-    folder = tmp_path_factory.mktemp("set")
-    tiny = catalogue.find("tiny")
-    lines = ['name = "random_judge"', 'description = "the tiny set and a random judge"']
-    for kind in ("proposer", "encoder"):
-        part, config = tiny.part(kind), weights.locate(tiny, kind)
-        lines += [f"[{kind}]", f'name = "{part.name}"', f'engine = "{part.engine}"', 'licence = "none"']
-        lines += [f"[{kind}.options]", *_toml(part.options)]
-        for role, path in config.files.items():
-            shutil.copy(path, folder / path.name)
-            lines += [f"[{kind}.files.{role}]", f'path = "{path.name}"']
-    judge = make_model(folder, seed=1)
-    lines += ["[judge]", 'name = "random"', 'engine = "qwen_vl"', 'licence = "none"']
-    lines += ["[judge.options]", "max_pixels = 50176", "threads = 1"]
-    lines += ["[judge.files.model]", f'path = "{judge.text_path.name}"']
-    lines += ["[judge.files.projector]", f'path = "{judge.projector_path.name}"']
-    toml = folder / "set.toml"
-    toml.write_text("\n".join(lines))
-    return toml
-
-
-def _toml(options: dict[str, object]) -> list[str]:
-    plain = [f"{key} = {json.dumps(value)}" for key, value in options.items() if not isinstance(value, dict)]
-    tables = [
-        f"{key} = {{ {', '.join(_toml(value))} }}"
-        for key, value in options.items()
-        if isinstance(value, dict)
-    ]
-    return plain + tables
 
 
 @pytest.fixture

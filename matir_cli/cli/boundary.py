@@ -66,7 +66,9 @@ def _invoke(command: click.Command) -> int:
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         return shell_complete(command, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
-        with command.make_context(PROGRAM, sys.argv[1:]) as context:
+        # https://no-color.org; without it click itself leaves colour to terminals.
+        color = False if os.environ.get("NO_COLOR") else None
+        with command.make_context(PROGRAM, sys.argv[1:], color=color) as context:
             command.invoke(context)
     except Exit as leaving:
         return leaving.exit_code
@@ -109,12 +111,25 @@ def explain(error: errors.MatirError) -> tuple[str, str]:
             return problem, "Mount its volume; if they were moved or deleted, say so with --drop-all."
         case errors.OutputExists(path=path):
             return f"{path} exists; it was kept.", "Name another file, or replace it with --force."
+        case errors.SidecarUnusable(path=path, reason=reason):
+            remedy = "Repair it or move it away; --region none writes the keyword alone."
+            return f"{path} was left as it is: {reason}.", remedy
         case errors.OutputError(path=path, reason=reason):
             return f"{path} cannot be written: {reason}.", "Choose another place or make room."
+        case errors.PackageMissing(extra=extra):
+            return f"--{extra} needs a package that is not installed.", f"pip install 'matir-cli[{extra}]'"
         case errors.DeviceUnavailable(device=device):
             return f"there is no {device} device here.", "Use --device auto, or --device cpu."
         case errors.QueryEmpty():
             return "the query is empty.", 'Describe an object, such as: matir find "dog led by rope"'
+        case errors.QueryContradicts(text=text):
+            problem = f"not to find {text!r} leaves nothing to find: it says the same as the query."
+            return problem, "Say in --not what the wrong photos have that the right ones lack."
+        case errors.ExampleOutside(path=path, width=width, height=height):
+            problem = f"the box or point is not in {path}, which is {width} x {height} pixels."
+            return problem, "Count pixels from the top left corner of the photo as it is shown."
+        case errors.ExampleBlank(path=path):
+            return f"no object is seen there in {path}.", "Draw a box tight around it."
         case _:
             return f"{type(error).__name__}: {error}.", ""
 
@@ -131,6 +146,9 @@ def _explain_gallery(error: errors.GalleryError) -> tuple[str, str]:
         case errors.GalleryTooNew(found=found, known=known):
             problem = f"{path} was written by a newer version (schema {found}; this one knows {known})."
             return problem, "Upgrade matir-cli."
+        case errors.GalleryTooOld(found=found, known=known):
+            problem = f"{path} was written by an older version (schema {found}; this one knows {known})."
+            return problem, f"Any command on it, such as matir info --db {path}, brings it up to date."
         case errors.GalleryDamaged(reason=reason):
             return f"{path} is damaged: {reason}.", "Restore a copy, or make it anew with: matir add"
         case errors.GalleryIOFailed(reason=reason):
@@ -143,6 +161,12 @@ def _explain_gallery(error: errors.GalleryError) -> tuple[str, str]:
         case errors.DiskFull():
             problem = f"there is no room left for {path}; every photo added before is kept."
             return problem, "Make room and run the same command again."
+        case errors.RoomTooSmall(needed=needed, available=available):
+            wanted, there = f"{needed / 1e9:.2f} GB", f"{available / 1e9:.2f} GB"
+            problem = f"this takes {wanted} of room beside {path}; {there} are free."
+            return problem, "Make room, or put the gallery on another disk; it was left as it is."
+        case errors.MergeIntoItself():
+            return f"{path} is the gallery to merge into.", "Name the other one, or this one with --db."
         case errors.PhotoUnknown(name=name):
             return f"{path} holds no photo {name}.", "See what it holds with: matir ls"
         case errors.ModelMismatch(role=role, stored=stored, wanted=wanted):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from matir_cli import answers
 from matir_cli import find as finding
+from matir_cli import query as queries
 from matir_cli.cli import results
-from matir_cli.cli.boundary import INTERRUPTED, say
+from matir_cli.cli.boundary import INTERRUPTED, explain, say
 from matir_cli.cli.common import (
     choose_model_set,
     device_option,
@@ -20,20 +23,26 @@ from matir_cli.cli.common import (
     progress_bar,
     verbose_option,
 )
+from matir_cli.cli.query_options import Asked, query_options
 from matir_cli.cli.results import Form, result_options
+from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
+from matir_cli.query import Example, Query, Shown
 
 NOTHING_FOUND = 1
 
+STREAM = "-"
+"""As QUERY: queries come on standard input."""
+
 
 @click.command(short_help="Find photos and the object's mask in each.")
-@click.argument("query")
 @gallery_option
 @models_option
 @device_option
 @verbose_option
+@query_options
 @click.option(
     "-n", "limit", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Photos to return."
 )
@@ -49,6 +58,9 @@ NOTHING_FOUND = 1
 )
 @click.option("--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1.")
 @click.option(
+    "--min-p", type=click.FloatRange(0, 1), help="Leave out photos that the judge gives a lower probability."
+)
+@click.option(
     "--min-iou",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -63,13 +75,10 @@ def find(
     gallery_path: Path,
     model_set: str | None,
     device: str,
-    query: str,
+    asked: Asked,
     no_rerank: bool,
     no_ground: bool,
-    form: str | None,
-    rle: bool,
-    all_instances: bool,
-    masks: Path | None,
+    form: Form,
     **settings: object,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
@@ -78,6 +87,14 @@ def find(
     ranks them anew and says where the object is. Verdicts are remembered: the same query
     again costs nothing, and an interrupted one goes on where it stopped.
 
+    An object can be shown instead of described, or shown and described: --image is any photo,
+    --box or --point says which object in it. An example alone has no words for the judge, so
+    stage 1 ranks. With --not, photos rank by the probability that they show QUERY and not TEXT.
+
+    As QUERY, - reads queries from standard input, one a line, and answers each at once with one
+    line of JSON: {"query": ..., "results": [...]}, with the results as --jsonl has them. An empty
+    line gets no answer.
+
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
 
@@ -85,22 +102,83 @@ def find(
     Examples:
       matir find "dog led by rope" -n 20 --masks out/
       matir find --no-rerank "red car"
+      matir find --image mug.jpg --box 310,220,480,400
+      matir find "a mug on a desk" --image mug.jpg --point 390,300 --weight 0.3
+      matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
+      matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
+      matir find "a unicorn" --min-p 0.5 || echo "none there"
       matir find "a bicycle" -0 | xargs -0 cp -t bicycles/
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
       matir find "a bicycle" --budget 60 --json --rle > bicycles.json
+      matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
     """
-    wanted = Search(rerank=not no_rerank, ground=not no_ground, **settings)  # type: ignore[arg-type]
+    wanted = Search(
+        within=asked.within,
+        **{"rerank": not no_rerank, "ground": not no_ground, **settings},  # type: ignore[arg-type]
+    )
+    _check(asked.query, wanted, form)
     with GalleryFile.open(gallery_path) as gallery:
-        finding.check_askable(gallery, query)
+        finding.check_askable(gallery, asked.query)
         engines = Engines(gallery, choose_model_set(gallery, model_set), device)
-        result = finding.find(gallery, engines, query, wanted, _watch)
-        _remark(result)
-        results.show(result.found, Form(form, rle, all_instances, masks))
-    if not result.complete:
-        click.get_current_context().exit(INTERRUPTED)
-    if not result.found:
-        say("nothing found")
-        click.get_current_context().exit(NOTHING_FOUND)
+        query = asked.query
+        if isinstance(query.example, Example):
+            shown = queries.look(gallery, engines, query.example)
+            _say_region(shown)
+            query = replace(query, example=shown)
+        if query.text == STREAM:
+            code = _answer_each(gallery, engines, query, wanted, form)
+        else:
+            if query.text is None and wanted.rerank:
+                say("an example alone has no words for the judge: ranked by stage 1")
+            result = finding.find(gallery, engines, query, wanted, _watch)
+            code = _remark(result, wanted)
+            results.show(gallery, asked.title, result.found, form)
+    click.get_current_context().exit(code)
+
+
+def _check(query: Query, wanted: Search, form: Form) -> None:
+    """Refuse options that contradict each other."""
+    if wanted.min_p is not None and (query.text is None or not wanted.rerank):
+        raise click.UsageError("--min-p is about what the judge says: it needs QUERY, and no --no-rerank.")
+    if query.text != STREAM:
+        return
+    if form.printed not in (None, "jsonl") or form.preview:
+        raise click.UsageError("Queries from standard input are answered in lines of JSON, in no other form.")
+    if form.coco or form.yolo or form.html:
+        raise click.UsageError("--coco, --yolo and --html hold the results of one query.")
+
+
+def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: Search, form: Form) -> int:
+    """Answer each line of standard input before the next is read; the exit code."""
+    code = NOTHING_FOUND
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            say(f"line {number} is not UTF-8; skipped")
+            continue
+        if not text:
+            say(f"line {number} is empty; skipped")
+            continue
+        try:
+            result = finding.find(gallery, engines, replace(query, text=text), wanted, _watch)
+        except (ContextTooSmall, QueryContradicts) as error:
+            say(f"line {number}: {' '.join(explain(error))}")
+            result = Result([], truncated=False, candidates=0, judged=0, complete=True)
+        else:
+            if _remark(result, wanted, f"line {number}: ") == 0:
+                code = 0
+        results.show(gallery, text, result.found, replace(form, printed=results.ANSWER))
+        # Who asks one query at a time waits for this.
+        sys.stdout.flush()
+        if not result.complete:
+            return INTERRUPTED
+    return code
+
+
+def _say_region(shown: Shown) -> None:
+    corners = ",".join(str(round(edge)) for edge in (shown.box.x0, shown.box.y0, shown.box.x1, shown.box.y1))
+    say(f"example: the region {corners} of {shown.path}, {shown.share:.1%} of the photo")
 
 
 @contextmanager
@@ -109,19 +187,46 @@ def _watch(total: int, name: str) -> Iterator[Callable[[], object]]:
         yield bar.advance
 
 
-def _remark(result: Result) -> None:
-    """What a user should know about how the results came about."""
+def _remark(result: Result, wanted: Search, before: str = "") -> int:
+    """Say what a user should know about how the results came about; the exit code."""
     if result.truncated:
-        say("the query is longer than the encoder reads; its end was left out")
+        say(f"{before}the query is longer than the encoder reads; its end was left out")
     if not result.complete:
-        say(f"interrupted: {result.judged} of {result.candidates} candidates were judged; these alone follow")
+        judged = f"{result.judged} of {result.candidates} candidates were judged"
+        say(f"{before}interrupted: {judged}; these alone follow")
     elif result.judged < result.candidates:
         missed = result.candidates - result.judged
-        say(f"{missed} of {result.candidates} candidates were not judged; they follow in stage-1 order")
+        say(f"{before}{missed} of {result.candidates} candidates were not judged{_rest(wanted)}")
     for word, note in _GROUNDING_NOTES.items():
         count = sum(item.grounding == word for item in result.found)
         if count:
-            say(f"{count} of {len(result.found)} photos: {note}")
+            say(f"{before}{count} of {len(result.found)} photos: {note}")
+    if result.other_size:
+        say(f"{before}{result.other_size} photos left out: the object there is not of the size asked for")
+    if not result.complete:
+        return INTERRUPTED
+    if not result.found:
+        say(f"{before}nothing found{_reason(result, wanted)}")
+        return NOTHING_FOUND
+    return 0
+
+
+def _rest(wanted: Search) -> str:
+    """What became of the candidates that were not judged."""
+    if wanted.min_p is not None:
+        return "; --min-p leaves them out"
+    return "; they follow in stage-1 order"
+
+
+def _reason(result: Result, wanted: Search) -> str:
+    """Why there is nothing, where a threshold or the filters are the reason."""
+    if result.best_score is None:
+        return ": no photo is in that part of the gallery"
+    if wanted.min_score is not None and result.best_score < wanted.min_score:
+        return f": the best photo scores {result.best_score:.3f}"
+    if wanted.min_p is not None and result.best_p is not None and result.best_p < wanted.min_p:
+        return f": the judge gives the best photo {result.best_p:.3f}"
+    return ""
 
 
 _GROUNDING_NOTES = {

@@ -1,0 +1,167 @@
+"""What is asked for on a command line: words, an example, what not to find, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from matir_cli import files
+from matir_cli.query import Example, Query
+from matir_cli.records import Box, Point
+from matir_cli.within import Within
+
+MOST = 1e9
+"""Pixels; no photo is as large."""
+
+_DATES = ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
+_DATE_LENGTHS = (4, 7, 10, 13, 16, 19)
+
+
+def _date(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A date of ISO 8601, as exact as is meant, with "T" or a space before the time."""
+    if value is None:
+        return None
+    for form, length in zip(_DATES, _DATE_LENGTHS, strict=True):
+        try:
+            return datetime.strptime(value.replace(" ", "T"), form).isoformat()[:length]
+        except ValueError:
+            continue
+    raise click.BadParameter(f"{value!r} is no date such as 2024, 2024-05, 2024-05-17 or 2024-05-17T14:30.")
+
+
+def _pixels(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Numbers separated by commas, as many as the option shows."""
+    if value is None:
+        return None
+    wanted = str(parameter.metavar)
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    # Also false for what is not a number.
+    if len(numbers) != len(wanted.split(",")) or not all(abs(number) < MOST for number in numbers):
+        raise click.BadParameter(f"{value!r} is not {wanted}, in pixels.")
+    return numbers
+
+
+_SHARE = click.FloatRange(0, 1)
+
+_OPTIONS = (
+    click.option(
+        "--image",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Find what this photo shows; it need not be in the gallery.",
+    ),
+    click.option(
+        "--box",
+        callback=_pixels,
+        metavar="X0,Y0,X1,Y1",
+        help="The object in that photo: a box around it, in pixels of the photo as it is shown.",
+    ),
+    click.option("--point", callback=_pixels, metavar="X,Y", help="The object in that photo: a point on it."),
+    click.option(
+        "--weight", type=_SHARE, help="Share of the example beside QUERY.  [default: 0.5]", metavar="FRACTION"
+    ),
+    click.option(
+        "--not", "without", multiple=True, metavar="TEXT", help="What not to find; may be given repeatedly."
+    ),
+    click.option(
+        "--in",
+        "places",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Only photos in this folder, at any depth, or this file; may be given repeatedly.",
+    ),
+    click.option(
+        "--since", callback=_date, metavar="DATE", help="Only photos taken then or later (2024, 2024-05-17)."
+    ),
+    click.option("--until", callback=_date, metavar="DATE", help="Only photos taken by the end of then."),
+    click.option("--camera", metavar="TEXT", help="Only photos by a camera whose name contains this."),
+    click.option(
+        "--min-size",
+        type=_SHARE,
+        metavar="FRACTION",
+        help="Only objects that cover at least this fraction of the photo.",
+    ),
+    click.option(
+        "--max-size",
+        type=_SHARE,
+        metavar="FRACTION",
+        help="Only objects that cover at most this fraction of the photo.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to find, and where."""
+
+    query: Query
+    """Its example has not been looked at yet."""
+    within: Within | None
+
+    @property
+    def title(self) -> str:
+        """The query in a few words."""
+        if self.query.text is None and self.query.example is not None:
+            return f"like {self.query.example.path.name}"
+        return self.query.text or ""
+
+
+def query_options(command: Callable[..., object]) -> Callable[..., object]:
+    """QUERY and what refines it; the command gets them all as its one argument `asked`."""
+
+    @wraps(command)
+    def with_query(
+        query: str | None,
+        image: Path | None,
+        box: tuple[float, float, float, float] | None,
+        point: tuple[float, float] | None,
+        weight: float | None,
+        without: tuple[str, ...],
+        **others: Any,
+    ) -> object:
+        example = _example(image, box, point)
+        if query is None and example is None:
+            raise click.UsageError("Describe an object, or show one with --image.")
+        if weight is not None and (query is None or example is None):
+            raise click.UsageError("--weight is the share of --image beside QUERY: give both.")
+        # The same text twice would count twice.
+        wanted = Query(query, example, 0.5 if weight is None else weight, tuple(dict.fromkeys(without)))
+        names = ("places", "since", "until", "camera", "min_size", "max_size")
+        within = _within(**{name: others.pop(name) for name in names})
+        return command(asked=Asked(wanted, within), **others)
+
+    for option in reversed(_OPTIONS):
+        with_query = option(with_query)
+    return click.argument("query", required=False)(with_query)
+
+
+def _example(
+    image: Path | None, box: tuple[float, float, float, float] | None, point: tuple[float, float] | None
+) -> Example | None:
+    if image is None:
+        if box is not None or point is not None:
+            raise click.UsageError("--box and --point are about --image, which is missing.")
+        return None
+    if box is not None and point is not None:
+        raise click.UsageError("Give --box or --point, not both.")
+    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+        raise click.UsageError("--box has the left and upper edge first: X0 < X1 and Y0 < Y1.")
+    return Example(image, None if box is None else Box(*box), None if point is None else Point(*point))
+
+
+def _within(places: tuple[Path, ...], **bounds: Any) -> Within | None:
+    if not places and all(value is None for value in bounds.values()):
+        return None
+    return Within(tuple(files.absolute(place) for place in places), **bounds)
