@@ -1,18 +1,21 @@
 import json
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
+import click
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from matir_cli import masks
 from matir_cli.answers import Answer, Found
-from matir_cli.errors import OutputError
 from matir_cli.gallery import PhotoRecord, StoredPhoto, StoredRegion
-from matir_cli.output import photo_masks, result_json, terminal
+from matir_cli.output import result_json, terminal
+from matir_cli.output.plain_json import to_json
+from matir_cli.output.result_json import Files
 from matir_cli.protocols import Verdict
 from matir_cli.records import Box, Candidate, Region
 
@@ -45,7 +48,7 @@ def found(name: bytes = b"a.jpg", sha: int = 1, *, verdict: Verdict | None = Non
 @pytest.mark.parametrize("name", NAMES)
 def test_json_survives_any_name(name: bytes) -> None:
     item = found(name)
-    line = result_json.to_json(result_json.record(item, (), with_rle=True, all_instances=False))
+    line = to_json(result_json.record(item, Files(), with_rle=True, all_instances=False))
     assert line.isascii()
     assert "\n" not in line
     assert os.fsencode(json.loads(line)["path"]) == b"/photos/" + name
@@ -53,12 +56,28 @@ def test_json_survives_any_name(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_shows_any_name_harmlessly(name: bytes) -> None:
-    lines = terminal.table([found(name)])
-    assert len(lines) == 2
-    shown = lines[1].encode()  # no surrogates left either
-    assert b"\x1b" not in shown
-    assert b"\n" not in shown
-    assert "\u202e" not in lines[1]
+    (line,) = terminal.rows(found(name), all_instances=False, link_host=None)
+    shown = click.unstyle(line)
+    shown.encode()  # no surrogates left either
+    assert "\x1b" not in shown
+    assert "\n" not in shown
+    assert "\u202e" not in shown
+    assert shown.split()[:3] == ["1", "0.250", "200,100,600,300"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_leads_to_the_file_whatever_it_is_called(name: bytes) -> None:
+    (line,) = terminal.rows(found(name), all_instances=False, link_host="my host")
+    before, url, shown, end, after = re.split(r"\x1b]8;;(.*?)\x1b\\", line)
+    assert url.isascii()
+    assert unquote_to_bytes(url) == b"file://my host/photos/" + name
+    assert shown == terminal.rows(found(name), all_instances=False, link_host=None)[0][len(before) :]
+    assert (end, after) == ("", "")
+
+
+def test_further_objects_have_a_row_each() -> None:
+    rows = terminal.rows(found(), all_instances=True, link_host=None)
+    assert [row.split() for row in rows[1:]] == [["0,0,5,5"]]
 
 
 @given(st.text())
@@ -71,37 +90,10 @@ def test_printable_text_has_nothing_to_steer_with_and_keeps_the_rest(text: str) 
         assert shown == text
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_mask_stays_in_its_folder(tmp_path: Path, name: bytes) -> None:
-    folder = tmp_path / "out"
-    (path, missing) = photo_masks.write_masks(folder, found(name), all_instances=True)
-    assert missing is None
-    assert path is not None
-    assert [*folder.iterdir()] == [path]
-    assert [*tmp_path.iterdir()] == [folder]
-    with Image.open(path) as written:
-        mask = np.asarray(written)
-    assert mask.shape == (500, 1000)
-    assert (mask[110:290, 210:590] == 255).all()
-    assert mask[:90].max() == 0
-
-
-def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    for sha in (1, 2):
-        photo_masks.write_masks(tmp_path, found(sha=sha), all_instances=False)
-    photo_masks.write_masks(tmp_path, found(sha=2), all_instances=False)
-    assert len([*tmp_path.iterdir()]) == 2
-
-
-def test_a_mask_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError):
-        photo_masks.write_masks(tmp_path / "file", found(), all_instances=False)
-
-
 def test_the_record_of_a_judged_photo() -> None:
-    record = result_json.record(found(verdict=Verdict(3.0, 1.0)), (), with_rle=False, all_instances=True)
-    read = json.loads(result_json.to_json(record))
+    files = Files((Path("m.png"), None), (Path("c.png"), None), Path("o.jpg"))
+    record = result_json.record(found(verdict=Verdict(3.0, 1.0)), files, with_rle=False, all_instances=True)
+    read = json.loads(to_json(record))
     assert read["judged"] is True
     assert read["logit_margin"] == 2.0
     assert read["p_true"] == read["score"] == pytest.approx(0.880797)
@@ -111,3 +103,5 @@ def test_the_record_of_a_judged_photo() -> None:
     assert [instance["box"] for instance in read["instances"]] == [[200, 100, 600, 300], [0, 0, 5, 5]]
     assert read["instances"][1]["iou"] == 0.25
     assert "mask" not in read
+    assert (read["mask_file"], read["cutout_file"], read["overlay_file"]) == ("m.png", "c.png", "o.jpg")
+    assert [i.get("mask_file") for i in read["instances"]] == ["m.png", None]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeAlias
 
 from matir_cli import masks
 from matir_cli.answers import Answer, Found
-from matir_cli.output.photo_masks import photo_mask
+from matir_cli.output.subject import true_mask
 from matir_cli.records import Box
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
@@ -26,6 +25,16 @@ class InstanceRecord:
     iou: float | None
     mask: RleRecord | None
     mask_file: str | None
+    cutout_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What was written of a result; for each answer in order, None where it has no mask."""
+
+    masks: tuple[Path | None, ...] = ()
+    cutouts: tuple[Path | None, ...] = ()
+    overlay: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +67,31 @@ class ResultRecord:
     """COCO compressed RLE at the photo's true size, where asked for."""
     mask_file: str | None
     """Where the PNG mask was written, where asked for."""
+    cutout_file: str | None
+    """Where the cut-out was written, where asked for."""
+    overlay_file: str | None
+    """Where the photo with its answers drawn onto it was written, where asked for."""
     instances: tuple[InstanceRecord, ...] | None
     """Every object that the judge pointed at, where asked for."""
 
 
-def record(
-    found: Found, mask_files: Sequence[Path | None], *, with_rle: bool, all_instances: bool
-) -> ResultRecord:
-    """The record of a result; `mask_files` has where each answer's mask was written, in order."""
+def record(found: Found, files: Files, *, with_rle: bool, all_instances: bool) -> ResultRecord:
+    """The record of a result and of what was written of it."""
     size, verdict = found.photo.record, found.verdict
-    files = list(mask_files) + [None] * len(found.answers)
     instances = tuple(
         InstanceRecord(
             box=_rounded(answer.box),
             region=None if answer.region is None else answer.region.ordinal,
             iou=None if answer.iou is None else round(answer.iou, 4),
             mask=_coco(found, answer) if with_rle else None,
-            mask_file=None if file is None else str(file),
+            mask_file=None if mask is None else str(mask),
+            cutout_file=None if cutout is None else str(cutout),
         )
-        for answer, file in zip(found.answers, files, strict=False)
+        for answer, mask, cutout in zip_longest(
+            found.answers if all_instances else found.answers[:1], files.masks, files.cutouts
+        )
     )
-    first = instances[0] if instances else InstanceRecord(None, None, None, None, None)
+    first = instances[0] if instances else InstanceRecord(*[None] * 6)
     return ResultRecord(
         rank=found.rank,
         path=str(found.path),
@@ -95,19 +108,16 @@ def record(
         height=size.height,
         mask=first.mask,
         mask_file=first.mask_file,
+        cutout_file=first.cutout_file,
+        overlay_file=None if files.overlay is None else str(files.overlay),
         instances=instances if all_instances else None,
     )
-
-
-def to_json(item: ResultRecord) -> str:
-    """One line of ASCII, so that no file name upsets a terminal or a reader; absent fields are left out."""
-    return json.dumps(asdict(item, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None}))
 
 
 def _coco(found: Found, answer: Answer) -> RleRecord | None:
     if answer.mask is None:
         return None
-    rle = masks.encode(photo_mask(found, answer.mask))
+    rle = masks.encode(true_mask(found, answer.mask))
     return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
 
 

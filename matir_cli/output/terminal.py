@@ -1,27 +1,55 @@
-"""Results for people at a terminal."""
+"""Results for people at a terminal.
+
+Lines are styled; whoever prints them (`click.echo`) leaves the styles out where nobody can see them.
+"""
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Sequence
+from pathlib import Path
 
-from matir_cli.answers import Found
+import click
+
+from matir_cli.answers import Answer, Found
+from matir_cli.output.subject import file_url
 from matir_cli.records import Box
 
+HEADER = click.style(f"{'rank':>4}  {'score':>6}  {'box x0,y0,x1,y1':<23}  path", dim=True)
 
-def table(results: Sequence[Found]) -> list[str]:
-    """Lines for people: rank, score, box and path in columns."""
-    if not results:
-        return []
-    lines = [f"{'rank':>4}  {'score':>6}  {'box x0,y0,x1,y1':<23}  path"]
-    for found in results:
-        box = _corners(found.answers[0].box) if found.answers else "-"
-        lines.append(f"{found.rank:>4}  {found.score:6.3f}  {box:<23}  {printable(str(found.path))}")
-    return lines
+
+def rows(found: Found, *, all_instances: bool, link_host: str | None) -> list[str]:
+    """The line of a result: rank, score, box and path; and one for each further object's box.
+
+    Args:
+        link_host: this machine's name, to make paths links to files there (OSC 8); None: no links.
+    """
+    first, *others = found.answers or (None,)
+    name = _name(found.path)
+    if link_host is not None:
+        name = _link(file_url(found.path, link_host), name)
+    score = click.style(f"{found.score:6.3f}", bold=True)
+    lines = [f"{found.rank:>4}  {score}  {_box(first)}  {name}"]
+    return lines + [f"{'':>4}  {'':>6}  {_box(other)}" for other in others if all_instances]
+
+
+def _box(answer: Answer | None) -> str:
+    return f"{'-' if answer is None else _corners(answer.box):<23}"
 
 
 def _corners(box: Box) -> str:
     return ",".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
+
+
+def _name(path: Path) -> str:
+    """The path with its folder less bright than the file's name."""
+    folder = printable(os.path.join(path.parent, ""))  # noqa: PTH118 - pathlib drops the last slash
+    return click.style(folder, dim=True) + printable(path.name)
+
+
+def _link(url: str, shown: str) -> str:
+    """`shown` as a hyperlink: OSC 8, which terminals that do not know it ignore."""
+    return f"\x1b]8;;{url}\x1b\\{shown}\x1b]8;;\x1b\\"
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,84 @@
+"""Results as a data set for YOLO segmentation: a label file a photo, the photos, and `data.yaml`.
+
+    DIR/data.yaml             the class names, and where the list of images lies
+    DIR/train.txt             the images of this export, one a line
+    DIR/images/NAME.jpg       the photo at working size, upright, as the gallery has it
+    DIR/labels/NAME.txt       a line an object: class, then x and y of each corner, 0..1
+    DIR/sources.jsonl         which file each image was made from
+
+The format is that of Ultralytics' segmentation data sets: an object is one polygon. Parts of an
+object are joined by lines that enclose nothing, and holes are filled: the format cannot say them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import yaml
+
+from matir_cli import masks
+from matir_cli.output.outlines import merged, outlines
+from matir_cli.output.subject import Subject
+from matir_cli.records import Rle
+from matir_cli.replacing import replacing
+
+CONFIG = "data.yaml"
+
+
+class YoloFolder:
+    """Writes labels and images as they come."""
+
+    def __init__(self, folder: Path, images: IO[str], sources: IO[str], *, force: bool) -> None:
+        self._folder = folder
+        self._images = images
+        self._sources = sources
+        self._force = force
+
+    def add(self, subject: Subject) -> None:
+        """Add a photo and its masked answers; one without any mask, or without pixels, is left out."""
+        lines = [line for _, rle in subject.masked if (line := _label(rle))]
+        picture = subject.jpeg() if lines else None
+        if picture is None:
+            return
+        # Named by the photo alone: another export into the same folder may label it otherwise.
+        stem = subject.file_stem()
+        image = f"images/{stem}.jpg"
+        with replacing(self._folder / image, force=self._force) as temporary:
+            temporary.write_bytes(picture)
+        with replacing(self._folder / f"labels/{stem}.txt", force=self._force) as temporary:
+            temporary.write_text("".join(lines))
+        self._images.write(f"./{image}\n")
+        self._sources.write(json.dumps({"image": image, "path": str(subject.found.path)}) + "\n")
+
+
+@contextmanager
+def yolo_folder(folder: Path, query: str, *, force: bool) -> Iterator[YoloFolder]:
+    """A YOLO segmentation data set with one class, the query.
+
+    Raises:
+        OutputExists, OutputError: see `replacing`.
+    """
+    names = yaml.safe_dump({"train": "train.txt", "val": "train.txt", "names": {0: query}}, sort_keys=False)
+    with ExitStack() as stack:
+        config, images, sources = (
+            stack.enter_context(replacing(folder / name, force=force))
+            for name in (CONFIG, "train.txt", "sources.jsonl")
+        )
+        config.write_text(names, encoding="ascii")
+        listed = stack.enter_context(images.open("w", encoding="utf-8"))
+        told = stack.enter_context(sources.open("w", encoding="ascii"))
+        yield YoloFolder(folder, listed, told, force=force)
+
+
+def _label(rle: Rle) -> str:
+    """The line of an object of class 0; empty for an empty mask."""
+    parts = outlines(masks.decode(rle))
+    if not parts:
+        return ""
+    corners = merged(parts) / (rle.width, rle.height)
+    return "0 " + " ".join(f"{value:.6g}" for value in np.clip(corners, 0, 1).ravel()) + "\n"
