@@ -34,8 +34,10 @@ def demo(folder: Path, count: int, results: int) -> None:
     draw(photos, count)
     _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET)
     for query in QUERIES:
-        masks = folder / "masks" / query.replace(" ", "-")
-        _run(find, "find", query, "--no-rerank", "-n", results, "--db", gallery, "--masks", masks)
+        name = query.replace(" ", "-")
+        page = folder / f"{name}.html"
+        files = ("--masks", folder / "masks" / name, "--html", page, "--force")
+        _run(find, "find", query, "-n", results, "--db", gallery, *files)
 
 
 def draw(folder: Path, count: int) -> None:

@@ -121,7 +121,7 @@ class Laboratory:
 
     def _transformed(self, transform: str, base: Method) -> Method:
         config = self._changed("transform", transform)
-        with twin(self.bench.gallery, self.folder / f"transform-{transform}.db") as twin:
+        with twin_of(self.bench.gallery, self.folder / f"transform-{transform}.db") as twin:
             self._encode(twin, config)
             return self._searched(twin, config, base)
 
@@ -155,7 +155,7 @@ class Laboratory:
 
 
 @contextmanager
-def twin(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
+def twin_of(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
     """The gallery at `path` with the photos and regions of `gallery`, ids included, and vectors of its own.
 
     It is made anew where it is not of the same photos. `gallery` is attached to it as "source".

@@ -66,8 +66,7 @@ class Bench:
 
     def is_relevant(self, query_id: int, photo_id: int) -> bool:
         """Whether a mask in the photo can count at all."""
-        relevant = self.dataset.relevant(query_id)
-        return any(image in relevant for image in self.indexed.images[photo_id])
+        return any(self.dataset.instances(query_id, image) for image in self.indexed.images[photo_id])
 
 
 @dataclass(frozen=True, slots=True)

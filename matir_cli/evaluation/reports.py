@@ -74,8 +74,8 @@ def markdown(report: Report) -> str:
     lines = [
         f"# Evaluation on {_cell(data.name)}",
         "",
-        f"{len(data.images):,} images, {len(report.asked):,} queries with a relevant image "
-        f"(of {len(data.queries):,}). In per cent; each figure with the interval that holds "
+        f"Images: {len(data.images):,}. Queries: {len(data.queries):,}, of which {len(report.asked):,} "
+        "have a relevant image and count. In per cent; each figure with the interval that holds "
         f"{metrics.LEVEL:.0%} of {metrics.SAMPLES:,} bootstrap means over queries. AP is divided by "
         "min(50, R); in the columns “by hits” by the hits among the first 50 instead.",
     ]
@@ -100,12 +100,11 @@ def _table(table: Table, shown: Sequence[str]) -> Iterator[str]:
     yield f"## Table {table.number}: {table.title}, {table.measure}"
     yield ""
     papers = [f"paper, {name}" for name in shown]
-    notes = any(row.note for row in table.rows)
+    rows = [row for row in table.rows if shown or not row.theirs]
+    notes = any(row.note for row in rows)
     yield from _head(["method", table.measure, "by hits", *papers, *(["note"] if notes else [])])
-    for row in table.rows:
+    for row in rows:
         figures = {"COCO": row.paper.coco, "D3": row.paper.d3}
-        if row.values is None and not any(figures[name] for name in shown) and not row.note:
-            continue
         cells = [_cell(row.method), *_measured(row.summary)]
         cells += [f"{figures[name]:.2f}" if figures[name] is not None else _NOTHING for name in shown]
         yield _row([*cells, *([row.note] if notes else [])])

@@ -29,6 +29,8 @@ class Row:
     """None where it was not run; `note` says why."""
     paper: Figures = paper.NONE
     note: str = ""
+    theirs: bool = False
+    """Only the paper has run it."""
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -97,7 +99,7 @@ def four(measured: Measured) -> tuple[Table, ...]:
     stage_1 = Row("MaTIR without reranking (stage 1)", measured.stage_1, paper.STAGE_1)
     boxes = Row("judge's box + mask matching (MaTIR)", measured.boxes, paper.MATIR_MASKS, unjudged)
     image_level = (
-        Row("CLIP RN50x64, whole image", None, paper.CLIP_RN50X64, "the paper's; see --clip"),
+        Row("CLIP RN50x64, whole image", None, paper.CLIP_RN50X64, "see --clip", theirs=True),
         *_baselines(measured, WHOLE_IMAGE, paper.CLIP_VIT_L14),
         *_baselines(measured, DENSE_CLIP, paper.DENSE_CLIP),
         *_baselines(measured, CLUSTER_CLIP, paper.CLUSTER_CLIP),
@@ -145,7 +147,7 @@ def _segmenters(measured: Measured, unjudged: str) -> Iterator[Row]:
     for name, figures in paper.SEGMENTERS.items():
         known = next((given for given in left if given.casefold() == name.casefold()), None)
         if known is None:
-            yield Row(name, None, figures, NOT_IMPORTED)
+            yield Row(name, None, figures, NOT_IMPORTED, theirs=True)
         else:
             yield _segmenter(name, left.pop(known), figures)
     for name, segmented in left.items():

@@ -54,8 +54,23 @@ STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1600, rate=6e-4, report_every=
 OFFSETS = {"qwen_singles": 200_000, "qwen_relations": 300_000, "qwen_boxes": 500_000}
 """First training picture of each stage of questions."""
 
-HEADS = {"kind": len(KINDS) + 1, "colour": len(COLOURS), "texture": 2, "size": 3, "part": 5, "box": 4}
-"""What the throw-away head tells of each merged token, and in how many numbers."""
+HEADS = {
+    "place": 2,
+    "kind": len(KINDS) + 1,
+    "colour": len(COLOURS),
+    "texture": 2,
+    "size": 3,
+    "part": 5,
+    "box": 4,
+}
+"""What the throw-away head tells of each merged token, and in how many numbers.
+
+Place and box are absolute: rotary positions tell a token where another one lies, but put nothing
+into what it passes on, and the language model then neither learnt boxes nor what is left of what.
+"""
+
+SPAN = 6
+"""Tokens along a side, about: places and boxes are told in this unit."""
 
 
 class Seer(nn.Module):
@@ -73,9 +88,9 @@ class Seer(nn.Module):
 
 
 def cells(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
-    """(tokens, 9): kind (0: none), colour, texture, size, part, and the box relative to the token's centre.
+    """(tokens, 11): the token's own place (x, y), kind (0: none), colour, texture, size, part, and the box.
 
-    A token shows the object that covers most of it, if it covers a fifth. The box is in tokens / 6.
+    A token shows the object that covers most of it, if it covers a fifth. Place and box in units of `SPAN`.
     """
     rows, columns = size.height // 28, size.width // 28
     owner = Image.fromarray(picture.owner.astype(np.int32)).resize(
@@ -83,34 +98,32 @@ def cells(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
     )
     counted = np.asarray(owner).reshape(rows, 7, columns, 7).transpose(0, 2, 1, 3).reshape(rows, columns, 49)
     shares = np.stack([(counted == thing.id).sum(-1) for thing in picture.things])
-    table = np.zeros((rows, columns, 9), dtype=np.float32)
+    table = np.zeros((rows, columns, 11), dtype=np.float32)
+    table[..., 1], table[..., 0] = np.mgrid[:rows, :columns] / SPAN
     height, width = picture.owner.shape
     for y, x in zip(*np.nonzero(shares.max(0) >= 10), strict=True):
         thing = picture.things[int(shares[:, y, x].argmax())]
         box = thing.box.scaled(columns / width, rows / height)
         part = part_of(thing, picture)
-        table[y, x] = (
+        table[y, x, 2:] = (
             1 + KINDS.index(thing.kind),
             list(COLOURS).index(thing.colour),
             TEXTURES.index(thing.texture),
             ("medium", *ASKED_SIZES).index(thing.size),
             list(PARTS).index(part) if part in PARTS else 0,
-            (box.x0 - x - 0.5) / 6,
-            (box.y0 - y - 0.5) / 6,
-            (box.x1 - x - 0.5) / 6,
-            (box.y1 - y - 0.5) / 6,
+            *(box.x0 / SPAN, box.y0 / SPAN, box.x1 / SPAN, box.y1 / SPAN),
         )
-    return table.reshape(-1, 9)
+    return table.reshape(-1, 11)
 
 
 def _vision_batch(
     first: int, count: int, split: str, device: torch.device
 ) -> tuple[qwen_model.Patches, Tensor, Tensor]:
-    """Patches, (pictures, tokens, 9) truth and (pictures, tokens) which are no padding."""
+    """Patches, (pictures, tokens, 11) truth and (pictures, tokens) which are no padding."""
     shown = list(recipe.pictures(first, count, split))
     patches = qwen_model.patches_of([picture.image for picture in shown], device)
     longest = patches.pixels.shape[1] // 4
-    truth = torch.zeros(count, longest, 9)
+    truth = torch.zeros(count, longest, 11)
     for row, (picture, size) in enumerate(zip(shown, patches.sizes, strict=True)):
         truth[row, : size.tokens] = torch.from_numpy(cells(picture, size))
     real = torch.arange(longest) < torch.tensor([size.tokens for size in patches.sizes])[:, None]
@@ -118,12 +131,13 @@ def _vision_batch(
 
 
 def vision_loss(told: dict[str, Tensor], truth: Tensor, real: Tensor) -> Tensor:
-    """Cross-entropies, and the distance of the box's edges, on tokens that show an object."""
-    total = functional.cross_entropy(told["kind"][real], truth[real][:, 0].long())
-    shown = real & (truth[..., 0] > 0)
-    for column, name in enumerate(("colour", "texture", "size", "part"), start=1):
+    """Cross-entropies and the distance of the box's edges on tokens that show an object, places on all."""
+    total = functional.cross_entropy(told["kind"][real], truth[real][:, 2].long())
+    shown = real & (truth[..., 2] > 0)
+    for column, name in enumerate(("colour", "texture", "size", "part"), start=3):
         total = total + 0.5 * functional.cross_entropy(told[name][shown], truth[shown][:, column].long())
-    return total + 5 * functional.smooth_l1_loss(told["box"][shown], truth[shown][:, 5:], beta=0.1)
+    total = total + 5 * functional.smooth_l1_loss(told["place"][real], truth[real][:, :2], beta=0.1)
+    return total + 5 * functional.smooth_l1_loss(told["box"][shown], truth[shown][:, 7:], beta=0.1)
 
 
 def train_vision(
@@ -141,12 +155,13 @@ def train_vision(
     def report() -> str:
         patches, truth, real = _vision_batch(0, 96, "validation", device)
         told = seer(patches)
-        shown = real & (truth[..., 0] > 0)
+        shown = real & (truth[..., 2] > 0)
         right = {
             name: float((told[name][shown].argmax(-1) == truth[shown][:, column]).float().mean())
-            for column, name in enumerate(("kind", "colour", "texture", "size", "part"))
+            for column, name in enumerate(("kind", "colour", "texture", "size", "part"), start=2)
         }
-        right["box"] = float((told["box"][shown] - truth[shown][:, 5:]).abs().mean() * 6)
+        right["place"] = float((told["place"][real] - truth[real][:, :2]).abs().mean() * SPAN)
+        right["box"] = float((told["box"][shown] - truth[shown][:, 7:]).abs().mean() * SPAN)
         return " ".join(f"{name} {value:.3f}" for name, value in right.items())
 
     recipe.train(seer, VISION.scaled(scale), step, report, folder)
