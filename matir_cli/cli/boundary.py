@@ -171,7 +171,10 @@ def _explain_gallery(error: errors.GalleryError) -> tuple[str, str]:
             return f"{path} holds no photo {name}.", "See what it holds with: matir ls"
         case errors.ModelMismatch(role=role, stored=stored, wanted=wanted):
             problem = f"{path} was made with the {role} {stored}, not {wanted}: their results do not compare."
-            return problem, "Use the models it was made with, or another file with --db (in matir eval, --out)."
+            return (
+                problem,
+                "Use the models it was made with, or another file with --db (in matir eval, --out).",
+            )
         case _:
             return f"{type(error).__name__}: {path}.", ""
 

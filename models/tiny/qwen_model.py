@@ -35,6 +35,9 @@ MIN_PIXELS, MAX_PIXELS = 24_000, 31_360
 PATCH, MERGE = 14, 2
 WIDTH, VISION_WIDTH, VISION_HEADS = 192, 128, 4
 
+POINTING_LAYER = 4
+"""Of six: two layers more can read what a question's last token holds by then, while an answer is written."""
+
 
 @dataclass(frozen=True)
 class Patches:
@@ -56,6 +59,8 @@ class Branch:
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
     """Weight in the loss of *predicting* each token; 0 for the question's own."""
+    box: tuple[float, float, float, float] | None = None
+    """Where the object of the answer lies, in tokens from the upper left; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Trees:
     """(predictions,) the successor."""
     weights: Tensor
     """(predictions,)."""
+    pointing: Tensor
+    """(boxes, 2): picture and place of the last token of each question about an object that is there."""
+    boxes: Tensor
+    """(boxes, 4) where that object lies, in tokens from the upper left."""
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
@@ -182,7 +191,8 @@ def trees(
     mask = np.full((len(made), 1, length, length), -np.inf, dtype=np.float32)
     mask[:, :, np.arange(length), np.arange(length)] = 0  # padding sees itself, or softmax gives NaN
     asked, wanted, weights = [], [], []
-    for row, (ids, at, owner, weight) in enumerate(made):
+    pointing: list[tuple[int, int]] = []
+    for row, (ids, at, owner, weight, ends) in enumerate(made):
         size = len(ids)
         tokens[row, :size], positions[:, row, :size] = ids, at
         # Ids: 0 trunk, 1 stem, then branches, those from the trunk negative; each sees what it grows from.
@@ -194,6 +204,7 @@ def trees(
             asked.append((row, place - 1))
             wanted.append(ids[place])
             weights.append(weight[place])
+        pointing.extend((row, end) for end in ends)
     return Trees(
         torch.from_numpy(tokens).to(device),
         torch.from_numpy(positions).to(device),
@@ -201,6 +212,10 @@ def trees(
         torch.tensor(asked, device=device),
         torch.tensor(wanted, device=device),
         torch.tensor(weights, dtype=torch.float32, device=device),
+        torch.tensor(pointing, dtype=torch.int64, device=device).view(-1, 2),
+        torch.tensor(
+            [branch.box for each in branches for branch in each if branch.box is not None], device=device
+        ).view(-1, 4),
     )
 
 
@@ -210,8 +225,9 @@ def _tree(
     rest: Sequence[int],
     stem: Sequence[int],
     branches: Sequence[Branch],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Tokens, (3, length) positions, which part each belongs to, weight of predicting each token."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], list[int]]:
+    """Tokens, (3, length) positions, which part each belongs to, weight of predicting each token, and
+    where the questions end whose object has a box."""
     rows, columns = size.height // (PATCH * MERGE), size.width // (PATCH * MERGE)
     start = len(before)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
@@ -226,12 +242,15 @@ def _tree(
     tokens = [*before, *[-1] * (rows * columns), *rest, *stem]
     owners = [0] * (len(tokens) - len(stem)) + [1] * len(stem)
     weights = [0.0] * len(tokens)
+    ends = []
     for number, branch in enumerate(branches, start=2):
+        if branch.box is not None:
+            ends.append(len(tokens) + int(np.flatnonzero(branch.weights)[0]) - 1)
         places.append(_line(trunk_end + len(stem) * branch.on_stem, len(branch.tokens)))
         tokens.extend(branch.tokens)
         owners.extend([number if branch.on_stem else -number] * len(branch.tokens))
         weights.extend(branch.weights)
-    return np.array(tokens), np.concatenate(places, axis=1), np.array(owners), np.array(weights)
+    return np.array(tokens), np.concatenate(places, axis=1), np.array(owners), np.array(weights), ends
 
 
 def _line(start: int, length: int) -> NDArray[np.int64]:
@@ -239,18 +258,23 @@ def _line(start: int, length: int) -> NDArray[np.int64]:
     return np.broadcast_to(np.arange(start, start + length), (3, length))
 
 
-def predict(model: Qwen2_5_VLForConditionalGeneration, visual_tokens: Tensor, made: Trees) -> Tensor:
-    """(predictions, vocabulary) logits at the places asked."""
+def predict(
+    model: Qwen2_5_VLForConditionalGeneration, visual_tokens: Tensor, made: Trees
+) -> tuple[Tensor, Tensor]:
+    """(predictions, vocabulary) logits at the places asked, and (boxes, WIDTH) states after layer
+    `POINTING_LAYER` where questions end."""
     text: Any = model.model.language_model
     embedded = text.embed_tokens(made.tokens.clamp(min=0))
     holds_image = made.tokens == -1
     real = torch.arange(visual_tokens.shape[1], device=embedded.device) < holds_image.sum(1, keepdim=True)
     embedded = embedded.masked_scatter(holds_image[..., None], visual_tokens[real].to(embedded.dtype))
-    states = text(
+    passed = text(
         inputs_embeds=embedded,
         attention_mask=made.mask.to(embedded.dtype),
         position_ids=made.positions,
         use_cache=False,
-    ).last_hidden_state
-    logits: Tensor = model.lm_head(states[made.asked[:, 0], made.asked[:, 1]])
-    return logits.float()
+        output_hidden_states=True,
+    )
+    logits: Tensor = model.lm_head(passed.last_hidden_state[made.asked[:, 0], made.asked[:, 1]])
+    halfway = passed.hidden_states[POINTING_LAYER]
+    return logits.float(), halfway[made.pointing[:, 0], made.pointing[:, 1]].float()
