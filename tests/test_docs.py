@@ -14,7 +14,10 @@ README = (ROOT / "README.md").read_text()
 
 def commands(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
     yield prefix, group
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix} {name}")
         else:

@@ -1,26 +1,37 @@
 """The command `matir`: its subcommands, and what they have in common."""
 
+from importlib import import_module
+
 import click
 
 from matir_cli.cli import boundary
-from matir_cli.cli.add import add
-from matir_cli.cli.compact import compact
-from matir_cli.cli.demo import demo
-from matir_cli.cli.doctor import doctor
-from matir_cli.cli.eval import evaluate
-from matir_cli.cli.export import export
-from matir_cli.cli.find import find
-from matir_cli.cli.info import info
-from matir_cli.cli.ls import ls
-from matir_cli.cli.merge import merge
-from matir_cli.cli.models import models
-from matir_cli.cli.rm import rm
-from matir_cli.cli.show import show
-from matir_cli.cli.sync import sync
-from matir_cli.cli.tag import tag
+
+COMMANDS = {
+    name: name
+    for name in (
+        *("add", "find", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
+        *("doctor", "models", "demo"),
+    )
+} | {"eval": "evaluate"}
+"""Name of each command, and of its module in `matir_cli.cli`, to what it is called in there."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """A group that imports a command when it is asked for: a search should not wait for the others."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """All names, as they are listed in the help."""
+        return sorted(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """The command called `name`, None if there is none."""
+        if name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"matir_cli.cli.{name}"), COMMANDS[name])
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="matir-cli", prog_name="matir")
 def matir() -> None:
     """Search photos by describing an object in them, and get the object's mask.
@@ -29,26 +40,6 @@ def matir() -> None:
       matir add ~/Photos
       matir find "dog led by rope" --masks out/
     """
-
-
-for command in (
-    add,
-    find,
-    tag,
-    sync,
-    ls,
-    show,
-    rm,
-    info,
-    export,
-    merge,
-    compact,
-    doctor,
-    evaluate,
-    models,
-    demo,
-):
-    matir.add_command(command)
 
 
 def main() -> None:
