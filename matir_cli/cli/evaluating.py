@@ -227,7 +227,7 @@ def _settings(wanted: Wanted, plan: Plan, chosen: ModelSet) -> dict[str, str]:
         "stages": "both" if plan.judge else "the first alone",
         "N_C": str(plan.candidates),
         "N_K": str(plan.keep),
-        "a region stands for a box from an IoU of": str(run.MIN_IOU),
+        "a box becomes": "the stored region that fits it best",
         "baselines": ", ".join(wanted.baselines) or "none",
         "device": wanted.device,
     }

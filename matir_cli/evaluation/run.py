@@ -32,8 +32,9 @@ from matir_cli.loading import Engines
 from matir_cli.records import Rle
 from matir_cli.rerank import Judged
 
-MIN_IOU = 0.5
-"""A stored region stands for the judge's box from this IoU on, as in `find`."""
+BEST_FIT = Matching(min_iou=0.0)
+"""The paper's matching: the stored region that fits the judge's box best, however badly. In a table a wrong
+mask costs no more than none; `find`, whose users see the masks, asks for an IoU of 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Scoring:
         self._plan = plan
         self._watch = watch
         self._judged = {query.id: base.ranking(query) for query in bench.queries}
-        self.boxes = BoxMasks(bench, base.rooms or {}, Matching(MIN_IOU))
+        self.boxes = BoxMasks(bench, base.rooms or {}, BEST_FIT)
         """Of the base and of all ablations that share its judge."""
         self.rankings = {query: self._images(ranking) for query, ranking in self._judged.items()}
         """Query id to image ids."""
@@ -207,7 +208,7 @@ class Scoring:
         if method.rooms is None:
             return bench.image_values(first), None, None
         shared = method.rooms is self._base.rooms
-        boxes = self.boxes if shared else BoxMasks(bench, method.rooms, Matching(MIN_IOU))
+        boxes = self.boxes if shared else BoxMasks(bench, method.rooms, BEST_FIT)
         judged = {query.id: method.ranking(query) for query in bench.queries}
         images = {query: self._images(ranking) for query, ranking in judged.items()}
         return (
@@ -242,7 +243,7 @@ class Scoring:
 
     def _refined(self, engines: Engines) -> Values:
         engines.config("proposer")
-        boxes = BoxMasks(self._bench, self._base.rooms or {}, Matching(MIN_IOU, lambda: engines.proposer))
+        boxes = BoxMasks(self._bench, self._base.rooms or {}, Matching(refiner=lambda: engines.proposer))
         with self._watch(len(self._judged), "refining", "query") as advance:
 
             def refined(

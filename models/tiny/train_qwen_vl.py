@@ -49,7 +49,7 @@ QUESTIONS, BOXES = 16, 2
 VISION = recipe.Schedule("qwen_vision", steps=1500, rate=1.5e-3, report_every=100)
 STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=800, rate=1e-3, report_every=50)
 STAGE_RELATIONS = recipe.Schedule("qwen_relations", steps=2000, rate=8e-4, report_every=100)
-STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=1600, rate=6e-4, report_every=100)
+STAGE_BOXES = recipe.Schedule("qwen_boxes", steps=2000, rate=6e-4, report_every=100)
 
 OFFSETS = {"qwen_singles": 200_000, "qwen_relations": 300_000, "qwen_boxes": 500_000}
 """First training picture of each stage of questions."""
