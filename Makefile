@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up; each target makes what it needs.
 .POSIX:
-.PHONY: demo test lint fix bench wheel clean
+.PHONY: demo test browser-test fix bench wheel clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -15,6 +15,11 @@ test: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
+browser-test: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --editable '.[browser-test]'
+	$(BIN)/pytest tests/browser/check_page.py
 
 fix: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
