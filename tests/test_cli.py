@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+import matir_cli.models
 from matir_cli.cli.demo import draw
 from matir_cli.gallery import GalleryFile
 from tests.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
@@ -121,6 +123,15 @@ def test_the_table_is_for_people(indexed: Indexed) -> None:
     assert lines[1].split()[0] == "1"
 
 
+def without_judge(folder: Path) -> Path:
+    """A model set of the tiny set's proposer and encoder."""
+    shipped = Path(matir_cli.models.__path__[0])
+    shutil.copytree(shipped / "tiny", folder / "tiny", ignore=shutil.ignore_patterns("*.py", "*.gguf"))
+    path = folder / "judgeless.toml"
+    path.write_text((shipped / "tiny.toml").read_text().partition("[judge]")[0])
+    return path
+
+
 def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None:
     empty = tmp_path / "empty.db"
     with GalleryFile.open(empty, create=True):
@@ -134,7 +145,9 @@ def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None
         (2, "is not a gallery; it was left as it is"): matir(
             "find", "--no-rerank", "dog", "--db", tmp_path / "text.db"
         ),
-        (2, "the model set tiny has no judge"): matir("find", "dog", "--db", indexed.gallery),
+        (2, "has no judge. Name another with --models, or ask for stage 1 alone"): matir(
+            "find", "dog", "--db", indexed.gallery, "--models", without_judge(tmp_path)
+        ),
         (2, "there is no model set nonsense"): find(indexed, "dog", "--models", "nonsense"),
         (2, "matir models pull lite"): find(indexed, "dog", "--models", "lite"),
     }
@@ -299,3 +312,17 @@ def test_no_room_is_one_clear_line_and_loses_nothing(indexed: Indexed, tmp_path:
     with GalleryFile.open(gallery) as opened:
         assert opened.count_photos() == PHOTOS
         assert opened.connection.pragma("integrity_check") == "ok"
+
+
+def test_the_demo_shows_both_stages(tmp_path: Path) -> None:
+    done = matir("demo", tmp_path / "demo", "--photos", PHOTOS, "--results", 2)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.count(b"rank") == 3
+    assert "$ matir find 'dog led by rope' -n 2" in done.stderr.decode()
+    assert len(list((tmp_path / "demo").glob("*.html"))) == 3
+    assert len(list((tmp_path / "demo" / "masks").glob("*/*.png"))) == 6
+    with GalleryFile.open(tmp_path / "demo" / "gallery.db") as gallery:
+        assert gallery.connection.execute("select count(*) from verdicts").get == 3 * PHOTOS
+    again = matir("demo", tmp_path / "demo", "--photos", PHOTOS, "--results", 2)
+    assert again.stdout == done.stdout
+    assert f"{PHOTOS} unchanged" in again.stderr.decode()

@@ -1,4 +1,4 @@
-"""The recipe of the tiny set as a real process: a few steps of each model, files that the engines load, resuming."""
+"""The tiny set's recipe as a real process: a few steps of each model, and files that the engines load."""
 
 import subprocess
 import sys

@@ -14,6 +14,9 @@ from matir_cli.cli.find import find
 
 MODEL_SET = "tiny"
 
+MIN_IOU = 0.2
+"""The tiny judge's boxes are rough, but of the few regions of a drawn picture the right one fits best."""
+
 QUERIES = ("striped red house", "yellow tree", "dog led by rope")
 
 
@@ -37,7 +40,7 @@ def demo(folder: Path, count: int, results: int) -> None:
         name = query.replace(" ", "-")
         page = folder / f"{name}.html"
         files = ("--masks", folder / "masks" / name, "--html", page, "--force")
-        _run(find, "find", query, "-n", results, "--db", gallery, *files)
+        _run(find, "find", query, "-n", results, "--min-iou", MIN_IOU, "--db", gallery, *files)
 
 
 def draw(folder: Path, count: int) -> None:
