@@ -39,6 +39,13 @@ def test_the_help_of_every_command_is_in_the_readme() -> None:
     assert not missing, "put this into the README:\n" + "".join(missing)
 
 
+def test_every_command_shows_examples() -> None:
+    without = [
+        name for name, command in commands(matir, "matir") if "Examples:" not in help_text(name, command)
+    ]
+    assert without == []
+
+
 def test_the_file_tree_is_the_one_there_is() -> None:
     tree = README.split("<!-- tree -->")[1]
     named = set(re.findall(r"[\w/.-]+\.(?:py|toml)\b", tree))

@@ -31,6 +31,11 @@ def demo(folder: Path, count: int, results: int) -> None:
 
     Nothing is downloaded: the pictures are drawn from seeds, and the tiny models come
     with the package. They know the drawn world only.
+
+    \b
+    Examples:
+      matir demo
+      matir demo /tmp/drawn --photos 50 --results 3
     """
     photos, gallery = folder / "photos", folder / "gallery.db"
     say(f"drawing {count} pictures into {photos}")

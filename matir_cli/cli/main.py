@@ -37,8 +37,10 @@ def matir() -> None:
     """Search photos by describing an object in them, and get the object's mask.
 
     \b
+    Examples:
       matir add ~/Photos
       matir find "dog led by rope" --masks out/
+      matir find --help
     """
 
 

@@ -16,7 +16,13 @@ from matir_cli.weights import State
 
 @click.group()
 def models() -> None:
-    """Model sets: which there are, fetching them, where their files lie."""
+    """Model sets: which there are, fetching them, where their files lie.
+
+    \b
+    Examples:
+      matir models list
+      matir models pull lite
+    """
 
 
 @models.command("list")
@@ -28,6 +34,11 @@ def list_sets(as_json: bool) -> None:
 
     \b
     Exit code: 0 done, 2 an error.
+
+    \b
+    Examples:
+      matir models list
+      matir models list --json | jq -r '.[] | select(.present) | .name'
     """
     rows = [_row(catalogue.find(name)) for name in catalogue.names()]
     if as_json:
@@ -54,6 +65,11 @@ def pull(model_set: str, accept_changed: bool) -> None:
 
     \b
     Exit code: 0 done, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir models pull full
+      MATIR_MODELS=/media/stick/models matir models pull ./mine.toml
     """
     # Here: what fetches loads the hub's library, which no other command needs.
     from matir_cli import download
@@ -79,6 +95,11 @@ def path(model_set: str) -> None:
 
     \b
     Exit code: 0 all files are here, 2 some are missing.
+
+    \b
+    Examples:
+      matir models path full
+      matir models path full | cut -f2 | xargs -d '\\n' ls -l
     """
     chosen = catalogue.find(model_set)
     missing = []
@@ -100,6 +121,11 @@ def verify(model_set: str) -> None:
 
     \b
     Exit code: 0 all are ok, 2 some are not.
+
+    \b
+    Examples:
+      matir models verify full
+      matir models verify full | grep -v '^ok'
     """
     chosen = catalogue.find(model_set)
     missing, changed = [], []
