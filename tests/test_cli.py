@@ -197,14 +197,16 @@ def test_paths_on_standard_input(indexed: Indexed, tmp_path: Path) -> None:
     for number, name in enumerate(names):
         Path(tmp_path, os.fsdecode(name)).write_bytes((indexed.photos / f"000{number}.png").read_bytes())
     listed = [bytes(tmp_path) + b"/" + name for name in names]
+    database = tmp_path / "gallery.db"
+    shutil.copy(indexed.gallery, database)
     # The photos are known by their bytes: linked, not encoded again, so no model is loaded.
-    by_null = matir("add", "-", "--db", indexed.gallery, given=b"\0".join(listed) + b"\0")
+    by_null = matir("add", "-", "--db", database, given=b"\0".join(listed) + b"\0")
     assert (by_null.returncode, b"0 added, 3 recognised" in by_null.stderr) == (0, True), by_null.stderr
-    by_line = matir("add", "-", "--db", indexed.gallery, given=listed[0] + b"\n" + listed[2])
+    by_line = matir("add", "-", "--db", database, given=listed[0] + b"\n" + listed[2])
     assert (by_line.returncode, b"2 unchanged" in by_line.stderr) == (0, True), by_line.stderr
-    found = matir("find", "--no-rerank", "dog", "-n", PHOTOS, "-0", "--db", indexed.gallery).stdout
+    found = matir("find", "--no-rerank", "dog", "-n", PHOTOS, "-0", "--db", database).stdout
     assert len(found.split(b"\0")) == PHOTOS + 1
-    with GalleryFile.open(indexed.gallery) as gallery:
+    with GalleryFile.open(database) as gallery:
         assert Path(os.fsdecode(listed[1])) in gallery.paths(2)
 
 
