@@ -194,8 +194,8 @@ def with_other_pixels(models: ModelSet) -> Iterator[tuple[str, ModelSet]]:
 
     judge = models.part("judge")
     own = read_options(judge.options, QwenVlOptions, judge.engine)
-    for share in PIXELS:
-        pixels = max(round(share * own.max_pixels), own.min_pixels)
+    # Shares that the least size makes alike are one setting.
+    for pixels in dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in PIXELS):
         changed = msgspec.structs.replace(judge, options={**judge.options, "max_pixels": pixels})
         parts = tuple(changed if part is judge else part for part in models.parts)
         yield f"{pixels} pixels", msgspec.structs.replace(models, parts=parts)
