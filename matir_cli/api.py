@@ -38,9 +38,6 @@ from matir_cli.records import Box, Point
 from matir_cli.upkeep import reading, removal
 from matir_cli.within import Within
 
-DEFAULT_MODEL_SET = "full"
-"""What a new gallery is made with unless told otherwise."""
-
 AnyPath: TypeAlias = str | os.PathLike[str]
 
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
@@ -72,7 +69,7 @@ class Gallery:
         try:
             with translated(self.path):
                 stored = self._file.model_set() if self._file is not None else None
-            self._models = catalogue.find(models or stored or DEFAULT_MODEL_SET)
+            self._models = catalogue.find(models or stored or catalogue.DEFAULT_MODEL_SET)
         except BaseException:
             self.close()
             raise

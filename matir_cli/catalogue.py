@@ -41,6 +41,9 @@ import msgspec
 
 from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing
 
+DEFAULT_MODEL_SET = "full"
+"""What a new gallery is made with unless told otherwise."""
+
 PARTS = ("proposer", "encoder", "judge")
 
 LARGEST_TOML = 1 << 20

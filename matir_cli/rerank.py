@@ -28,8 +28,6 @@ class Judged:
     candidate: Candidate
     verdict: Verdict | None
     """None where the judge was not asked: out of time, or the photo is not to be had."""
-    remembered: bool = False
-    """The verdict was in the gallery already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def rerank(
                 question.memory.remember(candidate.photo_id, verdict)
                 said[question] = verdict
         outcome = but_not(said[wanted], [said[question] for question in room.without])
-        yield Judged(candidate, outcome, remembered=not unasked)
+        yield Judged(candidate, outcome)
 
 
 def but_not(wanted: Verdict, unwanted: Sequence[Verdict]) -> Verdict:

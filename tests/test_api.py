@@ -24,11 +24,9 @@ from matir_cli import (
     Skipped,
     StoredPhoto,
     Unchanged,
-    api,
     catalogue,
     errors,
 )
-from matir_cli.cli import common
 from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
 from matir_cli.protocols import Grounding, GroundingQuestion, JudgePhoto, Verdict
@@ -68,10 +66,6 @@ def test_importing_the_package_loads_nothing() -> None:
     assert first == "matir_cli", done.stderr
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.decode().splitlines()[1] == "True False"  # searching needs no torch
-
-
-def test_the_default_set_is_the_command_lines() -> None:
-    assert api.DEFAULT_MODEL_SET == common.DEFAULT_MODEL_SET
 
 
 def test_photos_are_added_once(indexed: Indexed, tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
 from matir_cli.gallery import GalleryFile
 
-DEFAULT_MODEL_SET = "full"
-
 
 def default_gallery() -> Path:
     """Where the gallery lies unless --db or MATIR_DB says otherwise."""
@@ -43,7 +41,7 @@ models_option = click.option(
     show_envvar=True,
     metavar="SET",
     help="Model set: a name from `matir models list`, or a TOML file."
-    f"  [default: the gallery's own, for a new one {DEFAULT_MODEL_SET}]",
+    f"  [default: the gallery's own, for a new one {catalogue.DEFAULT_MODEL_SET}]",
 )
 
 device_option = click.option(
@@ -107,7 +105,7 @@ verbose_option = click.option(
 def choose_model_set(gallery: GalleryFile | None, wanted: str | None) -> ModelSet:
     """The set asked for, else the one the gallery was made with, else the default; its note is shown."""
     stored = gallery.model_set() if gallery is not None else None
-    chosen = catalogue.find(wanted or stored or DEFAULT_MODEL_SET)
+    chosen = catalogue.find(wanted or stored or catalogue.DEFAULT_MODEL_SET)
     if chosen.note:
         say(f"model set {chosen.name}: {chosen.note}")
     return chosen

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from matir_cli.catalogue import DEFAULT_MODEL_SET
 from matir_cli.cli.boundary import explain
-from matir_cli.cli.common import DEFAULT_MODEL_SET, gallery_option
+from matir_cli.cli.common import gallery_option
 from matir_cli.cli.file_progress import watched
 from matir_cli.output.plain_json import to_json
 from matir_cli.output.terminal import printable

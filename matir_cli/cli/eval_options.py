@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from matir_cli import find
-from matir_cli.cli.common import DEFAULT_MODEL_SET, device_option, verbose_option
+from matir_cli.catalogue import DEFAULT_MODEL_SET
+from matir_cli.cli.common import device_option, verbose_option
 from matir_cli.evaluation.choices import ABLATIONS, BASELINE_NAMES, Ablation
 
 WORLD_MODEL_SET = "tiny"
