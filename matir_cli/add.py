@@ -21,6 +21,7 @@ import numpy as np
 from matir_cli import masks, photos, search
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.loading import Engines
 from matir_cli.lookahead import ahead
 from matir_cli.photos import DecodedPhoto
 from matir_cli.protocols import RegionEncoder, RegionProposer
@@ -41,6 +42,11 @@ class Models:
     encoder: Callable[[], RegionEncoder]
     side_by_side: Callable[[], bool] = lambda: False
     """Whether both may run at a time: they do not compete for the processor's cores."""
+
+    @classmethod
+    def of(cls, engines: Engines) -> Models:
+        """Those of a model set at work on a gallery; nothing is loaded yet."""
+        return cls(lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ continuous edges. Masks are numpy arrays of bool, (height, width), at the photo'
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -25,22 +24,20 @@ from types import TracebackType
 from typing import TypeAlias
 
 from matir_cli import add as adding
-from matir_cli import catalogue, files, search, weights
+from matir_cli import catalogue, files, search
 from matir_cli import find as finding
 from matir_cli.add import Outcome
 from matir_cli.errors import GalleryMissing, PhotoUnknown
 from matir_cli.find import Search
 from matir_cli.gallery import GalleryFile, StoredPhoto, translated
 from matir_cli.hits import Hit, PhotoRegion
-from matir_cli.loading import Engines
+from matir_cli.loading import Engines, check_indexable
 from matir_cli.query import Example, Query
 from matir_cli.records import Box, Point
 from matir_cli.upkeep import reading, removal
-from matir_cli.within import Within
+from matir_cli.within import Within, date_of
 
 AnyPath: TypeAlias = str | os.PathLike[str]
-
-_DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
 
 
 class Gallery:
@@ -120,18 +117,14 @@ class Gallery:
             MatirError: while iterating, what ends the run, such as a full disk.
         """
         wanted = [Path(path).expanduser() for path in _listed(paths)]
-        for part in ("proposer", "encoder"):
-            weights.locate(self._models, part)  # no gallery is made where weights are missing
+        check_indexable(self._models)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
         with translated(self.path):
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        models = adding.Models(
-            lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side
-        )
-        return self._outcomes(file, wanted, models, previews)
+        return self._outcomes(file, wanted, adding.Models.of(engines), previews)
 
     def _outcomes(
         self, file: GalleryFile, paths: list[Path], models: adding.Models, previews: bool
@@ -329,7 +322,4 @@ def _example(
 def _date(given: str | date | None) -> str | None:
     if given is None:
         return None
-    text = given if isinstance(given, str) else given.isoformat()[:19]
-    if not _DATE.fullmatch(text):
-        raise ValueError(f"{text!r} is no date such as 2024, 2024-05, 2024-05-17 or 2024-05-17T14:30")
-    return text
+    return date_of(given if isinstance(given, str) else given.isoformat()[:19])

@@ -11,6 +11,19 @@ from matir_cli.protocols import Judge, RegionEncoder, RegionProposer, TextEncode
 from matir_cli.records import EngineConfig
 from matir_cli.verdicts import judge_key
 
+INDEXING_PARTS = ("proposer", "encoder")
+"""What photos are indexed with; a gallery is made for these."""
+
+
+def check_indexable(models: ModelSet) -> None:
+    """Make sure that what photos are indexed with is here, before a gallery is made for it.
+
+    Raises:
+        PartMissing, WeightsMissing, WeightsChanged: it is not.
+    """
+    for part in INDEXING_PARTS:
+        weights.locate(models, part)
+
 
 class Engines:
     """What a model set's parts are loaded as. Asking for a part finds its files and loads it.
@@ -31,7 +44,7 @@ class Engines:
 
     def bind(self) -> None:
         """Make the gallery one of this set's proposer and encoder, or check that it is."""
-        for part in ("proposer", "encoder"):
+        for part in INDEXING_PARTS:
             config = weights.locate(self.models, part)
             self._gallery.bind_model(part, config.identity, self.models.handle)
             self._configs[part] = config

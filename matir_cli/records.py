@@ -37,6 +37,10 @@ class Box:
         """In square pixels; 0 for an inverted box."""
         return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
 
+    def rounded(self, digits: int) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 with so many digits after the point."""
+        return round(self.x0, digits), round(self.y0, digits), round(self.x1, digits), round(self.y1, digits)
+
     def scaled(self, x: float, y: float) -> "Box":
         """The box in a frame that is `x` times as wide and `y` times as high."""
         return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,25 @@ from matir_cli.gallery import GalleryFile
 
 Ids = NDArray[np.int64]
 
+_DATES = ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
+_DATE_LENGTHS = (4, 7, 10, 13, 16, 19)
+
 _AFTER_ALL = "~"
 """Sorts behind whatever may follow in a date of ISO 8601."""
+
+
+def date_of(text: str) -> str:
+    """A date as `Within` takes it: ISO 8601, as exact as is meant, with "T" or a space before the time.
+
+    Raises:
+        ValueError: it is none; the message says what one looks like.
+    """
+    for form, length in zip(_DATES, _DATE_LENGTHS, strict=True):
+        try:
+            return datetime.strptime(text.replace(" ", "T"), form).isoformat()[:length]
+        except ValueError:
+            continue
+    raise ValueError(f"{text!r} is no date such as 2024, 2024-05, 2024-05-17 or 2024-05-17T14:30.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from matir_cli.evaluation.run import Outcome, Plan
 from matir_cli.evaluation.subset import limited
 from matir_cli.evaluation.world import read_objects, read_world, write_world
 from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines
+from matir_cli.loading import Engines, check_indexable
 from matir_cli.models.tiny import benchmark
 from matir_cli.records import Rle
 
@@ -129,8 +129,9 @@ def _evaluate(wanted: Wanted, source: Source, settings: Mapping[str, str]) -> No
 
 def _check_weights(chosen: ModelSet, clips: Sequence[ModelSet], *, judge: bool) -> None:
     """Missing weights are said now, not after hours."""
-    for part in ("proposer", "encoder", *(["judge"] if judge else [])):
-        weights.locate(chosen, part)
+    check_indexable(chosen)
+    if judge:
+        weights.locate(chosen, "judge")
     for each in clips:
         weights.locate(each, "encoder")
 
@@ -139,10 +140,8 @@ def _index(gallery: GalleryFile, chosen: ModelSet, device: str, dataset: Dataset
     """What `matir add` does, with engines of their own that are gone afterwards."""
     engines = Engines(gallery, chosen, device)
     engines.bind()
-    models = add.Models(
-        lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side
-    )
-    outcomes = add.add(gallery, [image.path for image in dataset.images], models, previews=True)
+    paths = [image.path for image in dataset.images]
+    outcomes = add.add(gallery, paths, add.Models.of(engines), previews=True)
     indexing.watch(outcomes, len(dataset.images), lambda counts: f"{counts[add.Added]} images added")
 
 

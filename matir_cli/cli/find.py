@@ -29,6 +29,7 @@ from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
+from matir_cli.output.terminal import corners
 from matir_cli.query import Example, Query, Shown
 
 NOTHING_FOUND = 1
@@ -177,8 +178,7 @@ def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: S
 
 
 def _say_region(shown: Shown) -> None:
-    corners = ",".join(str(round(edge)) for edge in (shown.box.x0, shown.box.y0, shown.box.x1, shown.box.y1))
-    say(f"example: the region {corners} of {shown.path}, {shown.share:.1%} of the photo")
+    say(f"example: the region {corners(shown.box)} of {shown.path}, {shown.share:.1%} of the photo")
 
 
 @contextmanager

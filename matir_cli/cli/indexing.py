@@ -8,13 +8,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from matir_cli import weights
 from matir_cli.add import Models, Skipped
 from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
 from matir_cli.cli.common import choose_model_set, progress_bar
 from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines
+from matir_cli.loading import Engines, check_indexable
 from matir_cli.output.terminal import printable
 
 Outcome = TypeVar("Outcome")
@@ -24,15 +23,11 @@ Outcome = TypeVar("Outcome")
 def opened(gallery_path: Path, model_set: str | None, device: str) -> Iterator[tuple[GalleryFile, Models]]:
     """The gallery, made if there is none, and the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
-    for part in ("proposer", "encoder"):
-        weights.locate(chosen, part)  # no gallery is made where weights are missing
+    check_indexable(chosen)
     with GalleryFile.open(gallery_path, create=True) as gallery:
         engines = Engines(gallery, chosen, device)
         engines.bind()
-        yield (
-            gallery,
-            Models(lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side),
-        )
+        yield gallery, Models.of(engines)
 
 
 def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:

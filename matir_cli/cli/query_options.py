@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,19 @@ import click
 from matir_cli import files
 from matir_cli.query import Example, Query
 from matir_cli.records import Box, Point
-from matir_cli.within import Within
+from matir_cli.within import Within, date_of
 
 MOST = 1e9
 """Pixels; no photo is as large."""
 
-_DATES = ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
-_DATE_LENGTHS = (4, 7, 10, 13, 16, 19)
-
 
 def _date(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A date of ISO 8601, as exact as is meant, with "T" or a space before the time."""
     if value is None:
         return None
-    for form, length in zip(_DATES, _DATE_LENGTHS, strict=True):
-        try:
-            return datetime.strptime(value.replace(" ", "T"), form).isoformat()[:length]
-        except ValueError:
-            continue
-    raise click.BadParameter(f"{value!r} is no date such as 2024, 2024-05, 2024-05-17 or 2024-05-17T14:30.")
+    try:
+        return date_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _pixels(

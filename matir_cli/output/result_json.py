@@ -10,7 +10,6 @@ from typing import TypeAlias
 from matir_cli import masks
 from matir_cli.answers import Answer, Found
 from matir_cli.output.subject import true_mask
-from matir_cli.records import Box
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
 RleRecord: TypeAlias = dict[str, object]
@@ -80,7 +79,7 @@ def record(found: Found, files: Files, *, with_rle: bool, all_instances: bool) -
     size, verdict = found.photo.record, found.verdict
     instances = tuple(
         InstanceRecord(
-            box=_rounded(answer.box),
+            box=answer.box.rounded(2),
             region=None if answer.region is None else answer.region.ordinal,
             iou=None if answer.iou is None else round(answer.iou, 4),
             mask=_coco(found, answer) if with_rle else None,
@@ -119,7 +118,3 @@ def _coco(found: Found, answer: Answer) -> RleRecord | None:
         return None
     rle = masks.encode(true_mask(found, answer.mask))
     return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
-
-
-def _rounded(box: Box) -> BoxRecord:
-    return round(box.x0, 2), round(box.y0, 2), round(box.x1, 2), round(box.y1, 2)

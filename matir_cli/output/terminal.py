@@ -34,10 +34,11 @@ def rows(found: Found, *, all_instances: bool, link_host: str | None) -> list[st
 
 
 def _box(answer: Answer | None) -> str:
-    return f"{'-' if answer is None else _corners(answer.box):<23}"
+    return f"{'-' if answer is None else corners(answer.box):<23}"
 
 
-def _corners(box: Box) -> str:
+def corners(box: Box) -> str:
+    """x0,y0,x1,y1 in whole pixels."""
     return ",".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
 
 

@@ -111,7 +111,7 @@ def _region(photo: PhotoRecord, stored: StoredRegion) -> RegionDetails:
     box, region = stored.box, stored.region
     return RegionDetails(
         stored.ordinal,
-        (round(box.x0, 2), round(box.y0, 2), round(box.x1, 2), round(box.y1, 2)),
+        box.rounded(2),
         round(region.area / (photo.mask_width * photo.mask_height), 6),
         round(region.predicted_iou, 4),
         round(region.stability, 4),
