@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from matir_cli import answers, query, rerank, search
 from matir_cli.answers import Found, Matching
@@ -18,6 +16,7 @@ from matir_cli.query import Query
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.rerank import Judged, JudgeRoom, Question
 from matir_cli.verdicts import Verdicts
+from matir_cli.watch import Watch, unwatched
 from matir_cli.within import Within
 
 CANDIDATES = 100
@@ -25,9 +24,6 @@ CANDIDATES = 100
 
 KEEP = 50
 """N_K of the paper."""
-
-Watch: TypeAlias = Callable[[int, str], AbstractContextManager[Callable[[], object]]]
-"""Told how many photos a step has and its name; gives what to call after each photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +78,8 @@ class Result:
     """Photos left out because the object that the judge points at has not the size asked for."""
 
 
-def _unwatched(_total: int, _name: str) -> AbstractContextManager[Callable[[], object]]:
-    return nullcontext(lambda: None)
-
-
 def find(
-    gallery: GalleryFile, engines: Engines, wanted: Query | str, settings: Search, watch: Watch = _unwatched
+    gallery: GalleryFile, engines: Engines, wanted: Query | str, settings: Search, watch: Watch = unwatched
 ) -> Result:
     """Both stages, as far as `settings` go; a query without a text has no words for the judge.
 
@@ -199,7 +191,7 @@ def _judge(
     judged: list[Judged] = []
     complete = True
     try:
-        with watch(len(ranked), "judging") as advance:
+        with watch(len(ranked), "judging", "photo") as advance:
             for item in rerank.rerank(room, ranked, lambda: end is None or time.monotonic() < end):
                 judged.append(item)
                 advance()
@@ -215,7 +207,7 @@ def _is_likely(item: Judged, min_p: float | None) -> bool:
 
 def _ground(room: JudgeRoom, kept: Sequence[Judged], matching: Matching, watch: Watch) -> list[Found]:
     found: list[Found] = []
-    with watch(len(kept), "grounding") as advance:
+    with watch(len(kept), "grounding", "photo") as advance:
         for item in answers.by_box(room, kept, matching):
             found.append(item)
             advance()

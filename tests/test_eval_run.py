@@ -17,7 +17,6 @@ from matir_cli.evaluation import ablations, coverage, external, methods, paper, 
 from matir_cli.evaluation.ablations import Laboratory
 from matir_cli.evaluation.dataset import Dataset, EvalImage, EvalQuery
 from matir_cli.evaluation.indexed import lookup
-from matir_cli.evaluation.judging import unwatched
 from matir_cli.evaluation.methods import Bench, BoxMasks, Method, Rooms
 from matir_cli.evaluation.run import Plan, Scoring
 from matir_cli.evaluation.subset import limited
@@ -27,6 +26,7 @@ from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto,
 from matir_cli.records import EngineConfig, ModelIdentity, Rle
 from matir_cli.rerank import JudgeRoom
 from matir_cli.verdicts import Verdicts
+from matir_cli.watch import unwatched
 from tests.fakes import COLOURS, ColourEncoder, ColourJudge, ColourProposer, ColourText, near
 from tests.pictures import save_scenes, scene
 

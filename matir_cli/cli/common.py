@@ -76,6 +76,13 @@ def progress_bar(total: int | None, name: str | None = None, unit: str = "photo"
         yield Progress(bar.update, partial(tqdm.write, file=sys.stderr))
 
 
+@contextmanager
+def watch(total: int, name: str, unit: str) -> Iterator[Callable[[], object]]:
+    """A bar for one step, where somebody watches; a `matir_cli.watch.Watch`."""
+    with progress_bar(total, name, unit) as bar:
+        yield bar.advance
+
+
 def readable_size(count: int) -> str:
     """`count` bytes for people, in powers of 1000."""
     size = float(count)

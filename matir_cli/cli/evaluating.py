@@ -15,9 +15,9 @@ import msgspec
 
 from matir_cli import add, catalogue, weights
 from matir_cli.catalogue import ModelSet
-from matir_cli.cli import boundary, indexing
+from matir_cli.cli import boundary, common, indexing
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import choose_model_set, progress_bar
+from matir_cli.cli.common import choose_model_set
 from matir_cli.cli.eval_options import WORLD_MODEL_SET, Wanted
 from matir_cli.errors import AnnotationsInvalid, OutputExists
 from matir_cli.evaluation import baselines, coverage, external, reports, run
@@ -178,8 +178,8 @@ def _watch(total: int, name: str, unit: str) -> Iterator[Callable[[], object]]:
     if not sys.stderr.isatty():
         many = {"photo": "photos", "query": "queries"}[unit] if total > 1 else unit
         say(f"{name}: {total:,} {many}")
-    with progress_bar(total, name, unit) as bar:
-        yield bar.advance
+    with common.watch(total, name, unit) as advance:
+        yield advance
 
 
 def _export(bench: Bench, outcome: Outcome, wanted: Wanted) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +18,8 @@ from matir_cli.cli.common import (
     device_option,
     gallery_option,
     models_option,
-    progress_bar,
     verbose_option,
+    watch,
 )
 from matir_cli.cli.query_options import Asked, query_options
 from matir_cli.cli.results import Form, result_options
@@ -131,7 +129,7 @@ def find(
         else:
             if query.text is None and wanted.rerank:
                 say("an example alone has no words for the judge: ranked by stage 1")
-            result = finding.find(gallery, engines, query, wanted, _watch)
+            result = finding.find(gallery, engines, query, wanted, watch)
             code = _remark(result, wanted)
             results.show(gallery, asked.title, result.found, form)
     click.get_current_context().exit(code)
@@ -162,7 +160,7 @@ def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: S
             say(f"line {number} is empty; skipped")
             continue
         try:
-            result = finding.find(gallery, engines, replace(query, text=text), wanted, _watch)
+            result = finding.find(gallery, engines, replace(query, text=text), wanted, watch)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = Result([], truncated=False, candidates=0, judged=0, complete=True)
@@ -179,12 +177,6 @@ def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: S
 
 def _say_region(shown: Shown) -> None:
     say(f"example: the region {corners(shown.box)} of {shown.path}, {shown.share:.1%} of the photo")
-
-
-@contextmanager
-def _watch(total: int, name: str) -> Iterator[Callable[[], object]]:
-    with progress_bar(total, name) as bar:
-        yield bar.advance
 
 
 def _remark(result: Result, wanted: Search, before: str = "") -> int:

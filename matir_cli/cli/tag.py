@@ -21,8 +21,8 @@ from matir_cli.cli.common import (
     device_option,
     gallery_option,
     models_option,
-    progress_bar,
     verbose_option,
+    watch,
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.query_options import Asked, query_options
@@ -174,7 +174,7 @@ def tag(
         else:
             finding.check_askable(gallery, asked.query)
             engines = Engines(gallery, choose_model_set(gallery, model_set), device)
-            result = finding.find(gallery, engines, asked.query, search, _watch)
+            result = finding.find(gallery, engines, asked.query, search, watch)
             _end_early(result)
             for found in result.found:
                 if options["remove"]:
@@ -205,12 +205,6 @@ def _files(gallery: GalleryFile, within: Within | None) -> Iterator[Path]:
     wanted = within.photos(gallery) if within is not None else None
     among = None if wanted is None else set(wanted.tolist())
     return (file.path for file in files.known(gallery) if among is None or file.photo_id in among)
-
-
-@contextmanager
-def _watch(total: int, name: str) -> Iterator[Callable[[], object]]:
-    with progress_bar(total, name) as bar:
-        yield bar.advance
 
 
 def _end_early(result: Result) -> None:

@@ -20,11 +20,11 @@ from matir_cli.engines.clip_options import SEVEN_PROMPTS, ClipOptions
 from matir_cli.errors import GalleryBusy
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.choices import Ablation
-from matir_cli.evaluation.judging import Watch
 from matir_cli.evaluation.methods import Bench, Method, retrieve
 from matir_cli.gallery import GalleryFile
 from matir_cli.options import read_options
 from matir_cli.records import EngineConfig
+from matir_cli.watch import Watch
 from matir_cli.within import Within
 
 PROMPTS = {

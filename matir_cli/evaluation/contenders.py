@@ -12,11 +12,11 @@ import numpy as np
 from matir_cli import engines, photos
 from matir_cli.evaluation import baselines, metrics
 from matir_cli.evaluation.baselines import CROPPING, Baseline
-from matir_cli.evaluation.judging import Watch
 from matir_cli.evaluation.methods import Bench, Values
 from matir_cli.evaluation.scores import ScoreStore, run_key
 from matir_cli.protocols import DenseEncoder
 from matir_cli.records import EngineConfig, FloatArray
+from matir_cli.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)

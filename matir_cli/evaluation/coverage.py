@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from matir_cli import masks
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.dataset import Dataset
-from matir_cli.evaluation.judging import Watch
 from matir_cli.evaluation.methods import Bench
 from matir_cli.records import Rle
+from matir_cli.watch import Watch
 
 LEVELS = (0.5, 0.75)
 """The least IoU of mask and object."""

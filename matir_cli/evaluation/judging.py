@@ -8,23 +8,15 @@ before the next one is looked at, so a stopped run goes on at the photo it was a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from matir_cli import rerank
 from matir_cli.protocols import GroundingQuestion
 from matir_cli.rerank import JudgeRoom
-
-Watch: TypeAlias = Callable[[int, str, str], AbstractContextManager[Callable[[], object]]]
-"""Told how many items a step has, its name and the items'; gives what to call after each item."""
+from matir_cli.watch import Watch, unwatched
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
 """Photo id to the queries to ask about it."""
-
-
-def unwatched(_total: int, _name: str, _unit: str) -> AbstractContextManager[Callable[[], object]]:
-    """A `Watch` that nobody looks at."""
-    return nullcontext(lambda: None)
 
 
 def judge_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch = unwatched) -> None:

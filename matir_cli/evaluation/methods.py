@@ -17,12 +17,12 @@ from matir_cli.answers import Found, Matching
 from matir_cli.evaluation import judging, metrics
 from matir_cli.evaluation.dataset import Dataset, EvalQuery
 from matir_cli.evaluation.indexed import Indexed
-from matir_cli.evaluation.judging import Watch
 from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import TextEncoder, Verdict
 from matir_cli.records import Candidate, Rle
 from matir_cli.rerank import Judged, JudgeRoom
+from matir_cli.watch import Watch
 from matir_cli.within import Within
 
 Rooms = Mapping[str, JudgeRoom]

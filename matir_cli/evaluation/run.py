@@ -24,13 +24,13 @@ from matir_cli.evaluation.contenders import Contest
 from matir_cli.evaluation.coverage import Coverage
 from matir_cli.evaluation.dataset import EvalQuery
 from matir_cli.evaluation.external import Imported
-from matir_cli.evaluation.judging import Watch
 from matir_cli.evaluation.methods import Bench, BoxMasks, Method, Predicted, Rooms, Values
 from matir_cli.evaluation.scores import ScoreStore
 from matir_cli.evaluation.tables import AblationRow, AblationTable, Measured, Row, Segmented, Table
 from matir_cli.loading import Engines
 from matir_cli.records import Rle
 from matir_cli.rerank import Judged
+from matir_cli.watch import Watch
 
 BEST_FIT = Matching(min_iou=0.0)
 """The paper's matching: the stored region that fits the judge's box best, however badly. In a table a wrong
