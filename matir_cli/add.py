@@ -9,6 +9,7 @@ side by side they were half as fast.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -123,29 +124,39 @@ _Passed = Unchanged | _Known | _Refused
 """What the stages hand on untouched."""
 
 
-def pending(gallery: GalleryFile, paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among `paths` that `add` would read: new ones and changed ones."""
-    for path in photos.find_files(paths):
+def pending(
+    gallery: GalleryFile, paths: Iterable[Path], passed_over: Counter[str] | None = None
+) -> Iterator[Path | Skipped]:
+    """The files among `paths` that `add` would read, new ones and changed ones, and those that it cannot."""
+    for path in photos.find_files(paths, passed_over):
         try:
             if not gallery.is_unchanged(photos.status(path)):
                 yield path
-        except PhotoUnreadable:
-            yield path
+        except PhotoUnreadable as error:
+            yield Skipped(path, error.reason)
 
 
 def add(
-    gallery: GalleryFile, paths: Iterable[Path], models: Models, *, previews: bool
+    gallery: GalleryFile,
+    paths: Iterable[Path],
+    models: Models,
+    *,
+    previews: bool,
+    passed_over: Counter[str] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Index the photos that `paths` name (files, and folders recursively); one outcome a file.
 
     Each photo is committed by itself. Closing the iterator drops the photos in hand and
     leaves the gallery as it is; running again goes on from there.
 
+    Args:
+        passed_over: as `photos.find_files` has it; complete once the iterator has ended.
+
     Raises:
         MatirError: what ends the run, such as a full disk or weights that do not load.
     """
     in_hand: set[bytes] = set()
-    read = ahead(_read(gallery.path, paths, in_hand), LOOKAHEAD)
+    read = ahead(_read(gallery.path, photos.find_files(paths, passed_over), in_hand), LOOKAHEAD)
     encoded = ahead(_see(read, models, previews), LOOKAHEAD)
     written = 0
     for item in encoded:
@@ -160,10 +171,10 @@ def add(
         search.seal(gallery)
 
 
-def _read(gallery: Path, paths: Iterable[Path], in_hand: set[bytes]) -> Iterator[DecodedPhoto | _Passed]:
+def _read(gallery: Path, files: Iterable[Path], in_hand: set[bytes]) -> Iterator[DecodedPhoto | _Passed]:
     """Stage 1, with its own connection: what is there already is not read, hashed or decoded again."""
     with GalleryFile.open(gallery) as known:
-        for path in photos.find_files(paths):
+        for path in files:
             file = None
             try:
                 file = photos.status(path)

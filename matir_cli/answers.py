@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matir_cli import rerank
+from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
 from matir_cli.protocols import RegionProposer, Verdict
 from matir_cli.records import Box, Candidate, Rle
@@ -72,12 +73,11 @@ class Matching:
 
 
 def by_region(gallery: GalleryFile, ranking: Sequence[Judged]) -> Iterator[Found]:
-    """Results whose mask is that of the region that stage 1 liked best."""
-    for rank, item in enumerate(ranking, start=1):
-        region = gallery.region(item.candidate.region_id)
-        answer = Answer(region.box, region, None, region.region.rle)
-        photo = gallery.photo(item.candidate.photo_id)
-        yield Found(rank, photo, item.candidate, (answer,), item.verdict)
+    """Results whose mask is that of the region that stage 1 liked best.
+
+    Here as in `by_box`, a photo that another process has forgotten meanwhile is left out.
+    """
+    yield from _ranked(_by_region(gallery, item) for item in ranking)
 
 
 def by_box(room: JudgeRoom, ranking: Sequence[Judged], matching: Matching) -> Iterator[Found]:
@@ -87,19 +87,38 @@ def by_box(room: JudgeRoom, ranking: Sequence[Judged], matching: Matching) -> It
     """
     judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
     grounded = rerank.ground(room, judged)
-    for rank, item in enumerate(ranking, start=1):
-        outcome = next(grounded)[1] if item.verdict is not None else None
-        if outcome is None:
-            (found,) = by_region(room.gallery, [item])
-            yield Found(rank, found.photo, found.candidate, found.answers, found.verdict)
-            continue
-        answers, word = _answers(room, item.candidate.photo_id, outcome, matching)
+    outcomes = ((item, next(grounded)[1] if item.verdict is not None else None) for item in ranking)
+    yield from _ranked(_by_box(room, item, outcome, matching) for item, outcome in outcomes)
+
+
+def _ranked(results: Iterable[Found | None]) -> Iterator[Found]:
+    """Those that are there, with ranks that count them."""
+    there = (found for found in results if found is not None)
+    return (replace(found, rank=rank) for rank, found in enumerate(there, start=1))
+
+
+def _by_region(gallery: GalleryFile, item: Judged) -> Found | None:
+    try:
+        photo, region = gallery.photo(item.candidate.photo_id), gallery.region(item.candidate.region_id)
+    except PhotoUnknown:
+        return None
+    answer = Answer(region.box, region, None, region.region.rle)
+    return Found(0, photo, item.candidate, (answer,), item.verdict)
+
+
+def _by_box(room: JudgeRoom, item: Judged, grounded: Grounded | None, matching: Matching) -> Found | None:
+    if grounded is None:
+        return _by_region(room.gallery, item)
+    try:
         photo = room.gallery.photo(item.candidate.photo_id)
-        yield Found(rank, photo, item.candidate, answers, item.verdict, word)
+    except PhotoUnknown:
+        return None
+    answers, word = _answers(room, photo, grounded, matching)
+    return Found(0, photo, item.candidate, answers, item.verdict, word)
 
 
 def _answers(
-    room: JudgeRoom, photo_id: int, grounded: Grounded, matching: Matching
+    room: JudgeRoom, photo: StoredPhoto, grounded: Grounded, matching: Matching
 ) -> tuple[tuple[Answer, ...], str]:
     """The answers in a grounded photo, and the word for how the first one came about."""
     if not grounded.readable:
@@ -109,7 +128,7 @@ def _answers(
     fitting = [_fits(instance, matching.min_iou) for instance in grounded.instances]
     refined: list[Rle | None] = [None] * len(fitting)
     if matching.refiner is not None and not all(fitting):
-        refined = _refine(room, matching.refiner(), photo_id, grounded.instances)
+        refined = _refine(room, matching.refiner(), photo, grounded.instances)
     answers = []
     for instance, fits, mask in zip(grounded.instances, fitting, refined, strict=True):
         region, iou = (instance.match.region, instance.match.iou) if instance.match else (None, None)
@@ -125,13 +144,13 @@ def _fits(instance: Instance, min_iou: float) -> bool:
 
 
 def _refine(
-    room: JudgeRoom, refiner: RegionProposer, photo_id: int, instances: Sequence[Instance]
+    room: JudgeRoom, refiner: RegionProposer, photo: StoredPhoto, instances: Sequence[Instance]
 ) -> list[Rle | None]:
     """The masks that the proposer sees in the judge's boxes."""
-    photo = room.photo(photo_id)
-    if photo is None:
+    shown = room.photo(photo.id)
+    if shown is None:
         return [None] * len(instances)
-    size = room.gallery.photo(photo_id).record
-    height, width = photo.image.shape[:2]
-    boxes = [instance.box.scaled(width / size.width, height / size.height) for instance in instances]
-    return [None if region is None else region.rle for region in refiner.refine(photo.image, boxes)]
+    height, width = shown.image.shape[:2]
+    across, down = width / photo.record.width, height / photo.record.height
+    boxes = [instance.box.scaled(across, down) for instance in instances]
+    return [None if region is None else region.rle for region in refiner.refine(shown.image, boxes)]

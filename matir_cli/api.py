@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -117,7 +117,7 @@ class Gallery:
             MatirError: while iterating, what ends the run, such as a full disk.
         """
         wanted = [Path(path).expanduser() for path in _listed(paths)]
-        check_indexable(self._models)
+        check_indexable(self._models, self.path)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
         with translated(self.path):
@@ -138,8 +138,8 @@ class Gallery:
         text: str | None = None,
         *,
         image: AnyPath | None = None,
-        box: Box | tuple[float, float, float, float] | None = None,
-        point: Point | tuple[float, float] | None = None,
+        box: Box | Sequence[float] | None = None,
+        point: Point | Sequence[float] | None = None,
         weight: float = 0.5,
         without: str | Iterable[str] = (),
         below: AnyPath | Iterable[AnyPath] = (),
@@ -176,17 +176,17 @@ class Gallery:
             camera: part of the camera's name.
             min_size: the least fraction of the photo that the object covers, 0..1.
             max_size: the greatest.
-            limit: photos to return.
+            limit: photos to return, 1 or more.
             rerank: let the judge look at the best photos and rank them anew.
             ground: let it say where the object is; else the mask is that of the best region.
-            candidates: photos that the judge looks at (N_C of the paper); None: 100, or `limit`.
-            keep: photos left after reranking (N_K); None: 50, or `limit`.
-            min_score: leave out photos whose best region scores lower in stage 1, -1..1.
+            candidates: photos that the judge looks at (N_C of the paper), 1 or more; None: 100, or `limit`.
+            keep: photos left after reranking (N_K), 1 or more; None: 50, or `limit`.
+            min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos that the judge gives a lower probability, 0..1.
             min_iou: how well a stored region must fit the judge's box, 0..1.
             refine: where none does, ask the proposer for the mask in the box.
             fresh: ask the judge anew, ignoring remembered verdicts.
-            budget: seconds after which the judge is asked about no further photo.
+            budget: seconds, 0 or more, after which the judge is asked about no further photo.
 
         Returns:
             At most `limit` hits; none where nothing is good enough.
@@ -201,6 +201,7 @@ class Gallery:
             PartMissing: the model set has no judge: search with rerank=False.
             WeightsMissing, WeightsChanged: the models' files are not here, or not what they were.
             ModelMismatch: the gallery was made with another model set.
+            OutOfRange: a number outside the range that is said above; this is a ValueError, too.
             ValueError: arguments that contradict each other, or a date that is none.
             KeyboardInterrupt: Ctrl-C; what the judge said is remembered.
         """
@@ -210,7 +211,17 @@ class Gallery:
         places = tuple(files.absolute(Path(path).expanduser()) for path in _listed(below))
         within = Within(places, _date(since), _date(until), camera, min_size, max_size)
         settings = Search(
-            *(limit, candidates, keep, rerank, ground, min_score, min_p, min_iou, refine, fresh, budget),
+            limit=limit,
+            candidates=candidates,
+            keep=keep,
+            rerank=rerank,
+            ground=ground,
+            min_score=min_score,
+            min_p=min_p,
+            min_iou=min_iou,
+            refine=refine,
+            fresh=fresh,
+            budget=budget,
             within=within if within != Within() else None,
         )
         with translated(self.path):
@@ -230,7 +241,7 @@ class Gallery:
             file = self._opened()
             for photo_id in reading.photo_ids(file):
                 with suppress(PhotoUnknown):  # another process forgot it meanwhile
-                    yield file.photo(files.photo_named(file, str(photo_id)))
+                    yield file.photo(photo_id)
 
     def photo(self, photo: StoredPhoto | AnyPath | int) -> StoredPhoto:
         """The photo of this id, or in this file.
@@ -302,9 +313,7 @@ def _listed(one_or_more: AnyPath | Iterable[AnyPath]) -> list[AnyPath]:
 
 
 def _example(
-    image: AnyPath | None,
-    box: Box | tuple[float, float, float, float] | None,
-    point: Point | tuple[float, float] | None,
+    image: AnyPath | None, box: Box | Sequence[float] | None, point: Point | Sequence[float] | None
 ) -> Example | None:
     if image is None:
         if box is not None or point is not None:
@@ -314,8 +323,8 @@ def _example(
         raise ValueError("box or point, not both")
     return Example(
         Path(image).expanduser(),
-        Box(*box) if isinstance(box, tuple) else box,
-        Point(*point) if isinstance(point, tuple) else point,
+        box if box is None or isinstance(box, Box) else Box(*box),
+        point if point is None or isinstance(point, Point) else Point(*point),
     )
 
 

@@ -88,10 +88,12 @@ def photo_at(gallery: GalleryFile, path: Path) -> int | None:
     return None if row is None else int(row[0])
 
 
-def is_skipped(gallery: GalleryFile, path: Path) -> bool:
-    """Whether the file at the absolute `path` could not be indexed."""
-    row = gallery.connection.execute("select 1 from skipped where path = ?", (paths.stored(path),))
-    return row.fetchone() is not None
+def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
+    """Why the file at the absolute `path` could not be indexed; None if nothing of the kind is known."""
+    row = gallery.connection.execute(
+        "select reason from skipped where path = ?", (paths.stored(path),)
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def photo_named(gallery: GalleryFile, name: str) -> int:

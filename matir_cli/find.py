@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
 from matir_cli.masks import area
 from matir_cli.query import Query
-from matir_cli.records import Candidate, FloatArray
+from matir_cli.records import Candidate, FloatArray, check_range
 from matir_cli.rerank import Judged, JudgeRoom, Question
 from matir_cli.verdicts import Verdicts
 from matir_cli.watch import Watch, unwatched
@@ -28,32 +29,44 @@ KEEP = 50
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Where to look, how far to go, and what is good enough."""
+    """Where to look, how far to go, and what is good enough.
+
+    Raises:
+        OutOfRange: a number lies outside its range.
+    """
 
     limit: int = 10
-    """Photos to return."""
+    """Photos to return, 1 or more."""
     candidates: int | None = None
-    """Photos that the judge looks at (N_C); None: `CANDIDATES`, or `limit` if that is more."""
+    """Photos that the judge looks at (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is more."""
     keep: int | None = None
-    """Photos left after reranking (N_K); None: `KEEP`, or `limit` if that is more."""
+    """Photos left after reranking (N_K), 1 or more; None: `KEEP`, or `limit` if that is more."""
     rerank: bool = True
     """False: stage 1 alone."""
     ground: bool = True
     """False: the judge ranks, but the mask is that of stage 1's best region."""
     min_score: float | None = None
-    """Leave out photos whose best region scores lower in stage 1, -1..1."""
+    """Leave out photos whose best region scores lower in stage 1, where scores are -1..1."""
     min_p: float | None = None
     """Leave out photos that the judge gives a lower probability, 0..1, or did not judge. Needs the judge."""
     min_iou: float = 0.5
-    """How well a stored region must fit the judge's box."""
+    """How well a stored region must fit the judge's box, 0..1."""
     refine: bool = False
     """Where none fits, ask the proposer for the mask in the box."""
     fresh: bool = False
     """Ask the judge anew, forgetting what it said of this query."""
     budget: float | None = None
-    """Seconds after which the judge is asked about no further photo."""
+    """Seconds, 0 or more, after which the judge is asked about no further photo."""
     within: Within | None = None
     """The part of the gallery to search; None: all of it."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "candidates", "keep"):
+            check_range(name, getattr(self, name), 1)
+        for name in ("min_p", "min_iou"):
+            check_range(name, getattr(self, name), 0, 1)
+        check_range("budget", self.budget, 0)
+        check_range("min_score", self.min_score, -math.inf)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,22 @@ a journal that the next opening rolls back. A photo is written in one transactio
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import apsw
+import msgspec
 import sqlite_vec
 
 from matir_cli import errors, masks, paths, schema
-from matir_cli.records import Box, ModelIdentity, Region, Rle
+from matir_cli.records import MAX_PIXELS, Box, MaskArray, ModelIdentity, Region, Rle
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a command waits for another one's transaction."""
@@ -67,6 +69,10 @@ class StoredPhoto:
     paths: tuple[Path, ...]
     """Every file that holds it, in order of path."""
     record: PhotoRecord
+
+    def at_true_size(self, mask: Rle) -> MaskArray:
+        """A mask in working pixels as (height, width) bool in photo pixels."""
+        return masks.resize(masks.decode(mask), self.record.height, self.record.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +154,15 @@ class GalleryFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.connection.close()
-        if isinstance(error, apsw.Error):
+        if isinstance(error, apsw.Error | UnicodeDecodeError):
             raise _as_gallery_error(self.path, error) from error
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
-        """One write transaction: all of the block or nothing of it."""
+        """One write transaction: all of the block or nothing of it. Within another one, a part of that."""
+        if self.connection.in_transaction:
+            yield
+            return
         self.connection.execute("begin immediate")
         try:
             yield
@@ -170,20 +179,24 @@ class GalleryFile:
         row = self.connection.execute("select model_set from models limit 1").fetchone()
         return None if row is None else str(row[0])
 
+    def model(self, role: str) -> ModelIdentity | None:
+        """What the gallery was made with in `role`; None while nothing is stored for it."""
+        select = "select name, weight_hash from models where role = ?"
+        row = self.connection.execute(select, (role,)).fetchone()
+        return None if row is None else ModelIdentity(str(row[0]), str(row[1]))
+
     def check_model(self, role: str, identity: ModelIdentity) -> None:
         """Make sure that `identity` is what this gallery was made with in `role`.
 
         Raises:
             ModelMismatch: it is not; a role that nothing is stored for matches anything.
         """
-        row = self.connection.execute(
-            "select name, weight_hash from models where role = ?", (role,)
-        ).fetchone()
-        if row is None or row[1] == identity.weight_hash:
+        made = self.model(role)
+        if made is None or made.weight_hash == identity.weight_hash:
             return
-        stored, wanted = str(row[0]), identity.name
-        if stored == wanted:  # the same name over other weights: the hashes tell them apart
-            stored, wanted = f"{stored} ({row[1][:12]})", f"{wanted} ({identity.weight_hash[:12]})"
+        stored, wanted = made.name, identity.name
+        if stored == wanted:  # the same name over other weights or settings: the hashes tell them apart
+            stored, wanted = f"{stored} ({made.weight_hash[:12]})", f"{wanted} ({identity.weight_hash[:12]})"
         raise errors.ModelMismatch(self.path, role, stored, wanted)
 
     def bind_model(self, role: str, identity: ModelIdentity, model_set: str) -> None:
@@ -324,25 +337,45 @@ class GalleryFile:
         return tuple(paths.read(row[0]) for row in rows)
 
     def photo(self, photo_id: int) -> StoredPhoto:
-        """The photo with this id; it must be here."""
-        row = _only(
-            self.connection.execute(
-                "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
-                "latitude, longitude from photos where id = ?",
-                (photo_id,),
-            )
-        )
-        return StoredPhoto(photo_id, self.paths(photo_id), PhotoRecord(*row))
+        """The photo with this id.
+
+        Raises:
+            PhotoUnknown: it is not here, perhaps not any more.
+            GalleryDamaged: what is stored of it is impossible.
+        """
+        row = self.connection.execute(
+            "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
+            "latitude, longitude from photos where id = ?",
+            (photo_id,),
+        ).fetchone()
+        if row is None:
+            raise errors.PhotoUnknown(self.path, str(photo_id))
+        try:
+            record = _checked(PhotoRecord(*row))
+        except ValueError as error:
+            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
+        found = self.paths(photo_id)
+        if not found:
+            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: no file holds it")
+        return StoredPhoto(photo_id, found, record)
 
     def preview(self, photo_id: int) -> bytes | None:
         """The photo's JPEG at working size, None where it was not stored."""
         row = self.connection.execute("select jpeg from previews where photo_id = ?", (photo_id,)).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is not None and not isinstance(row[0], bytes):
+            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: its preview is no picture")
+        return None if row is None else row[0]
 
     def region(self, region_id: int) -> StoredRegion:
-        """The region with this id; it must be here."""
-        cursor = self.connection.execute(f"{_SELECT_REGION} where regions.id = ?", (region_id,))
-        return self._read_region(_only(cursor))
+        """The region with this id.
+
+        Raises:
+            PhotoUnknown: it is not here, perhaps not any more.
+        """
+        row = self.connection.execute(f"{_SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
+        if row is None:
+            raise errors.PhotoUnknown(self.path, f"of region {region_id}")
+        return self._read_region(row)
 
     def regions(self, photo_id: int) -> list[StoredRegion]:
         """All regions of a photo, the whole photo first."""
@@ -356,6 +389,8 @@ class GalleryFile:
         box, rle = Box(x0, y0, x1, y1), Rle(mask_height, mask_width, counts)
         try:
             masks.check(rle)
+            if not (isinstance(area, int) and all(map(math.isfinite, (x0, y0, x1, y1, iou, stability)))):
+                raise ValueError("a size or a score is not a number")
             working = box.scaled(mask_width / width, mask_height / height)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise errors.GalleryDamaged(self.path, f"region {region_id}: {error}") from error
@@ -374,11 +409,11 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors about the file at `path` into `GalleryError`s."""
     try:
         yield
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise _as_gallery_error(path, error) from error
 
 
-def _as_gallery_error(path: Path, error: apsw.Error) -> errors.GalleryError:
+def _as_gallery_error(path: Path, error: apsw.Error | UnicodeDecodeError) -> errors.GalleryError:
     match error:
         case apsw.BusyError() | apsw.LockedError():
             return errors.GalleryBusy(path)
@@ -392,6 +427,22 @@ def _as_gallery_error(path: Path, error: apsw.Error) -> errors.GalleryError:
             return errors.GalleryIOFailed(path, str(error))
         case _:
             return errors.GalleryDamaged(path, str(error))
+
+
+def _checked(record: PhotoRecord) -> PhotoRecord:
+    """The record, if this tool may have written it; a gallery may come from a stranger. Else ValueError."""
+    checked = msgspec.convert(asdict(record), PhotoRecord)
+    if not isinstance(record.sha256, bytes) or len(record.sha256) != 32:
+        raise ValueError("its SHA-256 is none")
+    if not (0 < checked.mask_width <= checked.width and 0 < checked.mask_height <= checked.height):
+        raise ValueError("an impossible size")
+    if checked.width * checked.height > MAX_PIXELS or checked.orientation not in range(1, 9):
+        raise ValueError("an impossible size or orientation")
+    if checked.taken_at is not None:
+        datetime.fromisoformat(checked.taken_at)
+    if not all(place is None or math.isfinite(place) for place in (checked.latitude, checked.longitude)):
+        raise ValueError("an impossible place")
+    return checked
 
 
 def _only(cursor: apsw.Cursor) -> Any:

@@ -2,6 +2,7 @@
 
 Boxes are XYXY in photo pixels, masks (height, width) bool at the photo's true size. A mask is
 decoded when it is asked for and not kept: a thousand hits take no more memory than their names.
+Their `repr` is one line, harmless for a terminal, and asks no disk.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from matir_cli import masks
 from matir_cli.answers import Answer, Found
 from matir_cli.gallery import StoredPhoto, StoredRegion
-from matir_cli.records import Box, MaskArray, Rle
+from matir_cli.records import Box, MaskArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,10 @@ class PhotoRegion:
     @property
     def mask(self) -> MaskArray:
         """(height, width) bool at the photo's true size; made anew each time, so keep it to use it twice."""
-        return _true_mask(self.photo, self.stored.region.rle)
+        return self.photo.at_true_size(self.stored.region.rle)
+
+    def __repr__(self) -> str:
+        return f"<PhotoRegion {self.ordinal} of {_name(self.photo)}, box {_corners(self.box)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ class Instance:
     @property
     def mask(self) -> MaskArray | None:
         """(height, width) bool at the photo's true size, made anew each time; None where no region fits."""
-        return None if self.answer.mask is None else _true_mask(self.photo, self.answer.mask)
+        return None if self.answer.mask is None else self.photo.at_true_size(self.answer.mask)
+
+    def __repr__(self) -> str:
+        return f"<Instance in {_name(self.photo)}, {_where(self.answer)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,20 @@ class Hit:
         """
         return self.instances[0].mask if self.found.answers else None
 
+    def __repr__(self) -> str:
+        where = _where(self.found.answers[0]) if self.found.answers else "no box"
+        return f"<Hit {self.rank}: {_name(self.photo)}, score {self.score:.3f}, {where}>"
 
-def _true_mask(photo: StoredPhoto, rle: Rle) -> MaskArray:
-    return masks.resize(masks.decode(rle), photo.record.height, photo.record.width)
+
+def _name(photo: StoredPhoto) -> str:
+    """Of the photo's first file, in quotes; a photo that was just forgotten has none."""
+    return repr(photo.paths[0].name) if photo.paths else f"photo {photo.id}"
+
+
+def _where(answer: Answer) -> str:
+    box = f"box {_corners(answer.box)}"
+    return box if answer.mask is not None else f"{box}, no mask"
+
+
+def _corners(box: Box) -> str:
+    return ",".join(str(round(edge)) for edge in (box.x0, box.y0, box.x1, box.y1))

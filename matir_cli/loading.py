@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 from matir_cli import engines, weights
 from matir_cli.catalogue import ModelSet
+from matir_cli.errors import ModelMismatch, WeightsMissing
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
 from matir_cli.records import EngineConfig
-from matir_cli.verdicts import judge_key
 
 INDEXING_PARTS = ("proposer", "encoder")
 """What photos are indexed with; a gallery is made for these."""
 
 
-def check_indexable(models: ModelSet) -> None:
-    """Make sure that what photos are indexed with is here, before a gallery is made for it.
+def located(models: ModelSet, part: str) -> EngineConfig:
+    """Where the part's files are; its identity is of all that what it gives depends on.
+
+    Raises:
+        PartMissing: the set has no such part.
+        WeightsMissing, WeightsChanged: its files are not here, or are not what they were.
+        ModelSetInvalid: its settings are wrong.
+    """
+    return engines.fully_identified(weights.locate(models, part))
+
+
+def check_indexable(models: ModelSet, gallery: Path) -> None:
+    """Make sure that what photos are indexed with is here, before the file `gallery` is made for it.
+
+    One that is there already says itself what it was made with, see `Engines.bind`.
 
     Raises:
         PartMissing, WeightsMissing, WeightsChanged: it is not.
     """
-    for part in INDEXING_PARTS:
-        weights.locate(models, part)
+    if not gallery.exists():
+        for part in INDEXING_PARTS:
+            located(models, part)
 
 
 class Engines:
@@ -45,7 +60,7 @@ class Engines:
     def bind(self) -> None:
         """Make the gallery one of this set's proposer and encoder, or check that it is."""
         for part in INDEXING_PARTS:
-            config = weights.locate(self.models, part)
+            config = self._located(part)
             self._gallery.bind_model(part, config.identity, self.models.handle)
             self._configs[part] = config
 
@@ -55,11 +70,20 @@ class Engines:
         Once it was asked for, loading the part touches no SQLite and may happen in any thread.
         """
         if part not in self._configs:
-            config = weights.locate(self.models, part)
+            config = self._located(part)
             if part != "judge":
                 self._gallery.check_model(part, config.identity)
             self._configs[part] = config
         return self._configs[part]
+
+    def _located(self, part: str) -> EngineConfig:
+        try:
+            return located(self.models, part)
+        except WeightsMissing:
+            made, wanted = self._gallery.model(part), self.models.part(part).name
+            if made is not None and made.name != wanted:  # fetching them would not help
+                raise ModelMismatch(self._gallery.path, part, made.name, wanted) from None
+            raise
 
     @cached_property
     def proposer(self) -> RegionProposer:
@@ -85,8 +109,8 @@ class Engines:
 
     @property
     def judge_key(self) -> str:
-        """Names the judge by all that its answers depend on."""
-        return judge_key(self.config("judge"))
+        """Names the judge by all that its answers depend on. SHA-256, hex."""
+        return self.config("judge").identity.weight_hash
 
     @property
     def side_by_side(self) -> bool:

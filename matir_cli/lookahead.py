@@ -28,15 +28,18 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     for _ in range(depth):
         room.put(None)
     stopped = False
+    source = iter(items)
 
     def work() -> None:
         end = _End(None)
         try:
-            for item in items:
-                ready.put(item)
+            while True:
                 room.get()
                 if stopped:
                     return
+                ready.put(next(source))
+        except StopIteration:
+            pass
         except BaseException as error:  # it crosses to the consumer's thread
             end = _End(error)
         finally:

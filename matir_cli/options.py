@@ -1,13 +1,35 @@
 """Settings read from a model set's TOML into the options object of whoever they are for."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
 from matir_cli.errors import ModelSetInvalid
 
 Options = TypeVar("Options")
+
+
+class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An engine's settings; each has a default."""
+
+    SHAPING: ClassVar[tuple[str, ...]] = ()
+    """The settings that what the engine gives depends on, beyond rounding."""
+    METHOD: ClassVar[str] = ""
+    """What it depends on that cannot be set; a change of it makes another engine."""
+
+    def shape(self) -> bytes:
+        """All of this in a form to compare; empty where everything is usual.
+
+        Defaults are left out, so that a setting which is new in a later version changes nothing.
+        """
+        usual = type(self)()
+        changed = {
+            name: value for name in self.SHAPING if (value := getattr(self, name)) != getattr(usual, name)
+        }
+        if not (changed or self.METHOD):
+            return b""
+        return msgspec.json.encode([changed, self.METHOD], order="deterministic")
 
 
 def read_options(options: Mapping[str, object], into: type[Options], source: str) -> Options:

@@ -11,7 +11,9 @@ import io
 import os
 import stat
 import struct
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,11 +21,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from matir_cli.errors import PhotoUnreadable
+from matir_cli.errors import PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
-from matir_cli.records import ImageArray
+from matir_cli.records import MAX_PIXELS, ImageArray
 
 WORKING_SIDE = 1024
 """Pixels: the long side of the image that models see and masks are kept in."""
@@ -31,8 +34,11 @@ WORKING_SIDE = 1024
 MIN_SIDE = 8
 """Pixels: anything with a shorter side shows no object."""
 
-MAX_PIXELS = 400_000_000
-"""A larger photo would take more than 1.2 GB to decode: taken for a decompression bomb."""
+STRIP = 1 << 20
+"""Pixels of a grey picture that are brought to 8 bits at a time."""
+
+LONGEST_CAMERA = 200
+"""Characters of a camera's name; EXIF would let it be of any length."""
 
 PREVIEW_QUALITY = 85
 """JPEG quality of the stored preview; 85 keeps a 1024-pixel photo at some 100 to 200 KB."""
@@ -42,11 +48,24 @@ FORBIDDEN_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 
+RAW_SUFFIXES = frozenset(
+    {
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos"),
+        *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
+        ".x3f",
+    }
+)
+"""Cameras' own formats, which Pillow does not read. Beside each there often is a JPEG of the same photo."""
+
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """What network drives and operating systems strew among photos; hidden folders are skipped as well."""
 
-# Pillow's own limit only warns up to twice its value, and it is one global; `_open` checks instead.
-Image.MAX_IMAGE_PIXELS = None
+# `_open` checks first, but a format may hold another picture inside, which only Pillow sees. Its limit
+# is one global, at which it warns; it refuses from twice that on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+_LATEST = 2**63 - 1
 
 # EXIF orientation to what turns the picture upright.
 _UPRIGHT = {
@@ -62,7 +81,7 @@ _UPRIGHT = {
 # All that decoders were seen to raise on damaged files.
 _DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError),
-    *(EOFError, MemoryError, NotImplementedError, struct.error, zlib.error),
+    *(EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 
 
@@ -76,14 +95,18 @@ class DecodedPhoto:
     """(mask_height, mask_width, 3) uint8 RGB, working pixels, upright."""
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+def find_files(paths: Iterable[Path], passed_over: Counter[str] | None = None) -> Iterator[Path]:
     """The photo files that `paths` name: files as given, folders recursively, in order of name.
 
     In folders, hidden entries and `SKIPPED_FOLDERS` are passed over, and so is any file
     whose name does not end like a picture's. A folder is entered once however many links
     lead to it. Paths are absolute; a path that does not exist is yielded like any other,
     for the reader to report.
+
+    Args:
+        passed_over: counts the files that have one of `RAW_SUFFIXES`, by that.
     """
+    raw = Counter[str]() if passed_over is None else passed_over
     _register_heif()
     readable = set(_readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
@@ -92,12 +115,14 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
         if absolute.is_dir():
-            yield from _walk(absolute, suffixes, entered)
+            yield from _walk(absolute, suffixes, entered, raw)
         else:
             yield absolute
 
 
-def _walk(folder: Path, suffixes: set[str], entered: set[tuple[int, int]]) -> Iterator[Path]:
+def _walk(
+    folder: Path, suffixes: set[str], entered: set[tuple[int, int]], raw: Counter[str]
+) -> Iterator[Path]:
     try:
         status = folder.stat()
         if (identity := (status.st_dev, status.st_ino)) in entered:
@@ -113,9 +138,11 @@ def _walk(folder: Path, suffixes: set[str], entered: set[tuple[int, int]]) -> It
             continue
         path = folder / entry.name
         if path.is_dir():
-            yield from _walk(path, suffixes, entered)
-        elif path.suffix.lower() in suffixes:
+            yield from _walk(path, suffixes, entered, raw)
+        elif (suffix := path.suffix.lower()) in suffixes:
             yield path
+        elif suffix in RAW_SUFFIXES:
+            raw[suffix] += 1
 
 
 def status(path: Path) -> FileRecord:
@@ -130,7 +157,8 @@ def status(path: Path) -> FileRecord:
         raise PhotoUnreadable(path, _system_reason(error)) from error
     if not stat.S_ISREG(found.st_mode):
         raise PhotoUnreadable(path, "cannot be listed" if stat.S_ISDIR(found.st_mode) else "not a plain file")
-    return FileRecord(path, found.st_size, found.st_mtime_ns)
+    # SQLite's integers end in 2262; a wrong clock may be beyond.
+    return FileRecord(path, found.st_size, max(-_LATEST, min(found.st_mtime_ns, _LATEST)))
 
 
 def sha256(file: FileRecord) -> bytes:
@@ -157,16 +185,17 @@ def decode(file: FileRecord, digest: bytes) -> DecodedPhoto:
     _register_heif()
     try:
         with file.path.open("rb") as stream, _open(file.path, stream) as picture:
+            orientation, turned = _orientation(picture)
             width, height = picture.size
-            exif = picture.getexif()
-            turned = exif.get(ExifTags.Base.Orientation, 1)
             # A JPEG decodes to a half, a quarter or an eighth for a fraction of the work.
             picture.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
             working = _scaled(picture, width, height)
-            if turned in _UPRIGHT:
+            if turned > 1:
                 working = working.transpose(_UPRIGHT[turned])
+            if turned >= 5:  # on its side
+                width, height = height, width
             image = np.array(working)  # a copy: torch takes no read-only array
-            record = _record(digest, width, height, image, exif)
+            record = _record(digest, width, height, image, orientation, picture.getexif())
     except PhotoUnreadable:
         raise
     except _DECODE_ERRORS as error:
@@ -184,7 +213,7 @@ def decode_whole(path: Path) -> Image.Image:
     _register_heif()
     try:
         with path.open("rb") as stream, _open(path, stream) as picture:
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            _, turned = _orientation(picture)
             profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
             whole = _to_rgb(picture)
             whole.load()
@@ -192,17 +221,28 @@ def decode_whole(path: Path) -> Image.Image:
         raise
     except _DECODE_ERRORS as error:
         raise PhotoUnreadable(path, _decode_reason(error)) from error
-    whole = whole.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else whole
+    whole = whole.transpose(_UPRIGHT[turned]) if turned > 1 else whole
     whole.info = {} if profile is None else {"icc_profile": profile}
     return whole
 
 
-def _record(digest: bytes, width: int, height: int, image: ImageArray, exif: Image.Exif) -> PhotoRecord:
-    """What to store of a photo whose file has `width` x `height` pixels before it is turned upright."""
-    turned = exif.get(ExifTags.Base.Orientation, 1)
-    orientation = turned if turned in _UPRIGHT else 1
-    if orientation >= 5:  # on its side
-        width, height = height, width
+def _orientation(picture: Image.Image) -> tuple[int, int]:
+    """How EXIF says the file's pixels are turned (1: not at all), and which of that is left to undo."""
+    stated = _turn(picture)
+    if picture.format == "TIFF":
+        picture.load()  # Pillow turns this format upright itself, and takes the tag away
+    return stated, _turn(picture)
+
+
+def _turn(picture: Image.Image) -> int:
+    stated = picture.getexif().get(ExifTags.Base.Orientation)
+    return stated if isinstance(stated, int) and stated in _UPRIGHT else 1
+
+
+def _record(
+    digest: bytes, width: int, height: int, image: ImageArray, orientation: int, exif: Image.Exif
+) -> PhotoRecord:
+    """What to store of a photo of `width` x `height` pixels upright; `orientation` is its file's."""
     return PhotoRecord(
         *(digest, width, height, image.shape[1], image.shape[0], orientation),
         *(_taken_at(exif), _camera(exif), *_position(exif)),
@@ -234,13 +274,18 @@ def decode_preview(jpeg: bytes) -> ImageArray:
 def working_image(gallery: GalleryFile, photo_id: int) -> ImageArray | None:
     """A stored photo at working size: its preview, else its file if that is as it was; else None.
 
+    None, too, for a photo that is not stored any more.
+
     Raises:
         PhotoUnreadable: its preview is not one.
     """
     preview = gallery.preview(photo_id)
     if preview is not None:
         return decode_preview(preview)
-    stored = gallery.photo(photo_id)
+    try:
+        stored = gallery.photo(photo_id)
+    except PhotoUnknown:
+        return None
     for path in stored.paths:
         try:
             file = status(path)
@@ -270,8 +315,8 @@ def _scaled(picture: Image.Image, width: int, height: int) -> Image.Image:
     """RGB with a long side of at most `WORKING_SIDE`; `width` x `height` is the photo's true size."""
     factor = min(1.0, WORKING_SIDE / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    # Palettes, bits and 16-bit greys do not average; they become RGB before the scaling.
-    smooth = picture if picture.mode in ("L", "RGB", "CMYK", "YCbCr") else _to_rgb(picture)
+    # Palettes, bits and 16-bit greys do not average; they become 8 bits before the scaling.
+    smooth = picture if picture.mode in ("L", "RGB", "CMYK", "YCbCr") else _eight_bit(picture)
     if picture.size != size:
         smooth = smooth.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return _to_rgb(smooth)
@@ -281,16 +326,39 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     """8-bit RGB: 16-bit and float greys by their range, transparency over white."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
+    return _eight_bit(picture).convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """RGB, or L for greys of more bits; a few bytes a pixel beside the picture's own."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
-        sixteen_bit = picture.mode.startswith("I") and values.min() >= 0 and 255 < values.max() <= 65535
-        low, high = (0.0, 65535.0) if sixteen_bit else (float(values.min()), float(values.max()))
-        grey = (values - low) * (255.0 / max(high - low, 1e-12))
-        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+        return _grey(picture)
     if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+        clear = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        opaque = Image.new("RGB", clear.size, "white")
+        opaque.paste(clear, mask=clear.getchannel("A"))
+        return opaque
     return picture.convert("RGB")
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    """The picture in L, its range spread over it; strip by strip, for it takes eight bytes a pixel."""
+    values = np.asarray(picture)
+    rows = max(1, STRIP // values.shape[1])
+
+    def strips() -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        for top in range(0, len(values), rows):
+            there = slice(top, top + rows)
+            yield there, np.nan_to_num(values[there].astype(np.float64), posinf=0.0, neginf=0.0)
+
+    low = min(float(strip.min()) for _, strip in strips())
+    high = max(float(strip.max()) for _, strip in strips())
+    if picture.mode.startswith("I") and low >= 0 and 255 < high <= 65535:
+        low, high = 0.0, 65535.0
+    grey = np.empty(values.shape, np.uint8)
+    for there, strip in strips():
+        grey[there] = ((strip - low) * (255.0 / max(high - low, 1e-12))).round()
+    return Image.fromarray(grey)
 
 
 def _readable_formats() -> list[str]:
@@ -323,7 +391,8 @@ def _camera(exif: Image.Exif) -> str | None:
         " ".join(str(exif.get(tag) or "").replace("\0", " ").split())
         for tag in (ExifTags.Base.Make, ExifTags.Base.Model)
     )
-    return (model if model.startswith(maker) else f"{maker} {model}").strip() or None
+    name = model if model.startswith(maker) else f"{maker} {model}"
+    return name.strip()[:LONGEST_CAMERA] or None
 
 
 def _position(exif: Image.Exif) -> tuple[float | None, float | None]:
@@ -352,5 +421,7 @@ def _system_reason(error: OSError | ValueError) -> str:
 
 
 def _decode_reason(error: BaseException) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS // 10**6} million pixels"
     words = " ".join(str(error).split())[:120]
     return f"damaged: {words}" if words else f"damaged: {type(error).__name__}"

@@ -10,7 +10,8 @@ normalization for metasearch", CIKM 2001). What is not wanted is subtracted as i
     q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
 
 with t the text, e the example, n each text not wanted and s the standard deviation. The means that
-should be subtracted shift all scores alike and drop out. So q is one vector again, and its search exact.
+should be subtracted shift all scores alike and drop out. So q is one vector again,
+searched like any other.
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ from pathlib import Path
 import numpy as np
 
 from matir_cli import masks, photos, search
-from matir_cli.errors import EngineFailed, ExampleBlank, ExampleOutside, QueryContradicts, QueryEmpty
+from matir_cli.errors import (
+    EngineFailed,
+    ExampleBlank,
+    ExampleOutside,
+    QueryContradicts,
+    QueryEmpty,
+    QueryNotText,
+)
 from matir_cli.gallery import GalleryFile, PhotoRecord, StoredRegion
 from matir_cli.loading import Engines
 from matir_cli.match import match
 from matir_cli.protocols import QueryVector
-from matir_cli.records import Box, FloatArray, Point, Rle
+from matir_cli.records import Box, FloatArray, Point, Rle, check_range
 
 AVERSION = 0.35
 """Share of what is not wanted. Of 0.15 to 1 the best on the drawn world: more hides what is wanted, too."""
@@ -80,15 +88,22 @@ class Query:
     without: tuple[str, ...] = ()
     """What not to find."""
 
+    def __post_init__(self) -> None:
+        check_range("weight", self.weight, 0, 1)
+
     def check(self) -> None:
         """Make sure that there is something to look for.
 
         Raises:
             QueryEmpty: no text and no example, or a text without a word.
+            QueryNotText: a text has halves of characters in it.
         """
         texts = self.without if self.text is None else (self.text, *self.without)
         if (self.text is None and self.example is None) or not all(text.strip() for text in texts):
             raise QueryEmpty
+        for text in texts:
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise QueryNotText(text)
 
 
 def look(gallery: GalleryFile, engines: Engines, example: Example) -> Shown:

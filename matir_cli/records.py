@@ -6,6 +6,7 @@ to a long side of at most 1024, in which masks are kept. Boxes are XYXY with
 continuous edges: a mask whose only pixel is (0, 0) has the box (0, 0, 1, 1).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from matir_cli.errors import OutOfRange
+
 ImageArray: TypeAlias = NDArray[np.uint8]
 """(height, width, 3) uint8, RGB."""
 
@@ -21,6 +24,9 @@ MaskArray: TypeAlias = NDArray[np.bool_]
 """(height, width) bool."""
 
 FloatArray: TypeAlias = NDArray[np.float32]
+
+MAX_PIXELS = 400_000_000
+"""A larger photo, which takes 2 to 4 GB to decode, is taken for a decompression bomb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ class ModelIdentity:
     name: str
     """For people, such as "sam2.1_hiera_large"."""
     weight_hash: str
-    """SHA-256 over the SHA-256 of every file the model is loaded from, hex."""
+    """SHA-256 over the SHA-256 of every file the model is loaded from, and over the settings that what it
+    gives depends on (`engines.fully_identified`), hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +125,13 @@ class Candidate:
     """Its best region."""
     score: float
     """Cosine of that region and the query, -1..1 (eq. 1)."""
+
+
+def check_range(name: str, value: float | None, least: float, most: float = math.inf) -> None:
+    """Make sure that the argument `name` lies between bounds, both included; None is no number to check.
+
+    Raises:
+        OutOfRange: it does not, or is not a number.
+    """
+    if value is not None and not least <= value <= most:
+        raise OutOfRange(name, value, least, most)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from matir_cli import photos
+from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery import GalleryFile
 from matir_cli.match import Match, match
 from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto, Verdict
@@ -156,7 +157,10 @@ def _ground_together(room: JudgeRoom, photo_ids: Sequence[int]) -> Iterator[tupl
     looked_at = [room.photo(photo_id) for photo_id, grounding in known.items() if grounding is None]
     questions = [GroundingQuestion(photo, room.query) for photo in looked_at if photo is not None]
     for question, answer in zip(questions, room.judge().ground(questions), strict=True):
-        grounding = in_photo_pixels(room.gallery, question.photo, answer)
+        try:
+            grounding = in_photo_pixels(room.gallery, question.photo, answer)
+        except PhotoUnknown:  # forgotten by another process while the judge was at work
+            continue
         room.memory.remember_grounding(question.photo.key, grounding)
         known[question.photo.key] = grounding
     for photo_id, outcome in known.items():

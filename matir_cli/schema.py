@@ -18,13 +18,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         create table models (
             role text primary key,         -- 'proposer' or 'encoder'
             name text not null,            -- for people
-            weight_hash text not null,     -- SHA-256 over the files' SHA-256, hex
+            weight_hash text not null,     -- SHA-256 of the files and of the settings that matter, hex
             model_set text not null        -- the set they came from: a name, or a TOML file's path
         ) without rowid
         """,
         """
         create table photos (
-            id integer primary key,
+            id integer primary key autoincrement,  -- never used again: a search may still hold it
             sha256 blob not null unique,   -- of the file's bytes
             width integer not null,        -- photo pixels, orientation applied
             height integer not null,
@@ -55,7 +55,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         """
         create table regions (
-            id integer primary key,
+            id integer primary key autoincrement,
             photo_id integer not null references photos (id) on delete cascade,
             ordinal integer not null,      -- 0 is the whole photo, then the proposer's order
             x0 real not null,              -- box, photo pixels, continuous edges

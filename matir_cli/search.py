@@ -5,12 +5,12 @@ decides; near ties are settled by the query in full. Which rows it has to look a
 sign codes, kept apart in `blocks`: one bit a dimension, column-wise, so that a million of them are
 read and compared in a few hundredths of a second. A code gives an estimate of the cosine whose
 error has a known distribution; so rows are scored from the best estimate down until none that is
-left can reach the photos found so far. How many that takes depends on the query and the gallery,
-not on a setting.
+left is likely to reach the photos found so far (`bounds.DEVIATIONS`: one photo in thousands is missed).
+How many that takes depends on the query and the gallery, not on a setting.
 
 `blocks` is derived and need not be complete. Photos that are in no block yet are `loose` and are
 all scored. Codes of regions that are gone stay in their block and find no row. So any state
-between two writes, with any number of writers, gives the right answer; `seal` makes it a fast one.
+between two writes, with any number of writers, gives the answer; `seal` makes it a fast one.
 """
 
 from __future__ import annotations
@@ -154,10 +154,10 @@ def _loose_blocks(
 ) -> Iterator[tuple[list[int], list[int], vectors.Int8Array]]:
     """Region ids, photo ids and vectors of the loose photos, whole photos, a block at a time."""
     rows = db.execute(
-        "select region_id, vectors.photo_id, vector from loose "
+        "select region_id, loose.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
         "cross join vectors on region_id = regions.id "
-        "order by vectors.photo_id, region_id"
+        "order by loose.photo_id, ordinal"
     )
     block: list[tuple[int, int, bytes]] = []
     for _, photo in groupby(rows, itemgetter(1)):
@@ -303,7 +303,10 @@ class _Scoring:
         )
 
     def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
-        scored = np.fromiter(self.gallery.connection.execute(select, bindings), _SCORED)
+        try:
+            scored = np.fromiter(self.gallery.connection.execute(select, bindings), _SCORED)
+        except (TypeError, ValueError) as error:
+            raise GalleryDamaged(self.gallery.path, f"a vector's photo: {error}") from error
         if np.isnan(scored["score"]).any():
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
         if self.photos is None:

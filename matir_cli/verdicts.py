@@ -5,23 +5,16 @@ The memory is bounded: beyond `MAX_VERDICTS` the questions asked longest ago are
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
 
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Grounding, Verdict
-from matir_cli.records import Box, EngineConfig
+from matir_cli.records import Box
 
 MAX_VERDICTS = 1_000_000
 """Some 40 MB: ten thousand queries of a hundred candidates."""
-
-
-def judge_key(config: EngineConfig) -> str:
-    """Names a judge by all that its answers depend on: weights and settings. SHA-256, hex."""
-    settings = msgspec.json.encode(dict(config.options), order="deterministic")
-    return hashlib.sha256(config.identity.weight_hash.encode() + settings).hexdigest()
 
 
 class Verdicts:
@@ -30,7 +23,7 @@ class Verdicts:
     def __init__(
         self, gallery: GalleryFile, judge: str, query: str, *, fresh: bool = False, limit: int = MAX_VERDICTS
     ) -> None:
-        """Open the memory of `query` as asked of `judge` (a `judge_key`).
+        """Open the memory of `query` as asked of the judge so named (`loading.Engines.judge_key`).
 
         Args:
             fresh: begin anew, forgetting what is remembered of this query.
@@ -56,7 +49,7 @@ class Verdicts:
             return
         with self._gallery.atomic():
             self._gallery.connection.execute(
-                "insert or replace into verdicts values (?, ?, ?, ?)",
+                f"insert or replace into verdicts select ?1, ?2, ?3, ?4 {_STILL_HERE}",
                 (self._question(), photo_id, verdict.z_true, verdict.z_false),
             )
 
@@ -75,7 +68,7 @@ class Verdicts:
         boxes = msgspec.json.encode([(b.x0, b.y0, b.x1, b.y1) for b in grounding.boxes]).decode()
         with self._gallery.atomic():
             self._gallery.connection.execute(
-                "insert or replace into groundings values (?, ?, ?, ?, ?)",
+                f"insert or replace into groundings select ?1, ?2, ?3, ?4, ?5 {_STILL_HERE}",
                 (self._question(), photo_id, boxes, grounding.answer, grounding.readable),
             )
 
@@ -109,6 +102,9 @@ class Verdicts:
             db.execute("delete from questions where id = ?", (question_id,))
             spare -= count
 
+
+_STILL_HERE = "where exists (select 1 from photos where id = ?2)"
+"""Judging takes minutes, in which another process may forget the photo."""
 
 _SELECT_VERDICT = (
     "select z_true, z_false from verdicts where photo_id = ? and question_id = "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from matir_cli import paths
 from matir_cli.gallery import GalleryFile
+from matir_cli.records import check_range
 
 Ids = NDArray[np.int64]
 
@@ -57,6 +58,10 @@ class Within:
     max_size: float | None = None
     whole: bool = True
     """False: the region that is the photo as a whole does not count."""
+
+    def __post_init__(self) -> None:
+        check_range("min_size", self.min_size, 0, 1)
+        check_range("max_size", self.max_size, 0, 1)
 
     @property
     def is_sized(self) -> bool:

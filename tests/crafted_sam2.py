@@ -21,7 +21,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch import Tensor, nn
 
 from matir_cli import masks
-from matir_cli.engines.sam2_model import Sam2Options, build_model
+from matir_cli.engines.sam2_model import build_model
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.records import ImageArray, Region, Rle
 
 RADII = (0.06, 0.12, 0.22)

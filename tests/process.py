@@ -46,3 +46,22 @@ def open_terminal() -> tuple[int, int]:
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     return shown, terminal
+
+
+def on_a_terminal(*words: object) -> bytes:
+    """What a command shows where stdout is a terminal."""
+    shown, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*MATIR, *map(str, words)], stdout=terminal, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    ) as process:
+        os.close(terminal)
+        said = b""
+        while True:
+            try:
+                chunk = os.read(shown, 4096)
+            except OSError:
+                break
+            said += chunk
+    os.close(shown)
+    assert process.returncode == 0
+    return said

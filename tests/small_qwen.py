@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from matir_cli.engines.qwen_vl import GROUND, HEAD, RERANK, TAIL
+from matir_cli.engines.qwen_options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.models.tiny.gguf_writer import write_gguf
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
 from matir_cli.records import EngineConfig, ImageArray, ModelIdentity

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from matir_cli import (
     Added,
     Box,
     Gallery,
+    Hit,
     Linked,
     MatirError,
     Point,
@@ -123,7 +125,8 @@ def test_an_object_shown_in_a_photo_is_found(indexed: Indexed, path: Path) -> No
         assert first.box == region.box
         assert first.stage1_score == pytest.approx(1.0, abs=0.02)
         corners = (region.box.x0, region.box.y0, region.box.x1, region.box.y1)
-        assert gallery.find(image=indexed.photos / "0003.png", box=corners, limit=1) == [first]
+        for given in (corners, [*corners]):
+            assert gallery.find(image=indexed.photos / "0003.png", box=given, limit=1) == [first]
 
 
 def test_where_to_look(indexed: Indexed, path: Path) -> None:
@@ -167,6 +170,25 @@ def test_photos_regions_and_forgetting(path: Path) -> None:
         assert known not in [hit.path for hit in gallery.find("dog", rerank=False, limit=PHOTOS)]
 
 
+def test_what_is_found_prints_as_one_harmless_line(path: Path) -> None:
+    with Gallery(path) as gallery:
+        (hit,) = gallery.find("red house", limit=1, rerank=False)
+        assert hit.box is not None
+        box = ",".join(str(round(edge)) for edge in (hit.box.x0, hit.box.y0, hit.box.x1, hit.box.y1))
+        name = hit.path.name
+        assert repr(hit) == f"<Hit 1: '{name}', score {hit.score:.3f}, box {box}>"
+        assert repr(hit.instances) == f"(<Instance in '{name}', box {box}>,)"
+        whole = gallery.regions(hit.photo)[0]
+        size = whole.photo.record
+        assert repr(whole) == f"<PhotoRegion 0 of '{name}', box 0,0,{size.width},{size.height}>"
+        steering = replace(hit.photo, paths=(Path("/a/x\x1b[31m\n\u202e\udcffé.png"),))
+        (bare,) = (replace(answer, mask=None) for answer in hit.found.answers)
+        shown = repr(Hit(replace(hit.found, photo=steering, answers=(bare,))))
+        assert shown == rf"<Hit 1: 'x\x1b[31m\n\u202e\udcffé.png', score {hit.score:.3f}, box {box}, no mask>"
+        nowhere = Hit(replace(hit.found, photo=replace(hit.photo, paths=()), answers=()))
+        assert repr(nowhere) == f"<Hit 1: photo {hit.photo.id}, score {hit.score:.3f}, no box>"
+
+
 def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_bytes(b"hello " * 100)
     with pytest.raises(errors.NotAGallery):
@@ -176,7 +198,7 @@ def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
     with Gallery(tmp_path / "new.db", models="lite") as gallery:
         with pytest.raises(errors.WeightsMissing):
             gallery.add(["photos"])  # before the first outcome is asked for
-        with pytest.raises(errors.GalleryMissing):
+        with pytest.raises(errors.GalleryMissing, match=rf"^there is no gallery at {tmp_path}/new\.db\.$"):
             gallery.find("dog")
         with pytest.raises(errors.GalleryMissing):
             gallery.photo(1)
@@ -190,7 +212,10 @@ def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
         ):
             with pytest.raises(ValueError, match=r"\w"):
                 gallery.find("dog", **wrong)  # type: ignore[arg-type]
-        with pytest.raises(errors.QueryEmpty):
+        for name, value in {"limit": 0, "min_p": 3, "weight": 7, "min_size": 3, "max_size": -1}.items():
+            with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
+                gallery.find("dog", **{name: value})  # type: ignore[arg-type]
+        with pytest.raises(errors.QueryEmpty, match="the query is empty"):
             gallery.find()
         with pytest.raises(errors.PhotoUnreadable):
             gallery.find(image=tmp_path / "no.jpg")

@@ -113,7 +113,7 @@ def test_candidates_and_keep_bound_the_work(gallery: Path, model_set: Path) -> N
 def test_no_time_leaves_stage_1_order_and_says_so(gallery: Path, model_set: Path) -> None:
     done = find(gallery, model_set, "--jsonl", "--budget", 0)
     assert done.returncode == 0
-    assert f"{PHOTOS} of {PHOTOS} candidates were not judged" in done.stderr.decode()
+    assert f"{PHOTOS} of {PHOTOS} candidates not judged" in done.stderr.decode()
     found = records(done)
     assert not any(record["judged"] for record in found)
     stage1 = [record["stage1_score"] for record in found]

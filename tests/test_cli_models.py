@@ -15,6 +15,7 @@ import pytest
 from matir_cli import catalogue
 from matir_cli.cli.common import readable_size
 from tests.file_server import FileServer, Served, serving
+from tests.process import on_a_terminal
 
 BODY = bytes(range(256)) * 4000
 SMALL = b'{"model": "BPE"}'
@@ -154,6 +155,14 @@ def test_list_shows_every_set(machine: Machine) -> None:
     listed = json.loads(machine.run("list", "--json").stdout)
     assert [row["name"] for row in listed] == catalogue.names()
     assert listed[0]["bytes"] == sum(file.bytes or 0 for file in catalogue.find(listed[0]["name"]).files)
+
+
+def test_list_is_a_table_on_a_terminal() -> None:
+    lines = on_a_terminal("models", "list").decode().splitlines()
+    assert lines[0].split() == ["name", "size", "files", "description"]
+    assert {line.split(" ")[0] for line in lines[1:]} == {"", *catalogue.names()}
+    assert all(len(line) <= 100 and "\t" not in line for line in lines)
+    assert any("research use only" in line for line in lines)
 
 
 def test_path_prints_where_files_should_lie_and_fails(machine: Machine) -> None:

@@ -140,6 +140,9 @@ def test_an_example_that_is_none_is_one_clear_line(indexed: Indexed, words: list
         (["dog", "--min-p", "0.5", "--no-rerank"], "--min-p"),
         (["--image", "a", "--min-p", "0.5"], "--min-p"),
         (["-", "--paths"], "lines of JSON"),
+        (["dog", "--paths", "--json"], "--paths and --json are two forms of output"),
+        (["dog", "-0", "--jsonl"], "--null and --jsonl are two forms of output"),
+        (["red", "house"], 'Put a description of several words in quotes: matir find "red house"'),
         (["-", "--html", "page.html"], "results of one query"),
     ],
 )
@@ -218,7 +221,47 @@ def test_places_are_folders_and_files(gallery: Path, indexed: Indexed) -> None:
     assert ids(gallery, find(gallery, "dog", "--jsonl", *two)) == {2, 5}
     nowhere = find(gallery, "dog", "--in", photos / "000")  # not a folder: the start of names
     assert (nowhere.returncode, nowhere.stdout) == (1, b"")
-    assert "no photo is in that part of the gallery" in nowhere.stderr.decode()
+    assert f"nothing found: no photo is in {photos / '000'} (see: matir ls)" in nowhere.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--since", "2024"], "no photo was taken then (--since, --until)"),
+        (["--camera", "nikon"], "no photo is by a camera whose name contains nikon"),
+        (["--min-size", "1"], "no object has that size (--min-size, --max-size)"),
+        (["--camera", "pixel", "--since", "2023-06"], "no photo meets all of these filters"),
+    ],
+)
+def test_nothing_found_names_the_filter(gallery: Path, words: list[str], said: str) -> None:
+    done = find(gallery, "dog", *words)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert f"nothing found: {said}" in done.stderr.decode()
+
+
+def test_photos_without_a_date_are_told(indexed: Indexed) -> None:
+    done = find(indexed.gallery, "dog", "--until", "2024")
+    assert done.returncode == 1
+    assert "nothing found: no photo has a date, so --since and --until find none" in done.stderr.decode()
+
+
+def test_whole_photos_among_the_results_are_told_once(indexed: Indexed) -> None:
+    done = find(indexed.gallery, "dog", "--jsonl", "--limit", 10)
+    whole = sum(record["region"] == 0 for record in records(done))
+    assert whole > 1
+    note = f"{whole} of 10 results are the whole photo; --max-size 0.95 keeps to objects"
+    assert done.stderr.decode().count(note) == 1
+    objects = find(indexed.gallery, "dog", "--jsonl", "-n", 10, "--max-size", 0.95)
+    assert all(record["region"] != 0 for record in records(objects))
+    for quiet in (objects, find(indexed.gallery, "dog", "--paths"), find(indexed.gallery, "-", given=b"dog")):
+        assert b"whole photo" not in quiet.stderr
+
+
+def test_paths_ended_by_nul_are_one_form(indexed: Indexed) -> None:
+    by_null = find(indexed.gallery, "dog", "-0").stdout
+    assert by_null
+    assert find(indexed.gallery, "dog", "--paths", "-0").stdout == by_null
+    assert find(indexed.gallery, "dog", "-0", "--paths").stdout == by_null
 
 
 def test_sizes_are_those_of_the_objects_found(gallery: Path) -> None:

@@ -3,6 +3,8 @@
 import codecs
 import gc
 import itertools
+import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ import torch
 
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import gpu_offered
-from matir_cli.engines.qwen_vl import GROUND, RERANK, QwenVlJudge
+from matir_cli.engines.qwen_options import GROUND, RERANK
+from matir_cli.engines.qwen_vl import QwenVlJudge
 from matir_cli.errors import (
     CheckpointInvalid,
     ContextTooSmall,
@@ -247,6 +250,26 @@ def test_a_small_prefix_cache_gives_up_the_least_likely(small: SmallQwen) -> Non
         best = sorted(range(12), key=lambda number: -found[number])
         assert set(best[: len(kept) - 1]) < kept
         assert [judge.rerank(one, QUERIES[:1])[0].margin for one in photos] == found
+
+
+def test_ctrl_c_in_the_middle_of_the_library_is_not_lost(judge: QwenVlJudge) -> None:
+    class Impatient(logging.Handler):
+        """Presses Ctrl-C when the library logs, which it does in the middle of its work."""
+
+        def emit(self, _record: logging.LogRecord) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    logger, handler = logging.getLogger("matir_cli.engines.llama"), Impatient()
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            judge.rerank(asked(photo(77, 112, 112), 77), QUERIES)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(judge.rerank(asked(photo(77, 112, 112), 77), QUERIES)) == len(QUERIES)
 
 
 def test_no_question_no_answer(judge: QwenVlJudge) -> None:

@@ -17,7 +17,8 @@ from matir_cli.engines import sam2 as engine
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2 import Sam2Proposer
 from matir_cli.engines.sam2_decoder import PromptDecoder
-from matir_cli.engines.sam2_model import Architecture, PackagedConfig, Sam2Options, build_model, load_model
+from matir_cli.engines.sam2_model import build_model, load_model
+from matir_cli.engines.sam2_options import Architecture, PackagedConfig, Sam2Options
 from matir_cli.errors import CheckpointInvalid, DeviceUnavailable, ModelSetInvalid
 from matir_cli.records import Box, EngineConfig, ImageArray, ModelIdentity, Point
 from tests.crafted_sam2 import (

@@ -197,7 +197,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(d3_folder: Path, tmp_path: P
     tables = tables_of(d3_folder)
     tables["sentences"][1]["raw_sent"] = Touch(tmp_path / "ran")
     put(d3_folder, "sentences", tables["sentences"])
-    with pytest.raises(AnnotationsInvalid, match=r"sentences\.pkl: .*it wants \S+, which could run code"):
+    with pytest.raises(AnnotationsInvalid, match=r"sentences\.pkl .*it wants \S+, which could run code"):
         read_d3(d3_folder / "d3_images", d3_folder)
     assert not (tmp_path / "ran").exists()
     assert tables_of(d3_folder)["sentences"]  # the plain unpickler is the one that runs it
@@ -234,5 +234,5 @@ def test_d3_s_files_are_bounded_and_must_be_there(d3_folder: Path) -> None:
         stream.truncate(d3.MAX_BYTES + 1)
     with pytest.raises(AnnotationsInvalid, match="more than"):
         read_d3(d3_folder / "d3_images", d3_folder)
-    with pytest.raises(AnnotationsInvalid, match=r"images\.pkl: no such file"):
+    with pytest.raises(AnnotationsInvalid, match=r"images\.pkl .*: no such file"):
         read_d3(d3_folder, d3_folder / "d3_images")

@@ -9,7 +9,7 @@ import pytest
 
 from matir_cli import find, rerank
 from matir_cli.add import Models, add
-from matir_cli.errors import GalleryEmpty, QueryContradicts, QueryEmpty
+from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEmpty
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import Verdict
@@ -147,6 +147,20 @@ def test_a_probability_is_asked_for_in_vain_where_there_is_no_judge(gallery: Gal
     ):
         with pytest.raises(ValueError, match="min_p"):
             find.find(gallery, Fakes(), asked, settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"limit": 0}, {"limit": -1}, {"candidates": 0}, {"keep": 0}, {"budget": -1.0}),
+        *({"min_p": 3.0}, {"min_p": -0.1}, {"min_iou": 2.0}, {"min_iou": math.nan}, {"budget": math.nan}),
+    ],
+)
+def test_numbers_have_a_range(wrong: dict[str, float]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(OutOfRange, match=f"^{name} is {value}; it must be (from 0 to 1|[01] or more)[.]$"):
+        Search(**wrong)  # type: ignore[arg-type]
+    Search(limit=1, candidates=1, keep=1, min_p=0, min_iou=1, budget=0, min_score=-1)
 
 
 def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:

@@ -197,6 +197,44 @@ def test_a_hostile_mask_is_refused_before_it_is_decoded(path: Path) -> None:
                 gallery.regions(photo_id)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("photos set width = -5", "photos set width = 'wide'", "photos set width = 300000, height = 300000"),
+        *("photos set mask_width = 0", "photos set taken_at = 5", "photos set camera = x'00ff'"),
+        *("photos set orientation = 9", "photos set latitude = 9e999", "photos set sha256 = 'x'"),
+        *("regions set x0 = 9e999", "regions set area = 'x'", "regions set stability = 'x'"),
+        *("previews set jpeg = 'abc'", "files set path = cast(x'2fff' as text)"),
+    ],
+)
+def test_impossible_rows_are_damage(path: Path, change: str) -> None:
+    with GalleryFile.open(path, create=True) as gallery:
+        photo_id = add(gallery)
+        gallery.connection.execute(f"update {change}")
+    with pytest.raises(errors.GalleryDamaged), GalleryFile.open(path) as gallery:
+        gallery.photo(photo_id)
+        gallery.regions(photo_id)
+        gallery.preview(photo_id)
+
+
+def test_a_photo_without_a_file_is_damage(path: Path) -> None:
+    with GalleryFile.open(path, create=True) as gallery:
+        photo_id = add(gallery)
+        gallery.connection.execute("delete from files")
+        with pytest.raises(errors.GalleryDamaged):
+            gallery.photo(photo_id)
+
+
+def test_ids_are_never_used_again(path: Path) -> None:
+    with GalleryFile.open(path, create=True) as gallery:
+        first = add(gallery)
+        regions = {stored.id for stored in gallery.regions(first)}
+        gallery.connection.execute("delete from photos")
+        second = add(gallery)
+        assert second != first
+        assert not regions & {stored.id for stored in gallery.regions(second)}
+
+
 def test_a_read_only_gallery_can_be_read(path: Path) -> None:
     with GalleryFile.open(path, create=True) as gallery:
         add(gallery)

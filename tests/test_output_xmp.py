@@ -91,6 +91,13 @@ def canonical(path: Path) -> str:
     return ET.canonicalize(path.read_text("utf-8"), with_comments=True, strip_text=True)
 
 
+def test_a_link_to_nothing_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg.xmp").symlink_to(tmp_path / "elsewhere" / "new.conf")
+    with pytest.raises(SidecarUnusable, match="a link to nothing"):
+        tagged(tmp_path / "a.jpg.xmp")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_new_sidecar_is_what_the_guidelines_say(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg.xmp"
     assert tagged(path)

@@ -1,5 +1,7 @@
 import io
 import os
+import struct
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,13 @@ def test_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
     assert np.abs(image[:, :, 0].astype(float) - values / 257).max() <= 1
 
 
+def test_large_greys_have_one_range(tmp_path: Path) -> None:
+    values = np.linspace(-3.0, 5.0, 1100 * 2000, dtype=np.float32).reshape(1100, 2000)  # several strips
+    Image.fromarray(values).save(tmp_path / "photo.tiff")
+    image = np.asarray(photos.decode_whole(tmp_path / "photo.tiff"))[:, :, 0].astype(float)
+    assert np.abs(image - (values + 3) * 255 / 8).max() <= 1
+
+
 def test_transparency_lies_over_white(tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "photo.png")
     assert (read(tmp_path / "photo.png").image == 255).all()
@@ -77,17 +86,20 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert tuple(read(tmp_path / "photo.gif").image[5, 5]) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])  # Pillow turns a TIFF by itself
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+def test_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = scene("red", size=(120, 80))
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that undoes each orientation
     stored = upright.transpose(Image.Transpose(turn[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored.save(tmp_path / "photo.png", exif=exif)
-    photo = read(tmp_path / "photo.png")
+    path = tmp_path / f"photo.{suffix}"
+    stored.save(path, exif=exif)
+    photo = read(path)
     assert (photo.record.width, photo.record.height, photo.record.orientation) == (120, 80, orientation)
     assert np.array_equal(photo.image, np.asarray(upright))
+    assert np.array_equal(np.asarray(photos.decode_whole(path)), np.asarray(upright))
 
 
 def test_large_photos_are_scaled_and_keep_their_true_size(tmp_path: Path) -> None:
@@ -146,6 +158,39 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     assert "more than 400 million" in reason(path)
 
 
+def test_a_bomb_within_an_icon_is_refused_too(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    Image.new("1", (60_000, 7_000)).save(inner, "PNG")
+    entry = struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(inner.getvalue()), 22)
+    (tmp_path / "bomb.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner.getvalue())
+    assert "more than 400 million" in reason(tmp_path / "bomb.ico")
+
+
+def test_whatever_a_damaged_file_makes_a_decoder_raise_is_its_own_fault(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(whole, "AVIF")
+    damaged = bytearray(whole.getvalue())
+    damaged[81] = 0  # libavif's errors come as RuntimeError
+    (tmp_path / "photo.avif").write_bytes(damaged)
+    assert "damaged" in reason(tmp_path / "photo.avif")
+
+
+def test_an_orientation_of_another_type_is_none(tmp_path: Path) -> None:
+    entry = struct.pack(">HHII", ExifTags.Base.Orientation, 5, 1, 26)  # a rational: 6/1
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">III", 0, 6, 1)
+    scene("red", size=(60, 40)).save(tmp_path / "photo.jpg", exif=exif)
+    with Image.open(tmp_path / "photo.jpg") as picture:
+        assert picture.getexif()[ExifTags.Base.Orientation] == 6
+    record = read(tmp_path / "photo.jpg").record
+    assert (type(record.orientation), record.orientation, record.width) == (int, 1, 60)
+
+
+def test_a_wrong_clock_is_no_reason_to_stop(tmp_path: Path) -> None:
+    scene("red").save(tmp_path / "photo.png")
+    os.utime(tmp_path / "photo.png", (1e10, 1e10))
+    assert -(2**63) < photos.status(tmp_path / "photo.png").mtime_ns < 2**63
+
+
 def test_eps_is_not_handed_to_another_program(tmp_path: Path) -> None:
     path = tmp_path / "photo.eps"
     scene("red").save(path)
@@ -172,3 +217,16 @@ def test_walking(tmp_path: Path) -> None:
     assert found == ["a/x.PNG", "a/y.heic", "again/deep/z.webp", "b.jpg"]
     named = tmp_path / ".hidden.jpg"
     assert list(photos.find_files([named])) == [named]
+
+
+def test_raw_files_in_folders_are_passed_over_and_counted(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.CR2", "b.nef", "deep/c.cr2", ".hidden.cr2", "clip.mp4", "a.heic"]
+    (tmp_path / "deep").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    passed_over = Counter[str]()
+    found = list(photos.find_files([tmp_path], passed_over))
+    assert found == [tmp_path / "a.heic", tmp_path / "a.jpg"]
+    assert passed_over == {".cr2": 2, ".nef": 1}
+    assert list(photos.find_files([tmp_path / "b.nef"], passed_over)) == [tmp_path / "b.nef"]
+    assert passed_over.total() == 3

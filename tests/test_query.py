@@ -10,7 +10,15 @@ from PIL import Image
 
 from matir_cli import query, search
 from matir_cli.add import Models, add
-from matir_cli.errors import ExampleBlank, ExampleOutside, PhotoUnreadable, QueryContradicts, QueryEmpty
+from matir_cli.errors import (
+    ExampleBlank,
+    ExampleOutside,
+    OutOfRange,
+    PhotoUnreadable,
+    QueryContradicts,
+    QueryEmpty,
+    QueryNotText,
+)
 from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import QueryVector
 from matir_cli.query import Example, Query, Shown
@@ -259,3 +267,15 @@ def test_one_photo_alone_gives_no_unit_but_an_answer(tmp_path: Path) -> None:
 def test_an_example_that_was_not_looked_at_is_looked_at(gallery: GalleryFile) -> None:
     asked = Query(example=Example(known(gallery), point=Point(50, 30)))
     assert encode(gallery, asked) == pytest.approx(shown(gallery).vector, abs=1e-5)
+
+
+@pytest.mark.parametrize("query", [Query("a d\udcffg"), Query("a dog", without=("\ud83d",))])
+def test_half_a_character_is_no_text(query: Query) -> None:
+    with pytest.raises(QueryNotText):
+        query.check()
+
+
+def test_a_weight_is_a_number_from_0_to_1() -> None:
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(OutOfRange):
+            Query("a dog", weight=weight)

@@ -1,14 +1,14 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from matir_cli import answers, find, masks, rerank, verdicts
+from matir_cli import answers, files, find, masks, rerank
 from matir_cli.add import Models, add
 from matir_cli.answers import Found, Matching
 from matir_cli.gallery import GalleryFile
-from matir_cli.protocols import Judge, Verdict
-from matir_cli.records import Candidate, EngineConfig, ModelIdentity
+from matir_cli.protocols import Grounding, GroundingQuestion, Judge, JudgePhoto, Verdict
+from matir_cli.records import Candidate
 from matir_cli.rerank import Judged, JudgeRoom
 from matir_cli.verdicts import Verdicts
 from tests.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText
@@ -183,9 +183,40 @@ def test_the_memory_is_bounded_and_forgets_the_oldest_question(gallery: GalleryF
     assert Verdicts(gallery, "k" * 64, "one").verdict(2) is None
 
 
-def test_a_judge_is_known_by_weights_and_settings() -> None:
-    def key(weights: str, **options: object) -> str:
-        return verdicts.judge_key(EngineConfig("qwen_vl", options, {}, ModelIdentity("q", weights)))
+class Forgetful(ColourJudge):
+    """While it looks at a photo, another process takes a photo out of the gallery."""
 
-    assert key("a", max_pixels=1, threads=2) == key("a", threads=2, max_pixels=1)
-    assert len({key("a"), key("b"), key("a", max_pixels=1), key("a", max_pixels=2)}) == 4
+    def __init__(self, gallery: GalleryFile, name: str, *, at: str) -> None:
+        super().__init__()
+        self.gallery, self.name, self.at = gallery, name, at
+
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+        self.forget("rerank")
+        return super().rerank(photo, queries)
+
+    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+        self.forget("ground")
+        return super().ground(questions)
+
+    def forget(self, moment: str) -> None:
+        if moment == self.at:
+            with GalleryFile.open(self.gallery.path) as other:
+                known = [file.path for file in files.known(other)]
+                list(files.forget(other, [path for path in known if path.name == self.name]))
+
+
+@pytest.mark.parametrize("at", ["rerank", "ground"])
+@pytest.mark.parametrize("name", ["a.png", "c.png", "e.png"])
+@pytest.mark.parametrize("previews", [True, False])
+def test_a_photo_that_another_process_forgets_is_left_out(
+    gallery: GalleryFile, at: str, name: str, previews: bool
+) -> None:
+    if not previews:
+        gallery.connection.execute("delete from previews")
+    here = room(gallery, Forgetful(gallery, name, at=at))
+    ranking = rerank.in_order(list(rerank.rerank(here, candidates(gallery))))
+    found = list(answers.by_box(here, ranking, Matching()))
+    assert sorted(names(found)) == [other for other in "abcde" if other != name[0]]
+    assert [item.rank for item in found] == [1, 2, 3, 4]
+    assert names(list(answers.by_region(gallery, ranking))) == names(found)
+    assert gallery.connection.execute("select count(distinct photo_id) from verdicts").get == 4

@@ -184,7 +184,7 @@ def test_the_command_reports_and_passes_a_sound_gallery(indexed: Indexed) -> Non
     assert all(line.split()[0] in ("ok", "warning") for line in lines)
     assert "ok       gallery index: 0 blocks, 12 photos outside of them" in lines
     assert "ok       gallery models: those of the model set tiny" in lines
-    assert b"matir:" not in done.stderr
+    assert b"matir: no problem\n" in done.stderr
 
 
 def test_the_command_tells_programs_of_problems(indexed: Indexed, tmp_path: Path) -> None:
@@ -197,7 +197,10 @@ def test_the_command_tells_programs_of_problems(indexed: Indexed, tmp_path: Path
     found = {row["name"]: row for row in json.loads(done.stdout)}
     wrong = {name for name, row in found.items() if row["state"] == "problem"}
     assert wrong == {"gallery vectors", "gallery models"}
+    (said,) = [line for line in done.stderr.decode().splitlines() if line.startswith("matir:")]
+    assert said.startswith("matir: 2 problems: ")
+    assert all(f"{name} -> {found[name]['remedy']}" in said for name in wrong)
     assert all(found[name]["remedy"] for name in wrong)
     assert "/gone/\x1b[31m" in found["gallery files"]["text"]
     assert b"\x1b" not in done.stdout
-    assert b"matir:" not in done.stderr
+    assert done.stderr.count(b"matir:") == 1

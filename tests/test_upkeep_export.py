@@ -134,6 +134,8 @@ def test_the_command_writes_whole_files_and_keeps_those_that_exist(indexed: Inde
         b"",
         {"coco.json", "v.npy", "v.ids.jsonl"},
     )
+    ids = array.with_name("v.ids.jsonl")
+    assert done.stderr.decode() == f"matir: {coco} written\nmatir: {array} and {ids} written\n"
     loaded = COCO(coco)
     assert sorted(image["file_name"] for image in loaded.imgs.values())[0] == "0000.png"
     assert np.load(array).shape[0] == len(loaded.anns) + len(loaded.imgs)
@@ -142,8 +144,12 @@ def test_the_command_writes_whole_files_and_keeps_those_that_exist(indexed: Inde
     assert f"{coco} exists; it was kept".encode() in again.stderr
     assert b"--force" in again.stderr
     assert matir(*command, "--force").returncode == 0
+    twice = matir("export", "--db", indexed.gallery, "--vectors", array, "--coco", ids, "--force")
+    assert twice.returncode == 2
+    assert b"would be written twice" in twice.stderr
     through = matir("export", "--db", indexed.gallery, "--coco", "-", "--working-size")
     assert len(json.loads(through.stdout)["annotations"]) == len(loaded.anns)
+    assert through.stderr == b""
 
 
 def test_a_failed_export_leaves_no_file_and_a_reader_that_leaves_is_no_error(

@@ -138,7 +138,7 @@ def test_what_was_noted_of_a_broken_file_goes_with_it(folders: Folders) -> None:
     broken = folders.inside / "broken.png"
     broken.write_bytes(b"junk")
     assert Skipped(broken, "not an image") in folders.sync(folders.inside)
-    assert folders.changes(folders.inside) == [Change(Mark.NEW, broken)]
+    assert folders.changes(folders.inside) == [Change(Mark.RETRIED, broken, "not an image")]
     broken.unlink()
     assert all(isinstance(item, Unchanged) for item in folders.sync(folders.inside))
     with GalleryFile.open(folders.db) as gallery:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matir_cli import masks, search, vectors
+from matir_cli.errors import OutOfRange
 from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord, StoredPhoto
 from matir_cli.records import Box, Candidate, FloatArray, Region
 from matir_cli.within import Within
@@ -171,6 +172,7 @@ def test_an_id_in_the_index_that_was_given_out_again_lets_no_other_photo_in(tmp_
         search.seal(gallery, 8)
         with gallery.atomic():
             gallery.connection.execute("delete from photos where id > 1")
+            gallery.connection.execute("update sqlite_sequence set seq = 0")  # as none of ours would have it
             # In the index, region 3 is still one of photo 3.
             assert add("new", "Canon", rows[1:3]) == (2, [2, 3])
             assert add("newer", "Leica", rows[3:]) == (3, [4])
@@ -201,3 +203,11 @@ def test_a_size_is_that_of_objects() -> None:
         *(False, True, True, False)
     ]
     assert replace(Within(), max_size=0.0).fits(0.0)
+
+
+@pytest.mark.parametrize("size", [-0.1, 1.1, float("nan")])
+def test_a_size_is_a_share(size: float) -> None:
+    with pytest.raises(OutOfRange):
+        Within(min_size=size)
+    with pytest.raises(OutOfRange):
+        Within(max_size=size)

@@ -15,7 +15,6 @@ from matir_cli.cli import boundary, indexing
 from matir_cli.cli.boundary import say
 from matir_cli.cli.common import device_option, gallery_option, models_option, verbose_option
 from matir_cli.cli.path_lists import expand
-from matir_cli.gallery import GalleryFile
 
 
 @click.command(short_help="Index photos.")
@@ -39,7 +38,8 @@ def add(
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
 
     The list has one path a line, or is separated by NUL as `find -print0` makes it.
-    Unchanged files are not read again; copies and renamed files are recognised.
+    Unchanged files are not read again; copies and renamed files are recognised. In folders,
+    cameras' raw files (CR2, NEF, DNG, ...) are passed over, and their number is said at the end.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -53,9 +53,13 @@ def add(
     if dry_run:
         _print_pending(gallery_path, paths)
         return
+    passed_over = Counter[str]()
     with indexing.opened(gallery_path, model_set, device) as (gallery, models):
-        outcomes = pipeline.add(gallery, expand(paths), models, previews=not no_previews)
+        outcomes = pipeline.add(
+            gallery, expand(paths), models, previews=not no_previews, passed_over=passed_over
+        )
         counts = indexing.watch(outcomes, _count(paths), _summary)
+    indexing.say_passed_over(passed_over)
     say(_summary(counts))
     context.exit(boundary.SKIPPED if counts[pipeline.Skipped] else 0)
 
@@ -68,13 +72,14 @@ def _count(paths: tuple[Path, ...]) -> int | None:
 
 
 def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
-    if gallery_path.exists():
-        with GalleryFile.open(gallery_path) as gallery:
-            for path in pipeline.pending(gallery, expand(paths)):
-                click.echo(os.fsencode(path))
-    else:
-        for path in photos.find_files(expand(paths)):
-            click.echo(os.fsencode(path))
+    passed_over = Counter[str]()
+    with indexing.opened_or_empty(gallery_path) as gallery:
+        for item in pipeline.pending(gallery, expand(paths), passed_over):
+            if isinstance(item, pipeline.Skipped):
+                say(f"would skip {item.path}: {item.reason}")
+            else:
+                click.echo(os.fsencode(item))
+    indexing.say_passed_over(passed_over)
 
 
 def _summary(counts: Counter[type[pipeline.Outcome]]) -> str:

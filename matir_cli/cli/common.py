@@ -1,12 +1,14 @@
-"""Options that several commands take."""
+"""What several commands have in common: options, their help, progress, counts in words."""
 
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import platformdirs
@@ -53,6 +55,52 @@ device_option = click.option(
 )
 
 
+_REST = "Other options"
+
+
+class Sectioned(click.Command):
+    """A command whose help has its options under headings."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **others: Any) -> None:
+        """`sections`: heading to the names of the parameters below it; the rest comes last."""
+        super().__init__(*args, **others)
+        self._sections = sections
+        self._heading = {name: heading for heading, names in sections.items() for name in names}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section after the other."""
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self._sections, _REST)}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                rows[self._heading.get(parameter.name or "", _REST)].append(row)
+        for heading, below in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(below)
+
+
+def form_option(into: str, form: str, *names: str, text: str) -> Callable[[Any], Any]:
+    """A flag for one form of output; the command gets the form asked for as `into`, else None.
+
+    Two of them contradict each other, but for paths: -0 says how those end.
+    """
+
+    def choose(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        before = context.params.setdefault(into, None)
+        if not given or before == form:
+            return
+        if before is not None and {before, form} != {"paths", "null"}:
+            raise click.UsageError(f"--{before} and --{form} are two forms of output: give one of them.")
+        context.params[into] = form if before is None else "null"
+
+    return click.option(
+        *names, f"{into}_{form}", is_flag=True, expose_value=False, callback=choose, help=text
+    )
+
+
+limit_option = partial(click.option, "-n", "--limit", "limit", type=click.IntRange(1, 100_000))
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A bar on stderr, or nothing where stderr is no terminal."""
@@ -81,6 +129,22 @@ def watch(total: int, name: str, unit: str) -> Iterator[Callable[[], object]]:
     """A bar for one step, where somebody watches; a `matir_cli.watch.Watch`."""
     with progress_bar(total, name, unit) as bar:
         yield bar.advance
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`count` of something in words: 1 photo, 1,000 photos; `many` where that is not `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def check_distinct(*targets: Path | None) -> None:
+    """Make sure that no file is to be written twice; None and standard output are none."""
+    seen = set[str]()
+    for path in targets:
+        if path is not None and path != Path("-"):
+            real = os.path.realpath(path)
+            if real in seen:
+                raise click.UsageError(f"{path} would be written twice: give each output a file of its own.")
+            seen.add(real)
 
 
 def readable_size(count: int) -> str:

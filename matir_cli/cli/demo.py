@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from matir_cli.cli import boundary
 from matir_cli.cli.add import add
 from matir_cli.cli.boundary import say
+from matir_cli.cli.common import counted
 from matir_cli.cli.find import find
 
 MODEL_SET = "tiny"
@@ -38,7 +40,7 @@ def demo(folder: Path, count: int, results: int) -> None:
       matir demo /tmp/drawn --photos 50 --results 3
     """
     photos, gallery = folder / "photos", folder / "gallery.db"
-    say(f"drawing {count} pictures into {photos}")
+    say(f"drawing {counted(count, 'picture')} into {photos}")
     draw(photos, count)
     _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET)
     for query in QUERIES:
@@ -63,4 +65,6 @@ def _run(command: click.Command, *words: object) -> None:
     """Show a command line as a user would type it, and run it."""
     name, *arguments = map(str, words)
     click.echo(click.style(f"\n$ matir {name} {shlex.join(arguments)}", bold=True), err=True)
-    command.main(arguments, prog_name=f"matir {name}", standalone_mode=False)
+    code = command.main(arguments, prog_name=f"matir {name}", standalone_mode=False)
+    if code == boundary.INTERRUPTED:
+        click.get_current_context().exit(code)

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from matir_cli.catalogue import DEFAULT_MODEL_SET
-from matir_cli.cli.boundary import explain
-from matir_cli.cli.common import gallery_option
+from matir_cli.cli.boundary import explain, say
+from matir_cli.cli.common import counted, gallery_option
 from matir_cli.cli.file_progress import watched
 from matir_cli.output.plain_json import to_json
 from matir_cli.output.terminal import printable
@@ -42,7 +42,8 @@ def doctor(context: click.Context, gallery_path: Path, deep: bool, as_json: bool
     """Check Python and its packages, the devices, the model sets and their files, and the gallery.
 
     A line for each check: ok, warning or problem, what was looked at, what was found, and what
-    to do about it. Nothing is changed. Of the gallery's masks and previews a sample is looked
+    to do about it; at the end, on standard error, how many problems there are, and which.
+    Nothing is changed. Of the gallery's masks and previews a sample is looked
     at, and of the models' files only whether they are there; --deep looks at all.
 
     \b
@@ -62,7 +63,10 @@ def doctor(context: click.Context, gallery_path: Path, deep: bool, as_json: bool
             click.echo(printable(f"{row.state:<7}  {row.name}: {row.text}{remedy}"))
     if as_json:
         click.echo(f"[{', '.join(map(to_json, rows))}]")
-    context.exit(PROBLEMS if any(row.state == "problem" for row in rows) else 0)
+    problems = [row for row in rows if row.state == "problem"]
+    named = "; ".join(f"{row.name} -> {row.remedy}" if row.remedy else row.name for row in problems)
+    say(f"{counted(len(problems), 'problem')}: {named}" if problems else "no problem")
+    context.exit(PROBLEMS if problems else 0)
 
 
 def _rows(gallery_path: Path, deep: bool) -> Iterator[_Row]:

@@ -32,7 +32,7 @@ from matir_cli.evaluation.run import Outcome, Plan
 from matir_cli.evaluation.subset import limited
 from matir_cli.evaluation.world import read_objects, read_world, write_world
 from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines, check_indexable
+from matir_cli.loading import INDEXING_PARTS, Engines, located
 from matir_cli.models.tiny import benchmark
 from matir_cli.records import Rle
 
@@ -129,9 +129,8 @@ def _evaluate(wanted: Wanted, source: Source, settings: Mapping[str, str]) -> No
 
 def _check_weights(chosen: ModelSet, clips: Sequence[ModelSet], *, judge: bool) -> None:
     """Missing weights are said now, not after hours."""
-    check_indexable(chosen)
-    if judge:
-        weights.locate(chosen, "judge")
+    for part in (*INDEXING_PARTS, "judge") if judge else INDEXING_PARTS:
+        located(chosen, part)
     for each in clips:
         weights.locate(each, "encoder")
 

@@ -10,11 +10,14 @@ from typing import IO
 
 import click
 
-from matir_cli.cli.common import gallery_option, progress_bar
+from matir_cli.cli.boundary import say
+from matir_cli.cli.common import check_distinct, gallery_option, progress_bar
 from matir_cli.gallery import GalleryFile
 from matir_cli.replacing import replacing
 from matir_cli.upkeep import export as exporting
 from matir_cli.upkeep.export import Shape
+
+STANDARD_OUTPUT = Path("-")
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -73,30 +76,38 @@ def export(
         raise click.UsageError("say what to export: --coco FILE, --vectors FILE.npy, or both")
     if vectors is not None and vectors.suffix != ".npy":
         raise click.BadParameter("the name must end in .npy", param_hint="--vectors")
+    check_distinct(coco, vectors, None if vectors is None else _ids_path(vectors))
     shape = Shape(working_size, relative_to)
     with GalleryFile.open(gallery_path) as gallery:
         if coco is not None:
             with _text(coco, force) as stream, progress_bar(gallery.count_photos(), "coco") as bar:
                 for _ in exporting.write_coco(gallery, stream, shape):
                     bar.advance()
+            if coco != STANDARD_OUTPUT:
+                say(f"{coco} written")
         if vectors is not None:
             _write_vectors(gallery, vectors, shape, force)
+            say(f"{vectors} and {_ids_path(vectors)} written")
 
 
 def _write_vectors(gallery: GalleryFile, path: Path, shape: Shape, force: bool) -> None:
     with (
         replacing(path, force=force) as array_path,
-        _text(path.with_suffix(".ids.jsonl"), force) as ids,
+        _text(_ids_path(path), force) as ids,
         array_path.open("wb") as array,
     ):
         for _ in exporting.write_vectors(gallery, array, ids, shape):
             pass
 
 
+def _ids_path(vectors: Path) -> Path:
+    return vectors.with_suffix(".ids.jsonl")
+
+
 @contextmanager
 def _text(path: Path, force: bool) -> Iterator[IO[str]]:
     """Where to write ASCII text: the file, which appears when the block ends well, or standard output."""
-    if path == Path("-"):
+    if path == STANDARD_OUTPUT:
         yield sys.stdout
         return
     with (

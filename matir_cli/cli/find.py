@@ -14,15 +14,18 @@ from matir_cli import query as queries
 from matir_cli.cli import results
 from matir_cli.cli.boundary import INTERRUPTED, explain, say
 from matir_cli.cli.common import (
+    Sectioned,
     choose_model_set,
+    counted,
     device_option,
     gallery_option,
+    limit_option,
     models_option,
     verbose_option,
     watch,
 )
-from matir_cli.cli.query_options import Asked, query_options
-from matir_cli.cli.results import Form, result_options
+from matir_cli.cli.query_options import WHAT, WHERE, Asked, query_options, why_empty
+from matir_cli.cli.results import SECTION, Form, result_options
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
@@ -32,19 +35,31 @@ from matir_cli.query import Example, Query, Shown
 
 NOTHING_FOUND = 1
 
+LARGEST_OBJECT = 0.95
+"""Fraction of a photo: any bound keeps to objects, and hardly one of them is larger."""
+
 STREAM = "-"
 """As QUERY: queries come on standard input."""
 
 
-@click.command(short_help="Find photos and the object's mask in each.")
+SECTIONS = {
+    "What to find": WHAT,
+    "Where": WHERE,
+    "How": (
+        *("limit", "no_rerank", "no_ground", "candidates", "keep", "min_score", "min_p", "min_iou"),
+        *("refine", "fresh", "budget"),
+    ),
+    "What to write": SECTION,
+}
+
+
+@click.command(cls=Sectioned, sections=SECTIONS, short_help="Find photos and the object's mask in each.")
 @gallery_option
 @models_option
 @device_option
 @verbose_option
 @query_options
-@click.option(
-    "-n", "limit", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Photos to return."
-)
+@limit_option(default=10, show_default=True, help="Photos to return.")
 @click.option("--no-rerank", is_flag=True, help="Stage 1 alone: rank by region vectors.")
 @click.option("--no-ground", is_flag=True, help="Rerank, but take the mask of stage 1's best region.")
 @click.option(
@@ -130,7 +145,8 @@ def find(
             if query.text is None and wanted.rerank:
                 say("an example alone has no words for the judge: ranked by stage 1")
             result = finding.find(gallery, engines, query, wanted, watch)
-            code = _remark(result, wanted)
+            code = _remark(gallery, result, wanted)
+            _remark_whole(result, form)
             results.show(gallery, asked.title, result.found, form)
     click.get_current_context().exit(code)
 
@@ -165,7 +181,7 @@ def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: S
             say(f"line {number}: {' '.join(explain(error))}")
             result = Result([], truncated=False, candidates=0, judged=0, complete=True)
         else:
-            if _remark(result, wanted, f"line {number}: ") == 0:
+            if _remark(gallery, result, wanted, f"line {number}: ") == 0:
                 code = 0
         results.show(gallery, text, result.found, replace(form, printed=results.ANSWER))
         # Who asks one query at a time waits for this.
@@ -179,26 +195,39 @@ def _say_region(shown: Shown) -> None:
     say(f"example: the region {corners(shown.box)} of {shown.path}, {shown.share:.1%} of the photo")
 
 
-def _remark(result: Result, wanted: Search, before: str = "") -> int:
+def _remark_whole(result: Result, form: Form) -> None:
+    """Say that a region of stage 1 which is the whole photo is one; a list of paths shows no regions."""
+    if form.printed in ("paths", "null") and not form.writes:
+        return
+    shown = [item.answers[0].region for item in result.found if item.grounding is None]
+    whole = sum(region is not None and region.ordinal == 0 for region in shown)
+    if whole:
+        verb = "is" if whole == 1 else "are"
+        of = f"{whole} of {counted(len(result.found), 'result')} {verb} the whole photo"
+        say(f"{of}; --max-size {LARGEST_OBJECT} keeps to objects")
+
+
+def _remark(gallery: GalleryFile, result: Result, wanted: Search, before: str = "") -> int:
     """Say what a user should know about how the results came about; the exit code."""
     if result.truncated:
         say(f"{before}the query is longer than the encoder reads; its end was left out")
     if not result.complete:
-        judged = f"{result.judged} of {result.candidates} candidates were judged"
+        judged = f"{result.judged} of {counted(result.candidates, 'candidate')} judged"
         say(f"{before}interrupted: {judged}; these alone follow")
     elif result.judged < result.candidates:
         missed = result.candidates - result.judged
-        say(f"{before}{missed} of {result.candidates} candidates were not judged{_rest(wanted)}")
+        say(f"{before}{missed} of {counted(result.candidates, 'candidate')} not judged{_rest(wanted)}")
     for word, note in _GROUNDING_NOTES.items():
         count = sum(item.grounding == word for item in result.found)
         if count:
-            say(f"{before}{count} of {len(result.found)} photos: {note}")
+            say(f"{before}{count} of {counted(len(result.found), 'photo')}: {note}")
     if result.other_size:
-        say(f"{before}{result.other_size} photos left out: the object there is not of the size asked for")
+        left_out = f"{counted(result.other_size, 'photo')} left out"
+        say(f"{before}{left_out}: the object there is not of the size asked for")
     if not result.complete:
         return INTERRUPTED
     if not result.found:
-        say(f"{before}nothing found{_reason(result, wanted)}")
+        say(f"{before}nothing found{_reason(gallery, result, wanted)}")
         return NOTHING_FOUND
     return 0
 
@@ -210,10 +239,10 @@ def _rest(wanted: Search) -> str:
     return "; they follow in stage-1 order"
 
 
-def _reason(result: Result, wanted: Search) -> str:
+def _reason(gallery: GalleryFile, result: Result, wanted: Search) -> str:
     """Why there is nothing, where a threshold or the filters are the reason."""
     if result.best_score is None:
-        return ": no photo is in that part of the gallery"
+        return why_empty(gallery, wanted.within)
     if wanted.min_score is not None and result.best_score < wanted.min_score:
         return f": the best photo scores {result.best_score:.3f}"
     if wanted.min_p is not None and result.best_p is not None and result.best_p < wanted.min_p:
@@ -223,6 +252,6 @@ def _reason(result: Result, wanted: Search) -> str:
 
 _GROUNDING_NOTES = {
     answers.UNMATCHED: "no stored region fits the judge's box, so there is no mask (try --refine)",
-    answers.NO_BOX: "the judge pointed at nothing",
-    answers.UNREADABLE: "the judge's answer holds no boxes that can be read",
+    answers.NO_BOX: "the judge pointed at nothing, so there is no mask",
+    answers.UNREADABLE: "the judge's answer holds no boxes that can be read, so there is no mask",
 }

@@ -11,7 +11,7 @@ from typing import TypeVar
 from matir_cli.add import Models, Skipped
 from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import choose_model_set, progress_bar
+from matir_cli.cli.common import choose_model_set, counted, progress_bar
 from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines, check_indexable
 from matir_cli.output.terminal import printable
@@ -23,11 +23,27 @@ Outcome = TypeVar("Outcome")
 def opened(gallery_path: Path, model_set: str | None, device: str) -> Iterator[tuple[GalleryFile, Models]]:
     """The gallery, made if there is none, and the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
-    check_indexable(chosen)
+    check_indexable(chosen, gallery_path)
     with GalleryFile.open(gallery_path, create=True) as gallery:
         engines = Engines(gallery, chosen, device)
         engines.bind()
         yield gallery, Models.of(engines)
+
+
+@contextmanager
+def opened_or_empty(path: Path) -> Iterator[GalleryFile]:
+    """The gallery, or an empty one in memory where there is none yet."""
+    with GalleryFile.open(path if path.exists() else Path(":memory:"), create=True) as gallery:
+        yield gallery
+
+
+def say_passed_over(passed_over: Counter[str]) -> None:
+    """Say once how many files have formats that are not read, if any have."""
+    if passed_over:
+        kinds = ", ".join(f"{suffix[1:].upper()} {count:,}" for suffix, count in passed_over.most_common())
+        verb = "is" if passed_over.total() == 1 else "are"
+        formats = "a format that is" if len(passed_over) == 1 else "formats that are"
+        say(f"{counted(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
 
 
 def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.common import gallery_option, readable_size
+from matir_cli.cli.common import counted, gallery_option, readable_size
 from matir_cli.gallery import GalleryFile
 from matir_cli.output.plain_json import to_json
 from matir_cli.output.terminal import printable
@@ -75,7 +75,8 @@ def _lines(found: Info) -> list[str]:
         )
     for judge in found.judges:
         lines.append(
-            f"{'judge':>12}  {judge.judge[:HASH_DIGITS]}: {judge.queries:,} queries, "
-            f"{judge.verdicts:,} verdicts, {judge.groundings:,} groundings"
+            f"{'judge':>12}  {judge.judge[:HASH_DIGITS]}: "
+            f"{counted(judge.queries, 'query', 'queries')}, {counted(judge.verdicts, 'verdict')}, "
+            f"{counted(judge.groundings, 'grounding')}"
         )
     return lines

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from matir_cli import files
-from matir_cli.cli.common import gallery_option
+from matir_cli.cli.common import form_option, gallery_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.gallery import GalleryFile
 from matir_cli.output.plain_json import to_json
@@ -32,10 +32,10 @@ CAMERA_WIDTH = 20
 )
 @click.option("--missing", is_flag=True, help="Only files that are no longer on disk.")
 @click.option("--skipped", is_flag=True, help="List the files that could not be indexed, TAB, the reason.")
-@click.option("--long", "form", flag_value="long", help="A table: id, size, regions, taken, camera, path.")
-@click.option("--json", "form", flag_value="json", help="Print one JSON array.")
-@click.option("--jsonl", "form", flag_value="jsonl", help="Print one JSON object a line.")
-@click.option("-0", "--null", "form", flag_value="null", help="Print paths only, each ended by NUL.")
+@form_option("form", "long", "--long", text="A table: id, size, regions, taken, camera, path.")
+@form_option("form", "json", "--json", text="Print one JSON array.")
+@form_option("form", "jsonl", "--jsonl", text="Print one JSON object a line.")
+@form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
 def ls(gallery_path: Path, within: Path | None, missing: bool, skipped: bool, form: str | None) -> None:
     """List the files that hold photos, one path a line, in order of path.
 

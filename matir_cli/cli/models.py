@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+
 import click
 import msgspec
 
@@ -12,6 +17,12 @@ from matir_cli.cli.common import readable_size
 from matir_cli.cli.file_progress import watched
 from matir_cli.errors import WeightsMissing
 from matir_cli.weights import State
+
+MOST_COLUMNS = 100
+"""A line as long as a wide terminal is hard to read."""
+
+LEAST_COLUMNS = 30
+"""Of a wrapped column; a narrower terminal breaks the lines itself."""
 
 
 @click.group()
@@ -28,9 +39,9 @@ def models() -> None:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def list_sets(as_json: bool) -> None:
-    """List the model sets, one a line: name, size, present or missing, description, licences.
+    """List the model sets: name, size, present or missing, description, licences.
 
-    The columns are separated by TAB.
+    On a terminal it is a table with a header; elsewhere one set a line, its columns separated by TAB.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -44,10 +55,9 @@ def list_sets(as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(rows))
         return
-    for row in rows:
-        here = "present" if row.present else "missing"
-        licences = "; ".join(dict.fromkeys(row.licences.values()))
-        click.echo("\t".join([row.name, readable_size(row.bytes), here, row.description, licences]))
+    cells = [_cells(row) for row in rows]
+    for line in _table(cells) if sys.stdout.isatty() else map("\t".join, cells):
+        click.echo(line)
 
 
 @models.command()
@@ -154,6 +164,24 @@ class Row(msgspec.Struct, frozen=True):
     """Every file is on this machine."""
     licences: dict[str, str]
     """Model to licence."""
+
+
+def _cells(row: Row) -> list[str]:
+    """The columns of `list`."""
+    here = "present" if row.present else "missing"
+    licences = "; ".join(dict.fromkeys(row.licences.values()))
+    return [row.name, readable_size(row.bytes), here, row.description, licences]
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    """For people: what is long is wrapped in the last column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
+    indent = sum(widths) + 2 * len(widths)
+    room = max(min(shutil.get_terminal_size().columns, MOST_COLUMNS) - indent, LEAST_COLUMNS)
+    for *short, description, licences in [["name", "size", "files", "description", "licences"], *rows]:
+        first, *others = textwrap.wrap(description, room) + textwrap.wrap(licences, room)
+        yield "".join(f"{cell:<{width}}  " for cell, width in zip(short, widths, strict=True)) + first
+        yield from (" " * indent + line for line in others)
 
 
 def _row(model_set: ModelSet) -> Row:

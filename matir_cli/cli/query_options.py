@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from matir_cli import files
+from matir_cli.gallery import GalleryFile
+from matir_cli.output.terminal import printable
 from matir_cli.query import Example, Query
 from matir_cli.records import Box, Point
 from matir_cli.within import Within, date_of
@@ -45,7 +48,26 @@ def _pixels(
     return numbers
 
 
+def _one_text(context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> str | None:
+    """QUERY as it is; several words were meant as one text."""
+    if len(words) > 1:
+        text = printable(textwrap.shorten(" ".join(words), _LONGEST_SHOWN, placeholder=" ..."))
+        raise click.UsageError(
+            f'Put a description of several words in quotes: {context.command_path} "{text}"'
+        )
+    return words[0] if words else None
+
+
+_LONGEST_SHOWN = 60
+"""Characters of what was meant as a description: a shell may have made file names of a star."""
+
 _SHARE = click.FloatRange(0, 1)
+
+WHAT = ("image", "box", "point", "weight", "without")
+"""Names of the options that say what to find, for the help."""
+
+WHERE = ("places", "since", "until", "camera", "min_size", "max_size")
+"""Likewise, of those that say where."""
 
 _OPTIONS = (
     click.option(
@@ -131,13 +153,37 @@ def query_options(command: Callable[..., object]) -> Callable[..., object]:
             raise click.UsageError("--weight is the share of --image beside QUERY: give both.")
         # The same text twice would count twice.
         wanted = Query(query, example, 0.5 if weight is None else weight, tuple(dict.fromkeys(without)))
-        names = ("places", "since", "until", "camera", "min_size", "max_size")
-        within = _within(**{name: others.pop(name) for name in names})
+        within = _within(**{name: others.pop(name) for name in WHERE})
         return command(asked=Asked(wanted, within), **others)
 
     for option in reversed(_OPTIONS):
         with_query = option(with_query)
-    return click.argument("query", required=False)(with_query)
+    query = click.argument("query", nargs=-1, required=False, metavar="[QUERY]", callback=_one_text)
+    return query(with_query)
+
+
+def why_empty(gallery: GalleryFile, within: Within | None) -> str:
+    """Which filter leaves no photo to search, where one by itself does."""
+    if within is None:
+        return ""
+    if within.places and _none(gallery, Within(within.places)):
+        places = " or ".join(map(str, within.places))
+        return f": no photo is in {places} (see: matir ls)"
+    if within.since or within.until:
+        if _none(gallery, Within(since="")):
+            return ": no photo has a date, so --since and --until find none"
+        if _none(gallery, Within(since=within.since, until=within.until)):
+            return ": no photo was taken then (--since, --until)"
+    if within.camera is not None and _none(gallery, Within(camera=within.camera)):
+        return f": no photo is by a camera whose name contains {within.camera} (see: matir ls --long)"
+    if _none(gallery, within):
+        return ": no photo meets all of these filters"
+    return ": no object has that size (--min-size, --max-size)" if within.is_sized else ""
+
+
+def _none(gallery: GalleryFile, within: Within) -> bool:
+    there = within.photos(gallery)
+    return there is not None and not there.size
 
 
 def _example(

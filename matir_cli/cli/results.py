@@ -16,7 +16,7 @@ import click
 
 from matir_cli.answers import Found
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import progress_bar
+from matir_cli.cli.common import check_distinct, counted, form_option, progress_bar
 from matir_cli.errors import OutputExists
 from matir_cli.gallery import GalleryFile
 from matir_cli.output import result_json, terminal
@@ -54,6 +54,7 @@ class Form:
         """
         if self.preview and self.printed is not None:
             raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
+        check_distinct(self.coco, self.html)
         config = None if self.yolo is None else self.yolo / "data.yaml"
         for path in (self.coco, self.html, config):
             if path is not None and path.is_file() and not self.force:
@@ -68,10 +69,6 @@ class Form:
     def needs_pixels(self) -> bool:
         return any((self.cutouts, self.overlays, self.yolo, self.html, self.preview))
 
-    @property
-    def needs_masks(self) -> bool:
-        return any((self.masks, self.cutouts, self.coco, self.yolo))
-
 
 def _folder(name: str, text: str) -> Callable[..., Callable[..., object]]:
     kind = click.Path(file_okay=False, path_type=Path)
@@ -84,10 +81,10 @@ def _file(name: str, text: str) -> Callable[..., Callable[..., object]]:
 
 
 _OPTIONS = (
-    click.option("--json", "printed", flag_value="json", help="Print one JSON array."),
-    click.option("--jsonl", "printed", flag_value="jsonl", help="Print one JSON object a line."),
-    click.option("--paths", "printed", flag_value="paths", help="Print paths only."),
-    click.option("-0", "--null", "printed", flag_value="null", help="Print paths, each ended by NUL."),
+    form_option("printed", "json", "--json", text="Print one JSON array."),
+    form_option("printed", "jsonl", "--jsonl", text="Print one JSON object a line."),
+    form_option("printed", "paths", "--paths", text="Print paths only."),
+    form_option("printed", "null", "-0", "--null", text="Print paths, each ended by NUL."),
     click.option("--rle", is_flag=True, help="Put each mask into the JSON, as COCO RLE."),
     click.option("--preview", is_flag=True, help="Show each photo with its mask in the terminal."),
     click.option(
@@ -103,6 +100,13 @@ _OPTIONS = (
     _file("--html", "Write one page for a browser: photos with masks to switch, scores, paths."),
     click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them."),
 )
+
+
+SECTION = (
+    *("printed_json", "printed_jsonl", "printed_paths", "printed_null"),
+    *(field.name for field in fields(Form)),
+)
+"""Names of the options of a `Form`, for the help."""
 
 
 def result_options(command: Callable[..., object]) -> Callable[..., object]:
@@ -173,10 +177,10 @@ def _write(gallery: GalleryFile, query: str, found: Sequence[Found], form: Form)
                 output.add(subject)
             away += form.needs_pixels and subject.working is None
             advance()
-    for folder, what in ((masks, "masks"), (cut, "cut-outs"), (overlays, "overlays")):
+    for folder, what in ((masks, "mask"), (cut, "cut-out"), (overlays, "overlay")):
         if folder is not None:
             kept = f", {folder.kept} there already and kept" if folder.kept else ""
-            say(f"{folder.written} {what} written to {folder.path}{kept}")
+            say(f"{counted(folder.written, what)} written to {folder.path}{kept}")
     _remark(found, form, away, 0 if cutouts is None else cutouts.from_preview)
     return files
 
@@ -186,19 +190,14 @@ def _remark(found: Sequence[Found], form: Form, away: int, from_preview: int) ->
     for path in (form.coco, form.yolo, form.html):
         if path is not None:
             say(f"{path} written")
-    wanted = [item.answers if form.all_instances else item.answers[:1] for item in found]
-    maskless = sum(all(answer.mask is None for answer in answers) for answers in wanted)
-    if maskless and form.needs_masks:
-        say(
-            f"{maskless} of {len(found)} photos have no mask: they are in no mask, cut-out, COCO or YOLO file"
-        )
     if from_preview:
         say(
-            f"{from_preview} of {len(found)} originals are away or changed: "
-            "their cut-outs are from the preview, at working size"
+            f"{from_preview} of {counted(len(found), 'original')} away or changed: "
+            "cut out from the preview, at working size"
         )
     if away:
-        say(f"{away} of {len(found)} photos are away or changed and have no preview: no picture of them")
+        photos = counted(len(found), "photo")
+        say(f"{away} of {photos} away or changed, and without a preview: not shown in any picture")
 
 
 def _print_json(query: str, found: Sequence[Found], written: Sequence[Files], form: Form) -> None:

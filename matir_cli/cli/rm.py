@@ -10,7 +10,7 @@ import click
 from matir_cli import files, search
 from matir_cli.cli import boundary
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import gallery_option
+from matir_cli.cli.common import counted, gallery_option
 from matir_cli.cli.path_lists import listed_names, write_path
 from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery import GalleryFile
@@ -74,7 +74,8 @@ def rm(
         if done and not dry_run:
             search.seal(gallery)
         if not dry_run:
-            say(f"{done} files and {before - gallery.count_photos()} photos forgotten")
+            photos = counted(before - gallery.count_photos(), "photo")
+            say(f"{counted(done, 'file')} and {photos} forgotten")
     if wanted.unknown:
         context.exit(boundary.SKIPPED if done else NOTHING_FOUND)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -55,7 +54,8 @@ def sync(
     A file that cannot be looked at, for want of a permission or of a network, is not gone.
 
     --dry-run prints a mark, a blank and the file: + new, ~ changed, - gone. It tells files
-    by name, size and time alone, so a renamed one is both new and gone to it.
+    by name, size and time alone, so a renamed one is both new and gone to it. Files that it
+    would skip or try again, as they could not be read before, are said on standard error.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -67,24 +67,19 @@ def sync(
       matir sync /media/archive --drop-all
     """
     within = syncing.roots(paths)
-    with _gallery_or_empty(gallery_path) as gallery:
+    with indexing.opened_or_empty(gallery_path) as gallery:
         syncing.check(gallery, within, drop_all=drop_all)
         if dry_run:
             _print_changes(gallery, within, b"\0" if null else b"\n")
             return
         total = _count(gallery, within)
+    passed_over = Counter[str]()
     with indexing.opened(gallery_path, model_set, device) as (gallery, models):
-        outcomes = syncing.sync(gallery, within, models, previews=not no_previews)
+        outcomes = syncing.sync(gallery, within, models, previews=not no_previews, passed_over=passed_over)
         counts = indexing.watch(outcomes, total, _summary)
+    indexing.say_passed_over(passed_over)
     say(_summary(counts))
     context.exit(boundary.SKIPPED if counts[pipeline.Skipped] else 0)
-
-
-@contextmanager
-def _gallery_or_empty(path: Path) -> Iterator[GalleryFile]:
-    """The gallery, or an empty one in memory where there is none yet."""
-    with GalleryFile.open(path if path.exists() else Path(":memory:"), create=True) as gallery:
-        yield gallery
 
 
 def _count(gallery: GalleryFile, within: Sequence[Path]) -> int | None:
@@ -96,13 +91,19 @@ def _count(gallery: GalleryFile, within: Sequence[Path]) -> int | None:
 
 def _print_changes(gallery: GalleryFile, within: Sequence[Path], end: bytes) -> None:
     counts: Counter[Mark] = Counter()
-    for change in syncing.changes(gallery, within):
+    passed_over = Counter[str]()
+    for change in syncing.changes(gallery, within, passed_over):
         counts[change.mark] += 1
         if change.mark is Mark.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")
+        elif change.mark is Mark.RETRIED:
+            say(f"would try again {change.path}: {change.reason}")
         else:
             write_path(change.path, end, before=change.mark.value.encode() + b" ")
-    say(f"{counts[Mark.NEW]} new, {counts[Mark.CHANGED]} changed, {counts[Mark.GONE]} gone; nothing was done")
+    indexing.say_passed_over(passed_over)
+    again = f", {counts[Mark.RETRIED]} to try again" if counts[Mark.RETRIED] else ""
+    done = f"{counts[Mark.NEW]} new, {counts[Mark.CHANGED]} changed, {counts[Mark.GONE]} gone{again}"
+    say(f"{done}; nothing was done")
 
 
 def _summary(counts: Counter[type[syncing.Outcome]]) -> str:

@@ -17,15 +17,18 @@ from matir_cli.answers import Found
 from matir_cli.cli import boundary
 from matir_cli.cli.boundary import say
 from matir_cli.cli.common import (
+    Sectioned,
     choose_model_set,
+    counted,
     device_option,
     gallery_option,
+    limit_option,
     models_option,
     verbose_option,
     watch,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.query_options import Asked, query_options
+from matir_cli.cli.query_options import WHAT, WHERE, Asked, query_options, why_empty
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
@@ -79,7 +82,17 @@ def _query_options(command: Callable[..., object]) -> Callable[..., object]:
     return with_default
 
 
-@click.command(short_help="Write found labels to XMP sidecars, never to a photo.")
+SECTIONS = {
+    "What to find": WHAT,
+    "Where": WHERE,
+    "How": ("limit", "min_score", "min_p", "no_rerank", "no_ground"),
+    "What to write": ("label", "all_instances", "region", "sidecar", "remove", "dry_run", "null"),
+}
+
+
+@click.command(
+    cls=Sectioned, sections=SECTIONS, short_help="Write found labels to XMP sidecars, never to a photo."
+)
 @gallery_option
 @models_option
 @device_option
@@ -91,12 +104,7 @@ def _query_options(command: Callable[..., object]) -> Callable[..., object]:
     callback=_check_label,
     help="The keyword, and the name of the region.  [default: QUERY]",
 )
-@click.option(
-    "-n",
-    "limit",
-    type=click.IntRange(1, 100_000),
-    help=f"Photos to tag at most.  [default: {finding.CANDIDATES}]",
-)
+@limit_option(help=f"Photos to tag at most.  [default: {finding.CANDIDATES}]")
 @click.option("--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1.")
 @click.option(
     "--min-p", type=click.FloatRange(0, 1), help="Leave out photos that the judge gives a lower probability."
@@ -175,7 +183,7 @@ def tag(
             finding.check_askable(gallery, asked.query)
             engines = Engines(gallery, choose_model_set(gallery, model_set), device)
             result = finding.find(gallery, engines, asked.query, search, watch)
-            _end_early(result)
+            _end_early(gallery, result, asked.within)
             for found in result.found:
                 if options["remove"]:
                     sidecars.remove(found.path)
@@ -207,14 +215,14 @@ def _files(gallery: GalleryFile, within: Within | None) -> Iterator[Path]:
     return (file.path for file in files.known(gallery) if among is None or file.photo_id in among)
 
 
-def _end_early(result: Result) -> None:
+def _end_early(gallery: GalleryFile, result: Result, within: Within | None) -> None:
     """Leave when there is nothing to write, or not everything to decide it by."""
     context = click.get_current_context()
     if not result.complete:
         say("interrupted: no sidecar was written; what the judge said is remembered")
         context.exit(boundary.INTERRUPTED)
     if not result.found:
-        say("nothing found")
+        say(f"nothing found{why_empty(gallery, within) if result.best_score is None else ''}")
         context.exit(NOTHING_FOUND)
 
 
@@ -248,7 +256,7 @@ class _Sidecars:
         """Say what was done."""
         done = "to change" if self._wanted.dry_run else "changed"
         reason = "without the label" if self._wanted.remove else "had it already"
-        say(f"{self._changed} sidecars {done}, {self._left} {reason}, {self.skipped} skipped")
+        say(f"{counted(self._changed, 'sidecar')} {done}, {self._left} {reason}, {self.skipped} skipped")
 
     def _sidecar(self, photo: Path) -> Sidecar:
         # Here: no other command needs lxml.

@@ -1,13 +1,21 @@
 """One file an engine; each knows one family of models.
 
 An engine's module is imported when it is loaded and not before, since what it stands on
-(torch, llama_cpp) takes seconds to import. A new engine is its file and a line here.
+(torch, llama_cpp) takes seconds to import; its settings are a file of their own, which is light. A new
+engine is these two, and a line here for each.
 """
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
-from typing import cast
+from typing import TypeVar, cast
 
+from matir_cli.engines.clip_options import ClipOptions, PlainClipOptions
+from matir_cli.engines.qwen_options import QwenVlOptions
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.errors import ModelSetInvalid
+from matir_cli.options import EngineOptions, read_options
 from matir_cli.protocols import DenseEncoder, Judge, RegionEncoder, RegionProposer, TextEncoder
 from matir_cli.records import EngineConfig
 
@@ -16,6 +24,29 @@ REGION_ENCODERS = {"alpha_clip": "matir_cli.engines.alpha_clip"}
 TEXT_ENCODERS = {"alpha_clip": "matir_cli.engines.clip_text", "clip": "matir_cli.engines.clip_checkpoint"}
 DENSE_ENCODERS = {"alpha_clip": "matir_cli.engines.alpha_clip_dense", "clip": "matir_cli.engines.clip_image"}
 JUDGES = {"qwen_vl": "matir_cli.engines.qwen_vl"}
+
+OPTIONS: dict[str, type[EngineOptions]] = {
+    "sam2": Sam2Options,
+    "alpha_clip": ClipOptions,
+    "clip": PlainClipOptions,
+    "qwen_vl": QwenVlOptions,
+}
+Found = TypeVar("Found")
+
+
+def fully_identified(config: EngineConfig) -> EngineConfig:
+    """With an identity not of the files alone but of the settings that matter, too.
+
+    What is stored in a gallery compares only with what was made alike.
+
+    Raises:
+        ModelSetInvalid: no engine of that name, or options it does not take.
+    """
+    shape = read_options(config.options, _find(OPTIONS, config), config.identity.name).shape()
+    if not shape:
+        return config
+    digest = hashlib.sha256(config.identity.weight_hash.encode() + shape).hexdigest()
+    return replace(config, identity=replace(config.identity, weight_hash=digest))
 
 
 def load_proposer(config: EngineConfig, device: str) -> RegionProposer:
@@ -57,7 +88,7 @@ def has_own_processor(device: str) -> bool:
     return _device(device) != "cpu"
 
 
-def _find(engines: dict[str, str], config: EngineConfig) -> str:
+def _find(engines: Mapping[str, Found], config: EngineConfig) -> Found:
     if config.engine not in engines:
         reason = f"no engine is called {config.engine!r}; there is {', '.join(sorted(engines))}"
         raise ModelSetInvalid(config.identity.name, reason)

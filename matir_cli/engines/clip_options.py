@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from matir_cli.errors import ModelSetInvalid
+from matir_cli.options import EngineOptions
 from matir_cli.records import EngineConfig
 
 Transform: TypeAlias = Literal["letterbox", "squash", "crop"]
@@ -26,8 +27,11 @@ SEVEN_PROMPTS: tuple[Prompt, ...] = (
 """The subset of ImageNet templates that OpenAI chose by forward selection (CLIP's prompt notebook)."""
 
 
-class ClipOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClipOptions(EngineOptions, frozen=True):
     """Settings of Alpha-CLIP's visual tower and of CLIP's text tower."""
+
+    SHAPING = ("transform", "heads")
+    """What the vectors in a gallery depend on, beyond rounding; the rest concerns queries or speed."""
 
     transform: Transform = "letterbox"
     """How a photo and its masks are brought to the tower's square."""
@@ -44,7 +48,7 @@ class ClipOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sentences a query is put into; its vector is their mean."""
 
 
-class PlainClipOptions(ClipOptions, frozen=True, forbid_unknown_fields=True):
+class PlainClipOptions(ClipOptions, frozen=True):
     """Settings of a CLIP without alpha; the same, but for what is CLIP's own way with a photo."""
 
     transform: Transform = "crop"

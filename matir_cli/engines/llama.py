@@ -10,10 +10,13 @@ import atexit
 import ctypes
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import llama_cpp.llama_cpp as C  # noqa: N812 (the C library, by its usual name)
 import llama_cpp.mtmd_cpp as M  # noqa: N812
@@ -60,10 +63,24 @@ C.llama_backend_init()
 
 
 @contextmanager
-def _reasons() -> Iterator[list[str]]:
-    """The error lines that are logged meanwhile."""
+def _long_call() -> Iterator[list[str]]:
+    """Gives the error lines that are logged meanwhile. Ctrl-C takes effect when the call is over.
+
+    The libraries log in the middle of their work; what Python raises in there is printed and lost.
+    """
     _noted.clear()
-    yield _noted
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield _noted
+        return
+    came: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    try:
+        yield _noted
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came:
+        usual(signal.SIGINT, came[0])
 
 
 def _first_reason(lines: Sequence[str], fallback: str) -> str:
@@ -107,7 +124,7 @@ class LanguageModel:
         no_devices = (ctypes.c_void_p * 1)(None)
         if gpu_layers == 0:
             params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
-        with _reasons() as reasons:
+        with _long_call() as reasons:
             self.handle = C.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise CheckpointInvalid(path, _first_reason(reasons, "llama.cpp cannot load it"))
@@ -187,7 +204,7 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
         params.no_perf = True
-        with _reasons() as reasons:
+        with _long_call() as reasons:
             self.handle = C.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise EngineFailed(_first_reason(reasons, "no context can be made"))
@@ -225,7 +242,8 @@ class Context:
                 batch.logits[filled] = index >= run.first_output
                 filled += 1
         batch.n_tokens = filled
-        status = C.llama_decode(self.handle, batch)
+        with _long_call():
+            status = C.llama_decode(self.handle, batch)
         if status != 0:
             raise EngineFailed(f"llama.cpp could not decode {filled} tokens (status {status})")
         rows: list[list[FloatArray]] = []
@@ -279,7 +297,7 @@ class Vision:
         params.warmup = False
         params.image_min_tokens = 1
         params.image_max_tokens = IMAGE_TOKENS_LIMIT
-        with _reasons() as reasons:
+        with _long_call() as reasons:
             self.handle = M.mtmd_init_from_file(str(path).encode(), model.handle, params)
         if not self.handle:
             raise CheckpointInvalid(path, _first_reason(reasons, "llama.cpp cannot load it"))
@@ -309,9 +327,9 @@ class Vision:
         """
         chunks = M.mtmd_input_chunks_init()
         try:
-            self._split(chunks, image)
             after = C.llama_pos(position)
-            with _reasons() as reasons:
+            with _long_call() as reasons:
+                self._split(chunks, image)
                 status = M.mtmd_helper_eval_chunks(
                     self.handle,
                     context.handle,

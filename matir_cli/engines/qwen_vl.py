@@ -12,9 +12,7 @@ import unicodedata
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
 import numpy as np
 from PIL import Image
 
@@ -30,6 +28,7 @@ from matir_cli.engines.llama import (
 from matir_cli.engines.qwen_answers import DRAFT_LIMIT, OpenAnswer, write_answers
 from matir_cli.engines.qwen_boxes import ANSWER_GRAMMAR, FACTOR, ImageSize, read_answer, smart_resize
 from matir_cli.engines.qwen_files import check_files, check_memory
+from matir_cli.engines.qwen_options import GROUND, HEAD, RERANK, TAIL, QwenVlOptions
 from matir_cli.engines.qwen_prefixes import PhotoKey, PrefixStore, key_of
 from matir_cli.errors import (
     CheckpointInvalid,
@@ -42,16 +41,11 @@ from matir_cli.options import read_options
 from matir_cli.protocols import Grounding, GroundingQuestion, JudgePhoto, Verdict
 from matir_cli.records import EngineConfig, FloatArray, ImageArray
 
-HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-RERANK = "Does this image contain the described object? Answer True or False.\nObject description: "
-GROUND = "Locate the described object, output the bbox coordinates in JSON format.\nObject description: "
-TAIL = "<|im_end|>\n<|im_start|>assistant\n"
-
 IMAGE_MARKERS = 2
 """<|vision_start|> and <|vision_end|>, which mtmd puts around an image."""
 
 QUESTION_ROOM = 96
-"""Tokens that a question may take in the context that is made by default; more is an error."""
+"""Tokens of a question that the context's default size counts on."""
 
 RERANKS_AT_ONCE = 32
 """Questions about one photo that are decoded in one batch."""
@@ -63,28 +57,6 @@ HEAD_SEQUENCE = 0
 """Holds the system line and the opening of the user's turn, which all photos share."""
 
 MIB = 1024**2
-
-
-class QwenVlOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the judge in a model set."""
-
-    min_pixels: Annotated[int, msgspec.Meta(ge=FACTOR**2, le=12845056)] = 4 * FACTOR**2
-    """Photos are looked at with at least this many pixels; Qwen's processor has 3136."""
-    max_pixels: Annotated[int, msgspec.Meta(ge=FACTOR**2, le=12845056)] = 1280 * FACTOR**2
-    """And at most with this many. 1280 tokens is the upper end that Qwen2.5-VL's model card
-    recommends, and leaves a photo of 1024 x 768 working pixels as it is."""
-    context_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
-    """Cells of the context; 0 takes what `grounds_at_once` of the largest photos need."""
-    grounds_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    """Boxes of so many photos are written together."""
-    prefix_cache_mib: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 2048
-    """Main memory for encoded photos that may be asked about again; 56 KiB a token for 7B."""
-    n_gpu_layers: Annotated[int, msgspec.Meta(ge=-1)] = -1
-    """Layers on the GPU where there is one; -1 is all."""
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
-    """0 takes all processors the process may use."""
-    max_answer_tokens: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 256
-    """An answer is cut off here; a box with its label takes 30 to 40."""
 
 
 def load(config: EngineConfig, device: str) -> "QwenVlJudge":

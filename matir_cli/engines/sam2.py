@@ -20,7 +20,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
 from matir_cli.engines.sam2_decoder import Picture, PromptDecoder
-from matir_cli.engines.sam2_model import Sam2Options, load_model
+from matir_cli.engines.sam2_model import load_model
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.options import read_options
 from matir_cli.records import Box, EngineConfig, ImageArray, Point, Region, Rle
 

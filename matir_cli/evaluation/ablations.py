@@ -17,6 +17,7 @@ import msgspec
 from matir_cli import engines, photos, search
 from matir_cli.catalogue import ModelSet
 from matir_cli.engines.clip_options import SEVEN_PROMPTS, ClipOptions
+from matir_cli.engines.qwen_options import QwenVlOptions
 from matir_cli.errors import GalleryBusy
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.choices import Ablation
@@ -158,7 +159,8 @@ class Laboratory:
 def twin_of(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
     """The gallery at `path` with the photos and regions of `gallery`, ids included, and vectors of its own.
 
-    It is made anew where it is not of the same photos. `gallery` is attached to it as "source".
+    It is made anew where it is not of the same photos, indexed with the same models. `gallery` is
+    attached to it as "source".
     """
     for _ in range(2):
         with GalleryFile.open(path, create=True) as twin:
@@ -175,7 +177,9 @@ def twin_of(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
 
 
 _DIFFERENCE = """
-    select exists (select id, sha256 from main.photos except select id, sha256 from source.photos)
+    select (select group_concat(role || weight_hash) from main.models)
+            is not (select group_concat(role || weight_hash) from source.models)
+        or exists (select id, sha256 from main.photos except select id, sha256 from source.photos)
         or exists (select id, sha256 from source.photos except select id, sha256 from main.photos)
         or exists (select id, photo_id from main.regions except select id, photo_id from source.regions)
         or exists (select id, photo_id from source.regions except select id, photo_id from main.regions)
@@ -189,9 +193,6 @@ def depth(candidates: int, chosen: Sequence[Ablation]) -> int:
 
 def with_other_pixels(models: ModelSet) -> Iterator[tuple[str, ModelSet]]:
     """The model set with judges that look at smaller images, and what to call each."""
-    # Here: it is the judge's engine, which few evaluations load.
-    from matir_cli.engines.qwen_vl import QwenVlOptions
-
     judge = models.part("judge")
     own = read_options(judge.options, QwenVlOptions, judge.engine)
     # Shares that the least size makes alike are one setting.

@@ -92,11 +92,12 @@ def digest(*contents: bytes) -> str:
 
 
 def located(images: Path, image: int, name: str) -> Path:
-    """Where the file `name` of an image lies, absolute.
+    """Where the file `name` of an image lies, absolute; the name may be, too, if it lies in `images`.
 
     Raises:
         ValueError: the name is empty or leads out of the folder `images`.
     """
+    name = name.removeprefix(os.path.join(os.path.abspath(images), ""))  # noqa: PTH100, PTH118 - text
     # Windows' rules know both separators, drives and roots; a file may move between systems.
     read = PureWindowsPath(name)
     if not read.parts or read.anchor or ".." in read.parts or "\0" in name:

@@ -31,8 +31,10 @@ def judge_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch
             room = rooms[texts[0]]
             photo = room.photo(photo_id)
             if photo is not None:
-                for text, verdict in zip(texts, room.judge().rerank(photo, texts), strict=True):
-                    rooms[text].memory.remember(photo_id, verdict)
+                verdicts = room.judge().rerank(photo, texts)
+                with room.gallery.atomic():  # to wait for the disk once a photo, not once a question
+                    for text, verdict in zip(texts, verdicts, strict=True):
+                        rooms[text].memory.remember(photo_id, verdict)
             advance()
 
 
@@ -65,8 +67,10 @@ def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int
 
 
 def _ground_together(rooms: Mapping[str, JudgeRoom], questions: Sequence[GroundingQuestion]) -> None:
-    judge = rooms[questions[0].query].judge()
-    for question, answer in zip(questions, judge.ground(questions), strict=True):
-        room = rooms[question.query]
-        found = rerank.in_photo_pixels(room.gallery, question.photo, answer)
-        room.memory.remember_grounding(question.photo.key, found)
+    first = rooms[questions[0].query]
+    answers = first.judge().ground(questions)
+    with first.gallery.atomic():
+        for question, answer in zip(questions, answers, strict=True):
+            room = rooms[question.query]
+            found = rerank.in_photo_pixels(room.gallery, question.photo, answer)
+            room.memory.remember_grounding(question.photo.key, found)

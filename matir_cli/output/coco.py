@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from matir_cli import masks
-from matir_cli.output.subject import Subject, true_mask
+from matir_cli.output.subject import Subject
 from matir_cli.replacing import replacing
 
 CATEGORY = 1
@@ -29,7 +29,7 @@ class CocoFile:
         found = subject.found
         for _, rle in subject.masked:
             self._annotations += 1
-            mask = masks.encode(true_mask(found, rle))
+            mask = masks.encode(found.photo.at_true_size(rle))
             box = masks.box(mask)
             self._write(
                 {

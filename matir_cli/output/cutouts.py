@@ -9,7 +9,7 @@ from PIL import Image
 
 from matir_cli import masks
 from matir_cli.output.folders import PictureFolder
-from matir_cli.output.subject import Subject, true_mask
+from matir_cli.output.subject import Subject
 from matir_cli.records import MaskArray, Rle
 
 
@@ -43,7 +43,7 @@ class Cutouts:
             self.from_preview += photo is not None
 
         def cut(rle: Rle) -> Image.Image | None:
-            mask = true_mask(subject.found, rle) if whole else masks.decode(rle)
+            mask = subject.found.photo.at_true_size(rle) if whole else masks.decode(rle)
             return None if photo is None else cut_out(photo, mask)
 
         def write(rle: Rle) -> Path | None:

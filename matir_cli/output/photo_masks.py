@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from matir_cli.output.folders import PictureFolder
-from matir_cli.output.subject import Subject, true_mask
+from matir_cli.output.subject import Subject
 from matir_cli.records import Rle
 
 
@@ -25,7 +25,7 @@ def write_masks(folder: PictureFolder, subject: Subject) -> tuple[Path | None, .
     def write(rle: Rle) -> Path | None:
         return folder.save(
             f"{subject.file_stem(rle.counts)}.png",
-            lambda: Image.fromarray(true_mask(subject.found, rle).astype(np.uint8) * 255),
+            lambda: Image.fromarray(subject.found.photo.at_true_size(rle).astype(np.uint8) * 255),
         )
 
     return tuple(None if answer.mask is None else write(answer.mask) for answer in subject.answers)

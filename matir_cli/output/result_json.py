@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 from matir_cli import masks
 from matir_cli.answers import Answer, Found
-from matir_cli.output.subject import true_mask
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
 RleRecord: TypeAlias = dict[str, object]
@@ -116,5 +115,5 @@ def record(found: Found, files: Files, *, with_rle: bool, all_instances: bool) -
 def _coco(found: Found, answer: Answer) -> RleRecord | None:
     if answer.mask is None:
         return None
-    rle = masks.encode(true_mask(found, answer.mask))
+    rle = masks.encode(found.photo.at_true_size(answer.mask))
     return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}

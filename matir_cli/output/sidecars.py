@@ -226,6 +226,8 @@ def _content(path: Path) -> bytes | None:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
+        if path.is_symlink():  # writing through it would make a file wherever its maker likes
+            raise SidecarUnusable(path, "it is a link to nothing") from None
         return None
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error

@@ -12,11 +12,11 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from matir_cli import masks, photos
+from matir_cli import photos
 from matir_cli.answers import Answer, Found
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery import GalleryFile
-from matir_cli.records import MaskArray, Rle
+from matir_cli.records import Rle
 
 _LONGEST_STEM = 120
 """Bytes: with the digits that follow it, a name fits any file system."""
@@ -81,12 +81,6 @@ class Subject:
             return name
         digest = sha256(b"\0".join(f if isinstance(f, bytes) else f.encode() for f in facts))
         return f"{name}-{digest.hexdigest()[:6]}"
-
-
-def true_mask(found: Found, rle: Rle) -> MaskArray:
-    """A mask of the photo at its true size, (height, width) bool."""
-    size = found.photo.record
-    return masks.resize(masks.decode(rle), size.height, size.width)
 
 
 def file_url(path: Path, host: str = "") -> str:

@@ -20,6 +20,7 @@ from matir_cli import catalogue, engines, errors, weights
 from matir_cli.catalogue import ModelSet
 from matir_cli.errors import MatirError
 from matir_cli.gallery import GalleryFile
+from matir_cli.loading import INDEXING_PARTS, located
 from matir_cli.upkeep import integrity
 from matir_cli.upkeep.findings import Finding, State, ok, problem, warning
 from matir_cli.upkeep.reading import open_read_only
@@ -251,6 +252,6 @@ def _compare(gallery: GalleryFile, name: str) -> Finding:
     handle = gallery.model_set()
     assert handle is not None  # the caller has asked
     chosen = catalogue.find(handle)
-    for role in ("proposer", "encoder"):
-        gallery.check_model(role, weights.locate(chosen, role).identity)
+    for role in INDEXING_PARTS:
+        gallery.check_model(role, located(chosen, role).identity)
     return ok(name, f"those of the model set {chosen.name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from typing import IO
 import numpy as np
 
 from matir_cli import masks, vectors
-from matir_cli.errors import GalleryDamaged, GalleryEmpty
+from matir_cli.errors import GalleryDamaged, GalleryEmpty, PhotoUnknown
 from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
-from matir_cli.photos import MAX_PIXELS
-from matir_cli.records import FloatArray, Rle
+from matir_cli.records import FloatArray
 from matir_cli.upkeep.reading import photo_ids
 
 CATEGORY = {"id": 1, "name": "region", "supercategory": "region"}
@@ -83,17 +81,11 @@ def write_coco(gallery: GalleryFile, stream: IO[str], shape: Shape) -> Iterator[
 def _read(gallery: GalleryFile, photo_id: int) -> tuple[StoredPhoto, list[StoredRegion]] | None:
     """The photo and its regions but for the whole photo, in one state of the file; None if it is gone."""
     with gallery.connection:
-        if gallery.connection.execute("select 1 from photos where id = ?", (photo_id,)).fetchone() is None:
+        try:
+            photo = gallery.photo(photo_id)
+        except PhotoUnknown:
             return None
-        photo, regions = gallery.photo(photo_id), gallery.regions(photo_id)
-    width, height = photo.record.width, photo.record.height
-    sound = isinstance(width, int) and isinstance(height, int) and 0 < width * height <= MAX_PIXELS
-    if not sound:  # a mask of that size would be made
-        raise GalleryDamaged(gallery.path, f"photo {photo_id}: an impossible size")
-    for region in regions:
-        scores = (region.region.predicted_iou, region.region.stability)
-        if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
-            raise GalleryDamaged(gallery.path, f"region {region.id}: a score is not a number")
+        regions = gallery.regions(photo_id)
     return photo, [region for region in regions if region.ordinal > 0]
 
 
@@ -106,14 +98,14 @@ def _image(photo: StoredPhoto, shape: Shape) -> dict[str, object]:
 
 
 def _file_name(photo: StoredPhoto, relative_to: Path | None) -> str:
-    if not photo.paths:
-        return photo.record.sha256.hex()
     path = str(photo.paths[0])
     return path if relative_to is None else os.path.relpath(path, relative_to)
 
 
 def _annotation(photo: StoredPhoto, stored: StoredRegion, shape: Shape) -> dict[str, object]:
-    rle = stored.region.rle if shape.working_size else _at_true_size(photo, stored.region.rle)
+    rle = stored.region.rle
+    if not shape.working_size:
+        rle = masks.encode(photo.at_true_size(rle))
     box = masks.box(rle)
     return {
         "id": stored.id,
@@ -126,13 +118,6 @@ def _annotation(photo: StoredPhoto, stored: StoredRegion, shape: Shape) -> dict[
         "score": stored.region.predicted_iou,
         "stability": stored.region.stability,
     }
-
-
-def _at_true_size(photo: StoredPhoto, rle: Rle) -> Rle:
-    width, height = photo.record.width, photo.record.height
-    if (rle.width, rle.height) == (width, height):
-        return rle
-    return masks.encode(masks.resize(masks.decode(rle), height, width))
 
 
 # Vectors

@@ -9,21 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
 import msgspec
 import numpy as np
 
-from matir_cli import errors, masks, paths, photos, schema
+from matir_cli import errors, masks, paths, schema
 from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord, translated
+from matir_cli.loading import INDEXING_PARTS
 from matir_cli.records import ModelIdentity, Region
 from matir_cli.upkeep.reading import photo_ids, schema_faults
 from matir_cli.vectors import Int8Array
-
-ROLES = {"proposer", "encoder"}
 
 LONGEST_TEXT = 100_000
 """Characters of a query, an answer or a camera's name."""
@@ -96,7 +94,7 @@ def models(other: GalleryFile) -> list[BoundModel]:
         rows = other.connection.execute("select role, name, weight_hash, model_set from models").fetchall()
         holds_photos = other.count_photos() > 0
     bound = [BoundModel(str(row[0]), ModelIdentity(str(row[1]), str(row[2])), str(row[3])) for row in rows]
-    if holds_photos and {model.role for model in bound} != ROLES:
+    if holds_photos and {model.role for model in bound} != set(INDEXING_PARTS):
         raise errors.GalleryDamaged(other.path, "it does not say which models it was made with")
     if not all(_HASH.fullmatch(model.identity.weight_hash) for model in bound):
         raise errors.GalleryDamaged(other.path, "the hash of a model is none")
@@ -121,14 +119,17 @@ def read(gallery: GalleryFile, other: GalleryFile, photo_id: int) -> ForeignPhot
 
 
 def _read_checked(gallery: GalleryFile, other: GalleryFile, photo_id: int) -> ForeignPhoto:
-    record = _checked_record(other.photo(photo_id).record)
+    record = other.photo(photo_id).record
     rows = other.connection.execute(
         "select path, bytes, mtime_ns from files where photo_id = ? order by path", (photo_id,)
     )
     preview = other.preview(photo_id)
     if preview is not None and not preview.startswith(b"\xff\xd8"):
         raise ValueError("its preview is no JPEG")
-    regions = [_checked_region(stored.region) for stored in other.regions(photo_id)]
+    regions = [
+        replace(region, box=masks.box(region.rle), area=masks.area(region.rle))
+        for region in (stored.region for stored in other.regions(photo_id))
+    ]
     return ForeignPhoto(
         record,
         tuple(_checked_file(*row) for row in rows),
@@ -140,23 +141,6 @@ def _read_checked(gallery: GalleryFile, other: GalleryFile, photo_id: int) -> Fo
     )
 
 
-def _checked_record(record: PhotoRecord) -> PhotoRecord:
-    checked = msgspec.convert(asdict(record), PhotoRecord)
-    if not isinstance(record.sha256, bytes) or len(record.sha256) != 32:
-        raise ValueError("its SHA-256 is none")
-    if not (0 < checked.mask_width <= checked.width and 0 < checked.mask_height <= checked.height):
-        raise ValueError("an impossible size")
-    if checked.width * checked.height > photos.MAX_PIXELS or checked.orientation not in range(1, 9):
-        raise ValueError("an impossible size or orientation")
-    if checked.taken_at is not None:
-        datetime.fromisoformat(checked.taken_at)
-    if len(checked.camera or "") > LONGEST_TEXT:
-        raise ValueError("an endless name of a camera")
-    if not all(place is None or math.isfinite(place) for place in (checked.latitude, checked.longitude)):
-        raise ValueError("an impossible place")
-    return checked
-
-
 def _checked_file(path: apsw.SQLiteValue, size: apsw.SQLiteValue, mtime_ns: apsw.SQLiteValue) -> FileRecord:
     if not (isinstance(path, str | bytes) and isinstance(size, int) and isinstance(mtime_ns, int)):
         raise ValueError("an impossible file")
@@ -164,14 +148,6 @@ def _checked_file(path: apsw.SQLiteValue, size: apsw.SQLiteValue, mtime_ns: apsw
     if not read.is_absolute() or "\0" in str(read):
         raise ValueError("an impossible file name")
     return FileRecord(read, size, mtime_ns)
-
-
-def _checked_region(region: Region) -> Region:
-    """The region with box and area as its mask, which was checked when it was read, has them."""
-    scores = (region.predicted_iou, region.stability)
-    if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
-        raise ValueError("a region's score is not a number")
-    return Region(region.rle, masks.box(region.rle), masks.area(region.rle), *scores)
 
 
 def _checked_vectors(gallery: GalleryFile, other: GalleryFile, photo_id: int, count: int) -> Int8Array:

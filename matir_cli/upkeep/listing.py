@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from matir_cli import files, paths
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery import GalleryFile
 
 
@@ -45,6 +49,8 @@ class SkippedFile:
     """ISO 8601, UTC: when it was tried last."""
 
 
+Listed = TypeVar("Listed", ListedFile, SkippedFile)
+
 _SELECT_FILES = (
     "select path, photo_id, width, height, "
     "(select count(*) from regions where regions.photo_id = photos.id and ordinal > 0), "
@@ -64,7 +70,7 @@ def listed(
         missing: only those that are no longer on disk.
     """
     for path, *rest in files.paged(gallery, _SELECT_FILES, within):
-        file = ListedFile(paths.read(path), *rest)  # type: ignore[arg-type]
+        file = _checked(gallery, ListedFile, paths.read(path), *rest)
         if not missing or paths.is_gone(file.path):
             yield file
 
@@ -74,6 +80,15 @@ def skipped(
 ) -> Iterator[SkippedFile]:
     """The files that could not be indexed, in order of path; the arguments are those of `listed`."""
     for path, *rest in files.paged(gallery, _SELECT_SKIPPED, within):
-        file = SkippedFile(paths.read(path), *rest)  # type: ignore[arg-type]
+        file = _checked(gallery, SkippedFile, paths.read(path), *rest)
         if not missing or paths.is_gone(file.path):
             yield file
+
+
+def _checked(gallery: GalleryFile, kind: type[Listed], path: Path, *rest: object) -> Listed:
+    """The row as a record, of the types that it must have; a gallery may come from a stranger."""
+    names = (field.name for field in fields(kind))
+    try:
+        return msgspec.convert(dict(zip(names, (path, *rest), strict=True)), kind)
+    except msgspec.ValidationError as error:
+        raise GalleryDamaged(gallery.path, f"{path}: {error}") from error

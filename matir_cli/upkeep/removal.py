@@ -20,7 +20,7 @@ def named(gallery: GalleryFile, name: str, *, all_copies: bool) -> tuple[Path, .
         PhotoUnknown: the gallery knows no such photo or file.
     """
     path = files.absolute(Path(name))
-    if not files.is_id(name) and files.is_skipped(gallery, path):
+    if not files.is_id(name) and files.skip_reason(gallery, path) is not None:
         return (path,)
     photo_id = files.photo_named(gallery, name)
     if files.is_id(name) or all_copies:

@@ -6,14 +6,15 @@ In this order a renamed file is recognised, and its photo never leaves the galle
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from matir_cli import add as pipeline
-from matir_cli import files, paths, photos, search
-from matir_cli.errors import FolderVanished, PhotoUnreadable
+from matir_cli import files, paths, search
+from matir_cli.errors import FolderVanished
 from matir_cli.gallery import GalleryFile
 
 
@@ -24,6 +25,8 @@ class Mark(Enum):
     CHANGED = "~"
     GONE = "-"
     UNREADABLE = "!"
+    RETRIED = "?"
+    """It could not be indexed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Change:
     mark: Mark
     path: Path
     reason: str | None = None
-    """Why it cannot be read; None where it can."""
+    """Why it cannot be read, or could not be; None where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +81,23 @@ def check(gallery: GalleryFile, within: Sequence[Path], *, drop_all: bool) -> No
                 raise FolderVanished(path, count)
 
 
-def changes(gallery: GalleryFile, within: Sequence[Path]) -> Iterator[Change]:
+def changes(
+    gallery: GalleryFile, within: Sequence[Path], passed_over: Counter[str] | None = None
+) -> Iterator[Change]:
     """What `sync` would do, new and changed files first; nothing is read but names, sizes and times.
 
     A renamed file is both gone and new here: only its bytes tell.
     """
-    for path in pipeline.pending(gallery, within):
-        try:
-            photos.status(path)
-        except PhotoUnreadable as error:
-            if not paths.is_gone(path):
-                yield Change(Mark.UNREADABLE, path, error.reason)
-            continue
-        yield Change(Mark.NEW if files.photo_at(gallery, path) is None else Mark.CHANGED, path)
+    for item in pipeline.pending(gallery, within, passed_over):
+        if isinstance(item, pipeline.Skipped):
+            if not paths.is_gone(item.path):
+                yield Change(Mark.UNREADABLE, item.path, item.reason)
+        elif files.photo_at(gallery, item) is not None:
+            yield Change(Mark.CHANGED, item)
+        elif (reason := files.skip_reason(gallery, item)) is not None:
+            yield Change(Mark.RETRIED, item, reason)
+        else:
+            yield Change(Mark.NEW, item)
     for path in gone(gallery, within):
         yield Change(Mark.GONE, path)
 
@@ -102,7 +109,12 @@ def gone(gallery: GalleryFile, within: Iterable[Path]) -> Iterator[Path]:
 
 
 def sync(
-    gallery: GalleryFile, within: Sequence[Path], models: pipeline.Models, *, previews: bool
+    gallery: GalleryFile,
+    within: Sequence[Path],
+    models: pipeline.Models,
+    *,
+    previews: bool,
+    passed_over: Counter[str] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Add, update and drop; one outcome a file. The paths are those of `roots`, and were `check`ed.
 
@@ -110,7 +122,7 @@ def sync(
         MatirError: what ends the run, as in `add`; running again goes on from there.
     """
     there = [path for path in within if not paths.is_gone(path)]
-    yield from pipeline.add(gallery, there, models, previews=previews)
+    yield from pipeline.add(gallery, there, models, previews=previews, passed_over=passed_over)
     dropped = False
     for path in files.forget(gallery, gone(gallery, within)):
         dropped = True

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from matir_cli.engines.sam2_model import Sam2Options
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.models.tiny import recipe, train_alpha_clip, train_qwen_vl, train_sam2
 from matir_cli.options import read_options
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from matir_cli.engines.qwen_boxes import ImageSize
+from matir_cli.engines.qwen_options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.models.tiny import qwen_model, recipe
 from matir_cli.models.tiny.clip_tokenizer import corpus
 from matir_cli.models.tiny.gguf_writer import write_gguf
@@ -33,11 +34,9 @@ from matir_cli.models.tiny.qwen_tokenizer import build_tokenizer
 from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
 from matir_cli.models.tiny.world import Picture
 
-BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
-AFTER = "<|vision_end|>"
-JUDGE = "Does this image contain the described object? Answer True or False.\nObject description:"
-LOCATE = "Locate the described object, output the bbox coordinates in JSON format.\nObject description:"
-TURN = "<|im_end|>\n<|im_start|>assistant\n"
+BEFORE, AFTER = f"{HEAD}<|vision_start|>", "<|vision_end|>"
+JUDGE, LOCATE = RERANK.rstrip(), GROUND.rstrip()
+"""The space belongs to the first word of what is described, as in any text."""
 
 SINGLES = {"kind": 1.0, "look": 2.0, "part": 1.0}
 EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 2.0, "side": 4.0, "inside": 1.5, "tied to": 2.5}
@@ -184,14 +183,14 @@ class Words:
 
     def verdict(self, picture: Picture, size: ImageSize, question: Question) -> Branch:
         """The branch of a True/False question, behind `AFTER` and `JUDGE`."""
-        asked = self.ids(f" {question.query.text}{TURN}")
+        asked = self.ids(f" {question.query.text}{TAIL}")
         answer = self.ids("True" if question.things else "False")
         weights = (*[0.0] * len(asked), *[1.0] * len(answer))
         return Branch(True, (*asked, *answer), weights, _where(picture, size, question))
 
     def location(self, picture: Picture, size: ImageSize, question: Question) -> Branch:
         """The branch of a box question, behind `AFTER`; its answer's weights sum to one, numbers heavy."""
-        asked = self.ids(f"{LOCATE} {question.query.text}{TURN}")
+        asked = self.ids(f"{LOCATE} {question.query.text}{TAIL}")
         height, width = picture.owner.shape
         boxes = [
             picture.things[i].box.scaled(size.width / width, size.height / height) for i in question.things
@@ -241,7 +240,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         BEFORE,
         JUDGE,
         LOCATE,
-        TURN,
+        TAIL,
         'True False ```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": ""}\n]\n```',
     ] * 50
     texts.extend(text for query in corpus() for text in (f" {query}", f'"{query}"'))

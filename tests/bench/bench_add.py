@@ -37,7 +37,8 @@ from matir_cli.cli.demo import draw
 from matir_cli.engines import alpha_clip
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2 import Sam2Proposer
-from matir_cli.engines.sam2_model import Sam2Options, load_model
+from matir_cli.engines.sam2_model import load_model
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.gallery import GalleryFile
 from matir_cli.options import read_options
 from matir_cli.records import FloatArray, ImageArray, Rle

@@ -28,14 +28,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from matir_cli import answers, masks, photos, rerank
+from matir_cli import answers, engines, masks, photos, rerank
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import LanguageModel, amx_present
 from matir_cli.engines.qwen_boxes import EXPECTED_START
 from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
 from matir_cli.protocols import GroundingQuestion, Judge, JudgePhoto
 from matir_cli.records import Candidate, EngineConfig, ImageArray, ModelIdentity, Region
-from matir_cli.verdicts import Verdicts, judge_key
+from matir_cli.verdicts import Verdicts
 
 QUERY = "dog led by rope"
 SEVERAL = [f"{QUERY} {number}" for number in range(8)]
@@ -195,13 +195,14 @@ def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
 def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """A query through stage 2, and the same query again: the gallery opened anew, no judge at hand."""
     config = judge_config(folder, arguments)
+    key = engines.fully_identified(config).identity.weight_hash
 
     def no_judge() -> Judge:
         raise SystemExit("the judge was wanted for what is remembered")
 
     def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[answers.Found]:
         with GalleryFile.open(path) as gallery:
-            room = rerank.JudgeRoom(gallery, judge, Verdicts(gallery, judge_key(config), QUERY), QUERY)
+            room = rerank.JudgeRoom(gallery, judge, Verdicts(gallery, key, QUERY), QUERY)
             ranking = rerank.in_order(list(rerank.rerank(room, candidates)))
             return list(answers.by_box(room, ranking[: arguments.keep], answers.Matching()))
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2 import Sam2Proposer
-from matir_cli.engines.sam2_model import Sam2Options
+from matir_cli.engines.sam2_options import Sam2Options
 from matir_cli.records import ImageArray
 from tests.crafted_sam2 import crafted, generator_of, matched, scene, thresholds, upstream_rles
 
