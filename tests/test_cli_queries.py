@@ -311,6 +311,25 @@ def test_queries_on_standard_input_are_answered_line_by_line(indexed: Indexed) -
     assert "line 4 is not UTF-8; skipped" in talk
 
 
+def test_many_queries_make_one_data_set(indexed: Indexed, tmp_path: Path) -> None:
+    done = matir(
+        *("find", "-", "--no-rerank", "-n", 3, "--max-size", 0.9, "--db", indexed.gallery),
+        *("--coco", tmp_path / "all.json", "--yolo", tmp_path / "set", "--masks", tmp_path / "masks"),
+        given=b"red house\ndog\n",
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    content = json.loads((tmp_path / "all.json").read_bytes())
+    assert [category["name"] for category in content["categories"]] == ["red house", "dog"]
+    for number, answer in enumerate(answers, start=1):
+        shown = {item["image_id"] for item in content["annotations"] if item["category_id"] == number}
+        named = {image["file_name"] for image in content["images"] if image["id"] in shown}
+        assert named == {result["path"] for result in answer["results"]}
+        assert all(Path(result["mask_file"]).is_file() for result in answer["results"])
+    assert b"names:\n  0: red house\n  1: dog\n" in (tmp_path / "set/data.yaml").read_bytes()
+    assert done.stderr.count(b" masks written to ") == 1
+
+
 def test_a_query_without_results_has_an_answer_too(indexed: Indexed) -> None:
     done = find(indexed.gallery, "-", "--min-score", "0.9999", given=b"red house\ndog")
     assert done.returncode == 1

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageCms
+from pycocotools.coco import COCO
 
 from matir_cli import masks, photos
 from matir_cli.answers import Answer, Found
 from matir_cli.cli import results
-from matir_cli.cli.results import Form
+from matir_cli.cli.form import ANSWER, Form
 from matir_cli.errors import OutputError, OutputExists
 from matir_cli.gallery import GalleryFile, StoredRegion
 from matir_cli.output.cutouts import Cutouts
@@ -80,6 +82,11 @@ def cut(folder: Path, result: Subject) -> tuple[Cutouts, Path | None]:
     cutouts = Cutouts(PictureFolder(folder, force=False))
     (path,) = cutouts.write(result)
     return cutouts, path
+
+
+def show(gallery: GalleryFile, query: str, items: list[Found], form: Form) -> None:
+    with results.showing(gallery, form) as shown:
+        shown(query, items)
 
 
 def test_a_cut_out_has_the_pixels_of_the_original(gallery: GalleryFile, tmp_path: Path) -> None:
@@ -199,7 +206,7 @@ def test_what_has_no_mask_is_left_out(
     form = Form(
         "jsonl", False, False, True, *(out / n for n in ("m", "c", "o", "coco.json", "y", "p.html")), False
     )
-    results.show(gallery, "a block", items, form)
+    show(gallery, "a block", items, form)
     printed = capsys.readouterr()
     assert "2 masks written" in printed.err
     records = [json.loads(line) for line in printed.out.splitlines()]
@@ -217,6 +224,35 @@ def test_what_has_no_mask_is_left_out(
     assert html.count("· no mask") == 1
 
 
+def test_each_query_is_a_class_of_its_own(gallery: GalleryFile, tmp_path: Path) -> None:
+    items = []
+    for number in (1, 2):
+        path = tmp_path / f"{number}.png"
+        picture(400 + number, 300).save(path)
+        items.append(found(gallery, put(gallery, path), rank=number))
+    out = tmp_path / "out"
+    paths = [None] * 3 + [out / "coco.json", out / "y", None]
+    with results.showing(gallery, Form(ANSWER, False, False, True, *paths, False)) as both:
+        both("a block", items)
+        both("a cloud", [])
+        both("a brick: red", items[1:])
+    coco = COCO(str(out / "coco.json"))
+    assert [(c["id"], c["name"]) for c in coco.loadCats([1, 2, 3])] == [
+        (1, "a block"),
+        (2, "a cloud"),
+        (3, "a brick: red"),
+    ]
+    assert len(coco.imgs) == 2
+    assert [len(coco.getImgIds(catIds=[number])) for number in (1, 2, 3)] == [2, 0, 1]
+    config = yaml.safe_load((out / "y/data.yaml").read_text())
+    assert config["names"] == {0: "a block", 1: "a cloud", 2: "a brick: red"}
+    assert len((out / "y/train.txt").read_text().splitlines()) == 2
+    classes = [
+        [line.split()[0] for line in path.read_text().splitlines()] for path in (out / "y/labels").iterdir()
+    ]
+    assert sorted(classes) == [["0"], ["0", "2"]]
+
+
 def test_every_instance_is_in_every_output(gallery: GalleryFile, tmp_path: Path) -> None:
     picture(400, 300).save(tmp_path / "photo.png")
     one = found(gallery, put(gallery, tmp_path / "photo.png"))
@@ -226,7 +262,7 @@ def test_every_instance_is_in_every_output(gallery: GalleryFile, tmp_path: Path)
     both = Found(1, one.photo, one.candidate, (*one.answers, second))
     out = tmp_path / "out"
     paths = [out / n for n in ("m", "c", "o", "coco.json", "y", "p.html")]
-    results.show(gallery, "a block", [both], Form("json", False, False, True, *paths, False))
+    show(gallery, "a block", [both], Form("json", False, False, True, *paths, False))
     assert len([*(out / "m").iterdir()]) == len([*(out / "c").iterdir()]) == 2
     coco = json.loads((out / "coco.json").read_text())
     assert [item["bbox"] for item in coco["annotations"]] == [[100, 75, 100, 75], [300, 200, 90, 50]]
@@ -234,7 +270,7 @@ def test_every_instance_is_in_every_output(gallery: GalleryFile, tmp_path: Path)
     assert len(label.read_text().splitlines()) == 2
     assert (out / "p.html").read_text().count('class="mask"') == 2
     # And the first alone, unless asked for.
-    results.show(gallery, "a block", [both], Form("json", False, False, False, *paths[:3], *[None] * 3, True))
+    show(gallery, "a block", [both], Form("json", False, False, False, *paths[:3], *[None] * 3, True))
     assert len([*(out / "o").iterdir()]) == 2  # another picture, another name
 
 
@@ -259,15 +295,14 @@ def test_photos_are_let_go_one_by_one(gallery: GalleryFile, tmp_path: Path) -> N
     script = f"""
 import resource, sys
 from pathlib import Path
-from matir_cli.cli import results
 from matir_cli.gallery import GalleryFile
-from tests.test_output_files import Form, found
+from tests.test_output_files import Form, found, show
 out = Path({os.fspath(tmp_path / "out")!r})
 with GalleryFile.open(Path({os.fspath(gallery.path)!r})) as gallery:
     def peak(ids, name):
         paths = [out / name / n for n in ("m", "c", "o", "coco.json", "y", "p.html")]
         items = [found(gallery, photo_id) for photo_id in ids]
-        results.show(gallery, "block", items, Form("paths", False, False, False, *paths, False))
+        show(gallery, "block", items, Form("paths", False, False, False, *paths, False))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(peak([1, 2], "few"), peak(range(1, {count + 1}), "many"), file=sys.stderr)
 """

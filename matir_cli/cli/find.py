@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from matir_cli import answers
 from matir_cli import find as finding
 from matir_cli import query as queries
+from matir_cli.answers import Found
 from matir_cli.cli import results
 from matir_cli.cli.boundary import INTERRUPTED, explain, say
 from matir_cli.cli.common import (
@@ -24,8 +26,9 @@ from matir_cli.cli.common import (
     verbose_option,
     watch,
 )
+from matir_cli.cli.form import ANSWER, Form
 from matir_cli.cli.query_options import WHAT, WHERE, Asked, query_options, why_empty
-from matir_cli.cli.results import SECTION, Form, result_options
+from matir_cli.cli.results import SECTION, result_options
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
@@ -125,6 +128,7 @@ def find(
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
       matir find "a bicycle" --budget 60 --json --rle > bicycles.json
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
+      matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
     wanted = Search(
         within=asked.within,
@@ -140,14 +144,16 @@ def find(
             _say_region(shown)
             query = replace(query, example=shown)
         if query.text == STREAM:
-            code = _answer_each(gallery, engines, query, wanted, form)
+            with results.showing(gallery, replace(form, printed=ANSWER)) as show:
+                code = _answer_each(gallery, engines, query, wanted, show)
         else:
             if query.text is None and wanted.rerank:
                 say("an example alone has no words for the judge: ranked by stage 1")
             result = finding.find(gallery, engines, query, wanted, watch)
             code = _remark(gallery, result, wanted)
             _remark_whole(result, form)
-            results.show(gallery, asked.title, result.found, form)
+            with results.showing(gallery, form) as show:
+                show(asked.title, result.found)
     click.get_current_context().exit(code)
 
 
@@ -159,11 +165,17 @@ def _check(query: Query, wanted: Search, form: Form) -> None:
         return
     if form.printed not in (None, "jsonl") or form.preview:
         raise click.UsageError("Queries from standard input are answered in lines of JSON, in no other form.")
-    if form.coco or form.yolo or form.html:
-        raise click.UsageError("--coco, --yolo and --html hold the results of one query.")
+    if form.html:
+        raise click.UsageError("--html holds the results of one query.")
 
 
-def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: Search, form: Form) -> int:
+def _answer_each(
+    gallery: GalleryFile,
+    engines: Engines,
+    query: Query,
+    wanted: Search,
+    show: Callable[[str, Sequence[Found]], None],
+) -> int:
     """Answer each line of standard input before the next is read; the exit code."""
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -183,7 +195,7 @@ def _answer_each(gallery: GalleryFile, engines: Engines, query: Query, wanted: S
         else:
             if _remark(gallery, result, wanted, f"line {number}: ") == 0:
                 code = 0
-        results.show(gallery, text, result.found, replace(form, printed=results.ANSWER))
+        show(text, result.found)
         # Who asks one query at a time waits for this.
         sys.stdout.flush()
         if not result.complete:

@@ -6,9 +6,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 
@@ -16,58 +16,13 @@ import click
 
 from matir_cli.answers import Found
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import check_distinct, counted, form_option, progress_bar
-from matir_cli.errors import OutputExists
+from matir_cli.cli.common import form_option
+from matir_cli.cli.form import ANSWER, Form
 from matir_cli.gallery import GalleryFile
 from matir_cli.output import result_json, terminal
 from matir_cli.output.plain_json import to_json
 from matir_cli.output.result_json import Files
 from matir_cli.output.subject import Subject
-
-ANSWER = "answer"
-"""One JSON object for one query of many: the query and its results."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What is to become of results."""
-
-    printed: str | None
-    """"json", "jsonl", "paths", "null", `ANSWER`, or None for the table."""
-    rle: bool
-    preview: bool
-    all_instances: bool
-    masks: Path | None
-    cutouts: Path | None
-    overlays: Path | None
-    coco: Path | None
-    yolo: Path | None
-    html: Path | None
-    force: bool
-
-    def check(self) -> None:
-        """Refuse at once what could not be written after a long search.
-
-        Raises:
-            OutputExists: a file that is to be kept.
-            UsageError: options that contradict each other.
-        """
-        if self.preview and self.printed is not None:
-            raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
-        check_distinct(self.coco, self.html)
-        config = None if self.yolo is None else self.yolo / "data.yaml"
-        for path in (self.coco, self.html, config):
-            if path is not None and path.is_file() and not self.force:
-                raise OutputExists(path)
-
-    @property
-    def writes(self) -> bool:
-        """Whether files are asked for."""
-        return any((self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html))
-
-    @property
-    def needs_pixels(self) -> bool:
-        return any((self.cutouts, self.overlays, self.yolo, self.html, self.preview))
 
 
 def _folder(name: str, text: str) -> Callable[..., Callable[..., object]]:
@@ -94,9 +49,12 @@ _OPTIONS = (
     _folder("--cutouts", "Write each object as PNG, cut out at full resolution where the original is there."),
     _folder("--overlays", "Write each photo with the mask tinted, box and score, as JPEG."),
     _file(
-        "--coco", "Write COCO instances: masks as RLE at true size, boxes, scores; the query is the category."
+        "--coco", "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category."
     ),
-    _folder("--yolo", "Write a YOLO segmentation data set: photos at working size, polygons, data.yaml."),
+    _folder(
+        "--yolo",
+        "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
+    ),
     _file("--html", "Write one page for a browser: photos with masks to switch, scores, paths."),
     click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them."),
 )
@@ -123,81 +81,28 @@ def result_options(command: Callable[..., object]) -> Callable[..., object]:
     return with_form
 
 
-def show(gallery: GalleryFile, query: str, found: Sequence[Found], form: Form) -> None:
-    """Write the files asked for, then the results to stdout in the form asked for.
+@contextmanager
+def showing(gallery: GalleryFile, form: Form) -> Iterator[Callable[[str, Sequence[Found]], None]]:
+    """Gives what shows the results of a query: first the files asked for, then stdout."""
+    if not form.writes:
+        yield lambda query, found: _print(gallery, query, found, [Files()] * len(found), form)
+        return
+    # Here: none of this is needed to print.
+    from matir_cli.cli.result_files import ResultFiles
 
-    A photo's pixels live while its files are written, no longer.
-    """
-    written = _write(gallery, query, found, form) if form.writes else [Files()] * len(found)
+    with ResultFiles(gallery, form) as files:
+        yield lambda query, found: _print(gallery, query, found, files.write(query, found), form)
+
+
+def _print(
+    gallery: GalleryFile, query: str, found: Sequence[Found], written: Sequence[Files], form: Form
+) -> None:
     if form.printed in ("json", "jsonl", ANSWER):
         _print_json(query, found, written, form)
     elif form.printed in ("paths", "null"):
         _print_paths(found, b"\0" if form.printed == "null" else b"\n")
     elif found:
         _print_table(gallery, found, form)
-
-
-def _write(gallery: GalleryFile, query: str, found: Sequence[Found], form: Form) -> list[Files]:
-    """Write all files, a result at a time; where they lie."""
-    # Here: none of this is needed to print.
-    from matir_cli.output.coco import CocoFile, coco_file
-    from matir_cli.output.cutouts import Cutouts
-    from matir_cli.output.folders import PictureFolder
-    from matir_cli.output.overlays import write_overlay
-    from matir_cli.output.page import Page, page
-    from matir_cli.output.photo_masks import write_masks
-    from matir_cli.output.yolo import YoloFolder, yolo_folder
-
-    masks, cut, overlays = (
-        None if path is None else PictureFolder(path, force=form.force)
-        for path in (form.masks, form.cutouts, form.overlays)
-    )
-    cutouts = None if cut is None else Cutouts(cut)
-    outputs: list[CocoFile | YoloFolder | Page] = []
-    files = []
-    away = 0
-    with ExitStack() as stack:
-        if form.coco is not None:
-            outputs.append(stack.enter_context(coco_file(form.coco, query, force=form.force)))
-        if form.yolo is not None:
-            outputs.append(stack.enter_context(yolo_folder(form.yolo, query, force=form.force)))
-        if form.html is not None:
-            outputs.append(stack.enter_context(page(form.html, query, found, force=form.force)))
-        advance = stack.enter_context(progress_bar(len(found), "writing")).advance
-        for item in found:
-            subject = Subject(gallery, item, all_instances=form.all_instances)
-            files.append(
-                Files(
-                    masks=write_masks(masks, subject) if masks else (),
-                    cutouts=cutouts.write(subject) if cutouts else (),
-                    overlay=write_overlay(overlays, subject) if overlays else None,
-                )
-            )
-            for output in outputs:
-                output.add(subject)
-            away += form.needs_pixels and subject.working is None
-            advance()
-    for folder, what in ((masks, "mask"), (cut, "cut-out"), (overlays, "overlay")):
-        if folder is not None:
-            kept = f", {folder.kept} there already and kept" if folder.kept else ""
-            say(f"{counted(folder.written, what)} written to {folder.path}{kept}")
-    _remark(found, form, away, 0 if cutouts is None else cutouts.from_preview)
-    return files
-
-
-def _remark(found: Sequence[Found], form: Form, away: int, from_preview: int) -> None:
-    """What is missing in the files."""
-    for path in (form.coco, form.yolo, form.html):
-        if path is not None:
-            say(f"{path} written")
-    if from_preview:
-        say(
-            f"{from_preview} of {counted(len(found), 'original')} away or changed: "
-            "cut out from the preview, at working size"
-        )
-    if away:
-        photos = counted(len(found), "photo")
-        say(f"{away} of {photos} away or changed, and without a preview: not shown in any picture")
 
 
 def _print_json(query: str, found: Sequence[Found], written: Sequence[Files], form: Form) -> None:

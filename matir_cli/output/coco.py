@@ -12,17 +12,19 @@ from matir_cli import masks
 from matir_cli.output.subject import Subject
 from matir_cli.replacing import replacing
 
-CATEGORY = 1
-"""The id of the only category: the query."""
-
 
 class CocoFile:
     """Writes annotations as they come; of the photos it remembers name and size until the end."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._images: list[dict[str, object]] = []
+        self._images: dict[int, dict[str, object]] = {}
+        self._queries: list[str] = []
         self._annotations = 0
+
+    def begin(self, query: str) -> None:
+        """What is added from now on answers `query`: the next category, whose id counts from 1."""
+        self._queries.append(query)
 
     def add(self, subject: Subject) -> None:
         """Add a photo and its masked answers; a photo without any mask is left out."""
@@ -35,7 +37,7 @@ class CocoFile:
                 {
                     "id": self._annotations,
                     "image_id": found.photo.id,
-                    "category_id": CATEGORY,
+                    "category_id": len(self._queries),
                     "segmentation": {
                         "size": [mask.height, mask.width],
                         "counts": mask.counts.decode("ascii"),
@@ -49,36 +51,36 @@ class CocoFile:
             )
         if subject.masked:
             size = found.photo.record
-            self._images.append(
-                {
-                    "id": found.photo.id,
-                    "file_name": str(found.path),
-                    "width": size.width,
-                    "height": size.height,
-                }
-            )
+            self._images[found.photo.id] = {
+                "id": found.photo.id,
+                "file_name": str(found.path),
+                "width": size.width,
+                "height": size.height,
+            }
 
     def _write(self, item: dict[str, object], *, first: bool) -> None:
         self._stream.write(f"{'' if first else ','}\n{json.dumps(item)}")
 
-    def _start(self, query: str) -> None:
-        about = json.dumps({"description": f"matir find: {query}"})
-        categories = json.dumps([{"id": CATEGORY, "name": query, "supercategory": ""}])
-        self._stream.write(f'{{"info": {about},\n"licenses": [],\n"categories": {categories},\n')
-        self._stream.write('"annotations": [')
+    def _start(self) -> None:
+        about = json.dumps({"description": "matir find"})
+        self._stream.write(f'{{"info": {about},\n"licenses": [],\n"annotations": [')
 
     def _end(self) -> None:
         self._stream.write('\n],\n"images": [')
-        for number, image in enumerate(self._images):
+        for number, image in enumerate(self._images.values()):
             self._write(image, first=number == 0)
-        self._stream.write("\n]}\n")
+        categories = [
+            {"id": number, "name": query, "supercategory": ""}
+            for number, query in enumerate(self._queries, start=1)
+        ]
+        self._stream.write(f'\n],\n"categories": {json.dumps(categories)}}}\n')
 
 
 @contextmanager
-def coco_file(path: Path, query: str, *, force: bool) -> Iterator[CocoFile]:
+def coco_file(path: Path, *, force: bool) -> Iterator[CocoFile]:
     """A COCO instances file: masks as compressed RLE at true size, boxes XYWH and tight around them.
 
-    `file_name` is the absolute path, its bytes as `os.fsdecode` has them; the query is the one
+    `file_name` is the absolute path, its bytes as `os.fsdecode` has them; each query is a
     category. All is ASCII. Each annotation has the photo's `score` as well.
 
     Raises:
@@ -86,6 +88,6 @@ def coco_file(path: Path, query: str, *, force: bool) -> Iterator[CocoFile]:
     """
     with replacing(path, force=force) as temporary, temporary.open("w", encoding="ascii") as stream:
         file = CocoFile(stream)
-        file._start(query)
+        file._start()
         yield file
         file._end()

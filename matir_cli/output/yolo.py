@@ -38,15 +38,27 @@ class YoloFolder:
         self._images = images
         self._sources = sources
         self._force = force
+        self._stems: set[str] = set()
+        self.queries: list[str] = []
+
+    def begin(self, query: str) -> None:
+        """What is added from now on answers `query`: the next class, which count from 0."""
+        self.queries.append(query)
 
     def add(self, subject: Subject) -> None:
         """Add a photo and its masked answers; one without any mask, or without pixels, is left out."""
-        lines = [line for _, rle in subject.masked if (line := _label(rle))]
+        number = len(self.queries) - 1
+        lines = [f"{number} {outline}\n" for _, rle in subject.masked if (outline := _outline(rle))]
+        # Named by the photo alone: another export into the same folder may label it otherwise.
+        stem = subject.file_stem()
+        if lines and stem in self._stems:  # it answers another query of this export, too
+            with (self._folder / f"labels/{stem}.txt").open("a") as labels:
+                labels.writelines(lines)
+            return
         picture = subject.jpeg() if lines else None
         if picture is None:
             return
-        # Named by the photo alone: another export into the same folder may label it otherwise.
-        stem = subject.file_stem()
+        self._stems.add(stem)
         image = f"images/{stem}.jpg"
         with replacing(self._folder / image, force=self._force) as temporary:
             temporary.write_bytes(picture)
@@ -57,28 +69,29 @@ class YoloFolder:
 
 
 @contextmanager
-def yolo_folder(folder: Path, query: str, *, force: bool) -> Iterator[YoloFolder]:
-    """A YOLO segmentation data set with one class, the query.
+def yolo_folder(folder: Path, *, force: bool) -> Iterator[YoloFolder]:
+    """A YOLO segmentation data set; each query is a class.
 
     Raises:
         OutputExists, OutputError: see `replacing`.
     """
-    names = yaml.safe_dump({"train": "train.txt", "val": "train.txt", "names": {0: query}}, sort_keys=False)
     with ExitStack() as stack:
         config, images, sources = (
             stack.enter_context(replacing(folder / name, force=force))
             for name in (CONFIG, "train.txt", "sources.jsonl")
         )
-        config.write_text(names, encoding="ascii")
         listed = stack.enter_context(images.open("w", encoding="utf-8"))
         told = stack.enter_context(sources.open("w", encoding="ascii"))
-        yield YoloFolder(folder, listed, told, force=force)
+        data_set = YoloFolder(folder, listed, told, force=force)
+        yield data_set
+        about = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(data_set.queries))}
+        config.write_text(yaml.safe_dump(about, sort_keys=False), encoding="ascii")
 
 
-def _label(rle: Rle) -> str:
-    """The line of an object of class 0; empty for an empty mask."""
+def _outline(rle: Rle) -> str:
+    """The corners of an object; empty for an empty mask."""
     parts = outlines(masks.decode(rle))
     if not parts:
         return ""
     corners = merged(parts) / (rle.width, rle.height)
-    return "0 " + " ".join(f"{value:.6g}" for value in np.clip(corners, 0, 1).ravel()) + "\n"
+    return " ".join(f"{value:.6g}" for value in np.clip(corners, 0, 1).ravel())
