@@ -330,7 +330,7 @@ def test_the_demo_shows_both_stages(tmp_path: Path) -> None:
     done = matir("demo", tmp_path / "demo", "--photos", PHOTOS, "--results", 2)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.count(b"rank") == 3
-    assert "$ matir find 'dog led by rope' -n 2" in done.stderr.decode()
+    assert "$ matir find 'house left of a tree' -n 2" in done.stderr.decode()
     assert len(list((tmp_path / "demo").glob("*.html"))) == 3
     assert len(list((tmp_path / "demo" / "masks").glob("*/*.png"))) == 6
     with GalleryFile.open(tmp_path / "demo" / "gallery.db") as gallery:

@@ -19,7 +19,7 @@ MODEL_SET = "tiny"
 MIN_IOU = 0.2
 """The tiny judge's boxes are rough, but of the few regions of a drawn picture the right one fits best."""
 
-QUERIES = ("striped red house", "yellow tree", "dog led by rope")
+QUERIES = ("striped red house", "yellow tree", "house left of a tree")
 
 
 @click.command(short_help="See it work on drawn pictures.")
