@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from matir_cli.add import Added, Linked, Skipped, Unchanged
     from matir_cli.api import Gallery
     from matir_cli.errors import MatirError
-    from matir_cli.gallery import PhotoRecord, StoredPhoto
     from matir_cli.hits import Hit, Instance, PhotoRegion
     from matir_cli.records import Box, Point
+    from matir_cli.stored import PhotoRecord, StoredPhoto
 
 __all__ = [
     "Added",
@@ -37,7 +37,7 @@ _HOMES = {
     "matir_cli.add": ("Added", "Linked", "Skipped", "Unchanged"),
     "matir_cli.api": ("Gallery",),
     "matir_cli.errors": ("MatirError",),
-    "matir_cli.gallery": ("PhotoRecord", "StoredPhoto"),
+    "matir_cli.stored": ("PhotoRecord", "StoredPhoto"),
     "matir_cli.hits": ("Hit", "Instance", "PhotoRegion"),
     "matir_cli.records": ("Box", "Point"),
 }

@@ -21,12 +21,13 @@ import numpy as np
 
 from matir_cli import masks, photos, search
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
 from matir_cli.lookahead import ahead
 from matir_cli.photos import DecodedPhoto
 from matir_cli.protocols import RegionEncoder, RegionProposer
 from matir_cli.records import FloatArray, Region
+from matir_cli.stored import FileRecord
 
 LOOKAHEAD = 3
 """Photos that a stage may be ahead of the next one."""

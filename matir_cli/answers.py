@@ -9,10 +9,11 @@ from pathlib import Path
 
 from matir_cli import rerank
 from matir_cli.errors import PhotoUnknown
-from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
+from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import RegionProposer, Verdict
 from matir_cli.records import Box, Candidate, Rle
 from matir_cli.rerank import Grounded, Instance, Judged, JudgeRoom
+from matir_cli.stored import StoredPhoto, StoredRegion
 
 MATCHED = "matched"
 UNMATCHED = "unmatched"

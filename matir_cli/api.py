@@ -29,11 +29,12 @@ from matir_cli import find as finding
 from matir_cli.add import Outcome
 from matir_cli.errors import GalleryMissing, PhotoUnknown
 from matir_cli.find import Search
-from matir_cli.gallery import GalleryFile, StoredPhoto, translated
+from matir_cli.gallery import GalleryFile, translated
 from matir_cli.hits import Hit, PhotoRegion
 from matir_cli.loading import Engines, check_indexable
 from matir_cli.query import Example, Query
 from matir_cli.records import Box, Point
+from matir_cli.stored import StoredPhoto
 from matir_cli.upkeep import reading, removal
 from matir_cli.within import Within, date_of
 

@@ -7,86 +7,23 @@ a journal that the next opening rolls back. A photo is written in one transactio
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import apsw
-import msgspec
 import sqlite_vec
 
-from matir_cli import errors, masks, paths, schema
-from matir_cli.records import MAX_PIXELS, Box, MaskArray, ModelIdentity, Region, Rle
+from matir_cli import errors, paths, schema
+from matir_cli.records import ModelIdentity, Region
+from matir_cli.stored import FileRecord, PhotoRecord, StoredPhoto, StoredRegion, checked, region_of
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a command waits for another one's transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file as it was when it was last read."""
-
-    path: Path
-    """Absolute."""
-    bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoRecord:
-    """What is stored of a photo beside its regions; one photo may lie in several files."""
-
-    sha256: bytes
-    """Of the file, 32 bytes."""
-    width: int
-    """Photo pixels, orientation applied."""
-    height: int
-    mask_width: int
-    """Working pixels."""
-    mask_height: int
-    orientation: int
-    """EXIF orientation of the file, 1 to 8."""
-    taken_at: str | None = None
-    """ISO 8601, the camera's local time."""
-    camera: str | None = None
-    latitude: float | None = None
-    """Degrees, north positive."""
-    longitude: float | None = None
-    """Degrees, east positive."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPhoto:
-    """A photo as it lies in the gallery."""
-
-    id: int
-    paths: tuple[Path, ...]
-    """Every file that holds it, in order of path."""
-    record: PhotoRecord
-
-    def at_true_size(self, mask: Rle) -> MaskArray:
-        """A mask in working pixels as (height, width) bool in photo pixels."""
-        return masks.resize(masks.decode(mask), self.record.height, self.record.width)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRegion:
-    """A region as it lies in the gallery."""
-
-    id: int
-    photo_id: int
-    ordinal: int
-    """0 is the whole photo."""
-    box: Box
-    """Photo pixels."""
-    region: Region
-    """As the proposer gave it: mask and box in working pixels."""
 
 
 class GalleryFile:
@@ -351,7 +288,7 @@ class GalleryFile:
         if row is None:
             raise errors.PhotoUnknown(self.path, str(photo_id))
         try:
-            record = _checked(PhotoRecord(*row))
+            record = checked(PhotoRecord(*row))
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
         found = self.paths(photo_id)
@@ -383,19 +320,11 @@ class GalleryFile:
         return [self._read_region(row) for row in rows]
 
     def _read_region(self, row: Any) -> StoredRegion:
-        """A row of `_SELECT_REGION`, checked: a gallery may come from a stranger."""
-        region_id, photo_id, ordinal, x0, y0, x1, y1, area, iou, stability, counts, *sizes = row
-        width, height, mask_width, mask_height = sizes
-        box, rle = Box(x0, y0, x1, y1), Rle(mask_height, mask_width, counts)
+        """A row of `_SELECT_REGION`, checked."""
         try:
-            masks.check(rle)
-            if not (isinstance(area, int) and all(map(math.isfinite, (x0, y0, x1, y1, iou, stability)))):
-                raise ValueError("a size or a score is not a number")
-            working = box.scaled(mask_width / width, mask_height / height)
+            return region_of(row)
         except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise errors.GalleryDamaged(self.path, f"region {region_id}: {error}") from error
-        region = Region(rle, working, area, iou, stability)
-        return StoredRegion(region_id, photo_id, ordinal, box, region)
+            raise errors.GalleryDamaged(self.path, f"region {row[0]}: {error}") from error
 
 
 _SELECT_REGION = (
@@ -427,22 +356,6 @@ def _as_gallery_error(path: Path, error: apsw.Error | UnicodeDecodeError) -> err
             return errors.GalleryIOFailed(path, str(error))
         case _:
             return errors.GalleryDamaged(path, str(error))
-
-
-def _checked(record: PhotoRecord) -> PhotoRecord:
-    """The record, if this tool may have written it; a gallery may come from a stranger. Else ValueError."""
-    checked = msgspec.convert(asdict(record), PhotoRecord)
-    if not isinstance(record.sha256, bytes) or len(record.sha256) != 32:
-        raise ValueError("its SHA-256 is none")
-    if not (0 < checked.mask_width <= checked.width and 0 < checked.mask_height <= checked.height):
-        raise ValueError("an impossible size")
-    if checked.width * checked.height > MAX_PIXELS or checked.orientation not in range(1, 9):
-        raise ValueError("an impossible size or orientation")
-    if checked.taken_at is not None:
-        datetime.fromisoformat(checked.taken_at)
-    if not all(place is None or math.isfinite(place) for place in (checked.latitude, checked.longitude)):
-        raise ValueError("an impossible place")
-    return checked
 
 
 def _only(cursor: apsw.Cursor) -> Any:

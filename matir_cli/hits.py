@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matir_cli.answers import Answer, Found
-from matir_cli.gallery import StoredPhoto, StoredRegion
 from matir_cli.records import Box, MaskArray
+from matir_cli.stored import StoredPhoto, StoredRegion
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matir_cli.gallery import StoredRegion
 from matir_cli.records import Box
+from matir_cli.stored import StoredRegion
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from matir_cli.errors import PhotoUnknown, PhotoUnreadable
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import MAX_PIXELS, ImageArray
+from matir_cli.stored import FileRecord, PhotoRecord
 
 WORKING_SIDE = 1024
 """Pixels: the long side of the image that models see and masks are kept in."""

@@ -30,11 +30,12 @@ from matir_cli.errors import (
     QueryEmpty,
     QueryNotText,
 )
-from matir_cli.gallery import GalleryFile, PhotoRecord, StoredRegion
+from matir_cli.gallery import GalleryFile
 from matir_cli.loading import Engines
 from matir_cli.match import match
 from matir_cli.protocols import QueryVector
 from matir_cli.records import Box, FloatArray, Point, Rle, check_range
+from matir_cli.stored import PhotoRecord, StoredRegion
 
 AVERSION = 0.35
 """Share of what is not wanted. Of 0.15 to 1 the best on the drawn world: more hides what is wanted, too."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from matir_cli import masks, photos, search
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import FloatArray, MaskArray, ModelIdentity, Region
+from matir_cli.stored import FileRecord, PhotoRecord
 
 WIDTH, HEIGHT = 40, 30
 """Working pixels; the photo has twice as many each way."""

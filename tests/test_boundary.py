@@ -12,7 +12,8 @@ import pytest
 
 from matir_cli import errors
 from matir_cli.cli.boundary import explain, say
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
+from matir_cli.stored import FileRecord, PhotoRecord
 from tests.process import MATIR, Indexed
 
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from matir_cli import files, photos
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
 from matir_cli.output import drawing
+from matir_cli.stored import FileRecord
 from tests.process import MATIR, PHOTOS, Indexed, matir, on_a_terminal
 
 HOSTILE = [

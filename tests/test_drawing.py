@@ -8,9 +8,9 @@ from PIL import Image
 
 from matir_cli import masks
 from matir_cli.errors import OutputError, OutputExists
-from matir_cli.gallery import StoredRegion
 from matir_cli.output import drawing
 from matir_cli.records import Box, Region
+from matir_cli.stored import StoredRegion
 
 RED = (255, 0, 0)
 

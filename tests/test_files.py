@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from matir_cli import errors, files, paths
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
+from matir_cli.stored import FileRecord
 from tests.test_gallery import add, file, photo, region
 
 NAMES = [

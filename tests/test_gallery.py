@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from matir_cli import errors, masks, schema
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import Box, ModelIdentity, Region
+from matir_cli.stored import FileRecord, PhotoRecord
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matir_cli import masks
-from matir_cli.gallery import StoredRegion
 from matir_cli.match import iou, match
 from matir_cli.records import Box, Region
+from matir_cli.stored import StoredRegion
 
 whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
 

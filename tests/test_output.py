@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from matir_cli import masks
 from matir_cli.answers import Answer, Found
-from matir_cli.gallery import PhotoRecord, StoredPhoto, StoredRegion
 from matir_cli.output import result_json, terminal
 from matir_cli.output.plain_json import to_json
 from matir_cli.output.result_json import Files
 from matir_cli.protocols import Verdict
 from matir_cli.records import Box, Candidate, Region
+from matir_cli.stored import PhotoRecord, StoredPhoto, StoredRegion
 
 NAMES = [
     b"plain.jpg",

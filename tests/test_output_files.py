@@ -19,13 +19,14 @@ from matir_cli.answers import Answer, Found
 from matir_cli.cli import results
 from matir_cli.cli.form import ANSWER, Form
 from matir_cli.errors import OutputError, OutputExists
-from matir_cli.gallery import GalleryFile, StoredRegion
+from matir_cli.gallery import GalleryFile
 from matir_cli.output.cutouts import Cutouts
 from matir_cli.output.folders import PictureFolder
 from matir_cli.output.overlays import MARK, overlay, write_overlay
 from matir_cli.output.photo_masks import write_masks
 from matir_cli.output.subject import Subject
 from matir_cli.records import Box, Candidate, Region
+from matir_cli.stored import StoredRegion
 
 RED, GREEN = (220, 30, 30), (30, 160, 60)
 NOTHING = Form(None, False, False, False, None, None, None, None, None, None, False)

@@ -14,10 +14,10 @@ from PIL import Image, ImageOps
 from matir_cli import masks
 from matir_cli.answers import MATCHED, NO_BOX, Answer, Found
 from matir_cli.errors import OutputError, SidecarUnusable
-from matir_cli.gallery import PhotoRecord, StoredPhoto, StoredRegion
 from matir_cli.output.sidecars import MAX_BYTES, Sidecar
 from matir_cli.output.xmp import APPEND, REPLACE, Area, Tag, boxes, is_label, sidecar_path, stored_area
 from matir_cli.records import Box, Candidate, Region
+from matir_cli.stored import PhotoRecord, StoredPhoto, StoredRegion
 
 SPACES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from matir_cli import errors, masks, schema, search, vectors
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import Candidate, FloatArray, Region
+from matir_cli.stored import FileRecord, PhotoRecord
 
 RLE = masks.whole(4, 4)
 REGION = Region(RLE, masks.box(RLE), 16, 0.9, 0.95)

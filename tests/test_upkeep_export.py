@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from matir_cli import errors, masks
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
+from matir_cli.stored import FileRecord
 from matir_cli.upkeep.export import VECTORS_AT_ONCE, Shape, write_coco, write_vectors
 from tests.crafted_gallery import DIMENSIONS, HEIGHT, REGIONS, WIDTH, craft, objects, place, put, vectors
 from tests.process import MATIR, Indexed, matir

@@ -8,10 +8,11 @@ import apsw
 import pytest
 
 from matir_cli import errors, schema
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
 from matir_cli.photos import status
 from matir_cli.protocols import Grounding, Verdict
 from matir_cli.records import Box, ModelIdentity
+from matir_cli.stored import FileRecord
 from matir_cli.upkeep import foreign
 from matir_cli.upkeep.merge import PHOTOS_AT_ONCE, LeftOut, Outcome, Taken, United, merge
 from matir_cli.upkeep.reading import open_read_only

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from matir_cli import masks, search, vectors
 from matir_cli.errors import OutOfRange
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord, StoredPhoto
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import Box, Candidate, FloatArray, Region
+from matir_cli.stored import FileRecord, PhotoRecord, StoredPhoto
 from matir_cli.within import Within
 
 SIDE = 10

@@ -59,15 +59,21 @@ def run(command: click.Command) -> NoReturn:
         say("interrupted")
         _leave_at_once(INTERRUPTED)
     except OSError as error:
+        _show_traceback()
         say(f"{error.filename or 'the output'}: {(error.strerror or str(error)).lower()}")
         _leave_at_once(ERROR)
     except Exception as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exc()
+        _show_traceback()
         say(f"an error that should not happen: {type(error).__name__}: {error}")
         say(f"please report it with the output of the same command under {DEBUG_VARIABLE}=1")
         _leave_at_once(ERROR)
     sys.exit(code)
+
+
+def _show_traceback() -> None:
+    """Of the error in hand, to who asked for it."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
 
 
 def _invoke(command: click.Command) -> int:

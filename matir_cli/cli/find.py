@@ -27,7 +27,7 @@ from matir_cli.cli.common import (
     watch,
 )
 from matir_cli.cli.form import ANSWER, Form
-from matir_cli.cli.query_options import WHAT, WHERE, Asked, query_options, why_empty
+from matir_cli.cli.query_options import NOTHING_ASKED, WHAT, WHERE, Asked, query_options, why_empty
 from matir_cli.cli.results import SECTION, result_options
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.find import Result, Search
@@ -134,6 +134,8 @@ def find(
         within=asked.within,
         **{"rerank": not no_rerank, "ground": not no_ground, **settings},  # type: ignore[arg-type]
     )
+    if asked.is_empty:
+        raise click.UsageError(NOTHING_ASKED)
     _check(asked.query, wanted, form)
     with GalleryFile.open(gallery_path) as gallery:
         finding.check_askable(gallery, asked.query)

@@ -63,6 +63,8 @@ _LONGEST_SHOWN = 60
 
 _SHARE = click.FloatRange(0, 1)
 
+NOTHING_ASKED = "Describe an object, or show one with --image."
+
 WHAT = ("image", "box", "point", "weight", "without")
 """Names of the options that say what to find, for the help."""
 
@@ -126,6 +128,11 @@ class Asked:
     within: Within | None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is neither QUERY nor an example."""
+        return self.query.text is None and self.query.example is None
+
+    @property
     def title(self) -> str:
         """The query in a few words."""
         if self.query.text is None and self.query.example is not None:
@@ -147,8 +154,6 @@ def query_options(command: Callable[..., object]) -> Callable[..., object]:
         **others: Any,
     ) -> object:
         example = _example(image, box, point)
-        if query is None and example is None:
-            raise click.UsageError("Describe an object, or show one with --image.")
         if weight is not None and (query is None or example is None):
             raise click.UsageError("--weight is the share of --image beside QUERY: give both.")
         # The same text twice would count twice.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from matir_cli.cli.common import (
     watch,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.query_options import WHAT, WHERE, Asked, query_options, why_empty
+from matir_cli.cli.query_options import NOTHING_ASKED, WHAT, WHERE, Asked, query_options, why_empty
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.find import Result, Search
 from matir_cli.gallery import GalleryFile
@@ -45,9 +44,6 @@ PLAIN = "plain"
 """A region without a type."""
 
 NO_REGION = "none"
-
-_EVERYTHING = "\0"
-"""As a query: all photos. No command line can hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +65,6 @@ def _check_label(_context: click.Context, _parameter: click.Parameter, label: st
     return None if label is None else label.strip()
 
 
-def _query_options(command: Callable[..., object]) -> Callable[..., object]:
-    """`query_options`, but with --remove and no query all photos are asked for."""
-    with_query = query_options(command)
-
-    @wraps(with_query)
-    def with_default(query: str | None, image: Path | None, remove: bool, **others: object) -> object:
-        if query is None and image is None and remove:
-            query = _EVERYTHING
-        return with_query(query=query, image=image, remove=remove, **others)
-
-    return with_default
-
-
 SECTIONS = {
     "What to find": WHAT,
     "Where": WHERE,
@@ -97,7 +80,7 @@ SECTIONS = {
 @models_option
 @device_option
 @verbose_option
-@_query_options
+@query_options
 @click.option(
     "--label",
     metavar="TEXT",
@@ -173,10 +156,10 @@ def tag(
         within=asked.within,
         **{"rerank": not no_rerank, "ground": not no_ground, "min_score": min_score, "min_p": min_p},  # type: ignore[arg-type]
     )
-    _check(asked, str(label), limit, search)
+    _check(asked, str(label), limit, search, removing=bool(options["remove"]))
     sidecars = _Sidecars(Wanted(label, **options))  # type: ignore[arg-type]
     with GalleryFile.open(gallery_path) as gallery:
-        if asked.query.text == _EVERYTHING:
+        if asked.is_empty:
             for path in _files(gallery, asked.within):
                 sidecars.remove(path)
         else:
@@ -193,14 +176,16 @@ def tag(
     click.get_current_context().exit(boundary.SKIPPED if sidecars.skipped else 0)
 
 
-def _check(asked: Asked, label: str, limit: int | None, search: Search) -> None:
+def _check(asked: Asked, label: str, limit: int | None, search: Search, *, removing: bool) -> None:
     """Make sure that the command says what is to be labelled, and how."""
+    if asked.is_empty and not removing:
+        raise click.UsageError(NOTHING_ASKED)
     text = asked.query.text
     if not label and text is not None:
         raise QueryEmpty
     if not xmp.is_label(label):
         raise click.UsageError("Name the --label: it cannot be taken from what there is of a query.")
-    if text == _EVERYTHING:
+    if asked.is_empty:
         return
     if limit is None and search.min_p is None and search.min_score is None:
         raise click.UsageError("Say what counts as found: --min-p, --min-score or -n.")

@@ -31,6 +31,8 @@ OPTIONS: dict[str, type[EngineOptions]] = {
     "clip": PlainClipOptions,
     "qwen_vl": QwenVlOptions,
 }
+"""The settings of each."""
+
 Found = TypeVar("Found")
 
 

@@ -4,13 +4,14 @@ One reader a format fills it: `coco`, `d3` and `world`.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from matir_cli import photos
 from matir_cli.errors import AnnotationsInvalid, PhotoUnreadable
+from matir_cli.files import absolute
 from matir_cli.records import Rle
 
 
@@ -97,12 +98,14 @@ def located(images: Path, image: int, name: str) -> Path:
     Raises:
         ValueError: the name is empty or leads out of the folder `images`.
     """
-    name = name.removeprefix(os.path.join(os.path.abspath(images), ""))  # noqa: PTH100, PTH118 - text
+    folder = absolute(images)
+    with suppress(ValueError):  # it does not lie there
+        name = str(Path(name).relative_to(folder))
     # Windows' rules know both separators, drives and roots; a file may move between systems.
     read = PureWindowsPath(name)
     if not read.parts or read.anchor or ".." in read.parts or "\0" in name:
         raise ValueError(f"image {image}: the file name {name!r} leads out of the folder of images")
-    return Path(os.path.abspath(images / name))  # noqa: PTH100 - resolve() would replace links by targets
+    return absolute(folder / name)
 
 
 def check_files(images: Sequence[EvalImage], annotations: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from matir_cli import files, masks
 from matir_cli.errors import AnnotationsInvalid
 from matir_cli.evaluation.dataset import Dataset, EvalImage
-from matir_cli.gallery import GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import MaskArray, Rle
+from matir_cli.stored import PhotoRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from matir_cli import masks
 from matir_cli.errors import OutputError
-from matir_cli.gallery import StoredRegion
 from matir_cli.records import Box, ImageArray, MaskArray
 from matir_cli.replacing import replacing
+from matir_cli.stored import StoredRegion
 
 Colour: TypeAlias = tuple[int, int, int]
 """RGB, 0..255."""

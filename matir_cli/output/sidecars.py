@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 from lxml import etree
 
 from matir_cli.errors import OutputError, SidecarUnusable
-from matir_cli.gallery import PhotoRecord
 from matir_cli.match import iou
 from matir_cli.output.xmp import Area, Tag, stored_area
 from matir_cli.replacing import replacing
+from matir_cli.stored import PhotoRecord
 
 SAME_IOU = 0.5
 """Two regions of one name that overlap so far are the same object."""

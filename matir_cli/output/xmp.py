@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matir_cli.answers import Found
-from matir_cli.gallery import PhotoRecord
 from matir_cli.records import Box
+from matir_cli.stored import PhotoRecord
 
 APPEND = "append"
 """photo.jpg.xmp, as digiKam and darktable do it: photo.jpg and photo.png have one each."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matir_cli import photos
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery import GalleryFile, PhotoRecord, StoredRegion
+from matir_cli.gallery import GalleryFile
+from matir_cli.stored import PhotoRecord, StoredRegion
 
 HERE = "here"
 CHANGED = "changed"

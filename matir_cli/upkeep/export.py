@@ -15,8 +15,9 @@ import numpy as np
 
 from matir_cli import masks, vectors
 from matir_cli.errors import GalleryDamaged, GalleryEmpty, PhotoUnknown
-from matir_cli.gallery import GalleryFile, StoredPhoto, StoredRegion
+from matir_cli.gallery import GalleryFile
 from matir_cli.records import FloatArray
+from matir_cli.stored import StoredPhoto, StoredRegion
 from matir_cli.upkeep.reading import photo_ids
 
 CATEGORY = {"id": 1, "name": "region", "supercategory": "region"}

@@ -17,9 +17,10 @@ import msgspec
 import numpy as np
 
 from matir_cli import errors, masks, paths, schema
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord, translated
+from matir_cli.gallery import GalleryFile, translated
 from matir_cli.loading import INDEXING_PARTS
 from matir_cli.records import ModelIdentity, Region
+from matir_cli.stored import FileRecord, PhotoRecord
 from matir_cli.upkeep.reading import photo_ids, schema_faults
 from matir_cli.vectors import Int8Array
 

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from matir_cli import errors, paths, photos, search
-from matir_cli.gallery import FileRecord, GalleryFile
+from matir_cli.gallery import GalleryFile
+from matir_cli.stored import FileRecord
 from matir_cli.upkeep import foreign
 from matir_cli.upkeep.foreign import ForeignPhoto, Said
 

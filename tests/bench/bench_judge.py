@@ -32,9 +32,10 @@ from matir_cli import answers, engines, masks, photos, rerank
 from matir_cli.engines import qwen_vl
 from matir_cli.engines.llama import LanguageModel, amx_present
 from matir_cli.engines.qwen_boxes import EXPECTED_START
-from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+from matir_cli.gallery import GalleryFile
 from matir_cli.protocols import GroundingQuestion, Judge, JudgePhoto
 from matir_cli.records import Candidate, EngineConfig, ImageArray, ModelIdentity, Region
+from matir_cli.stored import FileRecord, PhotoRecord
 from matir_cli.verdicts import Verdicts
 
 QUERY = "dog led by rope"

@@ -89,8 +89,9 @@ def _unit(rows: Floats) -> Floats:
 
 def build(folder: Path, photos: int) -> dict[str, Any]:
     from matir_cli import masks, search
-    from matir_cli.gallery import FileRecord, GalleryFile, PhotoRecord
+    from matir_cli.gallery import GalleryFile
     from matir_cli.records import Region
+    from matir_cli.stored import FileRecord, PhotoRecord
 
     world = World()
     rle = masks.whole(8, 8)
