@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matir_cli import errors
-    from matir_cli.add import Added, Linked, Skipped, Unchanged
     from matir_cli.api import Gallery
+    from matir_cli.api_results import Hit, Instance, PhotoRegion
     from matir_cli.errors import MatirError
-    from matir_cli.hits import Hit, Instance, PhotoRegion
-    from matir_cli.records import Box, Point
-    from matir_cli.stored import PhotoRecord, StoredPhoto
+    from matir_cli.gallery.rows import StoredPhoto
+    from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
+    from matir_cli.records import Box, PhotoRecord, Point
 
 __all__ = [
     "Added",
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "matir_cli.add": ("Added", "Linked", "Skipped", "Unchanged"),
+    "matir_cli.indexing.pipeline": ("Added", "Linked", "Skipped", "Unchanged"),
     "matir_cli.api": ("Gallery",),
     "matir_cli.errors": ("MatirError",),
-    "matir_cli.stored": ("PhotoRecord", "StoredPhoto"),
-    "matir_cli.hits": ("Hit", "Instance", "PhotoRegion"),
-    "matir_cli.records": ("Box", "Point"),
+    "matir_cli.gallery.rows": ("StoredPhoto",),
+    "matir_cli.api_results": ("Hit", "Instance", "PhotoRegion"),
+    "matir_cli.records": ("Box", "PhotoRecord", "Point"),
 }
 
 

@@ -23,20 +23,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-from matir_cli import add as adding
-from matir_cli import catalogue, files, search
-from matir_cli import find as finding
-from matir_cli.add import Outcome
+from matir_cli.api_results import Hit, PhotoRegion
 from matir_cli.errors import GalleryMissing, PhotoUnknown
-from matir_cli.find import Search
-from matir_cli.gallery import GalleryFile, translated
-from matir_cli.hits import Hit, PhotoRegion
-from matir_cli.loading import Engines, check_indexable
-from matir_cli.query import Example, Query
+from matir_cli.gallery.database import GalleryFile, translated
+from matir_cli.gallery.files import find_photo, forget_files
+from matir_cli.gallery.read_only import photo_ids
+from matir_cli.gallery.rows import StoredPhoto
+from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
+from matir_cli.maintenance.remove import files_of_photo
+from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, load_model_set
+from matir_cli.model_sets.session import ModelSession, check_indexing_weights
+from matir_cli.photos.discover import absolute_path
 from matir_cli.records import Box, Point
-from matir_cli.stored import StoredPhoto
-from matir_cli.upkeep import reading, removal
-from matir_cli.within import Within, date_of
+from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.index import seal_index
+from matir_cli.search.pipeline import SearchOptions, run_search
+from matir_cli.search.query import Example, Query
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -62,12 +64,12 @@ class Gallery:
         """
         self.path = Path(path).expanduser()
         self._file = GalleryFile.open(self.path) if self.path.exists() else None
-        self._engines: Engines | None = None
+        self._engines: ModelSession | None = None
         self._closed = False
         try:
             with translated(self.path):
                 stored = self._file.model_set() if self._file is not None else None
-            self._models = catalogue.find(models or stored or catalogue.DEFAULT_MODEL_SET)
+            self._models = load_model_set(models or stored or DEFAULT_MODEL_SET)
         except BaseException:
             self.close()
             raise
@@ -118,19 +120,19 @@ class Gallery:
             MatirError: while iterating, what ends the run, such as a full disk.
         """
         wanted = [Path(path).expanduser() for path in _listed(paths)]
-        check_indexable(self._models, self.path)
+        check_indexing_weights(self._models, self.path)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
         with translated(self.path):
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        return self._outcomes(file, wanted, adding.Models.of(engines), previews)
+        return self._outcomes(file, wanted, IndexingModels.of(engines), previews)
 
     def _outcomes(
-        self, file: GalleryFile, paths: list[Path], models: adding.Models, previews: bool
+        self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool
     ) -> Iterator[Outcome]:
-        outcomes = adding.add(file, paths, models, previews=previews)
+        outcomes = add_photos(file, paths, models, previews=previews)
         with translated(self.path), closing(outcomes):
             yield from outcomes
 
@@ -209,9 +211,9 @@ class Gallery:
         query = Query(
             text, _example(image, box, point), weight, tuple(str(other) for other in _listed(without))
         )
-        places = tuple(files.absolute(Path(path).expanduser()) for path in _listed(below))
-        within = Within(places, _date(since), _date(until), camera, min_size, max_size)
-        settings = Search(
+        places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
+        within = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        settings = SearchOptions(
             limit=limit,
             candidates=candidates,
             keep=keep,
@@ -223,11 +225,11 @@ class Gallery:
             refine=refine,
             fresh=fresh,
             budget=budget,
-            within=within if within != Within() else None,
+            within=within if within != Filters() else None,
         )
         with translated(self.path):
             file = self._opened()
-            result = finding.find(file, self._loaded(file), query, settings)
+            result = run_search(file, self._loaded(file), query, settings)
         if not result.complete:
             raise KeyboardInterrupt
         if result.truncated:
@@ -240,7 +242,7 @@ class Gallery:
             return
         with translated(self.path):
             file = self._opened()
-            for photo_id in reading.photo_ids(file):
+            for photo_id in photo_ids(file):
                 with suppress(PhotoUnknown):  # another process forgot it meanwhile
                     yield file.photo(photo_id)
 
@@ -252,7 +254,7 @@ class Gallery:
         """
         with translated(self.path):
             file = self._opened()
-            return file.photo(files.photo_named(file, _name(photo)))
+            return file.photo(find_photo(file, _name(photo)))
 
     def regions(self, photo: StoredPhoto | AnyPath | int) -> list[PhotoRegion]:
         """All regions of a photo, the photo as a whole first.
@@ -262,7 +264,7 @@ class Gallery:
         """
         with translated(self.path):
             file = self._opened()
-            stored = file.photo(files.photo_named(file, _name(photo)))
+            stored = file.photo(find_photo(file, _name(photo)))
             return [PhotoRegion(stored, region) for region in file.regions(stored.id)]
 
     def remove(self, *photos: StoredPhoto | AnyPath | int) -> list[Path]:
@@ -280,9 +282,9 @@ class Gallery:
         """
         with translated(self.path):
             file = self._opened()
-            gone = [path for photo in photos for path in removal.named(file, _name(photo), all_copies=False)]
-            forgotten = list(files.forget(file, gone))
-            search.seal(file)
+            gone = [path for photo in photos for path in files_of_photo(file, _name(photo), all_copies=False)]
+            forgotten = list(forget_files(file, gone))
+            seal_index(file)
             return forgotten
 
     def _is_new(self) -> bool:
@@ -295,9 +297,9 @@ class Gallery:
             raise GalleryMissing(self.path)
         return self._file
 
-    def _loaded(self, file: GalleryFile) -> Engines:
+    def _loaded(self, file: GalleryFile) -> ModelSession:
         if self._engines is None:
-            self._engines = Engines(file, self._models, self._device)
+            self._engines = ModelSession(file, self._models, self._device)
         return self._engines
 
 
@@ -305,7 +307,7 @@ def _name(photo: StoredPhoto | AnyPath | int) -> str:
     """The photo as `files.photo_named` understands it; a path is never taken for an id."""
     if isinstance(photo, StoredPhoto):
         return str(photo.id)
-    return str(photo) if isinstance(photo, int) else str(files.absolute(Path(photo).expanduser()))
+    return str(photo) if isinstance(photo, int) else str(absolute_path(Path(photo).expanduser()))
 
 
 def _listed(one_or_more: AnyPath | Iterable[AnyPath]) -> list[AnyPath]:
@@ -332,4 +334,4 @@ def _example(
 def _date(given: str | date | None) -> str | None:
     if given is None:
         return None
-    return date_of(given if isinstance(given, str) else given.isoformat()[:19])
+    return parse_date(given if isinstance(given, str) else given.isoformat()[:19])

@@ -6,6 +6,8 @@ to a long side of at most 1024, in which masks are kept. Boxes are XYXY with
 continuous edges: a mask whose only pixel is (0, 0) has the box (0, 0, 1, 1).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class Box:
         """x0, y0, x1, y1 with so many digits after the point."""
         return round(self.x0, digits), round(self.y0, digits), round(self.x1, digits), round(self.y1, digits)
 
-    def scaled(self, x: float, y: float) -> "Box":
+    def scaled(self, x: float, y: float) -> Box:
         """The box in a frame that is `x` times as wide and `y` times as high."""
         return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)
 
@@ -59,7 +61,7 @@ class Point:
     x: float
     y: float
 
-    def scaled(self, x: float, y: float) -> "Point":
+    def scaled(self, x: float, y: float) -> Point:
         """The point in a frame that is `x` times as wide and `y` times as high."""
         return Point(self.x * x, self.y * y)
 
@@ -135,3 +137,72 @@ def check_range(name: str, value: float | None, least: float, most: float = math
     """
     if value is not None and not least <= value <= most:
         raise OutOfRange(name, value, least, most)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer to "does this image contain the described object?" (eq. 2)."""
+
+    z_true: float
+    """Logit of "True" at the answer position."""
+    z_false: float
+    """Logit of "False" at the answer position."""
+
+    @property
+    def margin(self) -> float:
+        """zTrue - zFalse, float64: what candidates are ranked by, since S' saturates."""
+        return self.z_true - self.z_false
+
+    @property
+    def p_true(self) -> float:
+        """S' = softmax(zTrue, zFalse), the probability of "True", 0..1."""
+        return (
+            1.0 / (1.0 + math.exp(-self.margin))
+            if self.margin >= 0
+            else (math.exp(self.margin) / (1.0 + math.exp(self.margin)))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """A judge's answer to "where is the described object?"."""
+
+    boxes: tuple[Box, ...]
+    """Pixels of the image asked about, clipped to it, in the order of the answer."""
+    answer: str
+    """The answer as it came, for the record."""
+    readable: bool
+    """The answer had the form asked for; a readable answer may still hold no box."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file as it was when it was last read."""
+
+    path: Path
+    """Absolute."""
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRecord:
+    """What is stored of a photo beside its regions; one photo may lie in several files."""
+
+    sha256: bytes
+    """Of the file, 32 bytes."""
+    width: int
+    """Photo pixels, orientation applied."""
+    height: int
+    mask_width: int
+    """Working pixels."""
+    mask_height: int
+    orientation: int
+    """EXIF orientation of the file, 1 to 8."""
+    taken_at: str | None = None
+    """ISO 8601, the camera's local time."""
+    camera: str | None = None
+    latitude: float | None = None
+    """Degrees, north positive."""
+    longitude: float | None = None
+    """Degrees, east positive."""

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.cli.demo import draw
-from tests.process import PHOTOS, Indexed, matir
+from matir_cli.cli.commands.demo import draw
+from tests.support.process import PHOTOS, Indexed, matir
 
 # A shell starts what runs in the background deaf to Ctrl-C; the processes that tests interrupt must hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,6 +26,6 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
 def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny set with a random judge beside it."""
     # Here: it imports transformers, which most tests do without.
-    from tests.judged_set import make_set
+    from tests.support.judged_set import make_set
 
     return make_set(tmp_path_factory.mktemp("set"))

@@ -26,13 +26,14 @@ from matir_cli import (
     Skipped,
     StoredPhoto,
     Unchanged,
-    catalogue,
     errors,
 )
-from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines
-from matir_cli.protocols import Grounding, GroundingQuestion, JudgePhoto, Verdict
-from tests.process import PHOTOS, WARNINGS, Indexed, matir
+from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import ModelSession
+from matir_cli.records import Grounding, Verdict
+from tests.support.process import PHOTOS, WARNINGS, Indexed, matir
 
 ROOT = Path(__file__).parent.parent
 
@@ -252,7 +253,7 @@ class InterruptedJudge:
         pass
 
 
-class WithJudge(Engines):
+class WithJudge(ModelSession):
     """The tiny set's engines and a judge."""
 
     judge = InterruptedJudge()  # type: ignore[assignment]
@@ -261,7 +262,7 @@ class WithJudge(Engines):
 
 def test_ctrl_c_is_the_callers(path: Path) -> None:
     with Gallery(path) as gallery, GalleryFile.open(path) as file:
-        gallery._engines = WithJudge(file, catalogue.find("tiny"), "cpu")
+        gallery._engines = WithJudge(file, load_model_set("tiny"), "cpu")
         with pytest.raises(KeyboardInterrupt):
             gallery.find("dog")
         hits = gallery.find("dog")  # the verdicts so far were remembered

@@ -19,11 +19,8 @@ from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from matir_cli import errors
+from matir_cli.cli.exit_codes import ERROR, INTERRUPTED
 from matir_cli.output.terminal import printable
-
-ERROR = 2
-SKIPPED = 3
-INTERRUPTED = 130
 
 STAGE_1_ALONE = "or ask for stage 1 alone with --no-rerank."
 

@@ -13,32 +13,37 @@ from pathlib import Path
 import click
 import msgspec
 
-from matir_cli import add, catalogue, weights
-from matir_cli.catalogue import ModelSet
-from matir_cli.cli import boundary, common, indexing
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import choose_model_set
-from matir_cli.cli.eval_options import WORLD_MODEL_SET, Wanted
+from matir_cli.cli.exit_codes import SKIPPED
+from matir_cli.cli.indexing import run_with_progress
+from matir_cli.cli.options.common import choose_model_set
+from matir_cli.cli.options.evaluation import WORLD_MODEL_SET, EvaluationArguments
+from matir_cli.cli.progress import observe_step
 from matir_cli.errors import AnnotationsInvalid, OutputExists
-from matir_cli.evaluation import baselines, coverage, external, reports, run
-from matir_cli.evaluation.choices import BASELINE_NAMES, OF_STAGE_1
-from matir_cli.evaluation.coco import VAL2017, read_coco
-from matir_cli.evaluation.d3 import Subset, read_d3
-from matir_cli.evaluation.dataset import Dataset
-from matir_cli.evaluation.indexed import lookup
-from matir_cli.evaluation.methods import Bench
-from matir_cli.evaluation.reports import Report
-from matir_cli.evaluation.run import Outcome, Plan
-from matir_cli.evaluation.subset import limited
-from matir_cli.evaluation.world import read_objects, read_world, write_world
-from matir_cli.gallery import GalleryFile
-from matir_cli.loading import INDEXING_PARTS, Engines, located
+from matir_cli.evaluation.baselines.vectors import BASELINES
+from matir_cli.evaluation.coverage import annotated_objects
+from matir_cli.evaluation.datasets.coco import VAL2017, read_coco
+from matir_cli.evaluation.datasets.d3 import Subset, read_d3
+from matir_cli.evaluation.datasets.dataset import Dataset
+from matir_cli.evaluation.datasets.drawn_world import read_objects, read_world, write_world
+from matir_cli.evaluation.datasets.subset import limit_dataset
+from matir_cli.evaluation.image_index import index_images
+from matir_cli.evaluation.methods import EvaluationSetup
+from matir_cli.evaluation.names import BASELINE_NAMES, STAGE_1_ABLATIONS
+from matir_cli.evaluation.other_segmenters import export_masks, export_ranking, import_masks
+from matir_cli.evaluation.reporting.reports import Report, write_report
+from matir_cli.evaluation.run import EvaluationOutcome, EvaluationPlan, run_evaluation
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import Added, IndexingModels, add_photos
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set
+from matir_cli.model_sets.session import INDEXING_PARTS, ModelSession, locate_part
+from matir_cli.model_sets.weights import locate_files
 from matir_cli.models.tiny import benchmark
 from matir_cli.records import Rle
 
 PACKAGES = ("matir-cli", "torch", "sam2", "llama-cpp-python", "sqlite-vec", "numpy", "pillow", "pycocotools")
 
-BASELINES = dict(zip(BASELINE_NAMES, baselines.BASELINES, strict=True))
+BASELINES_BY_NAME = dict(zip(BASELINE_NAMES, BASELINES, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +59,20 @@ class Source:
     """What the proposer should find, by image id; None: what the queries ask for."""
 
 
-def on_coco(wanted: Wanted, images: Path, annotations: Path, *, crowd: bool) -> None:
+def on_coco(wanted: EvaluationArguments, images: Path, annotations: Path, *, crowd: bool) -> None:
     """Evaluate on a data set in COCO's format."""
     name = "coco" if annotations.stem == VAL2017 else annotations.stem
     source = Source(name, annotations, lambda _: read_coco(images, annotations, crowd=crowd))
     _evaluate(wanted, source, {"crowd annotations": "count" if crowd else "do not count"})
 
 
-def on_d3(wanted: Wanted, images: Path, annotations: Path, subset: Subset) -> None:
+def on_d3(wanted: EvaluationArguments, images: Path, annotations: Path, subset: Subset) -> None:
     """Evaluate on D3."""
     source = Source("d3", annotations, lambda _: read_d3(images, annotations, subset=subset))
     _evaluate(wanted, source, {"subset": subset})
 
 
-def on_world(wanted: Wanted, split: str) -> None:
+def on_world(wanted: EvaluationArguments, split: str) -> None:
     """Evaluate on the drawn world, drawing it first."""
 
     def read(out: Path) -> Dataset:
@@ -84,10 +89,10 @@ def on_world(wanted: Wanted, split: str) -> None:
     _evaluate(chosen, source, {"split": split})
 
 
-def _evaluate(wanted: Wanted, source: Source, settings: Mapping[str, str]) -> None:
+def _evaluate(wanted: EvaluationArguments, source: Source, settings: Mapping[str, str]) -> None:
     """Index, evaluate, write and print."""
     chosen = choose_model_set(None, wanted.model_set)
-    clips = tuple(catalogue.find(name) for name in wanted.clips)
+    clips = tuple(load_model_set(name) for name in wanted.clips)
     judge = not wanted.no_rerank and any(part.kind == "judge" for part in chosen.parts)
     if not judge and not wanted.no_rerank:
         say(f"the model set {chosen.name} has no judge: stage 1 alone")
@@ -97,16 +102,16 @@ def _evaluate(wanted: Wanted, source: Source, settings: Mapping[str, str]) -> No
             raise OutputExists(path)  # said now, not after hours
     out = wanted.out or Path("matir-eval") / f"{source.name}-{chosen.name}"
     whole = source.read(out)
-    imported = tuple(external.import_masks(name, path, whole) for name, path in wanted.import_masks)
-    dataset = limited(whole, wanted.limit_images, wanted.limit_queries)
-    plan = Plan(
+    imported = tuple(import_masks(name, path, whole) for name, path in wanted.import_masks)
+    dataset = limit_dataset(whole, wanted.limit_images, wanted.limit_queries)
+    plan = EvaluationPlan(
         wanted.candidates,
         wanted.keep,
         judge=judge,
         refine=wanted.refine,
-        baselines=tuple(BASELINES[name] for name in wanted.baselines),
+        baselines=tuple(BASELINES_BY_NAME[name] for name in wanted.baselines),
         clips=clips,
-        ablations=tuple(name for name in wanted.ablations if judge or name in OF_STAGE_1),
+        ablations=tuple(name for name in wanted.ablations if judge or name in STAGE_1_ABLATIONS),
         imported=imported,
         all_masks=wanted.export_masks is not None,
     )
@@ -115,38 +120,38 @@ def _evaluate(wanted: Wanted, source: Source, settings: Mapping[str, str]) -> No
     with GalleryFile.open(out / "gallery.db", create=True) as gallery:
         _index(gallery, chosen, wanted.device, dataset)
         bench = _bench(gallery, dataset, source.annotations)
-        engines = Engines(gallery, chosen, wanted.device)
+        engines = ModelSession(gallery, chosen, wanted.device)
         with _kept_on_interrupt(gallery, out):
-            objects = source.objects(out) if source.objects else coverage.objects_of(dataset)
-            outcome = run.evaluate(bench, engines, plan, objects, out, _watch)
+            objects = source.objects(out) if source.objects else annotated_objects(dataset)
+            outcome = run_evaluation(bench, engines, plan, objects, out, _watch)
         _export(bench, outcome, wanted)
         report = _report(bench, outcome, {**_settings(wanted, plan, chosen), **settings}, chosen, clips)
-        click.echo(reports.write(report, out), nl=False)
+        click.echo(write_report(report, out), nl=False)
     say(f"written to {out}: tables.md, results.json, per_query.csv")
     if len(bench.indexed.photos) < len(dataset.images):
-        click.get_current_context().exit(boundary.SKIPPED)
+        click.get_current_context().exit(SKIPPED)
 
 
 def _check_weights(chosen: ModelSet, clips: Sequence[ModelSet], *, judge: bool) -> None:
     """Missing weights are said now, not after hours."""
     for part in (*INDEXING_PARTS, "judge") if judge else INDEXING_PARTS:
-        located(chosen, part)
+        locate_part(chosen, part)
     for each in clips:
-        weights.locate(each, "encoder")
+        locate_files(each, "encoder")
 
 
 def _index(gallery: GalleryFile, chosen: ModelSet, device: str, dataset: Dataset) -> None:
     """What `matir add` does, with engines of their own that are gone afterwards."""
-    engines = Engines(gallery, chosen, device)
+    engines = ModelSession(gallery, chosen, device)
     engines.bind()
     paths = [image.path for image in dataset.images]
-    outcomes = add.add(gallery, paths, add.Models.of(engines), previews=True)
-    indexing.watch(outcomes, len(dataset.images), lambda counts: f"{counts[add.Added]} images added")
+    outcomes = add_photos(gallery, paths, IndexingModels.of(engines), previews=True)
+    run_with_progress(outcomes, len(dataset.images), lambda counts: f"{counts[Added]} images added")
 
 
-def _bench(gallery: GalleryFile, dataset: Dataset, annotations: Path) -> Bench:
+def _bench(gallery: GalleryFile, dataset: Dataset, annotations: Path) -> EvaluationSetup:
     """The data set in the gallery; there is something to look at and to ask."""
-    bench = Bench(dataset, gallery, lookup(gallery, dataset))
+    bench = EvaluationSetup(dataset, gallery, index_images(gallery, dataset))
     if not bench.indexed.photos:
         raise AnnotationsInvalid(annotations, "none of its images can be read")
     if not bench.queries:
@@ -177,22 +182,20 @@ def _watch(total: int, name: str, unit: str) -> Iterator[Callable[[], object]]:
     if not sys.stderr.isatty():
         many = {"photo": "photos", "query": "queries"}[unit] if total > 1 else unit
         say(f"{name}: {total:,} {many}")
-    with common.watch(total, name, unit) as advance:
+    with observe_step(total, name, unit) as advance:
         yield advance
 
 
-def _export(bench: Bench, outcome: Outcome, wanted: Wanted) -> None:
+def _export(bench: EvaluationSetup, outcome: EvaluationOutcome, wanted: EvaluationArguments) -> None:
     if wanted.export_ranking is not None:
-        external.export_ranking(wanted.export_ranking, bench, outcome.rankings, force=wanted.force)
+        export_ranking(wanted.export_ranking, bench, outcome.rankings, force=wanted.force)
     if wanted.export_masks is not None:
-        external.export_masks(
-            wanted.export_masks, bench, outcome.rankings, outcome.predicted, force=wanted.force
-        )
+        export_masks(wanted.export_masks, bench, outcome.rankings, outcome.predicted, force=wanted.force)
 
 
 def _report(
-    bench: Bench,
-    outcome: Outcome,
+    bench: EvaluationSetup,
+    outcome: EvaluationOutcome,
     settings: Mapping[str, str],
     chosen: ModelSet,
     clips: Sequence[ModelSet],
@@ -211,14 +214,14 @@ def _report(
     models = {}
     for part, whose in parts:
         source = next(each for each in (chosen, *clips) if part in each.parts)
-        identity = weights.locate(source, part.kind).identity
+        identity = locate_files(source, part.kind).identity
         options = msgspec.json.encode(part.options).decode()
         models[f"{part.kind}{whose}"] = f"{identity.name}, SHA-256 {identity.weight_hash}, {options}"
     versions = {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     return Report(bench.dataset, bench.queries, outcome, settings, models, versions, tuple(notes))
 
 
-def _settings(wanted: Wanted, plan: Plan, chosen: ModelSet) -> dict[str, str]:
+def _settings(wanted: EvaluationArguments, plan: EvaluationPlan, chosen: ModelSet) -> dict[str, str]:
     """The options as a person would say them."""
     return {
         "model set": chosen.handle,

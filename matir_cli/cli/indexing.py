@@ -8,30 +8,34 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from matir_cli.add import Models, Skipped
-from matir_cli.catalogue import ModelSet
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import choose_model_set, counted, progress_bar
-from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines, check_indexable
+from matir_cli.cli.options.common import choose_model_set
+from matir_cli.cli.progress import progress_bar
+from matir_cli.cli.text import count_of
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import IndexingModels, Skipped
+from matir_cli.model_sets.catalogue import ModelSet
+from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.terminal import printable
 
 Outcome = TypeVar("Outcome")
 
 
 @contextmanager
-def opened(gallery_path: Path, model_set: str | None, device: str) -> Iterator[tuple[GalleryFile, Models]]:
+def open_for_indexing(
+    gallery_path: Path, model_set: str | None, device: str
+) -> Iterator[tuple[GalleryFile, IndexingModels]]:
     """The gallery, made if there is none, and the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
-    check_indexable(chosen, gallery_path)
+    check_indexing_weights(chosen, gallery_path)
     with GalleryFile.open(gallery_path, create=True) as gallery:
-        engines = Engines(gallery, chosen, device)
+        engines = ModelSession(gallery, chosen, device)
         engines.bind()
-        yield gallery, Models.of(engines)
+        yield gallery, IndexingModels.of(engines)
 
 
 @contextmanager
-def opened_or_empty(path: Path) -> Iterator[GalleryFile]:
+def open_or_empty(path: Path) -> Iterator[GalleryFile]:
     """The gallery, or an empty one in memory where there is none yet."""
     with GalleryFile.open(path if path.exists() else Path(":memory:"), create=True) as gallery:
         yield gallery
@@ -43,7 +47,7 @@ def say_passed_over(passed_over: Counter[str]) -> None:
         kinds = ", ".join(f"{suffix[1:].upper()} {count:,}" for suffix, count in passed_over.most_common())
         verb = "is" if passed_over.total() == 1 else "are"
         formats = "a format that is" if len(passed_over) == 1 else "formats that are"
-        say(f"{counted(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
+        say(f"{count_of(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
 
 
 def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
@@ -54,7 +58,7 @@ def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
         return choose_model_set(gallery, wanted)
 
 
-def watch(
+def run_with_progress(
     outcomes: Generator[Outcome, None, None],
     total: int | None,
     summary: Callable[[Counter[type[Outcome]]], str],

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-from matir_cli.cli import boundary
+from matir_cli.cli.boundary import run
 
 COMMANDS = {
     name: name
@@ -14,7 +14,6 @@ COMMANDS = {
     )
 } | {"eval": "evaluate"}
 """Name of each command, and of its module in `matir_cli.cli`, to what it is called in there."""
-
 
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
@@ -29,7 +28,7 @@ SYNONYMS = {
 """What other programs call a command, to what it is called here."""
 
 
-class Commands(click.Group):
+class LazyGroup(click.Group):
     """A group that imports a command when it is asked for: a search should not wait for the others."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
@@ -40,7 +39,7 @@ class Commands(click.Group):
         """The command called `name`, None if there is none."""
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(import_module(f"matir_cli.cli.{name}"), COMMANDS[name])
+        found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
         return found
 
     def resolve_command(
@@ -57,7 +56,9 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="matir-cli", prog_name="matir")
 def matir() -> None:
     """Search photos by describing an object in them, and get the object's mask.
@@ -72,4 +73,4 @@ def matir() -> None:
 
 def main() -> None:
     """The console script."""
-    boundary.run(matir)
+    run(matir)

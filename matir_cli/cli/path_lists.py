@@ -15,16 +15,16 @@ READ_AT_ONCE = 1 << 16
 """Bytes of a list of paths read from standard input at a time."""
 
 
-def expand(paths: Iterable[Path]) -> Iterator[Path]:
+def expand_paths(paths: Iterable[Path]) -> Iterator[Path]:
     """`paths`, with - replaced by the list on standard input, read as it comes."""
     for path in paths:
         if path == Path("-"):
-            yield from map(Path, listed_names())
+            yield from map(Path, names_on_stdin())
         else:
             yield path
 
 
-def listed_names() -> Iterator[str]:
+def names_on_stdin() -> Iterator[str]:
     """Names from standard input: separated by NUL if there is one in the first bytes, else by lines."""
     chunks = iter(partial(os.read, sys.stdin.fileno(), READ_AT_ONCE), b"")
     rest = b""

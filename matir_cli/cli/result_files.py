@@ -7,26 +7,27 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from matir_cli.answers import Found
 from matir_cli.cli.boundary import say
-from matir_cli.cli.common import counted, progress_bar
-from matir_cli.cli.form import Form
-from matir_cli.gallery import GalleryFile
+from matir_cli.cli.options.output import OutputOptions
+from matir_cli.cli.progress import progress_bar
+from matir_cli.cli.text import count_of
+from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.coco import CocoFile, coco_file
 from matir_cli.output.cutouts import Cutouts
-from matir_cli.output.folders import PictureFolder
+from matir_cli.output.html_page import HtmlPage, html_page
+from matir_cli.output.json_records import WrittenFiles
+from matir_cli.output.mask_files import write_masks
 from matir_cli.output.overlays import write_overlay
-from matir_cli.output.page import Page, page
-from matir_cli.output.photo_masks import write_masks
-from matir_cli.output.result_json import Files
-from matir_cli.output.subject import Subject
+from matir_cli.output.picture_folder import PictureFolder
+from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.output.yolo import YoloFolder, yolo_folder
+from matir_cli.search.results import SearchResult
 
 
 class ResultFiles:
     """All that a `Form` asks for. A context manager: data sets are whole, and counts said, at its end."""
 
-    def __init__(self, gallery: GalleryFile, form: Form) -> None:
+    def __init__(self, gallery: GalleryFile, form: OutputOptions) -> None:
         self._gallery, self._form = gallery, form
         self._stack = ExitStack()
         self._masks, self._cut, self._overlays = (
@@ -52,22 +53,22 @@ class ResultFiles:
         if error is None:
             self._remark()
 
-    def write(self, query: str, found: Sequence[Found]) -> list[Files]:
+    def write(self, query: str, found: Sequence[SearchResult]) -> list[WrittenFiles]:
         """Write the results of a query, one at a time: a photo's pixels live no longer. Where files lie."""
         files = []
         with ExitStack() as stack:
-            outputs: list[CocoFile | YoloFolder | Page] = [*self._sets]
+            outputs: list[CocoFile | YoloFolder | HtmlPage] = [*self._sets]
             for each in self._sets:
                 each.begin(query)
             if self._form.html is not None:
                 outputs.append(
-                    stack.enter_context(page(self._form.html, query, found, force=self._form.force))
+                    stack.enter_context(html_page(self._form.html, query, found, force=self._form.force))
                 )
             advance = stack.enter_context(progress_bar(len(found), "writing")).advance
             for item in found:
-                subject = Subject(self._gallery, item, all_instances=self._form.all_instances)
+                subject = ResultPixels(self._gallery, item, all_instances=self._form.all_instances)
                 files.append(
-                    Files(
+                    WrittenFiles(
                         masks=write_masks(self._masks, subject) if self._masks else (),
                         cutouts=self._cutouts.write(subject) if self._cutouts else (),
                         overlay=write_overlay(self._overlays, subject) if self._overlays else None,
@@ -85,13 +86,13 @@ class ResultFiles:
         for folder, what in ((self._masks, "mask"), (self._cut, "cut-out"), (self._overlays, "overlay")):
             if folder is not None:
                 kept = f", {folder.kept} there already and kept" if folder.kept else ""
-                say(f"{counted(folder.written, what)} written to {folder.path}{kept}")
+                say(f"{count_of(folder.written, what)} written to {folder.path}{kept}")
         for path in (self._form.coco, self._form.yolo, self._form.html):
             if path is not None:
                 say(f"{path} written")
         if self._cutouts is not None and self._cutouts.from_preview:
-            originals = f"{self._cutouts.from_preview} of {counted(self._results, 'original')}"
+            originals = f"{self._cutouts.from_preview} of {count_of(self._results, 'original')}"
             say(f"{originals} away or changed: cut out from the preview, at working size")
         if self._away:
-            photos = f"{self._away} of {counted(self._results, 'photo')}"
+            photos = f"{self._away} of {count_of(self._results, 'photo')}"
             say(f"{photos} away or changed, and without a preview: not shown in any picture")

@@ -14,30 +14,38 @@ from pathlib import Path
 
 import msgspec
 
-from matir_cli import engines, photos, search
-from matir_cli.catalogue import ModelSet
-from matir_cli.engines.clip_options import SEVEN_PROMPTS, ClipOptions
-from matir_cli.engines.qwen_options import QwenVlOptions
+from matir_cli.engines.clip.options import SEVEN_PROMPTS, ClipOptions
+from matir_cli.engines.options import read_options
+from matir_cli.engines.qwen_vl.options import QwenVlOptions
+from matir_cli.engines.registry import load_region_encoder, load_text_encoder
 from matir_cli.errors import GalleryBusy
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.choices import Ablation
-from matir_cli.evaluation.methods import Bench, Method, retrieve
-from matir_cli.gallery import GalleryFile
-from matir_cli.options import read_options
+from matir_cli.evaluation.methods import EvaluationSetup, Method, run_stage_1
+from matir_cli.evaluation.names import Ablation
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.model_sets.catalogue import ModelSet
+from matir_cli.photos.decode import decode_photo
+from matir_cli.photos.discover import stat_file
+from matir_cli.progress import ProgressObserver
 from matir_cli.records import EngineConfig
-from matir_cli.watch import Watch
-from matir_cli.within import Within
+from matir_cli.search.filters import Filters
+from matir_cli.search.index import seal_index, store_vectors
 
 PROMPTS = {
     "the query alone": ("{}",),
     "a photo of a {}.": ("a photo of a {}.",),
     "CLIP's seven": SEVEN_PROMPTS,
 }
+
 TRANSFORMS = ("letterbox", "squash", "crop")
+
 CANDIDATES = (25, 50, 100, 200)
+
 KEEP = (10, 25, 50)
+
 FUSION = (3.0, 10.0, 30.0, 100.0)
 """lambda; cosines of stage 1 differ by hundredths, margins by units."""
+
 PIXELS = (0.25, 0.5)
 """Parts of the judge's `max_pixels`."""
 
@@ -52,16 +60,16 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Laboratory:
+class AblationRunner:
     """What ablations are made with."""
 
-    bench: Bench
+    bench: EvaluationSetup
     encoder: EngineConfig
     """The gallery's own."""
     folder: Path
     """Galleries with other vectors are kept here."""
     device: str
-    watch: Watch
+    watch: ProgressObserver
 
     def variants(self, ablation: Ablation, base: Method) -> Iterator[Variant]:
         """The settings of one ablation but for the one that `base` has; for "pixels" see below."""
@@ -122,18 +130,20 @@ class Laboratory:
 
     def _transformed(self, transform: str, base: Method) -> Method:
         config = self._changed("transform", transform)
-        with twin_of(self.bench.gallery, self.folder / f"transform-{transform}.db") as twin:
+        with copy_gallery(self.bench.gallery, self.folder / f"transform-{transform}.db") as twin:
             self._encode(twin, config)
             return self._searched(twin, config, base)
 
     def _without_whole(self, base: Method) -> Method:
-        return self._searched(self.bench.gallery, self.encoder, base, Within(whole=False))
+        return self._searched(self.bench.gallery, self.encoder, base, Filters(whole=False))
 
     def _searched(
-        self, gallery: GalleryFile, config: EngineConfig, base: Method, within: Within | None = None
+        self, gallery: GalleryFile, config: EngineConfig, base: Method, within: Filters | None = None
     ) -> Method:
-        encoder = engines.load_text_encoder(config)
-        found = retrieve(self.bench, gallery, encoder, depth(base.candidates, ()), self.watch, within)
+        encoder = load_text_encoder(config)
+        found = run_stage_1(
+            self.bench, gallery, encoder, candidates_needed(base.candidates, ()), self.watch, within
+        )
         return replace(base, retrieved=found)
 
     def _encode(self, twin: GalleryFile, config: EngineConfig) -> None:
@@ -142,21 +152,21 @@ class Laboratory:
         missing = sorted(set(self.bench.indexed.images) - {int(photo_id) for (photo_id,) in done})
         if not missing:
             return
-        encoder = engines.load_region_encoder(config, self.device)
+        encoder = load_region_encoder(config, self.device)
         with self.watch(len(missing), "encoding", "photo") as advance:
             for photo_id in missing:
                 regions = self.bench.gallery.regions(photo_id)
                 digest = self.bench.gallery.photo(photo_id).record.sha256
-                photo = photos.decode(photos.status(self.bench.indexed.files[photo_id]), digest)
+                photo = decode_photo(stat_file(self.bench.indexed.files[photo_id]), digest)
                 rows = encoder.encode(photo.image, [stored.region.rle for stored in regions])
                 with twin.atomic():
-                    search.store(twin, photo_id, [stored.id for stored in regions], rows)
+                    store_vectors(twin, photo_id, [stored.id for stored in regions], rows)
                 advance()
-        search.seal(twin)
+        seal_index(twin)
 
 
 @contextmanager
-def twin_of(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
+def copy_gallery(gallery: GalleryFile, path: Path) -> Iterator[GalleryFile]:
     """The gallery at `path` with the photos and regions of `gallery`, ids included, and vectors of its own.
 
     It is made anew where it is not of the same photos, indexed with the same models. `gallery` is
@@ -186,7 +196,7 @@ _DIFFERENCE = """
 """
 
 
-def depth(candidates: int, chosen: Sequence[Ablation]) -> int:
+def candidates_needed(candidates: int, chosen: Sequence[Ablation]) -> int:
     """How far stage 1 has to rank for N_C `candidates` and the ablations."""
     return max(metrics.DEPTH, candidates, *(CANDIDATES if "candidates" in chosen else ()))
 

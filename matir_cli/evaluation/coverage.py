@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from matir_cli import masks
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.dataset import Dataset
-from matir_cli.evaluation.methods import Bench
+from matir_cli.evaluation.datasets.dataset import Dataset
+from matir_cli.evaluation.methods import EvaluationSetup
+from matir_cli.progress import ProgressObserver
 from matir_cli.records import Rle
-from matir_cli.watch import Watch
 
 LEVELS = (0.5, 0.75)
 """The least IoU of mask and object."""
@@ -28,7 +28,7 @@ class Coverage:
     """How many of them have a region of each of `LEVELS`."""
 
 
-def objects_of(dataset: Dataset) -> dict[int, list[Rle]]:
+def annotated_objects(dataset: Dataset) -> dict[int, list[Rle]]:
     """Image id to the objects that any query asks for, each once."""
     found: dict[int, dict[Rle, None]] = {}
     for images in dataset.truth.values():
@@ -37,7 +37,9 @@ def objects_of(dataset: Dataset) -> dict[int, list[Rle]]:
     return {image: list(rles) for image, rles in found.items()}
 
 
-def measure(bench: Bench, objects: Mapping[int, Sequence[Rle]], watch: Watch) -> Coverage:
+def measure_coverage(
+    bench: EvaluationSetup, objects: Mapping[int, Sequence[Rle]], watch: ProgressObserver
+) -> Coverage:
     """Hold the objects, by image id, against the regions of the gallery; the whole photo is none.
 
     An object in an image that could not be indexed is not covered.
@@ -54,7 +56,7 @@ def measure(bench: Bench, objects: Mapping[int, Sequence[Rle]], watch: Watch) ->
     return Coverage(count, tuple(covered.tolist()))
 
 
-def _best_ious(bench: Bench, image: int, photo_id: int, rles: Sequence[Rle]) -> NDArray[np.float64]:
+def _best_ious(bench: EvaluationSetup, image: int, photo_id: int, rles: Sequence[Rle]) -> NDArray[np.float64]:
     """(len(rles),) the IoU of each object with the region that fits it best, at working size."""
     regions = [
         bench.indexed.framed(stored.region.rle, image)

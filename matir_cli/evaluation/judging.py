@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from matir_cli import rerank
-from matir_cli.protocols import GroundingQuestion
-from matir_cli.rerank import JudgeRoom
-from matir_cli.watch import Watch, unwatched
+from matir_cli.engines.protocols import GroundingQuestion
+from matir_cli.progress import ProgressObserver, no_progress
+from matir_cli.search.grounding import to_photo_pixels
+from matir_cli.search.rerank import JudgeSession
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
 """Photo id to the queries to ask about it."""
 
 
-def judge_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch = unwatched) -> None:
+def judge_photos(
+    rooms: Mapping[str, JudgeSession], wanted: Questions, watch: ProgressObserver = no_progress
+) -> None:
     """See to it that the judge has judged all that is `wanted`, in order of photo id.
 
     Args:
@@ -38,7 +40,9 @@ def judge_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch
             advance()
 
 
-def ground_photos(rooms: Mapping[str, JudgeRoom], wanted: Questions, watch: Watch = unwatched) -> None:
+def ground_photos_by_photo(
+    rooms: Mapping[str, JudgeSession], wanted: Questions, watch: ProgressObserver = no_progress
+) -> None:
     """See to it that the judge has said where all that is `wanted` lies, in order of photo id."""
     missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.grounding(photo_id) is None)
     waiting: list[GroundingQuestion] = []
@@ -66,11 +70,11 @@ def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int
     return {photo_id: texts for photo_id, texts in found.items() if texts}
 
 
-def _ground_together(rooms: Mapping[str, JudgeRoom], questions: Sequence[GroundingQuestion]) -> None:
+def _ground_together(rooms: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]) -> None:
     first = rooms[questions[0].query]
     answers = first.judge().ground(questions)
     with first.gallery.atomic():
         for question, answer in zip(questions, answers, strict=True):
             room = rooms[question.query]
-            found = rerank.in_photo_pixels(room.gallery, question.photo, answer)
+            found = to_photo_pixels(room.gallery, question.photo, answer)
             room.memory.remember_grounding(question.photo.key, found)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from matir_cli import masks
-from matir_cli.evaluation.dataset import Dataset
+from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.records import Rle
 
 DEPTH = 50

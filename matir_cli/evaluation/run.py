@@ -13,37 +13,57 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from matir_cli import find, weights
-from matir_cli.answers import Matching
-from matir_cli.catalogue import ModelSet
-from matir_cli.evaluation import ablations, contenders, coverage, methods, metrics, tables
-from matir_cli.evaluation.ablations import Laboratory, Variant
-from matir_cli.evaluation.baselines import BASELINES, Baseline
-from matir_cli.evaluation.choices import Ablation
-from matir_cli.evaluation.contenders import Contest
-from matir_cli.evaluation.coverage import Coverage
-from matir_cli.evaluation.dataset import EvalQuery
-from matir_cli.evaluation.external import Imported
-from matir_cli.evaluation.methods import Bench, BoxMasks, Method, Predicted, Rooms, Values
-from matir_cli.evaluation.scores import ScoreStore
-from matir_cli.evaluation.tables import AblationRow, AblationTable, Measured, Row, Segmented, Table
-from matir_cli.loading import Engines
+from matir_cli.evaluation import metrics
+from matir_cli.evaluation.ablations import AblationRunner, Variant, candidates_needed, with_other_pixels
+from matir_cli.evaluation.baselines.run import BaselinePlan, run_baselines
+from matir_cli.evaluation.baselines.vectors import BASELINES, Baseline
+from matir_cli.evaluation.coverage import Coverage, measure_coverage
+from matir_cli.evaluation.datasets.dataset import EvalQuery
+from matir_cli.evaluation.methods import (
+    BoxMasks,
+    EvaluationSetup,
+    JudgeSessions,
+    Method,
+    PrecisionByQuery,
+    PredictedMasks,
+    ask_judge,
+    photo_ids,
+    region_masks,
+    run_stage_1,
+)
+from matir_cli.evaluation.names import Ablation
+from matir_cli.evaluation.other_segmenters import ImportedMasks
+from matir_cli.evaluation.reporting.tables import (
+    AblationRow,
+    AblationTable,
+    Measured,
+    Row,
+    Segmented,
+    Table,
+    paper_tables,
+)
+from matir_cli.gallery.score_store import ScoreStore
+from matir_cli.model_sets.catalogue import ModelSet
+from matir_cli.model_sets.session import ModelSession
+from matir_cli.model_sets.weights import locate_files
+from matir_cli.progress import ProgressObserver
 from matir_cli.records import Rle
-from matir_cli.rerank import Judged
-from matir_cli.watch import Watch
+from matir_cli.search.grounding import MatchOptions
+from matir_cli.search.pipeline import CANDIDATES, KEEP, open_judge_session
+from matir_cli.search.rerank import JudgedCandidate
 
-BEST_FIT = Matching(min_iou=0.0)
+BEST_FIT = MatchOptions(min_iou=0.0)
 """The paper's matching: the stored region that fits the judge's box best, however badly. In a table a wrong
 mask costs no more than none; `find`, whose users see the masks, asks for an IoU of 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """What to run."""
 
-    candidates: int = find.CANDIDATES
+    candidates: int = CANDIDATES
     """N_C."""
-    keep: int = find.KEEP
+    keep: int = KEEP
     """N_K."""
     judge: bool = True
     """False: stage 1 alone."""
@@ -53,13 +73,13 @@ class Plan:
     clips: tuple[ModelSet, ...] = ()
     """Whose encoders the baselines are also run with."""
     ablations: tuple[Ablation, ...] = ()
-    imported: tuple[Imported, ...] = ()
+    imported: tuple[ImportedMasks, ...] = ()
     all_masks: bool = False
     """Make a mask in every ranked image, not in the relevant ones alone: for export."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EvaluationOutcome:
     """What an evaluation came to."""
 
     tables: tuple[Table, ...]
@@ -71,18 +91,18 @@ class Outcome:
     """Queries that the encoder did not read to their end."""
     rankings: Mapping[int, Sequence[int]]
     """Query id to image ids: the judge's order, or stage 1's where there is no judge."""
-    predicted: Mapping[int, Predicted]
+    predicted: Mapping[int, PredictedMasks]
     """The masks in them."""
 
 
-def evaluate(
-    bench: Bench,
-    engines: Engines,
-    plan: Plan,
+def run_evaluation(
+    bench: EvaluationSetup,
+    engines: ModelSession,
+    plan: EvaluationPlan,
     objects: Mapping[int, Sequence[Rle]],
     folder: Path,
-    watch: Watch,
-) -> Outcome:
+    watch: ProgressObserver,
+) -> EvaluationOutcome:
     """Run the plan.
 
     Args:
@@ -92,28 +112,28 @@ def evaluate(
     Raises:
         MatirError: what the models, the gallery and the files raise.
     """
-    covered = coverage.measure(bench, objects, watch)
-    encoders = [engines.config("encoder"), *(weights.locate(each, "encoder") for each in plan.clips)]
-    contest = Contest(plan.baselines, encoders, engines.config("proposer"), engines.device)
+    covered = measure_coverage(bench, objects, watch)
+    encoders = [engines.config("encoder"), *(locate_files(each, "encoder") for each in plan.clips)]
+    contest = BaselinePlan(plan.baselines, encoders, engines.config("proposer"), engines.device)
     with ScoreStore.open(folder / "scores.db") as store:
-        found = contenders.run(bench, contest, store, watch)
-    rooms = judge_rooms(bench, engines) if plan.judge else None
-    depth = ablations.depth(plan.candidates, plan.ablations)
-    retrieved = methods.retrieve(bench, bench.gallery, engines.text_encoder, depth, watch)
+        found = run_baselines(bench, contest, store, watch)
+    rooms = open_judge_sessions(bench, engines) if plan.judge else None
+    depth = candidates_needed(plan.candidates, plan.ablations)
+    retrieved = run_stage_1(bench, bench.gallery, engines.text_encoder, depth, watch)
     base = Method(retrieved, rooms, plan.candidates, plan.keep)
-    laboratory = Laboratory(bench, engines.config("encoder"), folder / "ablations", engines.device, watch)
+    laboratory = AblationRunner(bench, engines.config("encoder"), folder / "ablations", engines.device, watch)
     variants = [each for name in plan.ablations for each in laboratory.variants(name, base)]
     if rooms is not None:
         asked = [base, *(each.method for each in variants)]
-        methods.ask(bench, rooms, asked, watch, everywhere=plan.all_masks)
+        ask_judge(bench, rooms, asked, watch, everywhere=plan.all_masks)
         engines.release_judge()
     scoring = Scoring(bench, base, plan, watch)
     measured = replace(scoring.measured(engines), contenders=found)
     groundings = dict(scoring.boxes.outcomes)
     if "pixels" in plan.ablations:
         variants += _with_other_pixels(bench, engines, base, watch)
-    return Outcome(
-        tables.four(measured),
+    return EvaluationOutcome(
+        paper_tables(measured),
         tuple(scoring.ablation_tables(laboratory, measured, variants)),
         covered,
         groundings,
@@ -123,18 +143,20 @@ def evaluate(
     )
 
 
-def judge_rooms(bench: Bench, engines: Engines) -> Rooms:
+def open_judge_sessions(bench: EvaluationSetup, engines: ModelSession) -> JudgeSessions:
     """Where each query is asked of the judge of `engines`; loads nothing yet."""
-    return {query.text: find.judge_room(bench.gallery, engines, query.text) for query in bench.queries}
+    return {query.text: open_judge_session(bench.gallery, engines, query.text) for query in bench.queries}
 
 
-def _with_other_pixels(bench: Bench, engines: Engines, base: Method, watch: Watch) -> Iterator[Variant]:
+def _with_other_pixels(
+    bench: EvaluationSetup, engines: ModelSession, base: Method, watch: ProgressObserver
+) -> Iterator[Variant]:
     """The ablation "pixels": each setting is another judge, asked and freed before the next."""
-    for setting, changed in ablations.with_other_pixels(engines.models):
-        others = Engines(bench.gallery, changed, engines.device)
-        rooms = judge_rooms(bench, others)
+    for setting, changed in with_other_pixels(engines.models):
+        others = ModelSession(bench.gallery, changed, engines.device)
+        rooms = open_judge_sessions(bench, others)
         method = replace(base, rooms=rooms)
-        methods.ask(bench, rooms, [method], watch)
+        ask_judge(bench, rooms, [method], watch)
         others.release_judge()
         yield Variant("pixels", setting, method)
 
@@ -143,14 +165,16 @@ class MaskMaker(Protocol):
     """Gives the masks that a method predicts in ranked photos."""
 
     def __call__(
-        self, query: EvalQuery, ranking: Sequence[Judged], *, everywhere: bool = False
-    ) -> Predicted: ...
+        self, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+    ) -> PredictedMasks: ...
 
 
 class Scoring:
     """From rankings and the judge's memory to average precision."""
 
-    def __init__(self, bench: Bench, base: Method, plan: Plan, watch: Watch) -> None:
+    def __init__(
+        self, bench: EvaluationSetup, base: Method, plan: EvaluationPlan, watch: ProgressObserver
+    ) -> None:
         self._bench = bench
         self._base = base
         self._plan = plan
@@ -160,10 +184,10 @@ class Scoring:
         """Of the base and of all ablations that share its judge."""
         self.rankings = {query: self._images(ranking) for query, ranking in self._judged.items()}
         """Query id to image ids."""
-        self.predicted: dict[int, Predicted] = {}
+        self.predicted: dict[int, PredictedMasks] = {}
         """The masks in them, once `measured` has run."""
 
-    def measured(self, engines: Engines) -> Measured:
+    def measured(self, engines: ModelSession) -> Measured:
         """All that the tables need, but for the baselines."""
         bench, base = self._bench, self._base
         stage_1 = {query.id: base.first_stage(query)[: metrics.DEPTH] for query in bench.queries}
@@ -190,7 +214,7 @@ class Scoring:
         return replace(found, imported=imported)
 
     def ablation_tables(
-        self, laboratory: Laboratory, measured: Measured, variants: Sequence[Variant]
+        self, laboratory: AblationRunner, measured: Measured, variants: Sequence[Variant]
     ) -> Iterator[AblationTable]:
         """A table an ablation; the setting of all other tables comes first."""
         first = measured.stage_1, measured.matir, measured.boxes
@@ -201,7 +225,9 @@ class Scoring:
                     rows.append(_ablation_row(variant.setting, *self._values(variant.method)))
             yield AblationTable(name, tuple(rows))
 
-    def _values(self, method: Method) -> tuple[Values, Values | None, Values | None]:
+    def _values(
+        self, method: Method
+    ) -> tuple[PrecisionByQuery, PrecisionByQuery | None, PrecisionByQuery | None]:
         """Of a variant: stage 1, after the judge, with masks."""
         bench = self._bench
         first = {query.id: self._images(method.first_stage(query)) for query in bench.queries}
@@ -217,15 +243,15 @@ class Scoring:
             self._object_values(judged, boxes.predicted),
         )
 
-    def _images(self, ranking: Sequence[Judged]) -> list[int]:
-        return self._bench.indexed.ranked(methods.photo_ids(ranking))
+    def _images(self, ranking: Sequence[JudgedCandidate]) -> list[int]:
+        return self._bench.indexed.ranked(photo_ids(ranking))
 
     def _by_region(
-        self, query: EvalQuery, ranking: Sequence[Judged], *, everywhere: bool = False
-    ) -> Predicted:
-        return methods.region_masks(self._bench, query, ranking, everywhere=everywhere)
+        self, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+    ) -> PredictedMasks:
+        return region_masks(self._bench, query, ranking, everywhere=everywhere)
 
-    def _all_predicted(self, masks: MaskMaker) -> dict[int, Predicted]:
+    def _all_predicted(self, masks: MaskMaker) -> dict[int, PredictedMasks]:
         with self._watch(len(self._judged), "masks", "query") as advance:
             found = {}
             for query in self._bench.queries:
@@ -233,7 +259,9 @@ class Scoring:
                 advance()
         return found
 
-    def _object_values(self, rankings: Mapping[int, Sequence[Judged]], masks: MaskMaker) -> Values:
+    def _object_values(
+        self, rankings: Mapping[int, Sequence[JudgedCandidate]], masks: MaskMaker
+    ) -> PrecisionByQuery:
         found = {}
         for query in self._bench.queries:
             ranking = rankings[query.id]
@@ -241,20 +269,20 @@ class Scoring:
             found[query.id] = self._bench.object_value(query.id, self._images(ranking), predicted)
         return found
 
-    def _refined(self, engines: Engines) -> Values:
+    def _refined(self, engines: ModelSession) -> PrecisionByQuery:
         engines.config("proposer")
-        boxes = BoxMasks(self._bench, self._base.rooms or {}, Matching(refiner=lambda: engines.proposer))
+        boxes = BoxMasks(self._bench, self._base.rooms or {}, MatchOptions(refiner=lambda: engines.proposer))
         with self._watch(len(self._judged), "refining", "query") as advance:
 
             def refined(
-                query: EvalQuery, ranking: Sequence[Judged], *, everywhere: bool = False
-            ) -> Predicted:
+                query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+            ) -> PredictedMasks:
                 advance()
                 return boxes.predicted(query, ranking, everywhere=everywhere)
 
             return self._object_values(self._judged, refined)
 
-    def _imported(self, given: Imported) -> Segmented:
+    def _imported(self, given: ImportedMasks) -> Segmented:
         values, masks, ranked = {}, 0, 0
         for query, ranking in self.rankings.items():
             predicted = given.masks.get(query, {})
@@ -264,5 +292,7 @@ class Scoring:
         return Segmented(values, masks, ranked)
 
 
-def _ablation_row(setting: str, stage_1: Values, matir: Values | None, boxes: Values | None) -> AblationRow:
+def _ablation_row(
+    setting: str, stage_1: PrecisionByQuery, matir: PrecisionByQuery | None, boxes: PrecisionByQuery | None
+) -> AblationRow:
     return AblationRow(setting, *(Row(setting, values) for values in (stage_1, matir, boxes)))

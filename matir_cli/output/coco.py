@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from matir_cli import masks
-from matir_cli.output.subject import Subject
-from matir_cli.replacing import replacing
+from matir_cli.atomic_write import atomic_write
+from matir_cli.output.result_pixels import ResultPixels
 
 
 class CocoFile:
@@ -26,7 +26,7 @@ class CocoFile:
         """What is added from now on answers `query`: the next category, whose id counts from 1."""
         self._queries.append(query)
 
-    def add(self, subject: Subject) -> None:
+    def add(self, subject: ResultPixels) -> None:
         """Add a photo and its masked answers; a photo without any mask is left out."""
         found = subject.found
         for _, rle in subject.masked:
@@ -86,7 +86,7 @@ def coco_file(path: Path, *, force: bool) -> Iterator[CocoFile]:
     Raises:
         OutputExists, OutputError: see `replacing`.
     """
-    with replacing(path, force=force) as temporary, temporary.open("w", encoding="ascii") as stream:
+    with atomic_write(path, force=force) as temporary, temporary.open("w", encoding="ascii") as stream:
         file = CocoFile(stream)
         file._start()
         yield file

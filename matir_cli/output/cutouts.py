@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from matir_cli import masks
-from matir_cli.output.folders import PictureFolder
-from matir_cli.output.subject import Subject
+from matir_cli.output.picture_folder import PictureFolder
+from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.records import MaskArray, Rle
 
 
@@ -21,7 +21,7 @@ class Cutouts:
         self.from_preview = 0
         """Photos whose original is away or changed: their objects come at working size."""
 
-    def write(self, subject: Subject) -> tuple[Path | None, ...]:
+    def write(self, subject: ResultPixels) -> tuple[Path | None, ...]:
         """Write each answer's object, cropped to its mask; what is outside the mask is not in the file.
 
         At the photo's true size from the original when that is there and unchanged, else at

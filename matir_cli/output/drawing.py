@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from matir_cli import masks
+from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import OutputError
+from matir_cli.gallery.rows import StoredRegion
 from matir_cli.records import Box, ImageArray, MaskArray
-from matir_cli.replacing import replacing
-from matir_cli.stored import StoredRegion
 
 Colour: TypeAlias = tuple[int, int, int]
 """RGB, 0..255."""
@@ -33,7 +33,9 @@ PICTURE_FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".
 """Ending of a file, lower case, to the format that drawn pictures are written in."""
 
 _GOLDEN = 0.618034
+
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
+
 _MIDDLE = 140
 """Of a colour's luma, 0..255: from here on what is written on it is dark."""
 
@@ -147,7 +149,7 @@ def _ink(ground: Colour) -> Colour:
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue >= _MIDDLE else _LIGHT
 
 
-def save(picture: Image.Image, path: Path, *, force: bool) -> None:
+def save_picture(picture: Image.Image, path: Path, *, force: bool) -> None:
     """Write the picture in the format that the ending of `path` names, PNG where it has none.
 
     Raises:
@@ -156,7 +158,7 @@ def save(picture: Image.Image, path: Path, *, force: bool) -> None:
     """
     if (kind := PICTURE_FORMATS.get(path.suffix.lower())) is None:
         raise OutputError(path, f"{path.suffix} is none of {', '.join(filter(None, PICTURE_FORMATS))}")
-    with replacing(path, force=force) as temporary:
+    with atomic_write(path, force=force) as temporary:
         picture.save(temporary, kind)
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from matir_cli import masks
 from matir_cli.output import drawing
-from matir_cli.output.folders import PictureFolder
-from matir_cli.output.subject import Subject
+from matir_cli.output.picture_folder import PictureFolder
+from matir_cli.output.result_pixels import ResultPixels
 
 QUALITY = 90
 """JPEG's; with colours at full resolution, or thin coloured lines turn grey."""
@@ -18,7 +18,7 @@ MARK = (255, 45, 135)
 """RGB of *the* object: a colour that few things have. Further ones have `drawing`'s colours."""
 
 
-def write_overlay(folder: PictureFolder, subject: Subject) -> Path | None:
+def write_overlay(folder: PictureFolder, subject: ResultPixels) -> Path | None:
     """Write the photo with all answers drawn onto it.
 
     Returns:
@@ -34,7 +34,7 @@ def write_overlay(folder: PictureFolder, subject: Subject) -> Path | None:
     return folder.save(f"{stem}.jpg", lambda: overlay(subject), quality=QUALITY, subsampling=0)
 
 
-def overlay(subject: Subject) -> Image.Image | None:
+def overlay(subject: ResultPixels) -> Image.Image | None:
     """The photo at working size, enlarged if small, with masks tinted, boxes and the score."""
     if subject.working is None:
         return None

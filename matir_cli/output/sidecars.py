@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 
 from lxml import etree
 
+from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import OutputError, SidecarUnusable
-from matir_cli.match import iou
-from matir_cli.output.xmp import Area, Tag, stored_area
-from matir_cli.replacing import replacing
-from matir_cli.stored import PhotoRecord
+from matir_cli.output.xmp import XmpArea, XmpTag, stored_area
+from matir_cli.records import PhotoRecord
+from matir_cli.search.box_matching import box_iou
 
 SAME_IOU = 0.5
 """Two regions of one name that overlap so far are the same object."""
@@ -51,8 +51,11 @@ def _name(prefixed: str) -> str:
 
 
 _ABOUT, _DESCRIPTION, _LI = _name("rdf:about"), _name("rdf:Description"), _name("rdf:li")
+
 _CONTAINERS = (_name("rdf:Bag"), _name("rdf:Seq"), _name("rdf:Alt"))
+
 _SUBJECT, _REGIONS, _LIST = _name("dc:subject"), _name("mwg-rs:Regions"), _name("mwg-rs:RegionList")
+
 _DIMENSIONS, _AREA = _name("mwg-rs:AppliedToDimensions"), _name("mwg-rs:Area")
 
 
@@ -76,7 +79,7 @@ class Sidecar:
         if self._rdf is None:
             raise SidecarUnusable(path, "it holds no XMP")
 
-    def add(self, tag: Tag, photo: PhotoRecord) -> bool:
+    def add(self, tag: XmpTag, photo: PhotoRecord) -> bool:
         """Put the label and its regions in, but for what stands there already.
 
         Returns:
@@ -129,7 +132,7 @@ class Sidecar:
             return
         if not self._exists:
             etree.indent(self._tree, " ")
-        with replacing(self.path, force=True) as temporary:
+        with atomic_write(self.path, force=True) as temporary:
             temporary.write_bytes(
                 etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared)
             )
@@ -150,7 +153,7 @@ class Sidecar:
         _child(self._container(subject), "rdf:li").text = label
         return True
 
-    def _add_region(self, tag: Tag, area: Area, photo: PhotoRecord) -> bool:
+    def _add_region(self, tag: XmpTag, area: XmpArea, photo: PhotoRecord) -> bool:
         found = self._properties(_REGIONS)
         body = _body(found[0] if found else _structure(self._description(), "mwg-rs:Regions"))
         region_list = body.find(_LIST)
@@ -288,17 +291,17 @@ def _value(body: Node, prefixed: str) -> str | None:
     return None if found is None else str(found).strip()
 
 
-def _is_same(region: Node, label: str, area: Area) -> bool:
+def _is_same(region: Node, label: str, area: XmpArea) -> bool:
     """Whether the region is `area` under this name, as near as two runs of a search may lie."""
     stated = region.find(_AREA)
     if stated is None or _value(region, "mwg-rs:Name") != label:
         return False
     body = _body(stated)
     try:
-        there = Area(*(float(_value(body, f"stArea:{name}") or "") for name in "xywh"))
+        there = XmpArea(*(float(_value(body, f"stArea:{name}") or "") for name in "xywh"))
     except ValueError:
         return False
-    return iou(there.box, area.box) >= SAME_IOU
+    return box_iou(there.box, area.box) >= SAME_IOU
 
 
 def _drop(nodes: Sequence[Node]) -> bool:

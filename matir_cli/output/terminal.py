@@ -11,14 +11,14 @@ from pathlib import Path
 
 import click
 
-from matir_cli.answers import Answer, Found
-from matir_cli.output.subject import file_url
+from matir_cli.output.result_pixels import file_url
 from matir_cli.records import Box
+from matir_cli.search.results import GroundedObject, SearchResult
 
 HEADER = click.style(f"{'rank':>4}  {'score':>6}  {'box x0,y0,x1,y1':<23}  path", dim=True)
 
 
-def rows(found: Found, *, all_instances: bool, link_host: str | None) -> list[str]:
+def table_rows(found: SearchResult, *, all_instances: bool, link_host: str | None) -> list[str]:
     """The line of a result: rank, score, box and path; and one for each further object's box.
 
     Args:
@@ -33,11 +33,11 @@ def rows(found: Found, *, all_instances: bool, link_host: str | None) -> list[st
     return lines + [f"{'':>4}  {'':>6}  {_box(other)}" for other in others if all_instances]
 
 
-def _box(answer: Answer | None) -> str:
-    return f"{'-' if answer is None else corners(answer.box):<23}"
+def _box(answer: GroundedObject | None) -> str:
+    return f"{'-' if answer is None else format_corners(answer.box):<23}"
 
 
-def corners(box: Box) -> str:
+def format_corners(box: Box) -> str:
     """x0,y0,x1,y1 in whole pixels."""
     return ",".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
 

@@ -22,7 +22,7 @@ _CELL = (10, 20)
 """Pixels of a character cell, about; only its shape matters here."""
 
 
-def open_terminal() -> Callable[[Image.Image], None]:
+def open_picture_terminal() -> Callable[[Image.Image], None]:
     """What shows an RGB picture on the terminal that standard input and output are.
 
     Raises:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matir_cli.answers import Found
-from matir_cli.records import Box
-from matir_cli.stored import PhotoRecord
+from matir_cli.records import Box, PhotoRecord
+from matir_cli.search.results import SearchResult
 
 APPEND = "append"
 """photo.jpg.xmp, as digiKam and darktable do it: photo.jpg and photo.png have one each."""
@@ -28,7 +27,7 @@ REGION_TYPES = ("Face", "Pet", "Focus", "BarCode")
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
+class XmpTag:
     """What is found in a photo."""
 
     label: str
@@ -40,7 +39,7 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class XmpArea:
     """A region of the stored image; fractions of its width and height, 0..1."""
 
     x: float
@@ -63,7 +62,7 @@ def is_label(text: str) -> bool:
     )
 
 
-def boxes(found: Found, all_instances: bool) -> tuple[Box, ...]:
+def region_boxes(found: SearchResult, all_instances: bool) -> tuple[Box, ...]:
     """Where the object is, photo pixels: the first answer or all; nowhere for what fills the photo."""
     answers = found.answers if all_instances else found.answers[:1]
     judged = found.grounding is not None
@@ -75,7 +74,7 @@ def sidecar_path(photo: Path, naming: str) -> Path:
     return photo.with_name(f"{photo.name}.xmp") if naming == APPEND else photo.with_suffix(".xmp")
 
 
-def stored_area(box: Box, photo: PhotoRecord) -> Area:
+def stored_area(box: Box, photo: PhotoRecord) -> XmpArea:
     """A box of the upright photo, in photo pixels, as an area of the image that the file stores."""
     x0, x1 = (min(max(x / photo.width, 0.0), 1.0) for x in (box.x0, box.x1))
     y0, y1 = (min(max(y / photo.height, 0.0), 1.0) for y in (box.y0, box.y1))
@@ -83,18 +82,18 @@ def stored_area(box: Box, photo: PhotoRecord) -> Area:
     # The inverse of what turns the stored image upright, see the EXIF tag Orientation.
     match photo.orientation:
         case 2:
-            return Area(1 - x, y, w, h)
+            return XmpArea(1 - x, y, w, h)
         case 3:
-            return Area(1 - x, 1 - y, w, h)
+            return XmpArea(1 - x, 1 - y, w, h)
         case 4:
-            return Area(x, 1 - y, w, h)
+            return XmpArea(x, 1 - y, w, h)
         case 5:
-            return Area(y, x, h, w)
+            return XmpArea(y, x, h, w)
         case 6:
-            return Area(y, 1 - x, h, w)
+            return XmpArea(y, 1 - x, h, w)
         case 7:
-            return Area(1 - y, 1 - x, h, w)
+            return XmpArea(1 - y, 1 - x, h, w)
         case 8:
-            return Area(1 - y, x, h, w)
+            return XmpArea(1 - y, x, h, w)
         case _:
-            return Area(x, y, w, h)
+            return XmpArea(x, y, w, h)

@@ -22,10 +22,10 @@ import numpy as np
 import yaml
 
 from matir_cli import masks
+from matir_cli.atomic_write import atomic_write
 from matir_cli.output.outlines import merged, outlines
-from matir_cli.output.subject import Subject
+from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.records import Rle
-from matir_cli.replacing import replacing
 
 CONFIG = "data.yaml"
 
@@ -45,7 +45,7 @@ class YoloFolder:
         """What is added from now on answers `query`: the next class, which count from 0."""
         self.queries.append(query)
 
-    def add(self, subject: Subject) -> None:
+    def add(self, subject: ResultPixels) -> None:
         """Add a photo and its masked answers; one without any mask, or without pixels, is left out."""
         number = len(self.queries) - 1
         lines = [f"{number} {outline}\n" for _, rle in subject.masked if (outline := _outline(rle))]
@@ -60,9 +60,9 @@ class YoloFolder:
             return
         self._stems.add(stem)
         image = f"images/{stem}.jpg"
-        with replacing(self._folder / image, force=self._force) as temporary:
+        with atomic_write(self._folder / image, force=self._force) as temporary:
             temporary.write_bytes(picture)
-        with replacing(self._folder / f"labels/{stem}.txt", force=self._force) as temporary:
+        with atomic_write(self._folder / f"labels/{stem}.txt", force=self._force) as temporary:
             temporary.write_text("".join(lines))
         self._images.write(f"./{image}\n")
         self._sources.write(json.dumps({"image": image, "path": str(subject.found.path)}) + "\n")
@@ -77,7 +77,7 @@ def yolo_folder(folder: Path, *, force: bool) -> Iterator[YoloFolder]:
     """
     with ExitStack() as stack:
         config, images, sources = (
-            stack.enter_context(replacing(folder / name, force=force))
+            stack.enter_context(atomic_write(folder / name, force=force))
             for name in (CONFIG, "train.txt", "sources.jsonl")
         )
         listed = stack.enter_context(images.open("w", encoding="utf-8"))

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
-from matir_cli.engines.qwen_boxes import ImageSize, smart_resize
+from matir_cli.engines.qwen_vl.boxes import ImageSize, smart_resize
 from matir_cli.models.tiny.gguf_writer import IMAGE_MEAN, IMAGE_STD
 from matir_cli.records import ImageArray
 

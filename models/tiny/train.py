@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from matir_cli.engines.sam2_options import Sam2Options
+from matir_cli.engines.options import read_options
+from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.models.tiny import recipe, train_alpha_clip, train_qwen_vl, train_sam2
-from matir_cli.options import read_options
 
 MODELS = ("sam2", "alpha_clip", "qwen_vl")
 MODEL_SET = Path(__file__).parent.parent / "tiny.toml"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from matir_cli.engines.alpha_clip_tower import Architecture, VisualTower
+from matir_cli.engines.clip.alpha_tower import Architecture, VisualTower
 from matir_cli.models.tiny import clip_tokenizer, recipe
 from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, fulfils, look, part_of
 from matir_cli.models.tiny.world import Picture, Thing

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from matir_cli.engines.qwen_boxes import ImageSize
-from matir_cli.engines.qwen_options import GROUND, HEAD, RERANK, TAIL
+from matir_cli.engines.qwen_vl.boxes import ImageSize
+from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.models.tiny import qwen_model, recipe
 from matir_cli.models.tiny.clip_tokenizer import corpus
 from matir_cli.models.tiny.gguf_writer import write_gguf

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from matir_cli.engines.sam2_model import build_model
-from matir_cli.engines.sam2_options import Sam2Options
+from matir_cli.engines.sam2.model import build_model
+from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.models.tiny import recipe
 from matir_cli.models.tiny.world import Picture
 

@@ -31,20 +31,28 @@ from PIL import Image
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from torch import Tensor
 
-from matir_cli import add as indexing
-from matir_cli import catalogue, masks, search, weights
-from matir_cli.cli.demo import draw
-from matir_cli.engines import alpha_clip
+from matir_cli import masks
+from matir_cli.cli.commands.demo import draw
+from matir_cli.engines.clip.alpha_encoder import (
+    AlphaClipEncoder,
+    load_alpha_clip_encoder,
+    place,
+    square_alpha,
+)
 from matir_cli.engines.device import choose_device
-from matir_cli.engines.sam2 import Sam2Proposer
-from matir_cli.engines.sam2_model import load_model
-from matir_cli.engines.sam2_options import Sam2Options
-from matir_cli.gallery import GalleryFile
-from matir_cli.options import read_options
+from matir_cli.engines.options import read_options
+from matir_cli.engines.sam2.model import load_model
+from matir_cli.engines.sam2.options import Sam2Options
+from matir_cli.engines.sam2.proposer import Sam2Proposer
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import Added, IndexingModels, _encode, _propose, _read, _write, add_photos
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.weights import locate_files
 from matir_cli.records import FloatArray, ImageArray, Rle
+from matir_cli.search.index import seal_index
 from tests.bench.bench_proposer import LIKELY, STABLE, _upstream_precision
-from tests.clip_weights import VISION_B16, config, normalised, random_vision, to_openai
-from tests.crafted_sam2 import crafted, generator_of, scene, thresholds, upstream_rles
+from tests.support.clip_weights import VISION_B16, config, normalised, random_vision, to_openai
+from tests.support.crafted_sam2 import crafted, generator_of, scene, thresholds, upstream_rles
 
 Result = TypeVar("Result")
 
@@ -57,12 +65,12 @@ class Engines:
     generator: SAM2AutomaticMaskGenerator
     """Upstream's."""
     proposer: Sam2Proposer
-    encoder: alpha_clip.AlphaClipEncoder
+    encoder: AlphaClipEncoder
     device: str
 
     @property
-    def models(self) -> indexing.Models:
-        return indexing.Models(lambda: self.proposer, lambda: self.encoder)
+    def models(self) -> IndexingModels:
+        return IndexingModels(lambda: self.proposer, lambda: self.encoder)
 
 
 Regions = list[list[Rle]]
@@ -72,8 +80,8 @@ Regions = list[list[Rle]]
 def tiny(folder: Path, count: int, device: str) -> Engines:
     """The shipped set, and `count` pictures that it knows, in `folder`."""
     draw(folder, count)
-    shipped = catalogue.find("tiny")
-    seen = weights.locate(shipped, "proposer")
+    shipped = load_model_set("tiny")
+    seen = locate_files(shipped, "proposer")
     options = read_options(seen.options, Sam2Options, "sam2")
     model = load_model(options, seen.files["checkpoint"]).to(device)
     batch = options.points_per_batch or 64
@@ -81,7 +89,7 @@ def tiny(folder: Path, count: int, device: str) -> Engines:
         f"tiny set, {options.points_per_side} x {options.points_per_side} points",
         generator_of(model, options, batch),
         Sam2Proposer(model, options, device),
-        alpha_clip.load(weights.locate(shipped, "encoder"), device),
+        load_alpha_clip_encoder(locate_files(shipped, "encoder"), device),
         device,
     )
 
@@ -107,7 +115,7 @@ def full(folder: Path, count: int, device: str, points: int) -> Engines:
         f"Hiera-T at 1024, {points} x {points} points, ViT-B/16",
         generator_of(model, options, 8 if device == "cpu" else 64),
         Sam2Proposer(model, options, device),
-        alpha_clip.load(config({"transform": "squash"}, visual=folder.parent / "visual.pth"), device),
+        load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder.parent / "visual.pth"), device),
         device,
     )
 
@@ -130,16 +138,16 @@ def opened(path: Path) -> ImageArray:
 
 
 @torch.inference_mode()
-def one_at_a_time(encoder: alpha_clip.AlphaClipEncoder, image: ImageArray, regions: list[Rle]) -> FloatArray:
+def one_at_a_time(encoder: AlphaClipEncoder, image: ImageArray, regions: list[Rle]) -> FloatArray:
     """(len(regions), d): the tower once a region, with a batch of one."""
     tower = encoder._tower
     side, like = tower.architecture.side, tower.proj
     squeezed = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
     rgb = normalised(squeezed).to(like.device, like.dtype)
-    squash = alpha_clip.place("squash", *image.shape[:2], side)
+    squash = place("squash", *image.shape[:2], side)
 
     def vector(rle: Rle) -> Tensor:
-        alpha = (alpha_clip.square_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
+        alpha = (square_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
         found = tower(rgb, alpha.to(like.device, like.dtype)).float()
         return (found / found.norm(dim=1, keepdim=True)).cpu()
 
@@ -149,19 +157,19 @@ def one_at_a_time(encoder: alpha_clip.AlphaClipEncoder, image: ImageArray, regio
 def overlapping(engines: Engines, folder: Path, gallery: Path) -> Path:
     """`matir add` as it is."""
     with GalleryFile.open(gallery, create=True) as written:
-        for outcome in indexing.add(written, [folder], engines.models, previews=True):
-            assert isinstance(outcome, indexing.Added), outcome
+        for outcome in add_photos(written, [folder], engines.models, previews=True):
+            assert isinstance(outcome, Added), outcome
     return gallery
 
 
 def in_one_thread(engines: Engines, folder: Path, gallery: Path) -> Path:
     """The stages of `matir add`, a photo after the other."""
     with GalleryFile.open(gallery, create=True) as written:
-        read = indexing._read(gallery, [folder], set())
-        proposed = indexing._propose(read, engines.models.proposer, previews=True)
-        for item in indexing._encode(proposed, engines.models.encoder):
-            assert isinstance(indexing._write(written, item), indexing.Added)
-        search.seal(written)
+        read = _read(gallery, [folder], set())
+        proposed = _propose(read, engines.models.proposer, previews=True)
+        for item in _encode(proposed, engines.models.encoder):
+            assert isinstance(_write(written, item), Added)
+        seal_index(written)
     return gallery
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from matir_cli import masks
-from matir_cli.engines import alpha_clip, clip_text
-from matir_cli.engines.clip_options import SEVEN_PROMPTS
+from matir_cli.engines.clip.alpha_encoder import load_alpha_clip_encoder
+from matir_cli.engines.clip.options import SEVEN_PROMPTS
+from matir_cli.engines.clip.text_encoder import load_clip_text_encoder
 from matir_cli.records import FloatArray, ImageArray, Rle
-from tests.clip_weights import (
+from tests.support.clip_weights import (
     VISION_B16,
     VISION_L14,
     config,
@@ -77,7 +78,7 @@ def image_parity(folder: Path, device: str, rounds: int) -> None:
     reference = random_vision(VISION_L14, 0)
     torch.save(to_openai(reference), folder / "visual.pth")
     reference.to(device)
-    ours = alpha_clip.load(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
+    ours = load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
     image, whole = photo(0), masks.whole(HEIGHT, WIDTH)
     pixels = normalised(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC)).to(device)
     plain_time, expected = best(lambda: unit(reference(pixels).image_embeds), rounds)
@@ -92,7 +93,7 @@ def regions(folder: Path, model: str, count: int, device: str, rounds: int) -> N
     generator = torch.Generator().manual_seed(2)
     state["conv1_alpha.weight"] = torch.randn(state["conv1_alpha.weight"].shape, generator=generator) * 0.1
     torch.save(state, folder / "visual.pth")
-    ours = alpha_clip.load(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
+    ours = load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
     dtype = torch.float16 if device == "cuda" else torch.float32
     state = {name: value.to(device, dtype) for name, value in state.items()}
     heads = len(state["class_embedding"]) // 64
@@ -117,7 +118,9 @@ def text(folder: Path, rounds: int) -> None:
     save_vocabulary(folder / "tokenizer.json")
     ids = reference_tokenizer().SimpleTokenizer()([prompt.format(QUERY) for prompt in SEVEN_PROMPTS])
     ids = ids[:, : int(ids.argmax(dim=1).max()) + 1]
-    encoder = clip_text.load(config(text=folder / "text.safetensors", vocabulary=folder / "tokenizer.json"))
+    encoder = load_clip_text_encoder(
+        config(text=folder / "text.safetensors", vocabulary=folder / "tokenizer.json")
+    )
     plain_time, vectors = best(lambda: unit(model(ids).text_embeds), rounds)
     mean = vectors.mean(axis=0, keepdims=True)
     our_time, found = best(lambda: encoder.encode(QUERY).vector[None], rounds)

@@ -19,43 +19,43 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from matir_cli import rerank
-from matir_cli.add import Models, add
-from matir_cli.engines.qwen_vl import load
-from matir_cli.evaluation import judging
-from matir_cli.gallery import GalleryFile
-from matir_cli.protocols import Judge
+from matir_cli.engines.protocols import Judge
+from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
+from matir_cli.evaluation.judging import ground_photos_by_photo, judge_photos
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Candidate
-from matir_cli.rerank import JudgeRoom
-from matir_cli.verdicts import Verdicts
-from tests.fakes import ColourEncoder, ColourProposer
-from tests.small_qwen import SmallQwen, make_model, photo
+from matir_cli.search.grounding import ground_photos
+from matir_cli.search.rerank import JudgeSession, order_by_verdict, rerank_candidates
+from tests.support.fakes import ColourEncoder, ColourProposer
+from tests.support.small_qwen import SmallQwen, make_model, photo
 
 WANTED = 1.5
 """Times faster than query by query, with nothing kept."""
 
 HEIGHT, WIDTH = 336, 448
 
-Rooms = Mapping[str, JudgeRoom]
+Rooms = Mapping[str, JudgeSession]
 Way = Callable[[Rooms, list[Candidate], int], None]
 
 
 def by_query(rooms: Rooms, candidates: list[Candidate], keep: int) -> None:
     """As `find` does it, one query after the other."""
     for room in rooms.values():
-        ranking = rerank.in_order(list(rerank.rerank(room, candidates)))
-        for _ in rerank.ground(room, [item.candidate.photo_id for item in ranking[:keep]]):
+        ranking = order_by_verdict(list(rerank_candidates(room, candidates)))
+        for _ in ground_photos(room, [item.candidate.photo_id for item in ranking[:keep]]):
             pass
 
 
 def by_photo(rooms: Rooms, candidates: list[Candidate], keep: int) -> None:
     """As `eval` does it."""
-    judging.judge_photos(rooms, {item.photo_id: list(rooms) for item in candidates})
+    judge_photos(rooms, {item.photo_id: list(rooms) for item in candidates})
     wanted: dict[int, list[str]] = {}
     for text, room in rooms.items():
-        for item in rerank.in_order(list(rerank.rerank(room, candidates)))[:keep]:
+        for item in order_by_verdict(list(rerank_candidates(room, candidates)))[:keep]:
             wanted.setdefault(item.candidate.photo_id, []).append(text)
-    judging.ground_photos(rooms, wanted)
+    ground_photos_by_photo(rooms, wanted)
 
 
 def prepare(folder: Path, photos: int) -> GalleryFile:
@@ -63,7 +63,7 @@ def prepare(folder: Path, photos: int) -> GalleryFile:
     for number in range(photos):
         Image.fromarray(photo(number, HEIGHT, WIDTH)).save(folder / f"{number}.png")
     gallery = GalleryFile.open(folder / "gallery.db", create=True)
-    list(add(gallery, [folder], Models(ColourProposer, ColourEncoder), previews=True))
+    list(add_photos(gallery, [folder], IndexingModels(ColourProposer, ColourEncoder), previews=True))
     return gallery
 
 
@@ -78,10 +78,12 @@ def seconds(
 ) -> tuple[float, list[float]]:
     """Time of one way with a judge and a memory of its own, and all margins in order."""
     name = f"{way.__name__} {kept_mib} {len(queries)}"
-    with load(small.config(prefix_cache_mib=kept_mib, threads=1, max_answer_tokens=48), "cpu") as judge:
+    with load_qwen_vl_judge(
+        small.config(prefix_cache_mib=kept_mib, threads=1, max_answer_tokens=48), "cpu"
+    ) as judge:
         asked: Judge = judge
         rooms = {
-            query: JudgeRoom(gallery, lambda: asked, Verdicts(gallery, name, query), query)
+            query: JudgeSession(gallery, lambda: asked, VerdictCache(gallery, name, query), query)
             for query in queries
         }
         photo_ids = [row[0] for row in gallery.connection.execute("select id from photos order by id")]

@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from transformers import CLIPTextModelWithProjection
 
-from matir_cli import catalogue, search, weights
-from matir_cli.gallery import GalleryFile
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.weights import locate_files
+from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
-from tests.clip_weights import random_text, save_text, save_vocabulary, text_config
+from tests.support.clip_weights import random_text, save_text, save_vocabulary, text_config
 
 TOML = """
 name = "bench"
@@ -49,7 +51,7 @@ def prepare(folder: Path, photos: int) -> None:
     save_text(_answering(np.load(folder / "queries.npy")[0]), folder / "text.safetensors")
     save_vocabulary(folder / "tokenizer.json")
     (folder / "bench.toml").write_text(TOML)
-    encoder = weights.locate(catalogue.find(str(folder / "bench.toml")), "encoder")
+    encoder = locate_files(load_model_set(str(folder / "bench.toml")), "encoder")
     with GalleryFile.open(folder / "gallery.db") as gallery:
         gallery.bind_model("encoder", encoder.identity, str(folder / "bench.toml"))
 
@@ -84,7 +86,7 @@ def search_seconds(gallery: Path) -> float:
     with GalleryFile.open(gallery) as opened:
         for query in queries:
             started = time.perf_counter()
-            search.rank(opened, query, 10)
+            rank_photos(opened, query, 10)
             seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:]))
 

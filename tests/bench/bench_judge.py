@@ -28,15 +28,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from matir_cli import answers, engines, masks, photos, rerank
-from matir_cli.engines import qwen_vl
-from matir_cli.engines.llama import LanguageModel, amx_present
-from matir_cli.engines.qwen_boxes import EXPECTED_START
-from matir_cli.gallery import GalleryFile
-from matir_cli.protocols import GroundingQuestion, Judge, JudgePhoto
-from matir_cli.records import Candidate, EngineConfig, ImageArray, ModelIdentity, Region
-from matir_cli.stored import FileRecord, PhotoRecord
-from matir_cli.verdicts import Verdicts
+from matir_cli import masks
+from matir_cli.engines.llama_cpp.bindings import LanguageModel, amx_present
+from matir_cli.engines.protocols import GroundingQuestion, Judge, JudgePhoto
+from matir_cli.engines.qwen_vl import judge
+from matir_cli.engines.qwen_vl.boxes import EXPECTED_START
+from matir_cli.engines.qwen_vl.judge import GROUND, HEAD, RERANK, TAIL, load_qwen_vl_judge
+from matir_cli.engines.registry import identify_config
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.photos.preview import encode_preview
+from matir_cli.records import (
+    Candidate,
+    EngineConfig,
+    FileRecord,
+    ImageArray,
+    ModelIdentity,
+    PhotoRecord,
+    Region,
+)
+from matir_cli.search.grounding import MatchOptions, results_by_box
+from matir_cli.search.rerank import JudgeSession, order_by_verdict, rerank_candidates
+from matir_cli.search.results import SearchResult
 
 QUERY = "dog led by rope"
 SEVERAL = [f"{QUERY} {number}" for number in range(8)]
@@ -74,7 +87,7 @@ def build(folder: Path) -> None:
     from matir_cli.models.tiny.qwen_tokenizer import build_tokenizer
 
     answer = '```json\n[\n\t{"bbox_2d": [123, 456, 789, 101], "label": "dog led by rope"}\n]\n```'
-    texts = [qwen_vl.HEAD, qwen_vl.TAIL, qwen_vl.RERANK + QUERY, qwen_vl.GROUND + QUERY, answer]
+    texts = [HEAD, TAIL, RERANK + QUERY, GROUND + QUERY, answer]
     tokenizer = build_tokenizer(texts, 1000)
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
@@ -128,7 +141,7 @@ def timed(work: Callable[[], object], clock: str) -> float:
 def judge_config(folder: Path, arguments: argparse.Namespace) -> EngineConfig:
     """The judge's configuration; from here on its answers have the usual form."""
     vocabulary = LanguageModel(folder / "text.gguf", gpu_layers=0)
-    qwen_vl.ANSWER_GRAMMAR = usual_form(vocabulary.tokenize)
+    judge.ANSWER_GRAMMAR = usual_form(vocabulary.tokenize)
     vocabulary.close()
     files = {"model": folder / "text.gguf", "projector": folder / "projector.gguf"}
     return EngineConfig("qwen_vl", {"threads": arguments.threads}, files, ModelIdentity("bench", "0"))
@@ -139,7 +152,7 @@ def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     config = judge_config(folder, arguments)
     clock = arguments.clock
     looked_at = [JudgePhoto(key, image) for key, image in enumerate(pictures(arguments.candidates))]
-    with qwen_vl.load(config, arguments.device) as judge:
+    with load_qwen_vl_judge(config, arguments.device) as judge:
         judge.rerank(JudgePhoto(-1, looked_at[0].image), [QUERY])
         margins: list[float] = []
         rerank = timed(
@@ -151,7 +164,7 @@ def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
         one_by_one = timed(lambda: [judge.ground([question]) for question in questions], clock)
         several = timed(lambda: [judge.rerank(photo, SEVERAL) for photo in looked_at[:1]], clock)
     config = replace(config, options={**config.options, "prefix_cache_mib": 0})
-    with qwen_vl.load(config, arguments.device) as judge:
+    with load_qwen_vl_judge(config, arguments.device) as judge:
         fresh = timed(lambda: judge.ground(questions), clock)
         apart = timed(
             lambda: [
@@ -188,7 +201,7 @@ def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
         photo = PhotoRecord(number.to_bytes(32), width, height, width, height, 1)
         file = FileRecord(gallery.path.with_name(f"{number}.png"), image.nbytes, 0)
         with gallery.atomic():
-            photo_id, ids = gallery.add_photo(file, photo, regions, photos.encode_preview(image))
+            photo_id, ids = gallery.add_photo(file, photo, regions, encode_preview(image))
         candidates.append(Candidate(photo_id, ids[0], 1.0 - number / len(images)))
     return candidates
 
@@ -196,23 +209,23 @@ def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
 def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """A query through stage 2, and the same query again: the gallery opened anew, no judge at hand."""
     config = judge_config(folder, arguments)
-    key = engines.fully_identified(config).identity.weight_hash
+    key = identify_config(config).identity.weight_hash
 
     def no_judge() -> Judge:
         raise SystemExit("the judge was wanted for what is remembered")
 
-    def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[answers.Found]:
+    def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[SearchResult]:
         with GalleryFile.open(path) as gallery:
-            room = rerank.JudgeRoom(gallery, judge, Verdicts(gallery, key, QUERY), QUERY)
-            ranking = rerank.in_order(list(rerank.rerank(room, candidates)))
-            return list(answers.by_box(room, ranking[: arguments.keep], answers.Matching()))
+            room = JudgeSession(gallery, judge, VerdictCache(gallery, key, QUERY), QUERY)
+            ranking = order_by_verdict(list(rerank_candidates(room, candidates)))
+            return list(results_by_box(room, ranking[: arguments.keep], MatchOptions()))
 
-    results: list[list[answers.Found]] = []
+    results: list[list[SearchResult]] = []
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "gallery.db"
         with GalleryFile.open(path, create=True) as gallery:
             candidates = fill(gallery, pictures(arguments.candidates))
-        with qwen_vl.load(config, arguments.device) as judge:
+        with load_qwen_vl_judge(config, arguments.device) as judge:
             # Under a key that no photo has; what loading and warming up cost is not counted.
             judge.rerank(JudgePhoto(-1, pictures(1)[0]), [QUERY])
             first = timed(lambda: results.append(query(path, candidates, lambda: judge)), arguments.clock)
@@ -273,7 +286,7 @@ def run_handler(folder: Path, arguments: argparse.Namespace) -> dict[str, object
         return str(reply["choices"][0]["message"]["content"])
 
     def rerank(image: ImageArray) -> None:
-        ask(image, qwen_vl.RERANK + QUERY, max_tokens=1, logits_processor=LogitsProcessorList([note]))
+        ask(image, RERANK + QUERY, max_tokens=1, logits_processor=LogitsProcessorList([note]))
 
     clock = arguments.clock
     images = pictures(arguments.candidates)
@@ -286,8 +299,7 @@ def run_handler(folder: Path, arguments: argparse.Namespace) -> dict[str, object
     answers: list[str] = []
     ground_time = timed(
         lambda: answers.extend(
-            ask(image, qwen_vl.GROUND + QUERY, max_tokens=100, grammar=form)
-            for image in images[: arguments.keep]
+            ask(image, GROUND + QUERY, max_tokens=100, grammar=form) for image in images[: arguments.keep]
         ),
         clock,
     )

@@ -22,10 +22,10 @@ import torch
 from PIL import Image, ImageOps
 
 from matir_cli.engines.device import choose_device
-from matir_cli.engines.sam2 import Sam2Proposer
-from matir_cli.engines.sam2_options import Sam2Options
+from matir_cli.engines.sam2.options import Sam2Options
+from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.records import ImageArray
-from tests.crafted_sam2 import crafted, generator_of, matched, scene, thresholds, upstream_rles
+from tests.support.crafted_sam2 import crafted, generator_of, matched, scene, thresholds, upstream_rles
 
 LIKELY, STABLE = 0.7, 0.4
 """Shares of masks that pass the predicted IoU, and of these the stability."""

@@ -24,19 +24,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from matir_cli import catalogue, masks, query, search
-from matir_cli.add import Models, add
-from matir_cli.gallery import GalleryFile
-from matir_cli.loading import Engines
+from matir_cli import masks
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import ModelSession
 from matir_cli.models.tiny import benchmark, world
 from matir_cli.models.tiny.grammar import fulfils, parse
 from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
-from matir_cli.within import Within
+from matir_cli.search.filters import Filters
+from matir_cli.search.index import region_vector
+from matir_cli.search.query import AVERSION
+from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
 from tests.bench.bench_search import Floats
 
 WEIGHTS = (0.3, 0.5, 0.7)
-AVERSIONS = (0.15, 0.25, query.AVERSION, 0.5, 0.75, 1.0)
+AVERSIONS = (0.15, 0.25, AVERSION, 0.5, 0.75, 1.0)
 EXAMPLES = 300
 GAP = 3.0
 
@@ -45,7 +49,7 @@ GAP = 3.0
 class Indexed:
     """The drawn pictures as stage 1 sees them."""
 
-    engines: Engines
+    engines: ModelSession
     pictures: list[world.Picture]
     vectors: Floats
     """(n, d), photo by photo."""
@@ -80,9 +84,12 @@ def index(folder: Path) -> Indexed:
     for number, picture in enumerate(pictures):
         Image.fromarray(picture.image).save(folder / f"{number:04}.png")
     gallery = GalleryFile.open(folder / "gallery.db", create=True)
-    engines = Engines(gallery, catalogue.find("tiny"), "auto")
-    for _ in add(
-        gallery, [folder], Models(lambda: engines.proposer, lambda: engines.region_encoder), previews=False
+    engines = ModelSession(gallery, load_model_set("tiny"), "auto")
+    for _ in add_photos(
+        gallery,
+        [folder],
+        IndexingModels(lambda: engines.proposer, lambda: engines.region_encoder),
+        previews=False,
     ):
         pass
     vectors, things, owners, starts = [], [], [], []
@@ -91,7 +98,7 @@ def index(folder: Path) -> Indexed:
         starts.append(len(vectors))
         drawn = [masks.encode(picture.mask(thing.id)) for thing in picture.things]
         for region, ious in zip(regions, masks.iou([r.region.rle for r in regions], drawn), strict=True):
-            vectors.append(search.vector(gallery, region.id))
+            vectors.append(region_vector(gallery, region.id))
             things.append(int(ious.argmax()) if region.ordinal and ious.max() > 0.5 else -1)
             owners.append(number)
     return Indexed(engines, pictures, *map(np.array, (vectors, starts, things, owners)))
@@ -161,18 +168,18 @@ def filters(folder: Path) -> Iterator[tuple[str, float]]:
             db.execute("update photos set taken_at = printf('%d-05-17', 2000 + id / 200)")
         cases = {
             "none": None,
-            "a camera: half of the photos": Within(camera="one"),
-            "a year: 5% of the photos": Within(since="2010", until="2010"),
-            "three files": Within((Path("/7"), Path("/8"), Path("/9"))),
-            "without whole photos": Within(whole=False),
-            "size: 13% of the regions": Within(min_size=0.07),
-            "size: 0.1% of the regions": Within(min_size=0.99),
+            "a camera: half of the photos": Filters(camera="one"),
+            "a year: 5% of the photos": Filters(since="2010", until="2010"),
+            "three files": Filters((Path("/7"), Path("/8"), Path("/9"))),
+            "without whole photos": Filters(whole=False),
+            "size: 13% of the regions": Filters(min_size=0.07),
+            "size: 0.1% of the regions": Filters(min_size=0.99),
         }
         for name, within in cases.items():
-            search.rank(gallery, questions[0], 10, within)
+            rank_photos(gallery, questions[0], 10, within)
             for question in questions:
                 started = time.perf_counter()
-                search.rank(gallery, question, 10, within)
+                rank_photos(gallery, question, 10, within)
                 yield name, 1e3 * (time.perf_counter() - started)
 
 

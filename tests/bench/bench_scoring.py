@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from matir_cli import masks
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.dataset import Dataset, EvalImage, EvalQuery
+from matir_cli.evaluation.datasets.dataset import Dataset, EvalImage, EvalQuery
 from matir_cli.records import Rle
 
 POOL = 200

@@ -88,10 +88,10 @@ def _unit(rows: Floats) -> Floats:
 
 
 def build(folder: Path, photos: int) -> dict[str, Any]:
-    from matir_cli import masks, search
-    from matir_cli.gallery import GalleryFile
-    from matir_cli.records import Region
-    from matir_cli.stored import FileRecord, PhotoRecord
+    from matir_cli import masks
+    from matir_cli.gallery.database import GalleryFile
+    from matir_cli.records import FileRecord, PhotoRecord, Region
+    from matir_cli.search.index import seal_index, store_vectors
 
     world = World()
     rle = masks.whole(8, 8)
@@ -107,9 +107,9 @@ def build(folder: Path, photos: int) -> dict[str, Any]:
                     record = PhotoRecord(photo.to_bytes(32), 8, 8, 8, 8, 1)
                     file = FileRecord(Path(f"/{photo}"), 0, 0)
                     photo_id, region_ids = gallery.add_photo(file, record, regions, None)
-                    search.store(gallery, photo_id, region_ids, vectors)
+                    store_vectors(gallery, photo_id, region_ids, vectors)
                     photo += 1
-            search.seal(gallery)
+            seal_index(gallery)
             seconds += time.perf_counter() - started
         sizes = dict(gallery.connection.execute("select name, sum(pgsize) from dbstat group by name"))
     exact.flush()
@@ -120,25 +120,25 @@ def build(folder: Path, photos: int) -> dict[str, Any]:
 
 def gallery(folder: Path) -> dict[str, Any]:
     """The project's search by a warm process."""
-    from matir_cli import search
-    from matir_cli.gallery import GalleryFile
+    from matir_cli.gallery.database import GalleryFile
+    from matir_cli.search.rank import rank_photos
 
     with GalleryFile.open(folder / "gallery.db") as opened:
 
         def ask(query: Floats) -> list[int]:
-            return [found.photo_id - 1 for found in search.rank(opened, query, TOP)]
+            return [found.photo_id - 1 for found in rank_photos(opened, query, TOP)]
 
         return _timed(ask, np.load(folder / "queries.npy"))
 
 
 def once(folder: Path) -> dict[str, Any]:
     """One query by a new process; what is timed is the process, by its parent."""
-    from matir_cli import search
-    from matir_cli.gallery import GalleryFile
+    from matir_cli.gallery.database import GalleryFile
+    from matir_cli.search.rank import rank_photos
 
     query = np.load(folder / "queries.npy")[0]
     with GalleryFile.open(folder / "gallery.db") as opened:
-        return {"photos": len(search.rank(opened, query, TOP))}
+        return {"photos": len(rank_photos(opened, query, TOP))}
 
 
 def faiss(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.process import Indexed, matir
+from tests.support.process import Indexed, matir
 
 RESULTS = 8
 

@@ -1,0 +1,90 @@
+"""`matir add`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from matir_cli.cli.boundary import say
+from matir_cli.cli.exit_codes import SKIPPED
+from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
+from matir_cli.cli.options.common import device_option, gallery_option, models_option, verbose_option
+from matir_cli.cli.path_lists import expand_paths
+from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
+from matir_cli.photos.discover import find_photo_files
+
+
+@click.command(short_help="Index photos.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@gallery_option
+@models_option
+@device_option
+@verbose_option
+@click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
+@click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
+@click.pass_context
+def add(
+    context: click.Context,
+    paths: tuple[Path, ...],
+    gallery_path: Path,
+    model_set: str | None,
+    device: str,
+    no_previews: bool,
+    dry_run: bool,
+) -> None:
+    """Index photos: files, folders (recursively), or - for a list of paths on standard input.
+
+    The list has one path a line, or is separated by NUL as `find -print0` makes it.
+    Unchanged files are not read again; copies and renamed files are recognised. In folders,
+    cameras' raw files (CR2, NEF, DNG, ...) are passed over, and their number is said at the end.
+
+    \b
+    Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
+
+    \b
+    Examples:
+      matir add ~/Photos
+      find . -name '*.jpg' -print0 | matir add -
+      matir add ~/Photos --dry-run | wc -l
+    """
+    if dry_run:
+        _print_pending(gallery_path, paths)
+        return
+    passed_over = Counter[str]()
+    with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
+        outcomes = add_photos(
+            gallery, expand_paths(paths), models, previews=not no_previews, passed_over=passed_over
+        )
+        counts = run_with_progress(outcomes, _count(paths), _summary)
+    say_passed_over(passed_over)
+    say(_summary(counts))
+    context.exit(SKIPPED if counts[Skipped] else 0)
+
+
+def _count(paths: tuple[Path, ...]) -> int | None:
+    """How many files there are, for the time left; it takes a moment, so only where somebody watches."""
+    if not sys.stderr.isatty() or Path("-") in paths:
+        return None
+    return sum(1 for _ in find_photo_files(paths))
+
+
+def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
+    passed_over = Counter[str]()
+    with open_or_empty(gallery_path) as gallery:
+        for item in pending_files(gallery, expand_paths(paths), passed_over):
+            if isinstance(item, Skipped):
+                say(f"would skip {item.path}: {item.reason}")
+            else:
+                click.echo(os.fsencode(item))
+    say_passed_over(passed_over)
+
+
+def _summary(counts: Counter[type[Outcome]]) -> str:
+    return (
+        f"{counts[Added]} added, {counts[Linked]} recognised, "
+        f"{counts[Unchanged]} unchanged, {counts[Skipped]} skipped"
+    )

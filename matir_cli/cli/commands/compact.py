@@ -1,0 +1,40 @@
+"""`matir compact`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from matir_cli.cli.boundary import say
+from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.text import readable_size
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.maintenance.compact import compact_gallery
+
+
+@click.command(short_help="Give unused space back, and make the search index anew.")
+@gallery_option
+@click.option(
+    "--drop-previews",
+    is_flag=True,
+    help="Delete the stored JPEGs, most of a gallery's size: judging then reads the originals.",
+)
+@click.option("--forget-verdicts", is_flag=True, help="Delete all that judges said.")
+def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> None:
+    """Rewrite the gallery without the space that deleted photos left, and its index from the vectors.
+
+    Searches answer as before. It takes room beside the gallery for up to twice its size while
+    it runs, and other commands wait. Interrupted, it leaves the gallery sound.
+
+    \b
+    Exit code: 0 done, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir compact
+      matir compact --drop-previews --db ~/archive.db
+    """
+    with GalleryFile.open(gallery_path) as gallery:
+        done = compact_gallery(gallery, drop_previews=drop_previews, forget_verdicts=forget_verdicts)
+    say(f"{readable_size(done.before)} before, {readable_size(done.after)} after")

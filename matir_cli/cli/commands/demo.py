@@ -1,0 +1,70 @@
+"""`matir demo`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from matir_cli.cli.boundary import say
+from matir_cli.cli.commands.add import add
+from matir_cli.cli.commands.find import find
+from matir_cli.cli.exit_codes import INTERRUPTED
+from matir_cli.cli.text import count_of
+
+MODEL_SET = "tiny"
+
+MIN_IOU = 0.2
+"""The tiny judge's boxes are rough, but of the few regions of a drawn picture the right one fits best."""
+
+QUERIES = ("striped red house", "yellow tree", "house left of a tree")
+
+
+@click.command(short_help="See it work on drawn pictures.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("matir-demo"))
+@click.option("--photos", "count", type=click.IntRange(1, 10_000), default=200, show_default=True)
+@click.option(
+    "--results", type=click.IntRange(1, 100), default=5, show_default=True, help="Photos for each query."
+)
+def demo(folder: Path, count: int, results: int) -> None:
+    """Draw a small gallery into FOLDER, index it with the tiny models and search it.
+
+    Nothing is downloaded: the pictures are drawn from seeds, and the tiny models come
+    with the package. They know the drawn world only.
+
+    \b
+    Examples:
+      matir demo
+      matir demo /tmp/drawn --photos 50 --results 3
+    """
+    photos, gallery = folder / "photos", folder / "gallery.db"
+    say(f"drawing {count_of(count, 'picture')} into {photos}")
+    draw(photos, count)
+    _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET)
+    for query in QUERIES:
+        name = query.replace(" ", "-")
+        page = folder / f"{name}.html"
+        files = ("--masks", folder / "masks" / name, "--html", page, "--force")
+        _run(find, "find", query, "-n", results, "--min-iou", MIN_IOU, "--db", gallery, *files)
+
+
+def draw(folder: Path, count: int) -> None:
+    """Write `count` pictures of the drawn world as PNG; those that are there are kept."""
+    from matir_cli.models.tiny import world
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number:04}.png"
+        if not path.exists():
+            Image.fromarray(world.picture(world.SPLITS["demo"][number]).image).save(path)
+
+
+def _run(command: click.Command, *words: object) -> None:
+    """Show a command line as a user would type it, and run it."""
+    name, *arguments = map(str, words)
+    click.echo(click.style(f"\n$ matir {name} {shlex.join(arguments)}", bold=True), err=True)
+    code = command.main(arguments, prog_name=f"matir {name}", standalone_mode=False)
+    if code == INTERRUPTED:
+        click.get_current_context().exit(code)

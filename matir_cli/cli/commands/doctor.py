@@ -1,0 +1,79 @@
+"""`matir doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from matir_cli.cli.boundary import explain, say
+from matir_cli.cli.exit_codes import PROBLEMS
+from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.progress import byte_progress
+from matir_cli.cli.text import count_of
+from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
+from matir_cli.output.json_encoding import to_json
+from matir_cli.output.terminal import printable
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A finding as it is printed."""
+
+    state: str
+    """ok, warning or problem."""
+    name: str
+    text: str
+    remedy: str
+
+
+@click.command(short_help="Check everything, and say what to do about problems.")
+@gallery_option
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Read all files of all model sets through, and every mask and preview of the gallery.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_context
+def doctor(context: click.Context, gallery_path: Path, deep: bool, as_json: bool) -> None:
+    """Check Python and its packages, the devices, the model sets and their files, and the gallery.
+
+    A line for each check: ok, warning or problem, what was looked at, what was found, and what
+    to do about it; at the end, on standard error, how many problems there are, and which.
+    Nothing is changed. Of the gallery's masks and previews a sample is looked
+    at, and of the models' files only whether they are there; --deep looks at all.
+
+    \b
+    Exit code: 0 no problem, 1 there are problems, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir doctor
+      matir doctor --deep --db /media/backup/gallery.db
+      matir doctor --json | jq -r '.[] | select(.state != "ok") | .remedy'
+    """
+    rows = []
+    for row in _rows(gallery_path, deep):
+        rows.append(row)
+        if not as_json:
+            remedy = f" -> {row.remedy}" if row.remedy else ""
+            click.echo(printable(f"{row.state:<7}  {row.name}: {row.text}{remedy}"))
+    if as_json:
+        click.echo(f"[{', '.join(map(to_json, rows))}]")
+    problems = [row for row in rows if row.state == "problem"]
+    named = "; ".join(f"{row.name} -> {row.remedy}" if row.remedy else row.name for row in problems)
+    say(f"{count_of(len(problems), 'problem')}: {named}" if problems else "no problem")
+    context.exit(PROBLEMS if problems else 0)
+
+
+def _rows(gallery_path: Path, deep: bool) -> Iterator[_Row]:
+    # Here: what reads packages' versions is needed by no other command.
+    from matir_cli.maintenance.doctor.examine import examine_installation
+
+    with byte_progress() as progress:
+        for found in examine_installation(gallery_path, DEFAULT_MODEL_SET, deep=deep, progress=progress):
+            text, remedy = (found.text, found.remedy) if found.fault is None else explain(found.fault)
+            yield _Row(found.state.value, found.name, text, remedy)

@@ -1,0 +1,117 @@
+"""`matir export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+
+from matir_cli.atomic_write import atomic_write
+from matir_cli.cli.boundary import say
+from matir_cli.cli.options.common import check_distinct, gallery_option
+from matir_cli.cli.progress import progress_bar
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.maintenance.export import ExportOptions, export_coco, export_vectors
+
+STANDARD_OUTPUT = Path("-")
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(short_help="Write all regions as COCO JSON, all vectors as an array.")
+@gallery_option
+@click.option(
+    "--coco",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Write every photo and region as COCO instances JSON; - is standard output.",
+)
+@click.option(
+    "--vectors",
+    type=FILE,
+    metavar="FILE.npy",
+    help="Write every vector, (n, d) float32, and FILE.ids.jsonl beside it, which says whose each row is.",
+)
+@click.option(
+    "--working-size", is_flag=True, help="Masks as they are stored, not scaled up to the photo's size."
+)
+@click.option(
+    "--relative-to",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write the photos' paths relative to FOLDER, not absolute.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def export(
+    gallery_path: Path,
+    coco: Path | None,
+    vectors: Path | None,
+    working_size: bool,
+    relative_to: Path | None,
+    force: bool,
+) -> None:
+    """Write all that the gallery holds, for other programs.
+
+    The COCO file has an annotation for each region: its mask as RLE at the photo's true size
+    (or, much faster, at the working size: at most 1024 pixels), box, area, and as score the
+    predicted IoU. The whole photo, which is a region too, is left out there.
+
+    Vectors are of unit length in the encoder's own space, as near as the gallery's eight bits
+    a number keep them: what a dot product with the encoder's text vectors compares.
+
+    \b
+    Exit code: 0 done, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir export --coco regions.json
+      matir export --coco - --working-size | jq '.annotations | length'
+      matir export --vectors vectors.npy --force
+    """
+    if coco is None and vectors is None:
+        raise click.UsageError("say what to export: --coco FILE, --vectors FILE.npy, or both")
+    if vectors is not None and vectors.suffix != ".npy":
+        raise click.BadParameter("the name must end in .npy", param_hint="--vectors")
+    check_distinct(coco, vectors, None if vectors is None else _ids_path(vectors))
+    shape = ExportOptions(working_size, relative_to)
+    with GalleryFile.open(gallery_path) as gallery:
+        if coco is not None:
+            with _text(coco, force) as stream, progress_bar(gallery.count_photos(), "coco") as bar:
+                for _ in export_coco(gallery, stream, shape):
+                    bar.advance()
+            if coco != STANDARD_OUTPUT:
+                say(f"{coco} written")
+        if vectors is not None:
+            _write_vectors(gallery, vectors, shape, force)
+            say(f"{vectors} and {_ids_path(vectors)} written")
+
+
+def _write_vectors(gallery: GalleryFile, path: Path, shape: ExportOptions, force: bool) -> None:
+    with (
+        atomic_write(path, force=force) as array_path,
+        _text(_ids_path(path), force) as ids,
+        array_path.open("wb") as array,
+    ):
+        for _ in export_vectors(gallery, array, ids, shape):
+            pass
+
+
+def _ids_path(vectors: Path) -> Path:
+    return vectors.with_suffix(".ids.jsonl")
+
+
+@contextmanager
+def _text(path: Path, force: bool) -> Iterator[IO[str]]:
+    """Where to write ASCII text: the file, which appears when the block ends well, or standard output."""
+    if path == STANDARD_OUTPUT:
+        yield sys.stdout
+        return
+    with (
+        atomic_write(path, force=force) as temporary,
+        temporary.open("w", encoding="ascii", newline="\n") as stream,
+    ):
+        yield stream

@@ -1,0 +1,98 @@
+"""`matir ls`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from matir_cli.cli.options.common import gallery_option, output_form_option
+from matir_cli.cli.path_lists import write_path
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
+from matir_cli.output.json_encoding import to_json
+from matir_cli.output.terminal import printable
+from matir_cli.photos.discover import absolute_path
+
+CAMERA_WIDTH = 20
+"""Columns; a longer name is cut in the table."""
+
+
+@click.command(short_help="List the photo files in the gallery.")
+@gallery_option
+@click.option(
+    "--in",
+    "within",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Only files at or below PATH, which need not exist any more.",
+)
+@click.option("--missing", is_flag=True, help="Only files that are no longer on disk.")
+@click.option("--skipped", is_flag=True, help="List the files that could not be indexed, TAB, the reason.")
+@output_form_option("form", "long", "--long", text="A table: id, size, regions, taken, camera, path.")
+@output_form_option("form", "json", "--json", text="Print one JSON array.")
+@output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object a line.")
+@output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
+def ls(gallery_path: Path, within: Path | None, missing: bool, skipped: bool, form: str | None) -> None:
+    """List the files that hold photos, one path a line, in order of path.
+
+    A photo that lies in several files is listed with each. The gallery can be written
+    while the list is read.
+
+    \b
+    Exit code: 0 done, also when there is nothing to list, 2 an error.
+
+    \b
+    Examples:
+      matir ls --in ~/Photos/2024 --long
+      matir ls --missing -0 | matir rm -
+      matir ls --skipped
+      matir ls --jsonl | jq -r 'select(.regions > 50) | .path'
+    """
+    if skipped and form == "long":
+        raise click.UsageError("--long is a table of photos; --skipped has another one, or --json.")
+    folder = None if within is None else absolute_path(within)
+    with GalleryFile.open(gallery_path) as gallery:
+        rows: Iterable[ListedFile] | Iterable[SkippedFile]
+        if skipped:
+            rows = list_skipped_files(gallery, folder, missing=missing)
+        else:
+            rows = list_photo_files(gallery, folder, missing=missing)
+        _print(rows, form)
+
+
+def _print(rows: Iterable[ListedFile] | Iterable[SkippedFile], form: str | None) -> None:
+    """Write the rows as they come; `form` is "long", "json", "jsonl", "null", or None for paths."""
+    write = sys.stdout.write
+    match form:
+        case "json":
+            before = "["
+            for row in rows:
+                write(f"{before}{to_json(row)}")
+                before = ",\n"
+            write("[]\n" if before == "[" else "]\n")
+        case "jsonl":
+            for row in rows:
+                write(f"{to_json(row)}\n")
+        case "long":
+            _print_table(rows)
+        case _:
+            end = b"\0" if form == "null" else b"\n"
+            for row in rows:
+                reason = f"\t{printable(row.reason)}" if isinstance(row, SkippedFile) and not form else ""
+                write_path(row.path, end, after=reason.encode())
+
+
+def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:
+    write = sys.stdout.write
+    write(f"{'id':>7}  {'size':>11}  {'regions':>7}  {'taken':<19}  {'camera':<{CAMERA_WIDTH}}  path\n")
+    for row in rows:
+        assert isinstance(row, ListedFile)
+        size = f"{row.width}x{row.height}"
+        camera = printable(row.camera or "-")[:CAMERA_WIDTH]
+        write(
+            f"{row.id:>7}  {size:>11}  {row.regions:>7}  {printable(row.taken_at or '-'):<19}  "
+            f"{camera:<{CAMERA_WIDTH}}  {printable(str(row.path))}\n"
+        )

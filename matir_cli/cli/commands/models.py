@@ -1,0 +1,196 @@
+"""`matir models`: the model sets and their files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from matir_cli.cli.boundary import say
+from matir_cli.cli.progress import byte_progress
+from matir_cli.cli.text import readable_size
+from matir_cli.errors import WeightsMissing
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.weights import FileState, expected_path, local_path, verify_model_set
+
+MOST_COLUMNS = 100
+"""A line as long as a wide terminal is hard to read."""
+
+LEAST_COLUMNS = 30
+"""Of a wrapped column; a narrower terminal breaks the lines itself."""
+
+
+@click.group()
+def models() -> None:
+    """Model sets: which there are, fetching them, where their files lie.
+
+    \b
+    Examples:
+      matir models list
+      matir models pull lite
+    """
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def list_sets(as_json: bool) -> None:
+    """List the model sets: name, size, present or missing, description, licences.
+
+    On a terminal it is a table with a header; elsewhere one set a line, its columns separated by TAB.
+
+    \b
+    Exit code: 0 done, 2 an error.
+
+    \b
+    Examples:
+      matir models list
+      matir models list --json | jq -r '.[] | select(.present) | .name'
+    """
+    rows = [_row(load_model_set(name)) for name in model_set_names()]
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    cells = [_cells(row) for row in rows]
+    for line in _table(cells) if sys.stdout.isatty() else map("\t".join, cells):
+        click.echo(line)
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+@click.option(
+    "--accept-changed",
+    is_flag=True,
+    help="Take a file that is not the one seen first, where nobody publishes a hash.",
+)
+def pull(model_set: str, accept_changed: bool) -> None:
+    """Fetch the files of SET that are not here yet; run it again to resume.
+
+    SET is a name from `matir models list`, or a TOML file. Every file is verified before it
+    gets its final name. MATIR_MODELS moves them, HF_HOME those of the Hugging Face hub.
+
+    \b
+    Exit code: 0 done, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir models pull full
+      MATIR_MODELS=/media/stick/models matir models pull ./mine.toml
+    """
+    # Here: what fetches loads the hub's library, which no other command needs.
+    from matir_cli.model_sets.pull import pull_model_set
+
+    chosen = load_model_set(model_set)
+    if chosen.note:
+        say(f"model set {chosen.name}: {chosen.note}")
+    for part in chosen.parts:
+        say(f"{part.kind} {part.name}, licence: {part.licence}")
+    with byte_progress() as progress:
+        for pulled in pull_model_set(chosen, progress, accept_changed):
+            done = "fetched" if pulled.fetched else "here already"
+            say(f"{pulled.file.label} {done}: {pulled.path}")
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+def path(model_set: str) -> None:
+    """Print where each file of SET lies, or should: role TAB path, one a line.
+
+    SET is a name from `matir models list`, or a TOML file. A file fetched by other means
+    may be put at its path by hand.
+
+    \b
+    Exit code: 0 all files are here, 2 some are missing.
+
+    \b
+    Examples:
+      matir models path full
+      matir models path full | cut -f2 | xargs -d '\\n' ls -l
+    """
+    chosen = load_model_set(model_set)
+    missing = []
+    for file in chosen.files:
+        place = expected_path(file)
+        click.echo(f"{file.label}\t{place}")
+        if local_path(file) is None:
+            missing.append(place)
+    if missing:
+        raise WeightsMissing(chosen.handle, missing)
+
+
+@models.command()
+@click.argument("model_set", metavar="SET")
+def verify(model_set: str) -> None:
+    """Read every file of SET through and compare its hash: state TAB role TAB path, one a line.
+
+    SET is a name from `matir models list`, or a TOML file. The state is ok, missing or changed.
+
+    \b
+    Exit code: 0 all are ok, 2 some are not.
+
+    \b
+    Examples:
+      matir models verify full
+      matir models verify full | grep -v '^ok'
+    """
+    chosen = load_model_set(model_set)
+    missing, changed = [], []
+    with byte_progress() as progress:
+        for checked in verify_model_set(chosen, progress):
+            click.echo(f"{checked.state.value}\t{checked.file.label}\t{checked.path}")
+            if checked.state is FileState.MISSING:
+                missing.append(checked.path)
+            elif checked.fault is not None:
+                changed.append(checked.fault)
+    if changed:
+        raise changed[0]
+    if missing:
+        raise WeightsMissing(chosen.handle, missing)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A model set as `list --json` prints it."""
+
+    name: str
+    description: str
+    note: str
+    bytes: int
+    """Of all files together; about right where a size is not published."""
+    present: bool
+    """Every file is on this machine."""
+    licences: dict[str, str]
+    """Model to licence."""
+
+
+def _cells(row: Row) -> list[str]:
+    """The columns of `list`."""
+    here = "present" if row.present else "missing"
+    licences = "; ".join(dict.fromkeys(row.licences.values()))
+    return [row.name, readable_size(row.bytes), here, row.description, licences]
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    """For people: what is long is wrapped in the last column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
+    indent = sum(widths) + 2 * len(widths)
+    room = max(min(shutil.get_terminal_size().columns, MOST_COLUMNS) - indent, LEAST_COLUMNS)
+    for *short, description, licences in [["name", "size", "files", "description", "licences"], *rows]:
+        first, *others = textwrap.wrap(description, room) + textwrap.wrap(licences, room)
+        yield "".join(f"{cell:<{width}}  " for cell, width in zip(short, widths, strict=True)) + first
+        yield from (" " * indent + line for line in others)
+
+
+def _row(model_set: ModelSet) -> Row:
+    places = [(file, local_path(file)) for file in model_set.files]
+    return Row(
+        name=model_set.name,
+        description=model_set.description,
+        note=model_set.note,
+        # What ships with the package need not state its size.
+        bytes=sum(file.bytes or (place.stat().st_size if place else 0) for file, place in places),
+        present=all(place is not None for _, place in places),
+        licences={part.name: part.licence for part in model_set.parts},
+    )

@@ -1,0 +1,1 @@
+"""CLIP and Alpha-CLIP as text, region and image encoders."""

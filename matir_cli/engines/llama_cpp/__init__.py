@@ -1,0 +1,1 @@
+"""llama.cpp: typed bindings and the GGUF header."""

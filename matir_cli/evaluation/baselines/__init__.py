@@ -1,0 +1,1 @@
+"""CLIP's baselines of the paper's tables."""

@@ -1,0 +1,1 @@
+"""Data sets: COCO, D3 and the drawn world."""

@@ -1,0 +1,126 @@
+"""The files that a gallery knows: by folder, by name, and forgetting them.
+
+Listings are read a page at a time, so that neither memory nor a lock is held while what reads
+them waits, as a pager does: another command may write in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import apsw
+
+from matir_cli.errors import PhotoUnknown
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.paths import BELOW, below_bindings, decode_path, encode_path
+from matir_cli.photos.discover import absolute_path
+
+PAGE = 1000
+"""Rows read at a time."""
+
+FORGET_AT_ONCE = 256
+"""Files to a transaction: few enough that other commands get their turn."""
+
+_LONGEST_ID = 18
+"""Digits; anything longer may not fit SQLite's integers, and no gallery gets there."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file that holds a photo of the gallery."""
+
+    path: Path
+    photo_id: int
+
+
+def paged_rows(
+    gallery: GalleryFile, select: str, within: Path | None = None
+) -> Iterator[tuple[apsw.SQLiteValue, ...]]:
+    """The rows of `select`, whose first column is `path`, in order of path.
+
+    Args:
+        select: an SQL query up to its `where`.
+        within: only what is at or below this absolute path.
+    """
+    condition = "true" if within is None else BELOW
+    page = f"{select} where {condition} and path > :after order by path limit {PAGE}"
+    bound: dict[str, apsw.SQLiteValue] = {"after": "", **({} if within is None else below_bindings(within))}
+    while True:
+        rows = gallery.connection.execute(page, bound).fetchall()
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        bound["after"] = rows[-1][0]
+
+
+def known_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[KnownFile]:
+    """The files that hold photos, in order of path."""
+    for path, photo_id in paged_rows(gallery, "select path, photo_id from files", within):
+        assert isinstance(photo_id, int)
+        yield KnownFile(decode_path(path), photo_id)
+
+
+def skipped_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
+    """The files that could not be indexed, in order of path."""
+    for (path,) in paged_rows(gallery, "select path from skipped", within):
+        yield decode_path(path)
+
+
+def count_files_below(gallery: GalleryFile, path: Path) -> int:
+    """How many files at or below the absolute `path` hold photos."""
+    select = f"select count(*) from files where {BELOW}"  # noqa: S608 - constant
+    return int(gallery.connection.execute(select, below_bindings(path)).get)
+
+
+def photo_in_file(gallery: GalleryFile, path: Path) -> int | None:
+    """The id of the photo that the file at the absolute `path` holds, None if it holds none."""
+    row = gallery.connection.execute(
+        "select photo_id from files where path = ?", (encode_path(path),)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
+    """Why the file at the absolute `path` could not be indexed; None if nothing of the kind is known."""
+    row = gallery.connection.execute(
+        "select reason from skipped where path = ?", (encode_path(path),)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def find_photo(gallery: GalleryFile, name: str) -> int:
+    """The id of the photo that `name` means: its id in digits, else a file that holds it.
+
+    Raises:
+        PhotoUnknown: the gallery has none of that name.
+    """
+    if is_photo_id(name):
+        number = int(name) if len(name) <= _LONGEST_ID else -1
+        row = gallery.connection.execute("select id from photos where id = ?", (number,)).fetchone()
+        photo_id = None if row is None else int(row[0])
+    else:
+        photo_id = photo_in_file(gallery, absolute_path(Path(name)))
+    if photo_id is None:
+        raise PhotoUnknown(gallery.path, name)
+    return photo_id
+
+
+def is_photo_id(name: str) -> bool:
+    """Whether `name` is meant as a photo's id; a file of such a name is written ./12."""
+    return name.isascii() and name.isdecimal()
+
+
+def forget_files(gallery: GalleryFile, gone: Iterable[Path]) -> Iterator[Path]:
+    """Take files out of the gallery, and each photo with the last file that holds it; yields those it knew.
+
+    The files on disk are not touched. What was remembered of a file that could not be indexed
+    goes as well. A transaction covers `FORGET_AT_ONCE` files, which are yielded once it is done.
+    """
+    waiting = iter(gone)
+    while together := list(islice(waiting, FORGET_AT_ONCE)):
+        with gallery.atomic():
+            forgotten = [path for path in together if gallery.unlink(path)]
+        yield from forgotten

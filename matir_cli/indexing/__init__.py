@@ -1,0 +1,1 @@
+"""The offline stage: photos become regions, vectors and rows of a gallery."""

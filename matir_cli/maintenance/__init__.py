@@ -1,0 +1,1 @@
+"""Looking after a gallery: listing, removing, exporting, merging, compacting, checking."""

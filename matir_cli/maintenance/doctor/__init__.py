@@ -1,0 +1,1 @@
+"""`matir doctor`: checks of the installation and of a gallery."""

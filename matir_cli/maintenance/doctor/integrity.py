@@ -1,0 +1,329 @@
+"""Whether a gallery is sound: SQLite's own checks, then whether what its rows say can be true.
+
+The file is only read. It may be damaged in any way, so every check stands by itself: one that
+cannot be made is a problem found, and the next one follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+
+from matir_cli import masks
+from matir_cli.errors import GalleryReadOnly, MatirError, NotAGallery, PhotoUnreadable
+from matir_cli.gallery import schema
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.files import known_files
+from matir_cli.gallery.paths import is_gone
+from matir_cli.gallery.read_only import interruptible, open_read_only, schema_faults
+from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
+from matir_cli.photos.preview import decode_preview
+from matir_cli.search.index import read_runs
+from matir_cli.search.sign_codes import SignCodes, encode_signs
+
+SAMPLE = 200
+"""Photos whose masks and previews are looked at, spread evenly; all of them if asked for."""
+
+MOST_FAULTS = 10
+"""Faults that SQLite lists before it stops."""
+
+WASTE = 0.25
+"""Unused part of the file from which it pays to compact it."""
+
+STRAYED_BITS = 0.01
+"""Share of a block's sign bits that may differ when they are made anew: values next to zero, on
+another machine."""
+
+RESTORE = "Restore a copy, or make it anew: matir add FOLDER --db NEWFILE"
+
+COMPACT = "Make the search index anew: matir compact"
+
+
+def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check the gallery at `path`, one finding at a time; a file that is not there is no problem.
+
+    Args:
+        deep: look at every photo's masks and preview and at every vector's codes, not at a sample.
+    """
+    if not path.exists():
+        yield ok("gallery", f"none yet at {path}", "Make one: matir add FOLDER")
+        return
+    try:
+        gallery = open_read_only(path)
+    except GalleryReadOnly as error:
+        yield Finding("gallery", FindingState.PROBLEM, fault=error)
+        return
+    with gallery:
+        opened = _guarded(gallery, deep, "gallery", _header)
+        yield opened
+        if opened.remedy or opened.fault:  # not a gallery that this version can look into
+            return
+        with interruptible(gallery.connection):
+            for name, check in _CHECKS:
+                yield _guarded(gallery, deep, name, check)
+
+
+_Check = Callable[[GalleryFile, str, bool], Finding]
+
+
+def _guarded(gallery: GalleryFile, deep: bool, name: str, check: _Check) -> Finding:
+    """What `check` finds; whatever a damaged file makes it fail with is a finding too."""
+    try:
+        return check(gallery, name, deep)
+    except apsw.BusyError:
+        return problem(name, "another command keeps the file locked", "Try again when that one has ended.")
+    except MatirError as error:
+        return Finding(name, FindingState.PROBLEM, fault=error)
+    # ValueError and its like: values of another kind than the schema says, text that is no UTF-8.
+    except (apsw.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
+        return problem(name, f"cannot be checked: {error}", RESTORE)
+
+
+def _header(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    db, path = gallery.connection, gallery.path
+    try:
+        empty = schema.is_empty(db)
+        found = schema.version_of(db)
+        ours = schema.is_gallery(db)
+    except apsw.NotADBError as error:
+        raise NotAGallery(path) from error
+    except (apsw.ReadOnlyError, apsw.CantOpenError):
+        journal = path.with_name(f"{path.name}-journal")
+        if not journal.exists():
+            raise
+        return warning(
+            name, f"an interrupted write to {path} waits to be undone", "Any command does it: matir info"
+        )
+    if empty:
+        return ok(name, f"{path} is empty", "Index photos: matir add FOLDER")
+    if not ours:
+        raise NotAGallery(path)
+    if found > schema.VERSION:
+        return problem(name, f"{path} was written by a newer version (schema {found})", "Upgrade matir-cli.")
+    if found < schema.VERSION:
+        return warning(
+            name,
+            f"{path} was written by an older version (schema {found})",
+            "Any command brings it up to date: matir info",
+        )
+    return ok(name, f"{path}, {path.stat().st_size / 1e6:.1f} MB, schema {found}")
+
+
+def _schema(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    faults = schema_faults(gallery.connection)
+    if faults:
+        return problem(name, f"missing or changed: {', '.join(faults)}", RESTORE)
+    return ok(name, "as this version makes it")
+
+
+def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    rows = gallery.connection.execute(f"pragma integrity_check({MOST_FAULTS})").fetchall()
+    faults = [str(row[0]) for row in rows]
+    if faults != ["ok"]:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return problem(name, f"{' '.join(faults[0].split())}{more}", RESTORE)
+    return ok(name, "SQLite's integrity check passes")
+
+
+def _references(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    counts: dict[str, int] = {}
+    for table, *_ in gallery.connection.execute("pragma foreign_key_check"):
+        counts[str(table)] = counts.get(str(table), 0) + 1
+    if counts:
+        listed = ", ".join(f"{count} in {table}" for table, count in counts.items())
+        return problem(name, f"rows that refer to nothing: {listed}", RESTORE)
+    return ok(name, "every row refers to one that is there")
+
+
+def _photos(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    count = gallery.count_photos()
+    impossible = _count(gallery, _IMPOSSIBLE_PHOTOS)
+    if impossible:
+        return problem(name, f"{impossible} of {count} have an impossible size or hash", RESTORE)
+    lost = _count(gallery, "photos where not exists (select 1 from files where photo_id = photos.id)")
+    if lost:
+        return warning(name, f"{lost} of {count} have no file", "Index their folders again: matir add FOLDER")
+    bare = _count(gallery, "photos where not exists (select 1 from regions where photo_id = photos.id)")
+    if bare:
+        return problem(name, f"{bare} of {count} have no region and are never found", RESTORE)
+    return ok(name, f"{count} photos, {_count(gallery, 'regions where ordinal > 0')} regions")
+
+
+_IMPOSSIBLE_PHOTOS = """
+    photos where typeof(sha256) <> 'blob' or octet_length(sha256) <> 32
+    or typeof(width + height + mask_width + mask_height + orientation) <> 'integer'
+    or width < 1 or height < 1 or mask_width not between 1 and width or mask_height not between 1 and height
+    or orientation not between 1 and 8
+"""
+
+
+def _vectors(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    lacking = _count(
+        gallery,
+        "regions left join vectors on region_id = regions.id where vectors.photo_id is not regions.photo_id",
+    )
+    if lacking:
+        return problem(name, f"{lacking} regions have none, or another photo's", RESTORE)
+    lengths = gallery.connection.execute(
+        "select typeof(vector), octet_length(vector), count(*) from vectors group by 1, 2"
+    ).fetchall()
+    if any(kind != "blob" or not length for kind, length, _ in lengths) or len(lengths) > 1:
+        return problem(name, f"{len(lengths)} kinds and lengths where there is one", RESTORE)
+    zeros = _count(gallery, "vectors where vector = zeroblob(octet_length(vector))")
+    if zeros:
+        return problem(name, f"{zeros} are all zeros", RESTORE)
+    return ok(name, f"{lengths[0][2]} of {lengths[0][1]} dimensions" if lengths else "none yet")
+
+
+def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
+    looked_at = faults = 0
+    first = ""
+    for photo_id in _sample(gallery, deep):
+        looked_at += 1
+        try:
+            regions = gallery.regions(photo_id)
+            wrong = [r.id for r in regions if masks.area(r.region.rle) != r.region.area]
+            fault = f"region {wrong[0]}: the mask has another area than is written" if wrong else ""
+        except MatirError as error:
+            fault = str(getattr(error, "reason", error))
+        if fault:
+            faults += 1
+            first = first or fault
+    if faults:
+        return problem(name, f"{first} ({faults} of {looked_at} photos looked at)", RESTORE)
+    return ok(name, f"those of {looked_at} photos can be decoded")
+
+
+def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
+    """Every region must be found: its photo is loose, or a block has its codes."""
+    db = gallery.connection
+    dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
+    db.execute("create temp table covered (photo, first, past)")  # no part of the file
+    blocks = 0
+    rows = db.execute("select id, runs, octet_length(centre), octet_length(codes) from blocks")
+    for block_id, blob, centre, codes in rows:
+        runs = read_runs(gallery, blob)
+        count = int(runs["count"].sum())
+        if dimensions is None:
+            return problem(name, "there are blocks but no vectors", COMPACT)
+        if centre != 4 * dimensions[0] or codes != SignCodes.size(count, dimensions[0]):
+            return problem(name, f"block {block_id} has an impossible length", COMPACT)
+        if deep and _strayed(gallery, int(block_id)) > STRAYED_BITS:
+            return problem(name, f"block {block_id} has other codes than its vectors", COMPACT)
+        db.executemany("insert into temp.covered values (?1, ?2, ?2 + ?3)", runs.tolist())
+        blocks += 1
+    db.execute("create index temp.covered_by_photo on covered (photo, first)")
+    missing = _count(gallery, _NOT_FOUND)
+    if missing:
+        return problem(name, f"{missing} regions are in no block and not loose: they are not found", COMPACT)
+    return ok(name, f"{blocks} blocks, {_count(gallery, 'loose')} photos outside of them")
+
+
+_NOT_FOUND = """
+    regions where not exists (select 1 from loose where loose.photo_id = regions.photo_id)
+    and not exists (
+        select 1 from temp.covered
+        where covered.photo = regions.photo_id and first <= regions.id and regions.id < past
+    )
+"""
+
+
+def _strayed(gallery: GalleryFile, block_id: int) -> float:
+    """Share of a block's sign bits that are not its vectors'; 0 where some of these are gone by now."""
+    row: Any = gallery.connection.execute(
+        "select runs, codes from blocks where id = ?", (block_id,)
+    ).fetchone()
+    runs = read_runs(gallery, row[0])
+    blobs: list[bytes] = []
+    for _, first, count in runs.tolist():
+        part = gallery.connection.execute(
+            "select vector from vectors where region_id >= ? and region_id < ? order by region_id",
+            (first, first + count),
+        )
+        before = len(blobs)
+        blobs += [vector for (vector,) in part]
+        if len(blobs) < before + count:
+            return 0.0
+    stored = np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1)
+    found = SignCodes.over(np.frombuffer(row[1], np.uint8), *stored.shape)
+    _, made = encode_signs(stored)
+    return float(np.bitwise_count(found.words ^ made.words).sum()) / stored.size
+
+
+def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
+    looked_at = faults = 0
+    first = ""
+    for photo_id in _sample(gallery, deep):
+        jpeg = gallery.preview(photo_id)
+        if jpeg is None:
+            continue
+        looked_at += 1
+        record = gallery.photo(photo_id).record
+        try:
+            fault = decode_preview(jpeg).shape[:2] != (record.mask_height, record.mask_width)
+        except PhotoUnreadable:
+            fault = True
+        if fault:
+            faults += 1
+            first = first or f"photo {photo_id}"
+    if faults:
+        remedy = "Drop them (judging then reads the originals): matir compact --drop-previews"
+        return problem(name, f"{faults} of {looked_at} looked at do not fit, such as that of {first}", remedy)
+    without = _count(gallery, "photos where not exists (select 1 from previews where photo_id = photos.id)")
+    return ok(name, f"{looked_at} looked at can be decoded; {without} photos have none")
+
+
+def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    count = gone = 0
+    first: Path | None = None
+    for known in known_files(gallery):
+        count += 1
+        if is_gone(known.path):
+            gone += 1
+            first = first or known.path
+    if gone:
+        return warning(
+            name,
+            f"{gone} of {count} are not there, such as {first}",
+            "If they were moved or deleted: matir sync FOLDER; else mount their volume.",
+        )
+    skipped = _count(gallery, "skipped")
+    return ok(name, f"all {count} are there; {skipped} others could not be indexed")
+
+
+def _space(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    db = gallery.connection
+    pages, free = int(db.pragma("page_count")), int(db.pragma("freelist_count"))
+    size = free * int(db.pragma("page_size"))
+    if free > WASTE * pages:
+        return warning(name, f"{size / 1e6:.1f} MB of the file are unused", "Give them back: matir compact")
+    return ok(name, f"{size / 1e6:.1f} MB of the file are unused")
+
+
+def _sample(gallery: GalleryFile, deep: bool) -> Iterator[int]:
+    """Ids of photos, evenly spread; read as they are asked for."""
+    step = 1 if deep else max(1, gallery.count_photos() // SAMPLE)
+    for (photo_id,) in gallery.connection.execute("select id from photos where id % ? = 0", (step,)):
+        yield int(photo_id)
+
+
+def _count(gallery: GalleryFile, source: str) -> int:
+    return int(gallery.connection.execute(f"select count(*) from {source}").get)  # noqa: S608 - constants
+
+
+_CHECKS: tuple[tuple[str, _Check], ...] = (
+    ("gallery schema", _schema),
+    ("gallery pages", _pages),
+    ("gallery references", _references),
+    ("gallery photos", _photos),
+    ("gallery vectors", _vectors),
+    ("gallery masks", _masks),
+    ("gallery index", _index),
+    ("gallery previews", _previews),
+    ("gallery files", _files),
+    ("gallery space", _space),
+)

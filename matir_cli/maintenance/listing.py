@@ -1,0 +1,95 @@
+"""`matir ls`: the files of a gallery, and those that could not be indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from matir_cli.errors import GalleryDamaged
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.files import paged_rows
+from matir_cli.gallery.paths import decode_path, is_gone
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file that holds a photo."""
+
+    path: Path
+    id: int
+    """Of the photo; two files with the same bytes have one."""
+    width: int
+    """Photo pixels."""
+    height: int
+    regions: int
+    """How many the proposer found; the whole photo is not counted."""
+    bytes: int
+    """Of the file, when it was read."""
+    taken_at: str | None
+    """ISO 8601, the camera's local time."""
+    camera: str | None
+    latitude: float | None
+    """Degrees, north positive."""
+    longitude: float | None
+    """Degrees, east positive."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that could not be indexed."""
+
+    path: Path
+    reason: str
+    bytes: int
+    """Of the file, when it was tried."""
+    seen_at: str
+    """ISO 8601, UTC: when it was tried last."""
+
+
+Listed = TypeVar("Listed", ListedFile, SkippedFile)
+
+_SELECT_FILES = (
+    "select path, photo_id, width, height, "
+    "(select count(*) from regions where regions.photo_id = photos.id and ordinal > 0), "
+    "bytes, taken_at, camera, latitude, longitude from files join photos on photos.id = photo_id"
+)
+
+_SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
+
+
+def list_photo_files(
+    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+) -> Iterator[ListedFile]:
+    """The files that hold photos, in order of path.
+
+    Args:
+        within: only those at or below this absolute path.
+        missing: only those that are no longer on disk.
+    """
+    for path, *rest in paged_rows(gallery, _SELECT_FILES, within):
+        file = _checked(gallery, ListedFile, decode_path(path), *rest)
+        if not missing or is_gone(file.path):
+            yield file
+
+
+def list_skipped_files(
+    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+) -> Iterator[SkippedFile]:
+    """The files that could not be indexed, in order of path; the arguments are those of `listed`."""
+    for path, *rest in paged_rows(gallery, _SELECT_SKIPPED, within):
+        file = _checked(gallery, SkippedFile, decode_path(path), *rest)
+        if not missing or is_gone(file.path):
+            yield file
+
+
+def _checked(gallery: GalleryFile, kind: type[Listed], path: Path, *rest: object) -> Listed:
+    """The row as a record, of the types that it must have; a gallery may come from a stranger."""
+    names = (field.name for field in fields(kind))
+    try:
+        return msgspec.convert(dict(zip(names, (path, *rest), strict=True)), kind)
+    except msgspec.ValidationError as error:
+        raise GalleryDamaged(gallery.path, f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Model sets: which models work together, and where their files are."""

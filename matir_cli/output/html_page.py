@@ -1,0 +1,193 @@
+"""Results as one HTML page that needs nothing beside it: photos, switchable masks, scores, paths.
+
+Nothing is loaded from elsewhere, and the page's own policy forbids it: images are data URIs, masks
+are SVG paths, and only the style and the script written here (known by their SHA-256) are obeyed.
+Names of files and the query are escaped; a file's exact name is in its link, percent-encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from matir_cli import masks
+from matir_cli.atomic_write import atomic_write
+from matir_cli.output.outlines import Ring, outlines
+from matir_cli.output.result_pixels import ResultPixels, file_url
+from matir_cli.output.terminal import printable
+from matir_cli.records import Box, Rle
+from matir_cli.search.results import GroundedObject, SearchResult
+
+SIDE = 800
+"""Pixels: the long side of an embedded photo at most; some 100 kB each."""
+
+QUALITY = 82
+"""JPEG's, of an embedded photo."""
+
+_SHAPES = 0.62, 2.6
+"""Width by height of a photo's place in the grid, at least and at most; stranger shapes get a border."""
+
+_SWITCH = '<button class="switch" type="button" tabindex="-1" aria-label="Mask" aria-pressed="true"></button>'
+
+
+class HtmlPage:
+    """Writes the figures of a page as they come."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def add(self, subject: ResultPixels) -> None:
+        """Add a photo with its answers; one without a mask shows its boxes, one without pixels says so."""
+        found = subject.found
+        name, folder = (_shown(part) for part in (found.path.name, str(found.path.parent)))
+        kinds = f"{_shape_class(found)}{'' if subject.masked else ' maskless'}"
+        described = f"{found.rank}. {name}, score {subject.label}"
+        self._stream.write(
+            f'<figure class="{kinds}">\n<div class="frame">'
+            f'<button class="open" type="button" aria-label="{described}" aria-keyshortcuts="Space Enter">'
+            f"{_picture(subject)}{_drawing(subject)}</button>{_SWITCH if subject.masked else ''}</div>\n"
+            f'<figcaption><span class="rank">{found.rank}</span>'
+            f'<a href="{escape(file_url(found.path))}" title="{name}"><bdi>{name}</bdi></a>'
+            f'<span class="score">{subject.label}</span>'
+            f'<span class="folder" title="{folder}"><bdi>{folder}</bdi></span>{_corners(subject)}'
+            "</figcaption>\n</figure>\n"
+        )
+
+
+@contextmanager
+def html_page(path: Path, query: str, results: Sequence[SearchResult], *, force: bool) -> Iterator[HtmlPage]:
+    """A page of `results`, each of which the block then adds, in order.
+
+    Raises:
+        OutputExists, OutputError: see `replacing`.
+    """
+    style = _resource("html_page.css") + "".join(sorted({_shape_rule(found) for found in results}))
+    script = _resource("html_page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    photos = f"{len(results)} {'photo' if len(results) == 1 else 'photos'}"
+    with atomic_write(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="referrer" content="no-referrer">\n'
+            f"<title>{_shown(query)} – matir</title>\n<style>{style}</style>\n</head>\n<body>\n"
+            f"<header><div><h1><bdi>{_shown(query)}</bdi></h1><p>{photos}, best first</p></div>\n"
+            '<nav aria-label="View" hidden>'
+            '<button id="masks" type="button" aria-pressed="true">Masks</button>'
+            '<button id="boxes" type="button" aria-pressed="false">Boxes</button>'
+            '<button id="theme" type="button">Theme</button></nav></header>\n<main>\n'
+        )
+        yield HtmlPage(stream)
+        stream.write(
+            "</main>\n<footer hidden><kbd>←</kbd> <kbd>↑</kbd> <kbd>↓</kbd> <kbd>→</kbd> move · "
+            "<kbd>Space</kbd> this mask · <kbd>Enter</kbd> enlarge · <kbd>M</kbd> all masks · "
+            "<kbd>B</kbd> boxes · <kbd>T</kbd> light or dark</footer>\n"
+            '<dialog aria-label="Enlarged"><div class="shown"></div></dialog>\n'
+            f"<script>{script}</script>\n</body>\n</html>\n"
+        )
+
+
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """How a policy names an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _shown(text: str) -> str:
+    """`text` for people, in HTML: what could hide or steer is shown as an escape."""
+    return escape(printable(text))
+
+
+def _shape(found: SearchResult) -> int:
+    """Width by height in hundredths."""
+    size = found.photo.record
+    return max(1, round(100 * size.width / size.height))
+
+
+def _shape_class(found: SearchResult) -> str:
+    return f"s{_shape(found)}"
+
+
+def _shape_rule(found: SearchResult) -> str:
+    """The style of photos of this shape; in the page's style, as the policy forbids it elsewhere."""
+    shape = _shape(found) / 100
+    low, high = _SHAPES
+    return f".{_shape_class(found)} {{ --true: {shape:g}; --shape: {min(max(shape, low), high):g}; }}\n"
+
+
+def _picture(subject: ResultPixels) -> str:
+    if subject.working is None:
+        return '<span class="away">the photo is away</span>'
+    small = subject.working.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=QUALITY)
+    data = base64.b64encode(stream.getvalue()).decode()
+    size = f'width="{small.width}" height="{small.height}"'
+    return f'<img alt="" {size} decoding="async" src="data:image/jpeg;base64,{data}">'
+
+
+def _drawing(subject: ResultPixels) -> str:
+    """Masks and boxes as SVG over the photo, in half working pixels: outlines then have whole numbers."""
+    size = subject.found.photo.record
+    width, height = 2 * size.mask_width, 2 * size.mask_height
+    drawn = [_mask(answer, rle) for answer, rle in subject.masked]
+    boxes = [answer.box.scaled(width / size.width, height / size.height) for answer in subject.answers]
+    drawn += [_rectangle(kind, box) for box in boxes for kind in ("box under", "box")]
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(drawn)}</svg>'
+
+
+def _mask(answer: GroundedObject, rle: Rle) -> str:
+    kind = "mask whole" if _is_whole(answer) else "mask"
+    return f'<path class="{kind}" fill-rule="evenodd" d="{_path(rle)}"/>'
+
+
+def _rectangle(kind: str, box: Box) -> str:
+    width, height = max(0.0, box.x1 - box.x0), max(0.0, box.y1 - box.y0)
+    return (
+        f'<rect class="{kind}" x="{box.x0:.1f}" y="{box.y0:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+    )
+
+
+def _is_whole(answer: GroundedObject) -> bool:
+    return answer.mask is not None and answer.region is not None and answer.region.ordinal == 0
+
+
+def _path(rle: Rle) -> str:
+    """SVG path data of a mask's outlines."""
+    return "".join(_ring(ring) for part in outlines(masks.decode(rle)) for ring in (part.outer, *part.holes))
+
+
+def _ring(ring: Ring) -> str:
+    corners = np.rint(2 * ring).astype(int)
+    steps = " ".join(f"{x} {y}" for x, y in np.diff(corners, axis=0).tolist())
+    return f"M{corners[0, 0]} {corners[0, 1]}l{steps}z"
+
+
+def _corners(subject: ResultPixels) -> str:
+    """The first answer's box in photo pixels, and what is missing."""
+    if not subject.answers:
+        return '<span class="note">no box, no mask</span>'
+    box = subject.answers[0].box
+    numbers = ", ".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
+    note = "" if subject.masked else " · no mask"
+    if _is_whole(subject.answers[0]):
+        note = " · the whole photo"
+    return f'<span class="corners" title="box: x0, y0, x1, y1 in photo pixels">{numbers}{note}</span>'

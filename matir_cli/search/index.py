@@ -1,0 +1,199 @@
+"""Writing region vectors, and the index of sign codes derived from them.
+
+Every region's vector lies in `vectors` as int8. Sign codes, one bit per dimension, are kept apart
+in `blocks`, column-wise. `blocks` is derived and need not be complete: photos that are in no block
+yet are `loose`, and codes of regions that are gone stay in their block and find no row. So any state
+between two writes, with any number of writers, gives the right answer; `seal_index` makes it fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from matir_cli.errors import GalleryDamaged
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.records import FloatArray
+from matir_cli.search.quantisation import Int8Array, quantise, restore
+from matir_cli.search.sign_codes import encode_signs
+
+BLOCK_REGIONS = 16_384
+"""Regions to a block: its codes, 1.5 MB at 768 dimensions, stay in a core's own cache while they are read."""
+
+SEAL_SHARE = 8
+"""Loose regions are left alone below this part of a block: scoring them all takes a few milliseconds."""
+
+RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
+
+_MOST_IN_RUN = 2**31
+"""Regions; far more than a photo has, and sums of it do not overflow."""
+
+
+# Writing
+def store_vectors(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], rows: FloatArray) -> None:
+    """Write the vectors of a photo's regions; the caller holds the transaction.
+
+    Args:
+        rows: (len(region_ids), d) float32, any length but zero.
+
+    Raises:
+        ValueError: a vector is not finite or all zeros, or there are not as many as regions.
+    """
+    store_quantised(gallery, photo_id, region_ids, quantise(rows))
+
+
+def store_quantised(
+    gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], stored: Int8Array
+) -> None:
+    """As `store`, of (len(region_ids), d) vectors as `vectors.quantise` made them."""
+    gallery.connection.executemany(
+        "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
+        [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],
+    )
+    gallery.connection.execute("insert into loose (photo_id) values (?)", (photo_id,))
+
+
+def seal_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
+    """Put loose photos into blocks, unless they are too few to matter; a transaction of its own.
+
+    Blocks that are less than half full of regions that are still there are made anew with them.
+    """
+    if _count_loose(gallery.connection) * SEAL_SHARE < block_regions:
+        return
+    with gallery.atomic():
+        _dissolve(gallery, block_regions)
+        _make_blocks(gallery, block_regions)
+
+
+def rebuild_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
+    """Make all blocks anew from the vectors alone; a transaction of its own.
+
+    Raises:
+        GalleryDamaged: a stored vector cannot be one.
+    """
+    db = gallery.connection
+    with gallery.atomic():
+        if db.execute(_IMPOSSIBLE_VECTOR).fetchone() is not None:
+            raise GalleryDamaged(gallery.path, "a stored vector is all zeros or has an impossible length")
+        db.execute("delete from blocks")
+        db.execute("insert or ignore into loose (photo_id) select id from photos")
+        if _count_loose(db) * SEAL_SHARE >= block_regions:
+            _make_blocks(gallery, block_regions)
+
+
+_IMPOSSIBLE_VECTOR = """
+    select 1 from vectors where typeof(vector) <> 'blob' or vector = zeroblob(octet_length(vector))
+    or octet_length(vector) <> (select octet_length(vector) from vectors limit 1) limit 1
+"""
+
+
+def _make_blocks(gallery: GalleryFile, block_regions: int) -> None:
+    for regions, photos, stored in _loose_blocks(gallery.connection, block_regions):
+        centre, codes = encode_signs(stored)
+        gallery.connection.execute(
+            "insert into blocks (runs, centre, codes) values (?, ?, ?)",
+            (_runs(regions, photos).tobytes(), centre.astype("<f4").tobytes(), codes.tobytes()),
+        )
+    gallery.connection.execute("delete from loose")
+
+
+def _count_loose(db: apsw.Connection) -> int:
+    count = db.execute("select count(*) from loose cross join regions using (photo_id)").get
+    return int(count)
+
+
+def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
+    """Delete the blocks that are small or mostly of regions gone, and make their photos loose again."""
+    db = gallery.connection
+    for block_id, blob in db.execute("select id, runs from blocks").fetchall():
+        runs = read_runs(gallery, blob)
+        firsts = json.dumps(runs["first"].tolist())
+        owners = db.execute(
+            "select region_id, photo_id from json_each(?) cross join vectors on region_id = value", (firsts,)
+        )
+        there = set(owners.fetchall())
+        alive = [run for run in runs.tolist() if (run[1], run[0]) in there]
+        if 2 * sum(count for _, _, count in alive) >= block_regions:
+            continue
+        db.execute("delete from blocks where id = ?", (block_id,))
+        db.executemany("insert or ignore into loose (photo_id) values (?)", {(run[0],) for run in alive})
+
+
+def _loose_blocks(
+    db: apsw.Connection, block_regions: int
+) -> Iterator[tuple[list[int], list[int], Int8Array]]:
+    """Region ids, photo ids and vectors of the loose photos, whole photos, a block at a time."""
+    rows = db.execute(
+        "select region_id, loose.photo_id, vector from loose "
+        "cross join regions on regions.photo_id = loose.photo_id "
+        "cross join vectors on region_id = regions.id "
+        "order by loose.photo_id, ordinal"
+    )
+    block: list[tuple[int, int, bytes]] = []
+    for _, photo in groupby(rows, itemgetter(1)):
+        regions = list(photo)
+        if block and len(block) + len(regions) > block_regions:
+            yield _columns(block)
+            block = []
+        block += regions
+    if block:
+        yield _columns(block)
+
+
+def _columns(rows: list[tuple[int, int, bytes]]) -> tuple[list[int], list[int], Int8Array]:
+    regions, photos, blobs = zip(*rows, strict=True)
+    return list(regions), list(photos), np.frombuffer(b"".join(blobs), np.int8).reshape(len(rows), -1)
+
+
+def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
+    """Consecutive region ids of one photo, as (photo, first, count): in practice one run a photo."""
+    ids, owners = np.array(regions), np.array(photos)
+    breaks = np.flatnonzero((np.diff(ids) != 1) | (np.diff(owners) != 0)) + 1
+    starts = np.concatenate([[0], breaks])
+    runs = np.empty(starts.size, RUN)
+    runs["photo"], runs["first"] = owners[starts], ids[starts]
+    runs["count"] = np.diff(starts, append=ids.size)
+    return runs
+
+
+def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
+    """A block's runs, in order of its codes: (r,) of photo, first region, count; GalleryDamaged otherwise."""
+    if not isinstance(blob, bytes) or not blob or len(blob) % RUN.itemsize:
+        raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
+    runs = np.frombuffer(blob, RUN)
+    if runs["count"].min() < 1 or runs["count"].max() > _MOST_IN_RUN:
+        raise GalleryDamaged(gallery.path, "a block counts an impossible number of regions")
+    return runs
+
+
+def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
+    """(d,) float32 of unit length: a region's vector, as near as eight bits keep it.
+
+    Raises:
+        GalleryDamaged: there is none for this region, or it is no vector.
+    """
+    row = gallery.connection.execute(
+        "select vector from vectors where region_id = ?", (region_id,)
+    ).fetchone()
+    if row is None or not isinstance(row[0], bytes) or not any(row[0]):
+        raise GalleryDamaged(gallery.path, f"region {region_id} has no vector")
+    (restored,) = restore(np.frombuffer(row[0], np.int8)[np.newaxis])
+    return np.asarray(restored)
+
+
+def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> Int8Array:
+    """(n, d) stored vectors of the regions, in their order."""
+    rows = gallery.connection.execute(
+        "select cast(vector as blob) from json_each(?) cross join vectors on region_id = value order by key",
+        (json.dumps(regions.tolist()),),
+    )
+    blob = b"".join(vector for (vector,) in rows)
+    if len(blob) != regions.size * dimensions:
+        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
+    return np.frombuffer(blob, np.int8).reshape(-1, dimensions)

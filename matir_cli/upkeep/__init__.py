@@ -1,1 +1,0 @@
-"""Looking after a gallery: what is in it, keeping it as the folders are, taking out, carrying over."""

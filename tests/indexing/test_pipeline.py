@@ -1,0 +1,242 @@
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matir_cli import masks
+from matir_cli.engines.protocols import RegionEncoder
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import (
+    Added,
+    IndexingModels,
+    Linked,
+    Outcome,
+    Skipped,
+    Unchanged,
+    add_photos,
+    pending_files,
+)
+from matir_cli.search.grounding import results_by_region
+from matir_cli.search.pipeline import check_searchable, rank_candidates
+from matir_cli.search.rerank import JudgedCandidate
+from matir_cli.search.results import SearchResult
+from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
+from tests.support.pictures import save_scenes, scene
+
+
+class Indexer:
+    """A gallery file, a folder of photos and models that count what they are asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "photos"
+        self.gallery = folder / "gallery.db"
+        self.proposer = ColourProposer()
+
+    def run(
+        self, *paths: Path, encoder: Callable[[], RegionEncoder] = ColourEncoder, previews: bool = True
+    ) -> list[Outcome]:
+        models = IndexingModels(lambda: self.proposer, encoder)
+        with GalleryFile.open(self.gallery, create=True) as gallery:
+            return list(add_photos(gallery, paths or (self.folder,), models, previews=previews))
+
+    def find(self, query: str, limit: int = 10, min_score: float | None = None) -> list[SearchResult]:
+        with GalleryFile.open(self.gallery) as gallery:
+            check_searchable(gallery, query)
+            vector = ColourText().encode(query).vector
+            ranked = rank_candidates(gallery, vector, limit, min_score)
+            return list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
+
+
+@pytest.fixture
+def indexer(tmp_path: Path) -> Indexer:
+    return Indexer(tmp_path)
+
+
+def kinds(outcomes: list[Outcome]) -> Counter[type[Outcome]]:
+    return Counter(type(outcome) for outcome in outcomes)
+
+
+def test_photos_become_searchable_regions(indexer: Indexer) -> None:
+    paths = save_scenes(indexer.folder, a="red blue", b="green", c="blue")
+    outcomes = indexer.run()
+    assert outcomes == [Added(paths[0], 2), Added(paths[1], 1), Added(paths[2], 1)]
+    found = indexer.find("blue")
+    assert {item.path for item in found[:2]} == {paths[0], paths[2]}
+    assert [item.rank for item in found] == [1, 2, 3]
+    assert found[0].score >= found[1].score > found[2].score
+    # The region is the square of that colour, not the whole photo.
+    by_path = {item.path: item.answers[0] for item in found}
+    box = by_path[paths[0]].box
+    assert (box.x0, box.y0, box.x1, box.y1) == (45, 20, 70, 45)
+    assert masks.decode(by_path[paths[0]].mask)[32, 60]
+    assert indexer.find("blue", limit=1) == found[:1]
+    assert indexer.find("blue", min_score=0.9) == found[:2]
+
+
+def test_the_whole_photo_is_the_first_region(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red")
+    indexer.run()
+    with GalleryFile.open(indexer.gallery) as gallery:
+        whole, square = gallery.regions(1)
+        assert (whole.ordinal, whole.region.area) == (0, 120 * 90)
+        assert (square.ordinal, square.region.area) == (1, 25 * 25)
+
+
+def test_unchanged_files_are_not_looked_at_again(indexer: Indexer) -> None:
+    paths = save_scenes(indexer.folder, a="red", b="green")
+    indexer.run()
+    assert indexer.run() == [Unchanged(path) for path in paths]
+    assert indexer.proposer.seen == 2
+
+
+def test_a_second_run_loads_no_model(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red")
+    indexer.run()
+
+    def refuse() -> ColourEncoder:
+        raise AssertionError("loaded without need")
+
+    assert kinds(indexer.run(encoder=refuse)) == {Unchanged: 1}
+
+
+def test_copies_and_renamed_files_are_recognised(indexer: Indexer) -> None:
+    (path,) = save_scenes(indexer.folder, a="red")
+    shutil.copy(path, indexer.folder / "copy in the same run.png")
+    assert kinds(indexer.run()) == {Added: 1, Linked: 1}
+    path.rename(indexer.folder / "renamed.png")
+    assert kinds(indexer.run()) == {Unchanged: 1, Linked: 1}
+    assert indexer.proposer.seen == 1
+    (found,) = indexer.find("red")
+    assert [path.name for path in found.photo.paths] == ["copy in the same run.png", "renamed.png"]
+
+
+def test_a_changed_file_replaces_its_old_rows(indexer: Indexer) -> None:
+    (path,) = save_scenes(indexer.folder, a="red")
+    indexer.run()
+    scene("green", seed=5).save(path)
+    assert kinds(indexer.run()) == {Added: 1}
+    (found,) = indexer.find("green")
+    assert found.score > 0.9
+    assert indexer.find("red", min_score=0.5) == []
+
+
+def test_bad_files_are_skipped_reported_and_remembered(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red")
+    (indexer.folder / "b.jpg").write_bytes(b"")
+    (indexer.folder / "c.jpg").write_bytes(b"junk")
+    outcomes = indexer.run()
+    assert outcomes[1:] == [
+        Skipped(indexer.folder / "b.jpg", "zero bytes"),
+        Skipped(indexer.folder / "c.jpg", "not an image"),
+    ]
+    with GalleryFile.open(indexer.gallery) as gallery:
+        stored = list(gallery.connection.execute("select reason from skipped order by path"))
+        assert stored == [("zero bytes",), ("not an image",)]
+    scene("blue", seed=9).save(indexer.folder / "c.jpg")
+    assert kinds(indexer.run()) == {Unchanged: 1, Skipped: 1, Added: 1}
+
+
+def test_vectors_that_are_not_numbers_are_refused(indexer: Indexer) -> None:
+    (path,) = save_scenes(indexer.folder, a="red")
+    shutil.copy(path, indexer.folder / "b.png")
+    outcomes = indexer.run(encoder=BrokenEncoder)
+    assert kinds(outcomes) == {Skipped: 2}
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert gallery.count_photos() == 0
+
+
+def test_previews_can_be_left_out(indexer: Indexer) -> None:
+    paths = save_scenes(indexer.folder, a="red", b="blue")
+    indexer.run(paths[0])
+    indexer.run(paths[1], previews=False)
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert gallery.preview(1) is not None
+        assert gallery.preview(2) is None
+
+
+def test_dry_run_names_new_and_changed_files(indexer: Indexer) -> None:
+    paths = save_scenes(indexer.folder, a="red", b="blue")
+    indexer.run(paths[0])
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert list(pending_files(gallery, [indexer.folder])) == [paths[1]]
+        os.utime(paths[0], ns=(1, 1))
+        assert list(pending_files(gallery, [indexer.folder])) == paths
+
+
+def test_what_stops_a_stage_stops_the_run_and_keeps_what_was_written(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red", b="green", c="blue")
+
+    class Failing(ColourProposer):
+        def propose(self, image):  # type: ignore[no-untyped-def]
+            if self.seen == 2:
+                raise MemoryError
+            return super().propose(image)
+
+    indexer.proposer = Failing()
+    with pytest.raises(MemoryError):
+        indexer.run()
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert gallery.count_photos() == 2
+    indexer.proposer = ColourProposer()
+    assert kinds(indexer.run()) == {Unchanged: 2, Added: 1}
+
+
+def test_leaving_early_drops_the_photos_in_hand(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, **{f"p{number:02}": "red" for number in range(30)})
+    models = IndexingModels(lambda: indexer.proposer, ColourEncoder)
+    with GalleryFile.open(indexer.gallery, create=True) as gallery:
+        outcomes = add_photos(gallery, [indexer.folder], models, previews=False)
+        next(outcomes)
+        outcomes.close()
+        assert gallery.count_photos() == 1
+    assert indexer.proposer.seen < 30
+    assert kinds(indexer.run()) == {Unchanged: 1, Added: 29}
+
+
+def test_side_by_side_gives_the_same(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, a="red blue", b="green", c="blue")
+    (indexer.folder / "bad.png").write_bytes(b"x")
+    first = indexer.run()
+    found = indexer.find("blue")
+    indexer.gallery.unlink()
+    models = IndexingModels(lambda: indexer.proposer, ColourEncoder, side_by_side=lambda: True)
+    with GalleryFile.open(indexer.gallery, create=True) as gallery:
+        assert list(add_photos(gallery, [indexer.folder], models, previews=True)) == first
+    assert [item.score for item in indexer.find("blue")] == [item.score for item in found]
+
+
+def test_two_runs_at_once_on_one_gallery(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, **{f"p{number:02}": "red blue" for number in range(20)})
+    other = Indexer(indexer.folder.parent)
+    outcomes: list[list[Outcome]] = []
+    threads = [threading.Thread(target=lambda it=it: outcomes.append(it.run())) for it in (indexer, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(run) for run in outcomes] == [20, 20]
+    together = kinds(outcomes[0]) + kinds(outcomes[1])
+    assert together[Added] == 20
+    assert together[Skipped] == 0
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert gallery.count_photos() == 20
+        assert gallery.connection.pragma("integrity_check") == "ok"
+    assert len({found.path for found in indexer.find("red", limit=50)}) == 20
+
+
+def test_ties_are_stable(indexer: Indexer) -> None:
+    paths = save_scenes(indexer.folder, **dict.fromkeys("abcdef", "red"))
+    indexer.run()
+    found = indexer.find("red", limit=6)
+    scores = [item.score for item in found]
+    ids = [item.photo.id for item in found]
+    assert sorted(zip(scores, ids, strict=True), key=lambda pair: (-pair[0], pair[1])) == list(
+        zip(scores, ids, strict=True)
+    )
+    assert {item.path for item in found} == set(paths)
+    assert np.isfinite(scores).all()

@@ -1,0 +1,178 @@
+"""A gallery follows its folders: with models that see colours."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from matir_cli import errors
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.files import known_files, skipped_files
+from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, Unchanged
+from matir_cli.indexing.sync import (
+    ChangeKind,
+    Dropped,
+    FileChange,
+    Outcome,
+    check_folders,
+    folder_roots,
+    list_changes,
+    sync_folders,
+)
+from tests.support.fakes import ColourEncoder, ColourProposer
+from tests.support.pictures import save_scenes, scene
+
+MODELS = IndexingModels(ColourProposer, ColourEncoder)
+
+
+class Folders:
+    """A gallery beside two folders whose names begin alike."""
+
+    def __init__(self, place: Path) -> None:
+        self.inside = place / "b"
+        self.outside = place / "bc"
+        self.db = place / "gallery.db"
+        self.photos = save_scenes(self.inside, one="red", two="green", three="blue")
+        self.others = save_scenes(self.outside, red="red blue")
+        self.sync(self.inside, self.outside)
+
+    def sync(self, *given: Path, drop_all: bool = False) -> list[Outcome]:
+        within = folder_roots(given)
+        with GalleryFile.open(self.db, create=True) as gallery:
+            check_folders(gallery, within, drop_all=drop_all)
+            return list(sync_folders(gallery, within, MODELS, previews=False))
+
+    def changes(self, *given: Path) -> list[FileChange]:
+        with GalleryFile.open(self.db) as gallery:
+            return list(list_changes(gallery, folder_roots(given)))
+
+    def known(self) -> dict[Path, int]:
+        with GalleryFile.open(self.db) as gallery:
+            return {item.path: item.photo_id for item in known_files(gallery)}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
+
+
+def test_new_changed_gone_and_nothing_outside(folders: Folders) -> None:
+    one, two, three = folders.photos
+    new = folders.inside / "deep" / "new.png"
+    new.parent.mkdir()
+    scene("red", "green", seed=9).save(new)
+    scene("blue", "green", seed=8).save(two)
+    one.unlink()
+    folders.others[0].unlink()
+    marks = [
+        FileChange(ChangeKind.NEW, new),
+        FileChange(ChangeKind.CHANGED, two),
+        FileChange(ChangeKind.GONE, one),
+    ]
+    before = folders.db.read_bytes()
+    assert folders.changes(folders.inside) == marks
+    assert folders.db.read_bytes() == before
+    assert folders.sync(folders.inside) == [Added(new, 2), Unchanged(three), Added(two, 2), Dropped(one)]
+    assert set(folders.known()) == {new, two, three, folders.others[0]}
+    assert folders.changes(folders.inside) == []
+
+
+def test_a_renamed_file_keeps_its_photo(folders: Folders) -> None:
+    one, two, three = folders.photos
+    photo = folders.known()[one]
+    moved = folders.inside / "moved.png"
+    one.rename(moved)
+    assert folders.changes(folders.inside) == [
+        FileChange(ChangeKind.NEW, moved),
+        FileChange(ChangeKind.GONE, one),
+    ]
+    assert folders.sync(folders.inside) == [Linked(moved), Unchanged(three), Unchanged(two)]
+    assert folders.known()[moved] == photo
+    assert one not in folders.known()
+
+
+def test_a_copy_elsewhere_keeps_the_photo_of_a_file_that_is_gone(folders: Folders) -> None:
+    one = folders.photos[0]
+    copy = Path(shutil.copy(one, folders.outside / "copy.png"))
+    assert Linked(copy) in folders.sync(folders.outside)
+    one.unlink()
+    assert Dropped(one) in folders.sync(folders.inside)
+    assert copy in folders.known()
+
+
+def test_a_folder_that_is_away_is_refused(folders: Folders) -> None:
+    known = folders.known()
+    hidden = folders.inside.rename(folders.inside.with_name("hidden"))
+    with pytest.raises(errors.FolderVanished) as caught:
+        folders.sync(folders.outside, folders.inside)
+    assert (caught.value.path, caught.value.count) == (folders.inside, 3)
+    folders.inside.mkdir()  # the empty place of a volume that is not mounted
+    with pytest.raises(errors.FolderVanished):
+        folders.sync(folders.inside)
+    save_scenes(folders.inside, other="blue blue")  # another volume in its place
+    with pytest.raises(errors.FolderVanished):
+        folders.sync(folders.inside)
+    assert folders.known() == known
+    outcomes = folders.sync(folders.inside, drop_all=True)
+    assert [item for item in outcomes if isinstance(item, Dropped)] == [
+        Dropped(path) for path in sorted(folders.photos)
+    ]
+    assert hidden.is_dir()
+
+
+def test_all_moved_on_purpose_is_recognised(folders: Folders) -> None:
+    deep = folders.inside / "deep"
+    deep.mkdir()
+    photos = folders.known()
+    for path in folders.photos:
+        path.rename(deep / path.name)
+    with pytest.raises(errors.FolderVanished):
+        folders.sync(folders.inside)
+    outcomes = folders.sync(folders.inside, drop_all=True)
+    assert outcomes == [Linked(deep / path.name) for path in sorted(folders.photos)]
+    assert {photo for path, photo in folders.known().items()} == set(photos.values())
+
+
+def test_a_folder_that_is_gone_for_good(folders: Folders) -> None:
+    shutil.rmtree(folders.inside)
+    outcomes = folders.sync(folders.inside, drop_all=True)
+    assert outcomes == [Dropped(path) for path in sorted(folders.photos)]
+    with pytest.raises(errors.FolderVanished) as caught:  # nothing is known there now
+        folders.sync(folders.inside, drop_all=True)
+    assert caught.value.count == 0
+
+
+def test_a_file_by_name_may_be_gone(folders: Folders) -> None:
+    one, two, _ = folders.photos
+    one.unlink()
+    assert folders.sync(one, two) == [Unchanged(two), Dropped(one)]
+    with pytest.raises(errors.FolderVanished):
+        folders.sync(folders.inside / "never.png")
+
+
+def test_what_was_noted_of_a_broken_file_goes_with_it(folders: Folders) -> None:
+    broken = folders.inside / "broken.png"
+    broken.write_bytes(b"junk")
+    assert Skipped(broken, "not an image") in folders.sync(folders.inside)
+    assert folders.changes(folders.inside) == [FileChange(ChangeKind.RETRIED, broken, "not an image")]
+    broken.unlink()
+    assert all(isinstance(item, Unchanged) for item in folders.sync(folders.inside))
+    with GalleryFile.open(folders.db) as gallery:
+        assert [*skipped_files(gallery)] == []
+
+
+def test_a_link_that_leads_nowhere_is_reported_and_its_photo_kept(folders: Folders, tmp_path: Path) -> None:
+    target = folders.photos[0].rename(tmp_path / "target.png")
+    folders.photos[0].symlink_to(target)
+    folders.sync(folders.inside)
+    target.unlink()
+    (change,) = folders.changes(folders.inside)
+    assert (change.mark, change.path) == (ChangeKind.UNREADABLE, folders.photos[0])
+    assert Skipped(folders.photos[0], "no such file or directory") in folders.sync(folders.inside)
+    assert folders.photos[0] in folders.known()
+
+
+def test_roots_lie_beside_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [Path("b/c"), Path("b"), Path("bc"), Path("b/../b/d"), Path("./bc")]
+    assert folder_roots(given) == [tmp_path / "b", tmp_path / "bc"]

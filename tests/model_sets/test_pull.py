@@ -1,0 +1,360 @@
+"""Fetching over real sockets from a server that cuts, lies, refuses and forgets."""
+
+import hashlib
+import io
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPMessage
+from pathlib import Path
+
+import pytest
+
+from matir_cli.errors import DownloadFailed, ModelSetInvalid, WeightsChanged
+from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set
+from matir_cli.model_sets.http import _SafeRedirects
+from matir_cli.model_sets.pull import PulledFile, pull_model_set
+from matir_cli.model_sets.weights import NoByteProgress, expected_path, local_path, locate_files
+from tests.support.file_server import FileServer, Served, serving
+
+BODY = bytes(range(256)) * 4000
+"""A million bytes; large enough to arrive in several pieces."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The models folder."""
+    monkeypatch.setenv("MATIR_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def site() -> Iterator[FileServer]:
+    """A server with one good file."""
+    with serving() as server:
+        server.paths["/w.pt"] = Served(BODY, headers={"ETag": '"v1"'})
+        yield server
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def set_of(folder: Path, keys: str) -> ModelSet:
+    """A set with one file to fetch, its table being `keys`, and one beside the TOML."""
+    (folder / "local.bin").write_bytes(b"local")
+    (folder / "mine.toml").write_text(
+        f"""
+        name = "mine"
+        description = "x"
+        [proposer]
+        name = "p"
+        engine = "sam2"
+        licence = "MIT"
+        [proposer.files.checkpoint]
+        {keys}
+        [encoder]
+        name = "e"
+        engine = "alpha_clip"
+        licence = "MIT"
+        [encoder.files.visual]
+        path = "local.bin"
+        """
+    )
+    return load_model_set(str(folder / "mine.toml"))
+
+
+def keys_for(site: FileServer, *, size: str = f"bytes = {len(BODY)}", more: str = "") -> str:
+    return f'url = "{site.url}/w.pt"\n{size}\n{more}'
+
+
+def declared(content: bytes) -> str:
+    return f'sha256 = "{sha(content)}"'
+
+
+def pulled(model_set: ModelSet, *, accept_changed: bool = False) -> list[PulledFile]:
+    return list(pull_model_set(model_set, NoByteProgress(), accept_changed))
+
+
+def failure(model_set: ModelSet) -> str:
+    """Why it cannot be fetched; nothing may have the final name then."""
+    with pytest.raises(DownloadFailed) as caught:
+        pulled(model_set)
+    assert local_path(checkpoint(model_set)) is None
+    return caught.value.reason
+
+
+def checkpoint(model_set: ModelSet) -> ModelFile:
+    return model_set.part("proposer").files[0]
+
+
+def part_of(model_set: ModelSet) -> Path:
+    target = expected_path(checkpoint(model_set))
+    return target.with_name(f"{target.name}.part")
+
+
+def left_over(model_set: ModelSet) -> list[str]:
+    return sorted(path.name for path in part_of(model_set).parent.iterdir())
+
+
+class Watch:
+    """A Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int | None, int]] = []
+        self.counted = 0
+        self.open = 0
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        self.events.append((name, total, done))
+        self.open += 1
+
+    def advance(self, count: int) -> None:
+        self.counted += count
+
+    def end(self) -> None:
+        self.open -= 1
+
+
+def test_fetched_verified_and_recorded(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    watch = Watch()
+    got = list(pull_model_set(model_set, watch))
+    assert [(item.file.label, item.fetched) for item in got] == [
+        ("proposer.checkpoint", True),
+        ("encoder.visual", False),
+    ]
+    assert got[0].path.read_bytes() == BODY
+    assert left_over(model_set) == ["w.pt"]
+    assert watch.events[0] == ("proposer.checkpoint", len(BODY), 0)
+    assert watch.open == 0
+    assert locate_files(model_set, "proposer").files == {"checkpoint": got[0].path}
+    assert site.gets()[0].headers["accept-encoding"] == "identity"
+
+
+def test_what_is_here_is_not_fetched_again(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    pulled(model_set)
+    assert [item.fetched for item in pulled(model_set)] == [False, False]
+    assert len(site.requests) == 1
+
+
+def test_cut_connection_is_resumed(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    site.paths["/w.pt"].cut_after = 400_000
+    assert f"cut after 400000 of {len(BODY)} bytes" in failure(model_set)
+    assert part_of(model_set).read_bytes() == BODY[:400_000]
+    assert "cut after 800000" in failure(model_set)
+    site.paths["/w.pt"].cut_after = None
+    watch = Watch()
+    assert next(pull_model_set(model_set, watch)).path.read_bytes() == BODY
+    assert watch.events[0] == ("proposer.checkpoint", len(BODY), 800_000)
+    assert [request.headers.get("range") for request in site.gets()] == [
+        None,
+        "bytes=400000-",
+        "bytes=800000-",
+    ]
+    assert site.gets()[2].headers["if-range"] == '"v1"'
+    assert left_over(model_set) == ["w.pt"]
+
+
+def test_server_that_ignores_ranges_starts_anew(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    site.paths["/w.pt"].cut_after = 400_000
+    failure(model_set)
+    site.paths["/w.pt"] = Served(BODY, ranges=False)
+    assert pulled(model_set)[0].path.read_bytes() == BODY
+
+
+def test_file_changed_in_between_starts_anew(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    site.paths["/w.pt"].cut_after = 400_000
+    failure(model_set)
+    newer = bytes(reversed(BODY))
+    site.paths["/w.pt"] = Served(newer, headers={"ETag": '"v2"'})
+    assert pulled(model_set)[0].path.read_bytes() == newer
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"'}])
+def test_without_validator_or_hash_nothing_is_built_upon(
+    site: FileServer, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    site.paths["/w.pt"] = Served(BODY, headers=headers, cut_after=400_000)
+    failure(model_set)
+    site.paths["/w.pt"].cut_after = None
+    assert pulled(model_set)[0].path.read_bytes() == BODY
+    assert "range" not in site.gets()[-1].headers
+
+
+def test_known_hash_makes_up_for_a_missing_validator(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    site.paths["/w.pt"] = Served(BODY, cut_after=400_000)
+    failure(model_set)
+    site.paths["/w.pt"].cut_after = None
+    assert pulled(model_set)[0].path.read_bytes() == BODY
+    assert site.gets()[-1].headers["range"] == "bytes=400000-"
+
+
+def test_whole_part_needs_no_network(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    part_of(model_set).parent.mkdir(parents=True)
+    part_of(model_set).write_bytes(BODY)
+    assert pulled(model_set)[0].path.read_bytes() == BODY
+    assert site.requests == []
+
+
+def test_part_beyond_the_servers_end_starts_anew(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, size="about_bytes = 1000000", more=declared(BODY)))
+    part_of(model_set).parent.mkdir(parents=True)
+    part_of(model_set).write_bytes(BODY + b"x")
+    assert pulled(model_set)[0].path.read_bytes() == BODY
+
+
+def test_another_hash_than_declared_is_not_kept(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(b"other")))
+    assert f"its SHA-256 is {sha(BODY)}, not {sha(b'other')}" in failure(model_set)
+    assert left_over(model_set) == []
+
+
+def test_another_hash_than_seen_first_needs_consent(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    path = pulled(model_set)[0].path
+    newer = bytes(reversed(BODY))
+    site.paths["/w.pt"] = Served(newer)
+    path.unlink()
+    with pytest.raises(WeightsChanged) as caught:
+        pulled(model_set)
+    assert (caught.value.expected, caught.value.found) == (sha(BODY), sha(newer))
+    assert left_over(model_set) == []
+    assert pulled(model_set, accept_changed=True)[0].path.read_bytes() == newer
+    locate_files(model_set, "proposer")
+
+
+@pytest.mark.parametrize("damage", [b"", BODY[:-1], b"x" + BODY[1:]])
+def test_damaged_file_is_replaced(site: FileServer, tmp_path: Path, damage: bytes) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
+    path = pulled(model_set)[0].path
+    path.write_bytes(damage)
+    assert pulled(model_set)[0] == PulledFile(checkpoint(model_set), path, fetched=True)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("served", "reason"),
+    [
+        (Served(status=404), "HTTP 404 Not Found"),
+        (Served(status=503), "HTTP 503 Service Unavailable"),
+        (Served(BODY[:10]), f"the server has 10 bytes, not the {len(BODY)} of the model set"),
+        (Served(BODY + b"x"), f"the server has {len(BODY) + 1} bytes"),
+        (Served(BODY, headers={"Content-Type": "text/html; charset=utf-8"}), "a web page, not the file"),
+        (Served(redirect="ftp://127.0.0.1/w.pt"), "redirected to ftp, which is not safe"),
+        (Served(redirect="file:///etc/passwd"), "is not allowed"),
+        (Served(redirect="/w.pt"), "would lead to an infinite loop"),
+    ],
+)
+def test_refusals_are_told_and_leave_nothing(
+    site: FileServer, tmp_path: Path, served: Served, reason: str
+) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    site.paths["/w.pt"] = served
+    assert reason in failure(model_set)
+    assert left_over(model_set) == []
+
+
+def test_never_more_than_stated_is_written(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, size="about_bytes = 300000"))
+    # Without a length the end is the connection's: an endless answer must be stopped while it comes.
+    site.paths["/w.pt"] = Served(BODY, headers={"Content-Length": "", "Transfer-Encoding": "identity"})
+    assert "the server sent more than 600000 bytes" in failure(model_set)
+    assert left_over(model_set) == []
+
+
+def test_about_the_size_will_do_where_nobody_publishes_it(site: FileServer, tmp_path: Path) -> None:
+    assert pulled(set_of(tmp_path, keys_for(site, size="about_bytes = 900000")))[0].path.read_bytes() == BODY
+
+
+def test_page_in_place_of_a_file_of_unknown_size_is_refused(site: FileServer, tmp_path: Path) -> None:
+    site.paths["/w.pt"] = Served(b"<html>quota exceeded</html>")
+    model_set = set_of(tmp_path, keys_for(site, size="about_bytes = 900000"))
+    assert "not the about 900000 of the model set" in failure(model_set)
+
+
+def test_unreachable_server(tmp_path: Path) -> None:
+    with serving() as site:
+        model_set = set_of(tmp_path, keys_for(site))
+    assert "refused" in failure(model_set)
+
+
+def test_redirection_does_not_leave_https() -> None:
+    asked = urllib.request.Request("https://example.org/w.pt")
+    handler, headers = _SafeRedirects(), HTTPMessage()
+    with pytest.raises(DownloadFailed, match="redirected to http, which is not safe"):
+        handler.redirect_request(asked, io.BytesIO(), 302, "Found", headers, "http://example.org/w.pt")
+    assert handler.redirect_request(
+        asked, io.BytesIO(), 302, "Found", headers, "https://cdn.example.org/w.pt"
+    )
+
+
+def test_redirection_is_followed(site: FileServer, tmp_path: Path) -> None:
+    site.paths["/cdn"] = site.paths["/w.pt"]
+    site.paths["/w.pt"] = Served(redirect="/cdn")
+    assert pulled(set_of(tmp_path, keys_for(site)))[0].path.read_bytes() == BODY
+
+
+def test_mirrors_are_tried_in_order(site: FileServer, tmp_path: Path) -> None:
+    mirrors = f'mirrors = ["{site.url}/a", "{site.url}/b"]'
+    model_set = set_of(tmp_path, keys_for(site, more=mirrors))
+    good = site.paths.pop("/w.pt")
+    assert (
+        failure(model_set)
+        == f"HTTP 404 Not Found; {site.url}/a: HTTP 404 Not Found; {site.url}/b: HTTP 404 Not Found"
+    )
+    site.paths["/b"] = good
+    assert pulled(model_set)[0].path == expected_path(checkpoint(model_set))
+
+
+def test_part_from_one_mirror_is_not_continued_from_another(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site, more=f'mirrors = ["{site.url}/b"]'))
+    site.paths["/w.pt"].cut_after = 400_000
+    failure(model_set)
+    del site.paths["/w.pt"]
+    other = bytes(reversed(BODY))
+    site.paths["/b"] = Served(other, headers={"ETag": '"v1"'})
+    assert pulled(model_set)[0].path.read_bytes() == other
+
+
+def test_no_room_is_said_before_anything_is_fetched(site: FileServer, tmp_path: Path) -> None:
+    size = 1 << 49
+    model_set = set_of(tmp_path, keys_for(site, size=f"bytes = {size}"))
+    site.paths["/w.pt"] = Served(BODY, headers={"Content-Length": str(size)})
+    assert f"{size} bytes needed" in failure(model_set)
+    assert left_over(model_set) == []
+
+
+def test_folder_that_cannot_be_written(site: FileServer, tmp_path: Path, home: Path) -> None:
+    home.write_bytes(b"a file, not a folder")
+    assert "cannot be written" in failure(set_of(tmp_path, keys_for(site)))
+
+
+def test_two_at_once_do_not_meet(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    served = site.paths["/w.pt"]
+    served.hold = threading.Event()
+    first: list[PulledFile] = []
+    thread = threading.Thread(target=lambda: first.extend(pulled(model_set)))
+    thread.start()
+    try:
+        assert served.halfway.wait(20)
+        assert "another process is fetching it" in failure(model_set)
+    finally:
+        served.hold.set()
+        thread.join()
+    assert first[0].path.read_bytes() == BODY
+
+
+def test_missing_local_file_is_the_sets_fault(site: FileServer, tmp_path: Path) -> None:
+    model_set = set_of(tmp_path, keys_for(site))
+    (tmp_path / "local.bin").unlink()
+    with pytest.raises(ModelSetInvalid, match=r"encoder.visual: there is no file .*local\.bin"):
+        pulled(model_set)

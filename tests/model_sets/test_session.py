@@ -1,0 +1,80 @@
+"""What a gallery was made with: the files of its models and the settings that matter."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from matir_cli.engines.qwen_vl.options import QwenVlOptions
+from matir_cli.engines.registry import OPTIONS, identify_config
+from matir_cli.errors import ModelMismatch, ModelSetInvalid
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set
+from matir_cli.model_sets.session import ModelSession
+from matir_cli.records import EngineConfig, ModelIdentity
+
+OF_SPEED_AND_QUERIES = {
+    "sam2": {"points_per_batch"},
+    "alpha_clip": {"batch_size", "precision", "text_heads", "prompts"},
+    "clip": {"batch_size", "precision", "text_heads", "prompts"},
+    "qwen_vl": {"context_tokens", "grounds_at_once", "prefix_cache_mib", "n_gpu_layers", "threads"},
+}
+
+
+def encoder_with(models: ModelSet, **options: object) -> ModelSet:
+    parts = tuple(
+        msgspec.structs.replace(part, options=part.options | options) if part.kind == "encoder" else part
+        for part in models.parts
+    )
+    return msgspec.structs.replace(models, parts=parts)
+
+
+def key(engine: str, files: str = "a", **options: object) -> str:
+    config = EngineConfig(engine, options, {}, ModelIdentity("model", files))
+    return identify_config(config).identity.weight_hash
+
+
+@pytest.mark.parametrize("engine", sorted(OPTIONS))
+def test_every_setting_is_known_to_matter_or_not_to(engine: str) -> None:
+    kind = OPTIONS[engine]
+    assert set(kind.SHAPING) | OF_SPEED_AND_QUERIES[engine] == set(kind.__struct_fields__)
+    assert not set(kind.SHAPING) & OF_SPEED_AND_QUERIES[engine]
+
+
+def test_a_judge_is_known_by_weights_and_settings_that_matter() -> None:
+    assert (
+        key("qwen_vl") == key("qwen_vl", threads=2, n_gpu_layers=3) == key("qwen_vl", max_pixels=1280 * 28**2)
+    )
+    assert len({key("qwen_vl"), key("qwen_vl", "b"), key("qwen_vl", max_pixels=9000)}) == 3
+
+
+def test_a_judge_that_is_asked_in_other_words_is_another_one() -> None:
+    class Rude(QwenVlOptions, frozen=True):
+        METHOD = QwenVlOptions.METHOD.replace("Answer True or False.", "Well?")
+
+    assert Rude().shape() != QwenVlOptions().shape() != b""
+
+
+def test_usual_settings_are_no_part_of_an_identity() -> None:
+    assert key("sam2") == key("sam2", points_per_side=32, points_per_batch=8) == "a"
+    assert key("sam2", points_per_side=16) != "a"
+    assert key("alpha_clip", prompts=["a {}"]) == "a" != key("alpha_clip", transform="crop")
+
+
+def test_settings_that_an_engine_does_not_take_are_refused() -> None:
+    with pytest.raises(ModelSetInvalid):
+        key("sam2", points=3)
+    with pytest.raises(ModelSetInvalid, match="no engine is called 'sam9'"):
+        key("sam9")
+
+
+def test_a_gallery_refuses_the_same_weights_with_other_settings(tmp_path: Path) -> None:
+    tiny = load_model_set("tiny")
+    other = encoder_with(tiny, transform="crop")
+    with GalleryFile.open(tmp_path / "photos.db", create=True) as gallery:
+        ModelSession(gallery, tiny, "cpu").bind()
+        ModelSession(gallery, encoder_with(tiny, batch_size=3), "cpu").bind()
+        with pytest.raises(ModelMismatch):
+            ModelSession(gallery, other, "cpu").bind()
+        with pytest.raises(ModelMismatch):
+            ModelSession(gallery, other, "cpu").config("encoder")

@@ -1,0 +1,45 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matir_cli import masks
+from matir_cli.gallery.rows import StoredRegion
+from matir_cli.records import Box, Region
+from matir_cli.search.box_matching import box_iou, match_box
+
+whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
+
+
+def area_by_counting(box: Box) -> set[tuple[int, int]]:
+    return {(x, y) for x in range(int(box.x0), int(box.x1)) for y in range(int(box.y0), int(box.y1))}
+
+
+@given(whole_boxes, whole_boxes)
+def test_iou_is_that_of_the_pixels(left: Box, right: Box) -> None:
+    a, b = area_by_counting(left), area_by_counting(right)
+    assert np.isclose(box_iou(left, right), len(a & b) / len(a | b) if a | b else 0.0)
+
+
+def region(ordinal: int, box: Box, predicted_iou: float = 0.9) -> StoredRegion:
+    rle = masks.whole(10, 10)
+    return StoredRegion(ordinal + 100, 1, ordinal, box, Region(rle, box, 100, predicted_iou, 0.9))
+
+
+def test_the_best_box_wins_and_the_whole_photo_does_not_take_part() -> None:
+    regions = [
+        region(0, Box(0, 0, 100, 100)),
+        region(1, Box(10, 10, 60, 60)),
+        region(2, Box(0, 0, 95, 95)),
+    ]
+    found = match_box(Box(0, 0, 100, 100), regions)
+    assert found is not None
+    assert (found.region.ordinal, found.iou) == (2, 0.9025)
+    assert match_box(Box(0, 0, 100, 100), regions[:1]) is None
+
+
+def test_ties_go_to_the_surer_then_to_the_earlier() -> None:
+    box = Box(0, 0, 10, 10)
+    regions = [region(1, box, 0.5), region(2, box, 0.8), region(3, box, 0.8)]
+    found = match_box(Box(0, 0, 20, 20), regions)
+    assert found is not None
+    assert found.region.ordinal == 2

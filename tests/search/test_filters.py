@@ -1,0 +1,217 @@
+"""A search held to a part of a gallery is the search of a gallery that has nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matir_cli import masks
+from matir_cli.errors import OutOfRange
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.rows import StoredPhoto
+from matir_cli.records import Box, Candidate, FileRecord, FloatArray, PhotoRecord, Region
+from matir_cli.search.filters import Filters
+from matir_cli.search.index import seal_index, store_vectors
+from matir_cli.search.quantisation import cosines
+from matir_cli.search.rank import rank_photos
+
+SIDE = 10
+DATES = (None, "2022-12-31T23:59:59", "2023-01-01T00:00:00", "2023-05-17T12:30:00", "2024-02-29T00:00:01")
+CAMERAS = (None, "Canon EOS R6", "Google Pixel 8", "ÉCLAIR 16")
+FOLDERS = ("/p/a", "/p/a/deep/er", "/p/ab", "/q")
+PHOTOS = 240
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+def region(share: float) -> Region:
+    area = round(share * SIDE * SIDE)
+    return Region(masks.whole(SIDE, SIDE), Box(0, 0, SIDE, SIDE), area, 0.9, 0.95)
+
+
+def put(gallery: GalleryFile, number: int, rng: np.random.Generator) -> None:
+    """A photo with a date, a camera, a folder and regions of several sizes, in the caller's transaction."""
+    record = PhotoRecord(
+        rng.bytes(32), 40, 40, SIDE, SIDE, 1, DATES[rng.integers(5)], CAMERAS[rng.integers(4)]
+    )
+    file = FileRecord(Path(FOLDERS[rng.integers(4)], f"{number}.jpg"), 1, 1)
+    regions = [region(1.0), *(region(share) for share in rng.choice([0.01, 0.1, 0.3, 0.9], 5))]
+    photo_id, ids = gallery.add_photo(file, record, regions, None)
+    # Around a direction common to all, as CLIP's are.
+    store_vectors(gallery, photo_id, ids, unit(2 + rng.standard_normal((6, 48), dtype=np.float32)))
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
+    """Two thirds of its photos in blocks; some gone, and their ids given to others since."""
+    rng = np.random.default_rng(0)
+    with GalleryFile.open(tmp_path_factory.mktemp("within") / "gallery.db", create=True) as opened:
+        opened.connection.pragma("synchronous", "off")
+        with opened.atomic():
+            for number in range(PHOTOS * 2 // 3):
+                put(opened, number, rng)
+        seal_index(opened, 256)
+        with opened.atomic():
+            opened.connection.execute(
+                "delete from photos where id > ? or id % 11 = 0", (PHOTOS * 2 // 3 - 9,)
+            )
+            for number in range(PHOTOS * 2 // 3, PHOTOS):
+                put(opened, number, rng)
+            opened.link(FileRecord(Path("/q/copy.jpg"), 1, 1), 1)
+        yield opened
+
+
+def counts(photo: StoredPhoto, ordinal: int, share: float, within: Filters) -> bool:
+    """Whether the region may be found, in plain Python."""
+    taken, camera = photo.record.taken_at, photo.record.camera
+    if within.places and not any(
+        place == path or place in path.parents for place in within.places for path in photo.paths
+    ):
+        return False
+    if within.since is not None and (taken is None or taken[: len(within.since)] < within.since):
+        return False
+    if within.until is not None and (taken is None or taken[: len(within.until)] > within.until):
+        return False
+    if within.camera is not None and (camera is None or within.camera.lower() not in camera.lower()):
+        return False
+    sized = within.min_size is not None or within.max_size is not None
+    if ordinal == 0 and (sized or not within.whole):
+        return False
+    return (within.min_size or 0) <= share <= (1 if within.max_size is None else within.max_size)
+
+
+def brute_force(gallery: GalleryFile, query: FloatArray, within: Filters) -> list[Candidate]:
+    rows = gallery.connection.execute(
+        "select regions.photo_id, region_id, ordinal, area, cast(vector as blob) "
+        "from vectors join regions on regions.id = region_id"
+    ).fetchall()
+    photos = {photo_id: gallery.photo(photo_id) for photo_id in {row[0] for row in rows}}
+    best: dict[int, Candidate] = {}
+    for photo, region_id, ordinal, area, blob in rows:
+        if counts(photos[photo], ordinal, area / SIDE**2, within):
+            score = float(cosines(np.frombuffer(blob, np.int8)[np.newaxis], query)[0])
+            found = Candidate(photo, region_id, score)
+            best[photo] = min(best.get(photo, found), found, key=lambda c: (-c.score, c.region_id))
+    return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
+
+
+dates = st.none() | st.sampled_from(
+    ["2022", "2023", "2023-05", "2023-05-17", "2023-05-17T12", "2024", "2030"]
+)
+sizes = st.none() | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    places=st.lists(st.sampled_from(["/p", "/p/a", "/q", "/p/a/0.jpg", "/q/copy.jpg", "/"]), max_size=2),
+    since=dates,
+    until=dates,
+    camera=st.none() | st.sampled_from(["canon", "PIXEL", "éclair", "nobody", ""]),
+    least=sizes,
+    most=sizes,
+    whole=st.booleans(),
+    limit=st.sampled_from([1, 10, 500]),
+    seed=st.integers(0, 5),
+)
+def test_what_does_not_count_is_as_if_it_were_not_there(
+    gallery: GalleryFile,
+    places: list[str],
+    since: str | None,
+    until: str | None,
+    camera: str | None,
+    least: float | None,
+    most: float | None,
+    whole: bool,
+    limit: int,
+    seed: int,
+) -> None:
+    within = Filters(tuple(map(Path, places)), since, until, camera, least, most, whole)
+    query = unit(1 + np.random.default_rng(seed + 100).standard_normal(48, dtype=np.float32))
+    expected = brute_force(gallery, query, within)[:limit]
+    assert rank_photos(gallery, query, limit, within) == expected
+
+
+@pytest.mark.parametrize(
+    ("within", "least"),
+    [
+        (Filters(), PHOTOS * 0.8),
+        (Filters((Path("/p/a"),)), 50),
+        (Filters((Path("/"),), since="2022", until="2024"), 100),
+        (Filters((Path("/p/a/0.jpg"), Path("/q/copy.jpg"))), 1),
+        (Filters(camera="Éclair"), 30),
+        (Filters(min_size=0.9), 50),
+    ],
+)
+def test_the_filters_of_these_tests_do_let_photos_through(
+    gallery: GalleryFile, within: Filters, least: float
+) -> None:
+    query = unit(np.ones(48, np.float32))
+    found = rank_photos(gallery, query, 1000, within)
+    assert least <= len(found) <= gallery.count_photos()
+    assert found == brute_force(gallery, query, within)
+
+
+def test_an_id_in_the_index_that_was_given_out_again_lets_no_other_photo_in(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = unit(rng.standard_normal((4, 48), dtype=np.float32))
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
+
+        def add(name: str, camera: str, vectors: FloatArray) -> tuple[int, list[int]]:
+            record = PhotoRecord(name.encode().ljust(32), 40, 40, SIDE, SIDE, 1, None, camera)
+            file = FileRecord(Path(f"/{name}"), 1, 1)
+            photo_id, ids = gallery.add_photo(file, record, [region(0.5)] * len(vectors), None)
+            store_vectors(gallery, photo_id, ids, vectors)
+            return photo_id, ids
+
+        with gallery.atomic():
+            assert add("first", "Leica", rows[:1]) == (1, [1])
+            assert add("second", "Leica", rows[1:2]) == (2, [2])
+            assert add("third", "Leica", rows[2:]) == (3, [3, 4])
+        seal_index(gallery, 8)
+        with gallery.atomic():
+            gallery.connection.execute("delete from photos where id > 1")
+            gallery.connection.execute("update sqlite_sequence set seq = 0")  # as none of ours would have it
+            # In the index, region 3 is still one of photo 3.
+            assert add("new", "Canon", rows[1:3]) == (2, [2, 3])
+            assert add("newer", "Leica", rows[3:]) == (3, [4])
+        assert gallery.connection.execute("select count(*) from blocks").get == 1
+        found = rank_photos(gallery, rows[2], 5, Filters(camera="leica"))
+    assert {candidate.photo_id for candidate in found} == {1, 3}
+
+
+def test_spans_of_time_hold_all_that_they_name(gallery: GalleryFile) -> None:
+    query = unit(np.ones(48, np.float32))
+
+    def dates(within: Filters) -> set[str | None]:
+        found = rank_photos(gallery, query, 1000, within)
+        return {gallery.photo(candidate.photo_id).record.taken_at for candidate in found}
+
+    assert dates(Filters(until="2023-05-17")) == set(DATES[1:4])
+    assert dates(Filters(since="2023-05-17", until="2023-05-17")) == {DATES[3]}
+    assert dates(Filters(since="2023", until="2023")) == set(DATES[2:4])
+    assert dates(Filters(until="2022-12-31T23:59:58")) == set()
+    assert dates(Filters(since="2024-02-29T00:00:02")) == set()
+    assert None in dates(Filters())
+
+
+def test_a_size_is_that_of_objects() -> None:
+    assert Filters(min_size=0.2).is_sized
+    assert not Filters(whole=False).is_sized
+    assert [Filters(min_size=0.2, max_size=0.5).fits(share) for share in (0.1, 0.2, 0.5, 0.6)] == [
+        *(False, True, True, False)
+    ]
+    assert replace(Filters(), max_size=0.0).fits(0.0)
+
+
+@pytest.mark.parametrize("size", [-0.1, 1.1, float("nan")])
+def test_a_size_is_a_share(size: float) -> None:
+    with pytest.raises(OutOfRange):
+        Filters(min_size=size)
+    with pytest.raises(OutOfRange):
+        Filters(max_size=size)

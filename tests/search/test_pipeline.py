@@ -1,0 +1,222 @@
+"""Both stages together: what must not be in a photo, thresholds, and parts of a gallery."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEmpty
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.records import Point, Verdict
+from matir_cli.search.filters import Filters
+from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.query import Example, Query
+from matir_cli.search.rerank import combine_verdicts
+from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText
+from tests.support.pictures import save_scenes
+
+
+@dataclass
+class Fakes:
+    """Engines that see colours."""
+
+    judge: ColourJudge = field(default_factory=ColourJudge)
+    proposer: ColourProposer = field(default_factory=ColourProposer)
+    region_encoder: ColourEncoder = field(default_factory=ColourEncoder)
+    text_encoder: ColourText = field(default_factory=ColourText)
+    judge_key: str = "k" * 64
+
+    def config(self, part: str) -> None:
+        """Nothing is missing."""
+
+
+class Undecided(ColourJudge):
+    """Sees a colour where there is any of it, and is sure of nothing."""
+
+    def rerank(self, photo: object, queries: object) -> list[Verdict]:
+        return [
+            Verdict(2.0 if verdict.z_true > 1 else -2.0, 0.0) for verdict in super().rerank(photo, queries)
+        ]
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
+    save_scenes(
+        tmp_path / "photos",
+        a_green="green",
+        b_red="red",
+        c_both="red green",
+        d_blue="blue",
+        e_red_twice="red red",
+    )
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as opened:
+        list(
+            add_photos(
+                opened, [tmp_path / "photos"], IndexingModels(ColourProposer, ColourEncoder), previews=True
+            )
+        )
+        yield opened
+
+
+def names(result: SearchOutcome) -> list[str]:
+    return [item.path.stem for item in result.found]
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def test_but_not_is_the_product_of_the_probabilities() -> None:
+    def verdict(p: float) -> Verdict:
+        return Verdict(logit(p), 0.0)
+
+    plain = verdict(0.8)
+    assert combine_verdicts(plain, []) is plain
+    assert combine_verdicts(plain, [verdict(0.3)]).p_true == pytest.approx(0.8 * 0.7)
+    assert combine_verdicts(plain, [verdict(0.3), verdict(0.6), verdict(0.1)]).p_true == pytest.approx(0.32)
+    both = combine_verdicts(plain, [verdict(0.3)])
+    assert math.exp(both.z_true) + math.exp(both.z_false) == pytest.approx(1)
+    assert both.margin == pytest.approx(logit(0.56))
+
+
+def test_but_not_ranks_where_probabilities_saturate() -> None:
+    ranking = [
+        combine_verdicts(Verdict(wanted, 0.0), [Verdict(unwanted, 0.0)])
+        for wanted, unwanted in ((60, -60), (50, -60), (50, -45), (0, -50), (-50, -50), (50, 60), (-70, 0))
+    ]
+    margins = [verdict.margin for verdict in ranking]
+    assert margins == sorted(margins, reverse=True)
+    assert len(set(margins)) == len(margins)
+    assert all(math.isfinite(margin) for margin in margins)
+    assert margins[3] == pytest.approx(0)
+    assert margins[4] == pytest.approx(-50)
+    assert margins[5] == pytest.approx(-60)
+
+
+def test_what_must_not_be_there_is_asked_about_at_once_and_remembered(gallery: GalleryFile) -> None:
+    engines = Fakes(Undecided())
+    without = run_search(gallery, engines, Query("red", without=("green",)), SearchOptions(ground=False))
+    assert set(names(without)[:2]) == {"b_red", "e_red_twice"}
+    assert sorted(engines.judge.asked) == [1, 2, 3, 4, 5]
+    p = {item.path.stem: item.verdict.p_true for item in without.found if item.verdict is not None}
+    yes, no = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
+    assert p["b_red"] == pytest.approx(yes * yes)
+    assert p["c_both"] == pytest.approx(yes * no)
+    assert p["a_green"] == pytest.approx(no * no)
+    # Each text is a question of its own: what was said of one is known when it is asked for alone.
+    engines.judge.asked.clear()
+    again = run_search(gallery, engines, Query("red", without=("green",)), SearchOptions(ground=False))
+    alone = run_search(gallery, engines, "red", SearchOptions(ground=False))
+    green = run_search(gallery, engines, "green", SearchOptions(ground=False))
+    assert engines.judge.asked == []
+    assert names(again) == names(without)
+    assert {round(item.score, 6) for item in alone.found} == {round(yes, 6), round(no, 6)}
+    assert set(names(green)[:2]) == {"a_green", "c_both"}
+    # Only what is new is asked: of these, blue.
+    run_search(gallery, engines, Query("red", without=("green", "blue")), SearchOptions(ground=False))
+    assert len(engines.judge.asked) == 5
+
+
+def test_fresh_asks_about_both_again(gallery: GalleryFile) -> None:
+    engines = Fakes()
+    asked = Query("red", without=("green",))
+    run_search(gallery, engines, asked, SearchOptions(ground=False))
+    gallery.connection.execute("update verdicts set z_true = 99, z_false = 0")
+    result = run_search(gallery, engines, asked, SearchOptions(ground=False, fresh=True))
+    assert len(engines.judge.asked) == 10
+    assert len({item.score for item in result.found}) > 2
+
+
+def test_no_match_is_an_answer(gallery: GalleryFile) -> None:
+    engines = Fakes()
+    none = run_search(gallery, engines, "red", SearchOptions(rerank=False, min_score=1.1))
+    assert none.found == []
+    assert none.best_score == pytest.approx(0.995, abs=0.01)
+    low = run_search(gallery, engines, "red", SearchOptions(min_p=0.999999, ground=False))
+    assert low.found == []
+    assert low.best_p is not None
+    assert 0.5 < low.best_p < 0.999999
+    some = run_search(gallery, engines, "red", SearchOptions(min_p=0.5, ground=False))
+    assert set(names(some)) == {"b_red", "c_both", "e_red_twice"}
+
+
+def test_a_probability_is_asked_for_in_vain_where_there_is_no_judge(gallery: GalleryFile) -> None:
+    for asked, settings in (
+        ("red", SearchOptions(rerank=False, min_p=0.5)),
+        (Query(example=Example(gallery.path)), SearchOptions(min_p=0.5)),
+    ):
+        with pytest.raises(ValueError, match="min_p"):
+            run_search(gallery, Fakes(), asked, settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"limit": 0}, {"limit": -1}, {"candidates": 0}, {"keep": 0}, {"budget": -1.0}),
+        *({"min_p": 3.0}, {"min_p": -0.1}, {"min_iou": 2.0}, {"min_iou": math.nan}, {"budget": math.nan}),
+    ],
+)
+def test_numbers_have_a_range(wrong: dict[str, float]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(OutOfRange, match=f"^{name} is {value}; it must be (from 0 to 1|[01] or more)[.]$"):
+        SearchOptions(**wrong)  # type: ignore[arg-type]
+    SearchOptions(limit=1, candidates=1, keep=1, min_p=0, min_iou=1, budget=0, min_score=-1)
+
+
+def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:
+    engines = Fakes()
+    photo = gallery.path.parent / "photos" / "c_both.png"
+    result = run_search(
+        gallery, engines, Query(example=Example(photo, point=Point(50, 30))), SearchOptions(limit=2)
+    )
+    assert set(names(result)) == {"a_green", "c_both"}
+    assert engines.judge.asked == []
+    assert all(item.verdict is None for item in result.found)
+    judged = run_search(gallery, engines, Query("red", Example(photo)), SearchOptions())
+    assert len(engines.judge.asked) == 5
+    assert judged.found[0].grounding == "matched"
+
+
+def test_a_search_within_a_part_finds_nothing_else(gallery: GalleryFile) -> None:
+    photos = gallery.path.parent / "photos"
+    within = Filters((photos / "b_red.png", photos / "d_blue.png"))
+    engines = Fakes()
+    result = run_search(gallery, engines, "red", SearchOptions(within=within))
+    assert set(names(result)) == {"b_red", "d_blue"}
+    assert len(engines.judge.asked) == 2
+    empty = run_search(gallery, engines, "red", SearchOptions(within=Filters((photos / "nowhere",))))
+    assert (empty.found, empty.best_score) == ([], None)
+
+
+def test_the_object_that_the_judge_means_has_the_size_asked_for(gallery: GalleryFile) -> None:
+    one = 25 * 25 / (120 * 90)
+    engines = Fakes()
+    # Both squares of "e" are one region: twice the size. All other regions are smaller.
+    large = run_search(gallery, engines, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
+    assert names(large) == ["e_red_twice"]
+    # Stage 1 lets "c" in for any of its regions; the judge says which object is meant.
+    green = run_search(gallery, engines, "green", SearchOptions(within=Filters(max_size=1.5 * one)))
+    assert set(names(green)) == {"a_green", "c_both"}
+    assert [item.rank for item in green.found] == [1, 2]
+    assert green.other_size == 2  # in "b" and "d" it points at nothing
+    # A box by itself has a size, too: this one fits no stored region.
+    off = Fakes(ColourJudge(shift=20), judge_key="s" * 64)
+    boxed = run_search(gallery, off, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
+    assert [(item.path.stem, item.grounding) for item in boxed.found] == [("e_red_twice", "unmatched")]
+
+
+def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(
+    gallery: GalleryFile, tmp_path: Path
+) -> None:
+    with pytest.raises(QueryEmpty):
+        check_searchable(gallery, Query("red", without=(" ",)))
+    with pytest.raises(QueryContradicts):
+        run_search(gallery, Fakes(), Query("red", without=("red",)), SearchOptions())
+    with (
+        GalleryFile.open(tmp_path / "empty.db", create=True) as empty,
+        pytest.raises(GalleryEmpty),
+    ):
+        check_searchable(empty, Query(example=Example(tmp_path)))

@@ -1,0 +1,209 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from matir_cli.records import FloatArray
+from matir_cli.search.quantisation import (
+    QUERY_LEVEL,
+    TOP_LEVEL,
+    cosines,
+    quantise,
+    restore,
+    rotate,
+    rounding_error,
+)
+from matir_cli.search.sign_codes import VECTORS_AT_ONCE, SignCodes, encode_signs, sign_queries
+
+SIZES = (1, 3, 64, 100, 512, 768)
+
+
+def like_clip(count: int, dimensions: int, seed: int = 0) -> FloatArray:
+    """(count, d) unit vectors in a narrow cone, a few dimensions of which tower over the rest."""
+    rng = np.random.default_rng(seed)
+    cone = np.random.default_rng(0).standard_normal(dimensions)
+    cone[[1, dimensions // 2]] = -30, 40
+    rows = cone / np.linalg.norm(cone) + 0.03 * rng.standard_normal((count, dimensions))
+    return unit(rows)
+
+
+def unit(rows: NDArray[np.floating]) -> FloatArray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_the_rotation_keeps_lengths_and_angles(dimensions: int) -> None:
+    turned = rotate(np.eye(dimensions, dtype=np.float32))
+    assert np.abs(turned @ turned.T - np.eye(dimensions)).max() < 1e-5
+
+
+def test_the_rotation_is_the_same_for_ever() -> None:
+    # Stored vectors and queries only compare while this holds, to the last bit, everywhere.
+    turned = rotate(np.eye(768, dtype=np.float32)[::100]).astype("<f4")
+    assert hashlib.sha256(turned.tobytes()).hexdigest()[:16] == "9f5cb8cbccf7df78"
+
+
+def test_the_rotation_leaves_no_dimension_out() -> None:
+    turned = rotate(np.eye(768, dtype=np.float32))
+    assert np.abs(turned).max() < 0.25
+    assert (turned**2).mean(axis=0).max() * 768 < 1.001
+
+
+def test_what_is_rotated_stays_as_it_was() -> None:
+    rows = like_clip(2, 64)
+    before = rows.copy()
+    rotate(rows)
+    assert (rows == before).all()
+
+
+@pytest.mark.parametrize("dimensions", SIZES[1:])
+def test_a_stored_vector_comes_back_in_its_own_frame(dimensions: int) -> None:
+    rows = like_clip(50, dimensions, seed=3)
+    restored = restore(quantise(rows))
+    assert restored.dtype == np.float32
+    assert np.abs(np.linalg.norm(restored, axis=1) - 1).max() < 1e-5
+    assert np.einsum("nd,nd->n", restored, rows).min() > 0.9998
+    assert np.abs(restored - rows).max() < 0.02
+    with pytest.raises(ValueError, match="zeros"):
+        restore(np.zeros((1, dimensions), np.int8))
+
+
+def test_cosines_of_stored_vectors_are_near_the_exact_ones() -> None:
+    rows, query = like_clip(2000, 768), like_clip(1, 768, seed=9)[0]
+    error = cosines(quantise(rows), query) - rows @ query
+    assert error.std() < 0.0004
+    assert np.abs(error).max() < 0.002
+    # What the rotation is for: the same eight bits on the vectors as they come.
+    plain = np.rint(rows * (127 / np.abs(rows).max(axis=1, keepdims=True)))
+    plain_error = unit(plain) @ query - rows @ query
+    assert plain_error.std() > 3 * error.std()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(SIZES), st.floats(1e-3, 1e3))
+@settings(max_examples=60, deadline=None)
+def test_the_error_of_a_stored_vector_is_bounded(seed: int, dimensions: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.asarray(size * rng.standard_normal((5, dimensions)) ** 3 + 1e-6, np.float32)
+    query = unit(rng.standard_normal(dimensions))
+    error = np.abs(cosines(quantise(rows), query) - unit(rows) @ query)
+    # No level is off by more than a half, neither the rows' nor (far finer) the query's.
+    largest = np.abs(rotate(unit(rows))).max(axis=1)
+    bound = np.sqrt(dimensions) * (largest / (2 * TOP_LEVEL) + 1 / (2 * QUERY_LEVEL))
+    assert (error <= 2 * bound + 1e-5).all()
+
+
+def test_equal_vectors_score_equally_wherever_they_stand() -> None:
+    rows = quantise(like_clip(300, 768))
+    query = like_clip(1, 768, seed=5)[0]
+    together = cosines(rows, query)
+    assert together.tolist() == [cosines(row[np.newaxis], query)[0] for row in rows]
+
+
+def test_the_error_of_a_rounded_query_is_foretold() -> None:
+    rows, queries = quantise(like_clip(200, 768)), like_clip(50, 768, seed=7)
+    left = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    spreads = []
+    for query in queries:
+        rounded = quantise(query[np.newaxis])[0].astype(np.float64)
+        error = left @ rounded / np.linalg.norm(rounded) - cosines(rows, query)
+        assert np.abs(error).max() < 6 * rounding_error(query)
+        spreads.append(error / rounding_error(query))
+    assert 0.5 < np.sqrt(np.mean(np.square(spreads))) < 2
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_a_stored_vector_uses_all_levels(dimensions: int) -> None:
+    rows = like_clip(20, dimensions) if dimensions > 1 else np.ones((20, 1), np.float32)
+    stored = quantise(rows)
+    assert stored.dtype == np.int8
+    assert (np.abs(stored.astype(int)).max(axis=1) == TOP_LEVEL).all()
+    assert (quantise(1024 * rows) == stored).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_refused(value: float) -> None:
+    rows = like_clip(3, 64)
+    rows[1, 5] = value
+    with pytest.raises(ValueError, match="not finite"):
+        quantise(rows)
+
+
+def test_a_vector_of_zeros_is_refused() -> None:
+    with pytest.raises(ValueError, match="no direction"):
+        quantise(np.zeros((1, 64), np.float32))
+
+
+def test_no_vectors_are_no_vectors() -> None:
+    assert quantise(np.zeros((0, 64), np.float32)).shape == (0, 64)
+
+
+def codes_of(rows: FloatArray) -> tuple[FloatArray, SignCodes]:
+    return encode_signs(quantise(rows))
+
+
+def test_codes_are_read_as_they_were_written() -> None:
+    _, codes = codes_of(like_clip(37, 100))
+    raw = codes.tobytes()
+    assert len(raw) == SignCodes.size(37, 100)
+    read = SignCodes.over(np.frombuffer(raw + b"beyond", np.uint8), 37, 100)
+    assert (read.words == codes.words).all()
+    assert (read.along == codes.along).all()
+    assert (read.spread == codes.spread).all()
+
+
+@pytest.mark.parametrize("dimensions", [64, 100, 768])
+def test_an_estimate_is_what_the_signs_say(dimensions: int) -> None:
+    rows, query = like_clip(VECTORS_AT_ONCE + 50, dimensions), like_clip(1, dimensions, seed=3)[0]
+    centre, codes = codes_of(rows)
+    ready = sign_queries(query, centre[np.newaxis])[0]
+    signs = np.where(unpacked(codes.words, dimensions), 1.0, -1.0)
+    odd = sum(
+        2.0**p * np.where(unpacked(w[:, np.newaxis], dimensions)[0], 1.0, -1.0)
+        for p, w in enumerate(ready.planes)
+    )
+    expected = codes.along * ready.centre_score + codes.spread * (signs @ odd) * ready.scale
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx(expected, abs=1e-5)
+    bounds = ready.upper_bounds(codes, 2.0)
+    assert bounds == pytest.approx(expected + 2.0 * codes.spread * ready.error, abs=1e-5)
+
+
+def unpacked(words: NDArray[np.uint64], dimensions: int) -> NDArray[np.uint8]:
+    """(n, d) bits of (w, n) words."""
+    return np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1)[:, :dimensions]
+
+
+@pytest.mark.parametrize("dimensions", [64, 768])
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_the_error_of_estimates_is_as_foretold(dimensions: int, alike: float) -> None:
+    rows, others = like_clip(2000, dimensions), like_clip(200, dimensions, seed=8)
+    rest = rows - rows.mean(axis=0)
+    centre, codes = codes_of(rows)
+    missed = []
+    for number, other in enumerate(others):
+        # With `alike`, a query that lies in the direction of one vector: what a search is after.
+        query = unit((1 - alike) * other + alike * unit(rest[number]))
+        ready = sign_queries(query, centre[np.newaxis])[0]
+        error = (ready.upper_bounds(codes, 0.0) - rows @ query) / (ready.error * codes.spread)
+        missed.append(error[number] if alike else error)
+    # Two bits of a query overstate what is very much alike: never a reason to miss it.
+    assert -0.1 < np.mean(missed) < (2.0 if alike else 0.1)
+    assert np.std(missed) < 1.1
+    assert np.mean(np.array(missed) < -3) < 0.003
+
+
+def test_a_lone_vector_is_its_own_centre() -> None:
+    row, query = like_clip(1, 64), like_clip(1, 64, seed=2)[0]
+    centre, codes = codes_of(row)
+    ready = sign_queries(query, centre[np.newaxis])[0]
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx(row @ query, abs=0.01)
+
+
+def test_vectors_without_a_common_direction_have_codes() -> None:
+    row = like_clip(1, 64)
+    centre, codes = codes_of(np.concatenate([row, -row]))
+    ready = sign_queries(row[0], centre[np.newaxis])[0]
+    assert np.isfinite(ready.upper_bounds(codes, 3.0)).all()
+    assert ready.upper_bounds(codes, 0.0) == pytest.approx([1.0, -1.0], abs=0.4)

@@ -1,0 +1,107 @@
+"""Small stand-ins that fulfil the Protocols without a model: regions and vectors by colour."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from matir_cli import masks
+from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, QueryVector
+from matir_cli.records import Box, FloatArray, Grounding, ImageArray, Point, Region, Rle, Verdict
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+
+
+def near(image: ImageArray, colour: str) -> np.ndarray:
+    """(h, w) bool: the pixels of about this colour."""
+    distance = np.abs(image.astype(np.int32) - np.array(COLOURS[colour])).max(axis=2)
+    return np.asarray(distance < 60)
+
+
+class ColourProposer:
+    """One region for each colour that the picture has."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def propose(self, image: ImageArray) -> list[Region]:
+        self.seen += 1
+        found = [near(image, colour) for colour in COLOURS]
+        rles = [masks.encode(mask) for mask in found if mask.any()]
+        return [Region(rle, masks.box(rle), masks.area(rle), 0.9, 0.95) for rle in rles]
+
+    def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
+        found: list[Region | None] = []
+        for box in boxes:
+            mask = np.zeros(image.shape[:2], dtype=np.bool_)
+            mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+            rle = masks.encode(mask)
+            found.append(Region(rle, masks.box(rle), masks.area(rle), 0.8, 0.9) if mask.any() else None)
+        return found
+
+    def at(self, image: ImageArray, point: Point) -> Region | None:
+        rles = [region.rle for region in self.propose(image)]
+        there = [rle for rle in rles if masks.decode(rle)[int(point.y), int(point.x)]]
+        return Region(there[0], masks.box(there[0]), masks.area(there[0]), 0.8, 0.9) if there else None
+
+
+class ColourEncoder:
+    """A region's vector: how much of it has each of the colours, and a constant."""
+
+    dimensions = 64
+
+    def encode(self, image: ImageArray, rles: Sequence[Rle]) -> FloatArray:
+        vectors = np.zeros((len(rles), self.dimensions), dtype=np.float32)
+        for vector, rle in zip(vectors, rles, strict=True):
+            inside = masks.decode(rle)
+            vector[:3] = [near(image, colour)[inside].mean() for colour in COLOURS]
+            vector[3] = 0.1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class BrokenEncoder(ColourEncoder):
+    """Gives vectors that are not numbers."""
+
+    def encode(self, image: ImageArray, rles: Sequence[Rle]) -> FloatArray:
+        return super().encode(image, rles) * np.float32("nan")
+
+
+class ColourText:
+    """The vector of a query that names a colour."""
+
+    def encode(self, query: str) -> QueryVector:
+        vector = np.zeros(ColourEncoder.dimensions, dtype=np.float32)
+        vector[:3] = [colour in query for colour in COLOURS]
+        return QueryVector(vector / max(float(np.linalg.norm(vector)), 1e-9), truncated=False)
+
+
+class ColourJudge:
+    """Says True the more of the colour there is, and boxes it; counts what it is asked."""
+
+    grounds_at_once = 3
+
+    def __init__(self, shift: float = 0.0) -> None:
+        self.asked: list[int] = []
+        self.grounded: list[int] = []
+        self.shift = shift
+        """Pixels by which its boxes are off."""
+
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+        self.asked.append(photo.key)
+        return [Verdict(100 * float(near(photo.image, query).mean()), 1.0) for query in queries]
+
+    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+        self.grounded += [question.photo.key for question in questions]
+        return [self._grounding(question) for question in questions]
+
+    def _grounding(self, question: GroundingQuestion) -> Grounding:
+        if question.query not in COLOURS:
+            return Grounding((), "I cannot say", readable=False)
+        rows, columns = np.nonzero(near(question.photo.image, question.query))
+        if not rows.size:
+            return Grounding((), "[]", readable=True)
+        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        box = Box(*(float(edge) + self.shift for edge in edges))
+        return Grounding((box,), str(box), readable=True)
+
+    def close(self) -> None:
+        self.asked.clear()

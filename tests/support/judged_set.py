@@ -1,0 +1,40 @@
+"""A model set with all three parts: the tiny set and a judge with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.weights import locate_files
+from tests.support.small_qwen import make_model
+
+
+def make_set(folder: Path) -> Path:
+    """Write the set into `folder`; its TOML file."""
+    tiny = load_model_set("tiny")
+    lines = ['name = "random_judge"', 'description = "the tiny set and a random judge"']
+    for kind in ("proposer", "encoder"):
+        part, config = tiny.part(kind), locate_files(tiny, kind)
+        lines += [f"[{kind}]", f'name = "{part.name}"', f'engine = "{part.engine}"', 'licence = "none"']
+        lines += [f"[{kind}.options]", *_toml(part.options)]
+        for role, path in config.files.items():
+            shutil.copy(path, folder / path.name)
+            lines += [f"[{kind}.files.{role}]", f'path = "{path.name}"']
+    judge = make_model(folder, seed=1)
+    lines += ["[judge]", 'name = "random"', 'engine = "qwen_vl"', 'licence = "none"']
+    lines += ["[judge.options]", "max_pixels = 50176", "threads = 1"]
+    lines += ["[judge.files.model]", f'path = "{judge.text_path.name}"']
+    lines += ["[judge.files.projector]", f'path = "{judge.projector_path.name}"']
+    toml = folder / "set.toml"
+    toml.write_text("\n".join(lines))
+    return toml
+
+
+def _toml(options: dict[str, object]) -> list[str]:
+    plain = [f"{key} = {json.dumps(value)}" for key, value in options.items() if not isinstance(value, dict)]
+    tables = [
+        f"{key} = {{ {', '.join(_toml(value))} }}"
+        for key, value in options.items()
+        if isinstance(value, dict)
+    ]
+    return plain + tables
