@@ -5,11 +5,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import sam2
 import torch
 from safetensors.torch import save_file
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-import sam2
 from matir_cli import masks
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2.decoder import PromptDecoder
@@ -18,8 +20,6 @@ from matir_cli.engines.sam2.options import Architecture, PackagedConfig, Sam2Opt
 from matir_cli.engines.sam2.proposer import Sam2Proposer, load_sam2_proposer
 from matir_cli.errors import CheckpointInvalid, DeviceUnavailable, ModelSetInvalid
 from matir_cli.records import Box, EngineConfig, ImageArray, ModelIdentity, Point
-from sam2.build_sam import build_sam2
-from sam2.modeling.sam2_base import SAM2Base
 from tests.support.crafted_sam2 import (
     crafted,
     generator_of,
