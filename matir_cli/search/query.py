@@ -170,7 +170,7 @@ def _see(engines: ModelSession, photo: DecodedPhoto, example: Example) -> Resolv
     if example.box is not None:
         (region,) = engines.proposer.refine(photo.image, [example.box.scaled(across, down)])
     elif example.point is not None:
-        region = engines.proposer.at(photo.image, example.point.scaled(across, down))
+        region = engines.proposer.region_at(photo.image, example.point.scaled(across, down))
     else:
         return _encode(engines, photo, path, masks.whole(size.mask_height, size.mask_width))
     if region is None:

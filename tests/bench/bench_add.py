@@ -35,9 +35,9 @@ from matir_cli import masks
 from matir_cli.cli.commands.demo import draw
 from matir_cli.engines.clip.alpha_encoder import (
     AlphaClipEncoder,
+    compute_placement,
     load_alpha_clip_encoder,
-    place,
-    square_alpha,
+    render_alpha,
 )
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.options import read_options
@@ -144,10 +144,10 @@ def one_at_a_time(encoder: AlphaClipEncoder, image: ImageArray, regions: list[Rl
     side, like = tower.architecture.side, tower.proj
     squeezed = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
     rgb = normalised(squeezed).to(like.device, like.dtype)
-    squash = place("squash", *image.shape[:2], side)
+    squash = compute_placement("squash", *image.shape[:2], side)
 
     def vector(rle: Rle) -> Tensor:
-        alpha = (square_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
+        alpha = (render_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
         found = tower(rgb, alpha.to(like.device, like.dtype)).float()
         return (found / found.norm(dim=1, keepdim=True)).cpu()
 

@@ -46,10 +46,11 @@ QUERY = "dog led by rope"
 ONE_SHOT = """
 import sys
 from pathlib import Path
-from matir_cli.engines import clip_text
+from matir_cli.engines.clip.text_encoder import load_clip_text_encoder
 from matir_cli.records import EngineConfig, ModelIdentity
 files = {"text": Path(sys.argv[1]), "vocabulary": Path(sys.argv[2])}
-clip_text.load(EngineConfig("alpha_clip", {}, files, ModelIdentity("", ""))).encode(sys.argv[3])
+encoder = load_clip_text_encoder(EngineConfig("alpha_clip", {}, files, ModelIdentity("", "")))
+encoder.encode(sys.argv[3])
 """
 
 Result = TypeVar("Result")
