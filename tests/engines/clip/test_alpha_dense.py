@@ -35,7 +35,7 @@ def test_alpha_clip_with_all_ones_is_what_the_gallery_holds(tmp_path: Path, tran
     expected = [gallery.encode(image, [masks.whole(*image.shape[:2])])[0] for image in images]
     encoder = load_alpha_clip_dense_encoder(settings, "cpu")
     assert np.abs(encoder.encode_whole(images) - np.stack(expected)).max() < 1e-5
-    # 40 pixels, cells of 8: a random_photo of 60 x 96 comes to lie in rows 7 to 32, in four rows of cells.
+    # 40 pixels, cells of 8: a photo of 60 x 96 is placed in rows 7 to 32, in four rows of cells.
     assert len(encoder.encode_dense(images[0])) == (25 if transform == "squash" else 4 * 5)
     assert len(encoder.encode_dense(random_photo(20, 200, 1))) == (25 if transform == "squash" else 5)
     at = compute_placement("letterbox", 20, 200, 40)

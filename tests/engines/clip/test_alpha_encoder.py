@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 
 def photo(height: int, width: int, seed: int) -> ImageArray:
-    """Coarse colour blotches under fine noise."""
+    """Return (height, width, 3) uint8: smooth coarse colours with fine noise."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)).resize((width, height))
     noise = rng.integers(-20, 21, (height, width, 3))
@@ -47,7 +47,7 @@ def photo(height: int, width: int, seed: int) -> ImageArray:
 
 
 def blob(height: int, width: int, seed: int) -> MaskArray:
-    """A random ellipse."""
+    """Return (height, width) bool: a random ellipse."""
     rng = np.random.default_rng(seed)
     y, x = rng.uniform(0.2, 0.8, 2)
     ry, rx = rng.uniform(0.1, 0.4, 2)
@@ -61,7 +61,7 @@ def blob(height: int, width: int, seed: int) -> MaskArray:
 
 @torch.no_grad()
 def test_vectors_equal_transformers_with_full_size_vit_b16(tmp_path: Path) -> None:
-    """With `conv1_alpha` zero; the photos brought to 224 x 224 by PIL and by transformers' processor."""
+    """With `conv1_alpha` zero; photos resized to 224 x 224 by PIL and by transformers' processor."""
     reference = random_vision(VISION_B16, 0)
     torch.save(to_openai(reference), tmp_path / "visual.pth")
     wide, tall, square = photo(150, 300, 1), photo(300, 200, 2), photo(260, 260, 3)

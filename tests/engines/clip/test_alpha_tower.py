@@ -14,7 +14,7 @@ from matir_cli.engines.clip.alpha_tower import Architecture, VisualTower, grid_s
 from matir_cli.errors import CheckpointInvalid
 from tests.support.clip_weights import alpha_clip_config
 
-# A checkpoint of upstream, its first layer.
+# Tensors of an upstream checkpoint, without the layers after the first.
 OFFICIAL_NAMES = {
     "class_embedding", "positional_embedding", "proj", "conv1.weight", "conv1_alpha.weight",
     "ln_pre.weight", "ln_pre.bias", "ln_post.weight", "ln_post.bias",
@@ -74,7 +74,7 @@ def _narrow(state: State) -> object:
 
 @pytest.mark.filterwarnings(
     "ignore:Validating sparse tensor invariants"
-)  # of newer torch: that it takes long
+)  # newer torch warns that it takes long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -94,7 +94,7 @@ def _narrow(state: State) -> object:
         (lambda state: {name.upper(): value for name, value in state.items()}, "no 'conv1.weight'"),
     ],
 )  # fmt: skip
-def test_what_is_no_visual_tower_is_named(
+def test_other_state_dicts_are_refused_with_the_reason(
     visual_file: Path, tmp_path: Path, change: Callable[[State], object], reason: str
 ) -> None:
     torch.save(change(torch.load(visual_file, weights_only=True)), tmp_path / "changed.pth")
@@ -105,7 +105,7 @@ def test_what_is_no_visual_tower_is_named(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_files_load_or_say_so(visual_file: Path, data: st.DataObject) -> None:
-    """Bytes changed in the pickle and in the directory of the archive, or the end cut off."""
+    """With bytes changed in the pickle or in the archive's directory, or with the end cut off."""
     content = bytearray(visual_file.read_bytes())
     where = st.one_of(st.integers(0, 6000), st.integers(len(content) - 6000, len(content) - 1))
     for at in data.draw(st.lists(where, min_size=1, max_size=4)):

@@ -44,7 +44,7 @@ def test_text_vectors_equal_transformers(
 
 
 def all_vectors(checkpoint: Path, vocabulary: Path) -> FloatArray:
-    """(n, d): of a random_photo, its places and a query."""
+    """Return (n, d): the vectors of a photo, of its grid cells and of a query."""
     made, image = clip_config(checkpoint=checkpoint, vocabulary=vocabulary), random_photo(96, 100, 14)
     encoder = load_clip_image_encoder(made, "cpu")
     query = load_checkpoint_text_encoder(made).encode("dog").vector
@@ -55,7 +55,7 @@ def all_vectors(checkpoint: Path, vocabulary: Path) -> FloatArray:
 def test_openais_own_archives(
     resnet: CLIP, resnet_file: Path, small_vocabulary: Path, tmp_path: Path
 ) -> None:
-    """Half precision, tensors that share a storage, and what is no weight."""
+    """With half precision, tensors that share a storage, and tensors that are not weights."""
     state = {name: value.half() for name, value in resnet.state_dict().items() if value.is_floating_point()}
     both = torch.stack([state["visual.bn1.weight"], state["visual.bn1.bias"]])
     state |= {"visual.bn1.weight": both[0], "visual.bn1.bias": both[1], "context_length": torch.tensor(77)}

@@ -48,7 +48,7 @@ def test_resnet_vectors_equal_open_clip(resnet: CLIP, resnet_file: Path) -> None
 
 @torch.no_grad()
 def test_openai_vit_equals_open_clip(tmp_path: Path) -> None:
-    """Under OpenAI's names, saved by torch."""
+    """With OpenAI's tensor names, in a file of torch.save."""
     image = CLIPVisionCfg(layers=2, width=128, image_size=40, patch_size=8)
     model = CLIP(
         32, image, CLIPTextCfg(width=64, heads=1, layers=1, vocab_size=SMALL_VOCABULARY), quick_gelu=True
@@ -78,8 +78,8 @@ def test_half_precision_stays_close(resnet_file: Path) -> None:
 
 
 @torch.no_grad()
-def test_vit_places_are_maskclips(vision: CLIPVision, hub_file: Path) -> None:
-    """transformers' own layers; attention in the last one gives each token its own value."""
+def test_vit_cells_equal_maskclip(vision: CLIPVision, hub_file: Path) -> None:
+    """Against transformers' layers, with each token's own value instead of attention in the last one."""
     image = random_photo(60, 96, 6)
     model, last = vision.vision_model, vision.vision_model.encoder.layers[-1]
     x = model.pre_layrnorm(model.embeddings(clip_pixels([image], 40)))
@@ -92,24 +92,24 @@ def test_vit_places_are_maskclips(vision: CLIPVision, hub_file: Path) -> None:
     found = load_clip_image_encoder(clip_config({"heads": 3}, checkpoint=hub_file), "cpu").encode_dense(image)
     assert found.shape == (25, 24)
     assert np.abs(found - expected).max() < 1e-4
-    assert np.min(expected @ expected.T) < 0.8, "the places hardly differ"
+    assert np.min(expected @ expected.T) < 0.8, "the cells hardly differ"
 
 
 @torch.no_grad()
-def test_resnet_places_are_the_attention_pool_without_attention(resnet: CLIP, resnet_file: Path) -> None:
-    """open_clip's feature map; then its own pool, made to look at one cell, and an einsum."""
+def test_resnet_cells_equal_the_attention_pool_without_attention(resnet: CLIP, resnet_file: Path) -> None:
+    """Against open_clip's feature map with an einsum, and with its own pool on one cell at a time."""
     image, visual, pool = random_photo(100, 100, 7), resnet.visual, resnet.visual.attnpool
     x = visual.stem(clip_pixels([image], 96))
     for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         x = layer(x)
     value = torch.einsum("vc,chw->hwv", pool.v_proj.weight, x[0]) + pool.v_proj.bias
-    places = torch.einsum("dv,hwv->hwd", pool.c_proj.weight, value) + pool.c_proj.bias
+    cells = torch.einsum("dv,hwv->hwd", pool.c_proj.weight, value) + pool.c_proj.bias
     found = load_clip_image_encoder(clip_config(checkpoint=resnet_file), "cpu").encode_dense(image)
-    assert np.abs(found - unit(places.flatten(0, 1))).max() < 1e-4
+    assert np.abs(found - unit(cells.flatten(0, 1))).max() < 1e-4
 
     position = pool.positional_embedding.clone()
     pool.positional_embedding.zero_()
-    # A picture of one cell everywhere: whatever attention does, it finds that cell.
+    # If all cells are equal, attention returns that cell whatever its weights.
     alone = [unit(pool(cell.view(1, -1, 1, 1).expand(1, -1, 3, 3))[0]) for cell in x[0].flatten(1).T]
     pool.positional_embedding.copy_(position)
     assert np.abs(found - np.stack(alone)).max() < 1e-4
@@ -121,7 +121,7 @@ def test_resnet_places_are_the_attention_pool_without_attention(resnet: CLIP, re
 @pytest.mark.parametrize(
     ("height", "width"), [(300, 500), (501, 310), (30, 17), (40, 40), (41, 900), (333, 2)]
 )
-def test_the_central_square_is_clips(height: int, width: int) -> None:
+def test_the_central_square_equals_clips_transform(height: int, width: int) -> None:
     image = random_photo(height, width, 11)
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": 40}, crop_size=40, do_normalize=False, do_rescale=False
@@ -131,7 +131,7 @@ def test_the_central_square_is_clips(height: int, width: int) -> None:
 
 
 def test_a_sliver_takes_no_memory(hub_file: Path) -> None:
-    """Scaled to its short side it would be 40 x 4,000,000."""
+    """Scaled by its short side, the image would have 40 x 4,000,000 pixels."""
     encoder = load_clip_image_encoder(clip_config({"heads": 3}, checkpoint=hub_file), "cpu")
     found = encoder.encode_whole([random_photo(1, 100_000, 12), random_photo(1, 1, 13)])
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)

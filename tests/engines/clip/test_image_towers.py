@@ -40,7 +40,7 @@ def _with(name: str, *shape: int) -> Callable[[State], State]:
         (lambda state: {n: v for n, v in state.items() if not n.startswith("visual.")}, "no image tower"),
     ],
 )
-def test_what_is_no_clip_is_named(
+def test_incomplete_checkpoints_are_refused_with_the_reason(
     resnet: CLIP, tmp_path: Path, change: Callable[[State], State], reason: str
 ) -> None:
     save_file(change(dict(resnet.state_dict())), tmp_path / "changed.safetensors")

@@ -38,7 +38,7 @@ QUERIES = (
 
 @torch.no_grad()
 def reference(model: CLIPTextModelWithProjection, ids: Sequence[Sequence[int]]) -> FloatArray:
-    """(texts, d) unit vectors by transformers, padded with the end token as the hub's tokenizer does."""
+    """Return (texts, d) unit vectors by transformers, padded with the end token as by the hub's tokenizer."""
     end, longest = model.config.eos_token_id, max(len(text) for text in ids)
     padded = torch.tensor([[*text, *[end] * (longest - len(text))] for text in ids])
     return unit(model(padded).text_embeds)
@@ -48,7 +48,7 @@ def reference(model: CLIPTextModelWithProjection, ids: Sequence[Sequence[int]]) 
 
 
 def test_vectors_equal_transformers_with_full_size_vit_b16(tmp_path: Path, vocabulary: Path) -> None:
-    """The mean over the seven prompts, tokenised by OpenAI's tokenizer on the other side."""
+    """The mean over the seven prompts, which OpenAI's tokenizer encodes for the reference."""
     model = random_text(text_config(512, 12, 8, 512), 0)
     save_text(model, tmp_path / "text.safetensors", {"vision_model.x": torch.ones(3, dtype=torch.int64)})
     encoder = load_clip_text_encoder(
@@ -87,7 +87,7 @@ def test_stored_precisions(
 def test_prompts_that_share_beginnings_do_not_disturb_each_other(
     tmp_path: Path, small_vocabulary: Path, small_text: CLIPTextModelWithProjection
 ) -> None:
-    """One prompt is the beginning of another, one occurs twice."""
+    """One prompt is the beginning of another, and one occurs twice."""
     save_text(small_text, tmp_path / "text.safetensors")
     prompts = ["a {}", "a {} in", "{}", "a {}", "in a {}"]
     files = {"text": tmp_path / "text.safetensors", "vocabulary": small_vocabulary}

@@ -15,7 +15,7 @@ from matir_cli.engines.clip.tokenizer import ClipTokenizer, clean_text, load_tok
 from matir_cli.errors import CheckpointInvalid
 from tests.support.clip_weights import END_TOKEN, START_TOKEN, openai_ids
 
-# Of the characters that Python's Unicode tables know; `regex` brings newer tables of its own.
+# Characters in Python's Unicode tables; `regex`, which OpenAI uses, has newer tables of its own.
 characters = st.characters(exclude_categories=("Cs", "Cn"))
 
 
@@ -37,13 +37,13 @@ texts = st.lists(st.one_of(snippets, st.text(characters, max_size=4)), max_size=
 def test_tokens_equal_openai(tokenizer: ClipTokenizer, text: str) -> None:
     cleaned = clean_text(text)
     assume("_of_text>" not in cleaned)
-    # ftfy may decode bytes to a character that only `regex` knows.
+    # ftfy may decode bytes to a character that is only in the tables of `regex`.
     assume(all(unicodedata.category(character) != "Cn" for character in cleaned))
     assert list(tokenizer.tokenize(text, 77).ids) == openai_ids(text)
 
 
 def test_characters_are_classed_as_openai_does(tokenizer: ClipTokenizer) -> None:
-    """Every one up to the end of the scripts, and a sample of the ideographs and signs behind them."""
+    """All characters below U+3000, and a sample of the ideographs and symbols above."""
     codes = [*range(0x3000), *range(0x3000, sys.maxunicode + 1, 41)]
     known = [c for c in map(chr, codes) if unicodedata.category(c) not in ("Cn", "Cs") and not c.isspace()]
     for start in range(0, len(known), 2000):
@@ -65,13 +65,13 @@ def test_ftfy_has_nothing_to_do_on_printable_ascii_without_entities(text: str) -
     [
         ("a<|endoftext|>b", [320, END_TOKEN]),
         ("a <|StartOfText|> b", [320, START_TOKEN, 321, END_TOKEN]),
-        ("!<|endoftext|>", [256, END_TOKEN]),  # OpenAI's takes these signs for one word
+        ("!<|endoftext|>", [256, END_TOKEN]),  # OpenAI's takes these symbols for one word
     ],
 )
 def test_special_tokens_in_a_query_are_openais(
     tokenizer: ClipTokenizer, text: str, pieces: list[int]
 ) -> None:
-    """A spelled-out end token ends the text: the vector is read at the first one."""
+    """A spelled-out end token ends the text, because the vector is read at the first one."""
     assert list(tokenizer.tokenize(text, 77).ids) == [START_TOKEN, *pieces]
 
 
@@ -86,7 +86,7 @@ def test_long_texts_keep_the_end_token(tokenizer: ClipTokenizer) -> None:
 
 
 def test_lone_surrogates_are_survived(tokenizer: ClipTokenizer) -> None:
-    """As they come from a command line that is not UTF-8."""
+    """Lone surrogates come from a command line that is not UTF-8."""
     assert list(tokenizer.tokenize("dog \udcff", 77).ids) == openai_ids("dog \ufffd")
 
 

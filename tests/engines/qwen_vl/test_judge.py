@@ -58,7 +58,7 @@ def margins(verdicts: list[Verdict]) -> list[float]:
 
 
 def reference_margin(small_qwen: SmallQwen, image: ImageArray, query: str) -> tuple[float, float]:
-    """zTrue - zFalse by transformers, and the range of its logits."""
+    """Return zTrue - zFalse by transformers, and the range of its logits."""
     logits = small_qwen.logits(image, RERANK + query).astype(np.float64)
     true, false = small_qwen.token_id("True"), small_qwen.token_id("False")
     return float(logits[true] - logits[false]), float(np.ptp(logits))
@@ -90,7 +90,7 @@ def test_margins_are_those_of_transformers(tmp_path: Path, build: ModelSettings)
             for query, margin in zip(QUERIES, found[-1], strict=True):
                 expected, span = reference_margin(small_qwen, image, query)
                 assert abs(margin - expected) < 0.01 * span, (size, query)
-    # Or else nothing would have been compared: the answers depend on both, far beyond the tolerance.
+    # The comparison means something only if answers vary with photo and query far beyond the tolerance.
     spread = np.array(found)
     assert spread.std(axis=0).min() > 0.2
     assert spread.std(axis=1).min() > 0.2
@@ -101,18 +101,20 @@ def test_a_shared_prefix_answers_like_a_fresh_one(small_qwen: SmallQwen, judge: 
     fresh: list[tuple[list[float], str]] = []
     for image in images:
         with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=48, prefix_cache_mib=0), "cpu") as other:
-            told = margins(other.rerank(judge_photo(image), QUERIES[:1]))
+            margin = margins(other.rerank(judge_photo(image), QUERIES[:1]))
         with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=48, prefix_cache_mib=0), "cpu") as other:
-            fresh.append((told, other.ground([GroundingQuestion(judge_photo(image), QUERIES[1])])[0].answer))
+            fresh.append(
+                (margin, other.ground([GroundingQuestion(judge_photo(image), QUERIES[1])])[0].answer)
+            )
     # All photos are reranked before the first is grounded, as in a search.
     photos = [judge_photo(image, key) for key, image in enumerate(images)]
-    assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [told for told, _ in fresh]
+    assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [margin for margin, _ in fresh]
     grounded = [judge.ground([GroundingQuestion(one, QUERIES[1])])[0].answer for one in photos]
     assert grounded == [answer for _, answer in fresh]
-    assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [told for told, _ in fresh]
+    assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [margin for margin, _ in fresh]
 
 
-def test_together_is_as_one_by_one(judge: QwenVlJudge) -> None:
+def test_a_batch_answers_like_single_questions(judge: QwenVlJudge) -> None:
     photos = [judge_photo(photo(number, 112, 112 + 28 * number), number) for number in range(4)]
     queries = [f"{query} {number}" for number in range(12) for query in QUERIES]
     for one in photos[:2]:
@@ -172,7 +174,7 @@ def test_ctrl_c_in_the_middle_of_the_library_is_not_lost(judge: QwenVlJudge) -> 
     assert len(judge.rerank(judge_photo(photo(77, 112, 112), 77), QUERIES)) == len(QUERIES)
 
 
-def test_no_question_no_answer(judge: QwenVlJudge) -> None:
+def test_no_questions_give_no_answers(judge: QwenVlJudge) -> None:
     assert judge.rerank(judge_photo(photo(0, 112, 112)), []) == []
     assert judge.ground([]) == []
 
@@ -180,7 +182,7 @@ def test_no_question_no_answer(judge: QwenVlJudge) -> None:
 def test_composed_and_decomposed_letters_are_one_query(judge: QwenVlJudge) -> None:
     image = judge_photo(photo(0, 112, 112))
     composed, decomposed = judge.rerank(image, ["caf\u00e9", "cafe\u0301"])
-    # As one question twice: rows of one batch differ in their last bits.
+    # Rows of one batch differ in their last bits, even for the same question twice.
     assert composed.margin == pytest.approx(decomposed.margin, abs=1e-4)
 
 
@@ -208,7 +210,7 @@ def test_a_vocabulary_without_the_answers(small_qwen: SmallQwen, tmp_path: Path)
         load_qwen_vl_judge(config, "cpu")
 
 
-def test_damaged_weights_are_no_verdict(tmp_path: Path) -> None:
+def test_damaged_weights_raise_instead_of_a_verdict(tmp_path: Path) -> None:
     broken = make_model(tmp_path, seed=0)
     with torch.no_grad():
         broken.model.model.language_model.norm.weight.fill_(float("nan"))

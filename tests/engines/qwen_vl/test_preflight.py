@@ -17,7 +17,7 @@ def cut(path: Path, target: Path, bytes_kept: int) -> Path:
 
 
 def with_number(path: Path, target: Path, key: str, value: int) -> Path:
-    """A copy whose unsigned 32-bit value of `key` is another."""
+    """Copy a file to `target`, with `value` as the unsigned 32-bit value of `key`."""
     raw = bytearray(path.read_bytes())
     at = raw.index(key.encode()) + len(key) + 4
     raw[at : at + 4] = value.to_bytes(4, "little")
@@ -26,7 +26,7 @@ def with_number(path: Path, target: Path, key: str, value: int) -> Path:
 
 
 def damaged(small_qwen: SmallQwen, folder: Path, case: str) -> tuple[Path, Path]:
-    """Model and projector, one of them wrong in the way that `case` says."""
+    """Return model and projector, one of them wrong as `case` says."""
     text, projector, made = small_qwen.text_path, small_qwen.projector_path, folder / "made.gguf"
     made.write_bytes(b"<html>Not Found</html>")
     cut_text = folder / "cut.gguf"
@@ -86,7 +86,7 @@ def test_too_little_memory(small_qwen: SmallQwen, tmp_path: Path) -> None:
     huge = tmp_path / "huge.gguf"
     huge.write_bytes(small_qwen.projector_path.read_bytes())
     with huge.open("r+b") as file:
-        file.truncate(1 << 42)  # 4 TiB that take no room on disk
+        file.truncate(1 << 42)  # 4 TiB, sparse on disk
     config = replace(small_qwen.config(), files={"model": small_qwen.text_path, "projector": huge})
     with pytest.raises(MemoryTooSmall) as raised:
         load_qwen_vl_judge(config, "cpu")

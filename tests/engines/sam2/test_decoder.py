@@ -33,7 +33,7 @@ def _upstream_decode(
 def test_any_weights_decode_as_upstream(size: int) -> None:
     torch.manual_seed(size)
     model = build_model(msgspec.structs.replace(SMALL_OPTIONS, image_size=size)).eval().requires_grad_(False)
-    # Far from what initialisation leaves, biases above all.
+    # Weights far from their initial values, above all the biases.
     for name, weight in model.sam_mask_decoder.named_parameters():
         weight.add_(torch.randn_like(weight), alpha=0.3 if name.endswith("bias") else 0.05)
     pixels, points = torch.randn(1, 3, size, size), torch.rand(5, 2, 2) * size
@@ -49,7 +49,7 @@ def test_any_weights_decode_as_upstream(size: int) -> None:
 
 
 def test_bfloat16_decodes_as_upstream(model: SAM2Base, image: ImageArray) -> None:
-    """As on a GPU: no further from upstream, and from the truth, than rounding takes upstream itself."""
+    """As on a GPU: rounding errors are no larger than upstream's own."""
     pixels = torch.from_numpy(image[None, :, :256].transpose(0, 3, 1, 2) / np.float32(255))
     pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 16))
     generator = torch.Generator().manual_seed(0)

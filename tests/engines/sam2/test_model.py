@@ -47,7 +47,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("name", [CONFIG, "configs/sam2/sam2_hiera_t.yaml"])
     def test_official_tensors(self, name: PackagedConfig) -> None:
-        """Names and shapes are those that upstream's own builder expects of a checkpoint."""
+        """Names and shapes are those of upstream's own builder, and so of the official checkpoints."""
         ours = build_model(Sam2Options(config=name))
         theirs = build_sam2(name, None, device="cpu")
         shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in (ours, theirs)]

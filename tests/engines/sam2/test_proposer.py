@@ -149,7 +149,7 @@ class TestRegions:
             assert masks.area(region.rle) == region.area > 0
 
     def test_image_that_may_not_be_written(self, proposer: Sam2Proposer, image: ImageArray) -> None:
-        mirrored = image[:, ::-1]  # a view, too: its rows run backwards
+        mirrored = image[:, ::-1]  # also a view, with negative strides
         frozen = mirrored.copy()
         frozen.flags.writeable = False
         assert proposer.propose(frozen) == proposer.propose(mirrored)

@@ -15,7 +15,7 @@ from matir_cli.engines.clip.checkpoint import read_image_tower
 from matir_cli.errors import CheckpointInvalid
 from tests.support.clip_weights import save_torchscript
 
-# What makes the archives.
+# torch.jit, which writes the archives here, is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 
 
@@ -32,7 +32,7 @@ def test_no_code_in_an_archive_is_run(tmp_path: Path) -> None:
 
 
 def archive_with(source: Path, target: Path, pickled: bytes) -> None:
-    """A copy of the archive `source` with another "data.pkl"."""
+    """Copy the archive `source` to `target` with `pickled` as its "data.pkl"."""
     with zipfile.ZipFile(source) as stored, zipfile.ZipFile(target, "w") as made:
         for member in stored.infolist():
             is_pickle = member.filename.endswith("data.pkl")
@@ -44,7 +44,7 @@ def archive_with(source: Path, target: Path, pickled: bytes) -> None:
     [
         (lambda content: content[:-30], "not a TorchScript archive"),
         (lambda content: b"r\xff\xff\xff\x7f" + content, "memo slot"),
-        # The three numbers of the only tensor become 127, more than there are.
+        # The only tensor claims 127 numbers instead of its three.
         (lambda content: content.replace(b"K\x03", b"K\x7f"), "not a TorchScript archive"),
         (lambda content: content.replace(b"FloatStorage", b"QuintStorage"), "it names torch.QuintStorage"),
         (lambda _: pickle.dumps([1, 2], 2), "not a TorchScript archive"),
