@@ -1,4 +1,4 @@
-"""Which device the torch engines run on."""
+"""Choice of the device that the torch engines run on."""
 
 import torch
 
@@ -6,20 +6,20 @@ from matir_cli.errors import DeviceUnavailable
 
 
 def choose_device(name: str) -> str:
-    """The torch device for `name`, one of "auto", "cuda", "mps" and "cpu".
+    """Return the torch device for `name`, one of "auto", "cuda", "mps" and "cpu".
 
-    "auto" takes the first there is of CUDA, MPS and CPU.
+    "auto" takes the first available of CUDA, MPS and CPU.
 
     Raises:
-        DeviceUnavailable: `name` is none of these, or not on this machine.
+        DeviceUnavailable: `name` is none of these, or this machine does not have it.
     """
-    present = {
+    availability = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return next(device for device, there in present.items() if there)
-    if not present.get(name, False):
+        return next(device for device, available in availability.items() if available)
+    if not availability.get(name, False):
         raise DeviceUnavailable(name)
     return name

@@ -1,4 +1,4 @@
-"""Settings read from a model set's TOML into the options object of whoever they are for."""
+"""Engine options: read from a model set's TOML, checked, and part of an identity."""
 
 from collections.abc import Mapping
 from typing import ClassVar, TypeVar
@@ -11,35 +11,38 @@ Options = TypeVar("Options")
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An engine's settings; each has a default."""
+    """Base class of an engine's options; every option has a default."""
 
-    SHAPING: ClassVar[tuple[str, ...]] = ()
-    """The settings that what the engine gives depends on, beyond rounding."""
+    IDENTITY_OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Names of the options that change the engine's results by more than rounding."""
     METHOD: ClassVar[str] = ""
-    """What it depends on that cannot be set; a change of it makes another engine."""
+    """Fixed text that the results depend on too, such as prompts; a new text makes a different engine."""
 
-    def shape(self) -> bytes:
-        """All of this in a form to compare; empty where everything is usual.
+    def identity(self) -> bytes:
+        """Return the options and the method that define the engine's results, as comparable bytes.
 
-        Defaults are left out, so that a setting which is new in a later version changes nothing.
+        Empty if every such option has its default and there is no method. Defaults are left out, so
+        that adding an option in a later version does not change the identity of existing galleries.
         """
-        usual = type(self)()
+        defaults = type(self)()
         changed = {
-            name: value for name in self.SHAPING if (value := getattr(self, name)) != getattr(usual, name)
+            name: value
+            for name in self.IDENTITY_OPTIONS
+            if (value := getattr(self, name)) != getattr(defaults, name)
         }
         if not (changed or self.METHOD):
             return b""
         return msgspec.json.encode([changed, self.METHOD], order="deterministic")
 
 
-def read_options(options: Mapping[str, object], into: type[Options], source: str) -> Options:
-    """`options` as an `into` (a frozen `msgspec.Struct` with `forbid_unknown_fields=True`).
+def read_options(options: Mapping[str, object], options_type: type[Options], source: str) -> Options:
+    """Convert `options` to `options_type`, a frozen `msgspec.Struct` with `forbid_unknown_fields=True`.
 
     Raises:
         ModelSetInvalid: an unknown key, a missing one, a wrong type or a value out of
-            bounds; `source` says where the options stand, such as "sam2".
+            bounds; the error names `source`, the place of the options, such as "sam2".
     """
     try:
-        return msgspec.convert(dict(options), into)
+        return msgspec.convert(dict(options), options_type)
     except msgspec.ValidationError as error:
         raise ModelSetInvalid(source, str(error)) from error

@@ -1,4 +1,8 @@
-"""What the pipelines ask of a model. An engine fulfils one of these; nothing inherits from them."""
+"""Interfaces between the pipelines and the models.
+
+An engine fulfils one of these protocols by having its members; nothing inherits from them. Images are
+(h, w, 3) uint8 RGB; boxes and points are XYXY and XY in pixels of the image they come with.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +15,20 @@ class RegionProposer(Protocol):
     """Finds the regions of a photo that may be objects."""
 
     def propose(self, image: ImageArray) -> list[Region]:
-        """Regions of `image` ((h, w, 3) uint8 RGB), boxes and masks in its own pixels, best first."""
+        """Return the regions of `image`, best first, with boxes and masks in pixels of `image`."""
         ...
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
-        """For each box, in pixels of `image`, the region that lies in it; None where there is none."""
+        """Return the region inside each box, in pixels of `image`; None where there is none."""
         ...
 
-    def at(self, image: ImageArray, point: Point) -> Region | None:
-        """The region that `point`, in pixels of `image`, most likely means; None where there is none."""
+    def region_at(self, image: ImageArray, point: Point) -> Region | None:
+        """Return the most likely region under `point`, in pixels of `image`; None if there is none."""
         ...
 
 
 class RegionEncoder(Protocol):
-    """Gives each region of a photo a vector in the space of the text encoder."""
+    """Encodes regions of a photo as vectors in the space of the text encoder."""
 
     @property
     def dimensions(self) -> int:
@@ -32,77 +36,79 @@ class RegionEncoder(Protocol):
         ...
 
     def encode(self, image: ImageArray, masks: Sequence[Rle]) -> FloatArray:
-        """(len(masks), d) float32 of unit length, one row a mask; masks in pixels of `image`.
+        """Return (len(masks), d) float32 of unit length, one row per mask; masks in pixels of `image`.
 
-        A mask of all ones means the photo as a whole.
+        A mask of all ones stands for the whole photo.
         """
         ...
 
 
 class DenseEncoder(Protocol):
-    """Gives pictures, and places in them, vectors in the space of a text encoder: for CLIP's baselines."""
+    """Encodes images and the cells of a grid over them, for the CLIP baselines of the evaluation."""
 
-    def whole(self, images: Sequence[ImageArray]) -> FloatArray:
-        """(len(images), d) float32 of unit length, one row a picture ((h, w, 3) uint8 RGB, of any size)."""
+    def encode_whole(self, images: Sequence[ImageArray]) -> FloatArray:
+        """Return (len(images), d) float32 of unit length, one row per image; images of any size."""
         ...
 
-    def dense(self, image: ImageArray) -> FloatArray:
-        """(n, d) float32 of unit length, one row a cell of the grid that the encoder lays over `image`."""
+    def encode_dense(self, image: ImageArray) -> FloatArray:
+        """Return (n, d) float32 of unit length, one row per cell of the encoder's grid over `image`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class QueryVector:
-    """A query in the space of the region vectors."""
+    """A query encoded in the space of the region vectors."""
 
     vector: FloatArray
     """(d,) float32 of unit length."""
     truncated: bool
-    """The query was longer than the encoder reads; its end was left out."""
+    """True if the query was longer than the encoder's context and its end was left out."""
 
 
 class TextEncoder(Protocol):
-    """Gives a query a vector in the space of the region encoder."""
+    """Encodes queries as vectors in the space of the region encoder."""
 
     def encode(self, query: str) -> QueryVector:
-        """The vector of `query`, averaged over the model set's prompts."""
+        """Return the vector of `query`, averaged over the model set's prompts."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JudgePhoto:
-    """A photo put before a judge."""
+    """A photo to be judged."""
 
     key: int
-    """Names the photo, so that a judge may keep what it encoded of it for the next question."""
+    """Identifies the photo, so that a judge can reuse its encoding for the next question."""
     image: ImageArray
     """(h, w, 3) uint8 RGB, working pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroundingQuestion:
-    """Where is the object that `query` describes in `photo`?"""
+    """A request for the boxes of the object described by `query` in `photo`."""
 
     photo: JudgePhoto
+    """The photo to search."""
     query: str
+    """Description of the object."""
 
 
 class Judge(Protocol):
-    """Looks at photos and answers questions about described objects."""
+    """Answers questions about described objects in photos."""
 
     @property
     def grounds_at_once(self) -> int:
-        """How many questions `ground` answers in about the time of one."""
+        """Number of questions that `ground` answers in about the time of one."""
         ...
 
     def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
-        """One verdict a query; several queries about one photo cost little more than one."""
+        """Return one verdict per query; several queries about one photo cost little more than one."""
         ...
 
     def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
-        """One grounding a question; any number of them, about one photo or several."""
+        """Return one grounding per question, for any number of questions about one or more photos."""
         ...
 
     def close(self) -> None:
-        """Frees the model; nothing can be asked after it."""
+        """Free the model; the judge cannot be used afterwards."""
         ...

@@ -1,8 +1,8 @@
-"""The engines by name, and loading them.
+"""Registry of engines: loader functions and options by the name in a model set.
 
-An engine's module is imported when it is loaded and not before, since what it stands on
-(torch, llama_cpp) takes seconds to import; its settings are a module of their own, which is light. A
-new engine is these two, and a line here for each.
+To add an engine, write one module that fulfils a protocol, one light `EngineOptions` class in a module
+of its own, and add one line for each to the tables below. The tables name functions as "module:function"
+because an engine's module is imported only when it is loaded: torch and llama_cpp take seconds to import.
 """
 
 import hashlib
@@ -20,20 +20,25 @@ from matir_cli.errors import ModelSetInvalid
 from matir_cli.records import EngineConfig
 
 PROPOSERS = {"sam2": "matir_cli.engines.sam2.proposer:load_sam2_proposer"}
+"""Loaders (config, device) -> `RegionProposer`, by engine name."""
 
 REGION_ENCODERS = {"alpha_clip": "matir_cli.engines.clip.alpha_encoder:load_alpha_clip_encoder"}
+"""Loaders (config, device) -> `RegionEncoder`, by engine name."""
 
 TEXT_ENCODERS = {
     "alpha_clip": "matir_cli.engines.clip.text_encoder:load_clip_text_encoder",
     "clip": "matir_cli.engines.clip.checkpoint:load_checkpoint_text_encoder",
 }
+"""Loaders (config) -> `TextEncoder`, by engine name; they need no device."""
 
 DENSE_ENCODERS = {
-    "alpha_clip": "matir_cli.engines.clip.alpha_dense:load_alpha_clip_dense",
+    "alpha_clip": "matir_cli.engines.clip.alpha_dense:load_alpha_clip_dense_encoder",
     "clip": "matir_cli.engines.clip.image_encoder:load_clip_image_encoder",
 }
+"""Loaders (config, device) -> `DenseEncoder`, by engine name."""
 
 JUDGES = {"qwen_vl": "matir_cli.engines.qwen_vl.judge:load_qwen_vl_judge"}
+"""Loaders (config, device) -> `Judge`, by engine name."""
 
 OPTIONS: dict[str, type[EngineOptions]] = {
     "sam2": Sam2Options,
@@ -41,23 +46,23 @@ OPTIONS: dict[str, type[EngineOptions]] = {
     "clip": PlainClipOptions,
     "qwen_vl": QwenVlOptions,
 }
-"""The settings of each."""
+"""Options class of each engine."""
 
-Found = TypeVar("Found")
+Entry = TypeVar("Entry")
 
 
 def identify_config(config: EngineConfig) -> EngineConfig:
-    """With an identity not of the files alone but of the settings that matter, too.
+    """Return `config` with an identity that covers the options that change results, not the files alone.
 
-    What is stored in a gallery compares only with what was made alike.
+    Regions, vectors and verdicts in a gallery are comparable only if they have the same identity.
 
     Raises:
-        ModelSetInvalid: no engine of that name, or options it does not take.
+        ModelSetInvalid: unknown engine name, or invalid options.
     """
-    shape = read_options(config.options, _find(OPTIONS, config), config.identity.name).shape()
-    if not shape:
+    identity = read_options(config.options, _look_up(OPTIONS, config), config.identity.name).identity()
+    if not identity:
         return config
-    digest = hashlib.sha256(config.identity.weight_hash.encode() + shape).hexdigest()
+    digest = hashlib.sha256(config.identity.weight_hash.encode() + identity).hexdigest()
     return replace(config, identity=replace(config.identity, weight_hash=digest))
 
 
@@ -65,49 +70,53 @@ def load_proposer(config: EngineConfig, device: str) -> RegionProposer:
     """Load a proposer onto `device` ("auto", "cuda", "mps" or "cpu").
 
     Raises:
-        ModelSetInvalid: no engine of that name, or options it does not take.
-        CheckpointInvalid: a file that is not what the engine needs.
-        DeviceUnavailable: the device is not there.
+        ModelSetInvalid: unknown engine name, or invalid options.
+        CheckpointInvalid: a file does not hold what the engine needs.
+        DeviceUnavailable: this machine does not have the device.
     """
-    return cast("RegionProposer", resolve_name(_find(PROPOSERS, config))(config, _device(device)))
+    return cast("RegionProposer", resolve_name(_look_up(PROPOSERS, config))(config, _resolve_device(device)))
 
 
 def load_region_encoder(config: EngineConfig, device: str) -> RegionEncoder:
-    """Load the part of an encoder that sees regions; arguments and errors as in `load_proposer`."""
-    return cast("RegionEncoder", resolve_name(_find(REGION_ENCODERS, config))(config, _device(device)))
+    """Load the region side of an encoder; arguments and errors as in `load_proposer`."""
+    loader = resolve_name(_look_up(REGION_ENCODERS, config))
+    return cast("RegionEncoder", loader(config, _resolve_device(device)))
 
 
 def load_text_encoder(config: EngineConfig) -> TextEncoder:
-    """Load the part of an encoder that reads queries; errors as in `load_proposer`."""
-    return cast("TextEncoder", resolve_name(_find(TEXT_ENCODERS, config))(config))
+    """Load the text side of an encoder; errors as in `load_proposer`."""
+    return cast("TextEncoder", resolve_name(_look_up(TEXT_ENCODERS, config))(config))
 
 
 def load_dense_encoder(config: EngineConfig, device: str) -> DenseEncoder:
-    """Load an encoder as CLIP's baselines use it; arguments and errors as in `load_proposer`.
+    """Load an encoder for the CLIP baselines; arguments and errors as in `load_proposer`.
 
-    Alpha-CLIP with a mask of all ones is one; so is any CLIP, which cannot be a region encoder.
+    Both Alpha-CLIP (with a mask of all ones) and plain CLIP, which cannot encode regions, qualify.
     """
-    return cast("DenseEncoder", resolve_name(_find(DENSE_ENCODERS, config))(config, _device(device)))
+    loader = resolve_name(_look_up(DENSE_ENCODERS, config))
+    return cast("DenseEncoder", loader(config, _resolve_device(device)))
 
 
 def load_judge(config: EngineConfig, device: str) -> Judge:
-    """Load a judge; arguments and errors as in `load_proposer`. The engine itself knows its devices."""
-    return cast("Judge", resolve_name(_find(JUDGES, config))(config, device))
+    """Load a judge; arguments and errors as in `load_proposer`. The engine resolves `device` itself."""
+    return cast("Judge", resolve_name(_look_up(JUDGES, config))(config, device))
 
 
 def has_own_processor(device: str) -> bool:
-    """Whether `device` ("auto" and so on) leaves the CPU's cores to others."""
-    return _device(device) != "cpu"
+    """Return True if `device` ("auto" and so on) leaves the CPU cores free for other work."""
+    return _resolve_device(device) != "cpu"
 
 
-def _find(engines: Mapping[str, Found], config: EngineConfig) -> Found:
-    if config.engine not in engines:
-        reason = f"no engine is called {config.engine!r}; there is {', '.join(sorted(engines))}"
+def _look_up(table: Mapping[str, Entry], config: EngineConfig) -> Entry:
+    """Return the entry for the engine of `config`; ModelSetInvalid if there is none."""
+    if config.engine not in table:
+        reason = f"no engine is called {config.engine!r}; there is {', '.join(sorted(table))}"
         raise ModelSetInvalid(config.identity.name, reason)
-    return engines[config.engine]
+    return table[config.engine]
 
 
-def _device(wanted: str) -> str:
+def _resolve_device(name: str) -> str:
+    """Call `choose_device`, imported here because it loads torch."""
     from matir_cli.engines.device import choose_device
 
-    return choose_device(wanted)
+    return choose_device(name)

@@ -169,7 +169,7 @@ def _see(models: SearchModels, photo: DecodedPhoto, example: Example) -> Resolve
     if example.box is not None:
         (region,) = models.proposer.refine(photo.image, [size.to_working(example.box)])
     elif example.point is not None:
-        region = models.proposer.at(photo.image, size.to_working(example.point))
+        region = models.proposer.region_at(photo.image, size.to_working(example.point))
     else:
         return _encode(models, photo, path, masks.whole(size.mask_height, size.mask_width))
     if region is None:

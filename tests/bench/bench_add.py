@@ -35,9 +35,9 @@ from matir_cli import masks
 from matir_cli.cli.commands.demo import draw
 from matir_cli.engines.clip.alpha_encoder import (
     AlphaClipEncoder,
+    compute_placement,
     load_alpha_clip_encoder,
-    place,
-    square_alpha,
+    render_alpha,
 )
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.options import read_options
@@ -51,8 +51,14 @@ from matir_cli.model_sets.weights import locate_files
 from matir_cli.records import FloatArray, ImageArray, Rle
 from matir_cli.search.index import seal_index
 from tests.bench.bench_proposer import LIKELY, STABLE, _upstream_precision
-from tests.support.clip_weights import VISION_B16, config, normalised, random_vision, to_openai
-from tests.support.crafted_sam2 import crafted, generator_of, scene, thresholds, upstream_rles
+from tests.support.clip_weights import VISION_B16, alpha_clip_config, normalised, random_vision, to_openai
+from tests.support.crafted_sam2 import (
+    choose_thresholds,
+    craft_model,
+    draw_scene,
+    upstream_generator,
+    upstream_rles,
+)
 
 Result = TypeVar("Result")
 
@@ -87,7 +93,7 @@ def tiny(folder: Path, count: int, device: str) -> Engines:
     batch = options.points_per_batch or 64
     return Engines(
         f"tiny set, {options.points_per_side} x {options.points_per_side} points",
-        generator_of(model, options, batch),
+        upstream_generator(model, options, batch),
         Sam2Proposer(model, options, device),
         load_alpha_clip_encoder(locate_files(shipped, "encoder"), device),
         device,
@@ -97,14 +103,14 @@ def tiny(folder: Path, count: int, device: str) -> Engines:
 def full(folder: Path, count: int, device: str, points: int) -> Engines:
     """Full-size models with random weights, and `count` scenes in `folder`."""
     folder.mkdir()
-    scenes = [scene(1024, 768, seed) for seed in range(count)]
+    scenes = [draw_scene(1024, 768, seed) for seed in range(count)]
     for seed, image in enumerate(scenes):
         Image.fromarray(image).save(folder / f"{seed:04}.png")
     options = Sam2Options(config="configs/sam2.1/sam2.1_hiera_t.yaml", points_per_side=points)
-    model = crafted(options, scenes[0]).to(device)
+    model = craft_model(options, scenes[0]).to(device)
     with _upstream_precision(device):
         some_points = msgspec.structs.replace(options, points_per_side=12)
-        found = thresholds(model, some_points, scenes[0], LIKELY, STABLE)
+        found = choose_thresholds(model, some_points, scenes[0], LIKELY, STABLE)
     options = msgspec.structs.replace(
         options, predicted_iou_threshold=found.predicted_iou, stability_threshold=found.stability
     )
@@ -113,9 +119,11 @@ def full(folder: Path, count: int, device: str, points: int) -> Engines:
     torch.save({**state, "conv1_alpha.weight": 0.1 * noise}, folder.parent / "visual.pth")
     return Engines(
         f"Hiera-T at 1024, {points} x {points} points, ViT-B/16",
-        generator_of(model, options, 8 if device == "cpu" else 64),
+        upstream_generator(model, options, 8 if device == "cpu" else 64),
         Sam2Proposer(model, options, device),
-        load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder.parent / "visual.pth"), device),
+        load_alpha_clip_encoder(
+            alpha_clip_config({"transform": "squash"}, visual=folder.parent / "visual.pth"), device
+        ),
         device,
     )
 
@@ -144,10 +152,10 @@ def one_at_a_time(encoder: AlphaClipEncoder, image: ImageArray, regions: list[Rl
     side, like = tower.architecture.side, tower.proj
     squeezed = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
     rgb = normalised(squeezed).to(like.device, like.dtype)
-    squash = place("squash", *image.shape[:2], side)
+    squash = compute_placement("squash", *image.shape[:2], side)
 
     def vector(rle: Rle) -> Tensor:
-        alpha = (square_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
+        alpha = (render_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
         found = tower(rgb, alpha.to(like.device, like.dtype)).float()
         return (found / found.norm(dim=1, keepdim=True)).cpu()
 

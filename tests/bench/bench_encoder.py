@@ -28,7 +28,7 @@ from matir_cli.records import FloatArray, ImageArray, Rle
 from tests.support.clip_weights import (
     VISION_B16,
     VISION_L14,
-    config,
+    alpha_clip_config,
     normalised,
     plain_tower,
     random_text,
@@ -46,10 +46,11 @@ QUERY = "dog led by rope"
 ONE_SHOT = """
 import sys
 from pathlib import Path
-from matir_cli.engines import clip_text
+from matir_cli.engines.clip.text_encoder import load_clip_text_encoder
 from matir_cli.records import EngineConfig, ModelIdentity
 files = {"text": Path(sys.argv[1]), "vocabulary": Path(sys.argv[2])}
-clip_text.load(EngineConfig("alpha_clip", {}, files, ModelIdentity("", ""))).encode(sys.argv[3])
+encoder = load_clip_text_encoder(EngineConfig("alpha_clip", {}, files, ModelIdentity("", "")))
+encoder.encode(sys.argv[3])
 """
 
 Result = TypeVar("Result")
@@ -78,7 +79,9 @@ def image_parity(folder: Path, device: str, rounds: int) -> None:
     reference = random_vision(VISION_L14, 0)
     torch.save(to_openai(reference), folder / "visual.pth")
     reference.to(device)
-    ours = load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
+    ours = load_alpha_clip_encoder(
+        alpha_clip_config({"transform": "squash"}, visual=folder / "visual.pth"), device
+    )
     image, whole = photo(0), masks.whole(HEIGHT, WIDTH)
     pixels = normalised(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC)).to(device)
     plain_time, expected = best(lambda: unit(reference(pixels).image_embeds), rounds)
@@ -93,7 +96,9 @@ def regions(folder: Path, model: str, count: int, device: str, rounds: int) -> N
     generator = torch.Generator().manual_seed(2)
     state["conv1_alpha.weight"] = torch.randn(state["conv1_alpha.weight"].shape, generator=generator) * 0.1
     torch.save(state, folder / "visual.pth")
-    ours = load_alpha_clip_encoder(config({"transform": "squash"}, visual=folder / "visual.pth"), device)
+    ours = load_alpha_clip_encoder(
+        alpha_clip_config({"transform": "squash"}, visual=folder / "visual.pth"), device
+    )
     dtype = torch.float16 if device == "cuda" else torch.float32
     state = {name: value.to(device, dtype) for name, value in state.items()}
     heads = len(state["class_embedding"]) // 64
@@ -119,7 +124,7 @@ def text(folder: Path, rounds: int) -> None:
     ids = reference_tokenizer().SimpleTokenizer()([prompt.format(QUERY) for prompt in SEVEN_PROMPTS])
     ids = ids[:, : int(ids.argmax(dim=1).max()) + 1]
     encoder = load_clip_text_encoder(
-        config(text=folder / "text.safetensors", vocabulary=folder / "tokenizer.json")
+        alpha_clip_config(text=folder / "text.safetensors", vocabulary=folder / "tokenizer.json")
     )
     plain_time, vectors = best(lambda: unit(model(ids).text_embeds), rounds)
     mean = vectors.mean(axis=0, keepdims=True)

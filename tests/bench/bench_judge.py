@@ -33,7 +33,8 @@ from matir_cli.engines.llama_cpp.bindings import LanguageModel, amx_present
 from matir_cli.engines.protocols import GroundingQuestion, Judge, JudgePhoto
 from matir_cli.engines.qwen_vl import judge
 from matir_cli.engines.qwen_vl.boxes import EXPECTED_START
-from matir_cli.engines.qwen_vl.judge import GROUND, HEAD, RERANK, TAIL, load_qwen_vl_judge
+from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
+from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.engines.registry import identify_config
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache

@@ -25,7 +25,14 @@ from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.records import ImageArray
-from tests.support.crafted_sam2 import crafted, generator_of, matched, scene, thresholds, upstream_rles
+from tests.support.crafted_sam2 import (
+    choose_thresholds,
+    craft_model,
+    draw_scene,
+    match_shares,
+    upstream_generator,
+    upstream_rles,
+)
 
 LIKELY, STABLE = 0.7, 0.4
 """Shares of masks that pass the predicted IoU, and of these the stability."""
@@ -46,7 +53,9 @@ def main() -> None:
     asked = parser.parse_args()
     device = choose_device(asked.device)
     batch = asked.upstream_batch or (8 if device == "cpu" else 64)
-    photos = {path.name: _working_size(path) for path in asked.photos} or {"drawn scene": scene(1024, 768)}
+    photos = {path.name: _working_size(path) for path in asked.photos} or {
+        "drawn scene": draw_scene(1024, 768)
+    }
     options = Sam2Options(config="configs/sam2.1/sam2.1_hiera_t.yaml", points_per_side=asked.points)
     name = (
         torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
@@ -74,14 +83,14 @@ def _working_size(path: Path) -> ImageArray:
 
 def _compare(photo: ImageArray, options: Sam2Options, device: str, batch: int) -> str:
     """A row of the table, without its title."""
-    model = crafted(options, photo).to(device)
+    model = craft_model(options, photo).to(device)
     with _upstream_precision(device):
         some_points = msgspec.structs.replace(options, points_per_side=12)
-        found = thresholds(model, some_points, photo, LIKELY, STABLE)
+        found = choose_thresholds(model, some_points, photo, LIKELY, STABLE)
         options = msgspec.structs.replace(
             options, predicted_iou_threshold=found.predicted_iou, stability_threshold=found.stability
         )
-        generator = generator_of(model, options, batch)
+        generator = upstream_generator(model, options, batch)
         if device != "cpu":
             generator.generate(photo)  # kernels are chosen on the first run
         theirs, upstream_seconds = _timed(lambda: upstream_rles(generator, photo), device)
@@ -89,7 +98,7 @@ def _compare(photo: ImageArray, options: Sam2Options, device: str, batch: int) -
     if device != "cpu":
         proposer.propose(photo)
     ours, seconds = _timed(lambda: proposer.propose(photo), device)
-    here, there = matched(ours, theirs)
+    here, there = match_shares(ours, theirs)
     return (
         f"{found.predicted_iou:.3f} | {found.stability:.3f} | {upstream_seconds:.2f} s | {seconds:.2f} s | "
         f"{upstream_seconds / seconds:.1f}x | {len(theirs)} / {len(ours)} | {here:.1%} / {there:.1%}"

@@ -32,14 +32,14 @@ def unit(rows: np.ndarray) -> FloatArray:
 class MeanColours:
     """A picture's vector is its mean colour; its places are its four quarters, several times over."""
 
-    def whole(self, images: Sequence[ImageArray]) -> FloatArray:
+    def encode_whole(self, images: Sequence[ImageArray]) -> FloatArray:
         return unit(np.array([image.mean(axis=(0, 1)) for image in images]).reshape(-1, 3))
 
-    def dense(self, image: ImageArray) -> FloatArray:
+    def encode_dense(self, image: ImageArray) -> FloatArray:
         height, width = (length // 2 for length in image.shape[:2])
         quarters = [image[rows, columns] for rows in (slice(height), slice(height, None))
                     for columns in (slice(width), slice(width, None))]  # fmt: skip
-        return self.whole(quarters * 10)
+        return self.encode_whole(quarters * 10)
 
 
 def checkered() -> ImageArray:

@@ -37,8 +37,8 @@ def key(engine: str, files: str = "a", **options: object) -> str:
 @pytest.mark.parametrize("engine", sorted(OPTIONS))
 def test_every_setting_is_known_to_matter_or_not_to(engine: str) -> None:
     kind = OPTIONS[engine]
-    assert set(kind.SHAPING) | OF_SPEED_AND_QUERIES[engine] == set(kind.__struct_fields__)
-    assert not set(kind.SHAPING) & OF_SPEED_AND_QUERIES[engine]
+    assert set(kind.IDENTITY_OPTIONS) | OF_SPEED_AND_QUERIES[engine] == set(kind.__struct_fields__)
+    assert not set(kind.IDENTITY_OPTIONS) & OF_SPEED_AND_QUERIES[engine]
 
 
 def test_a_judge_is_known_by_weights_and_settings_that_matter() -> None:
@@ -52,7 +52,7 @@ def test_a_judge_that_is_asked_in_other_words_is_another_one() -> None:
     class Rude(QwenVlOptions, frozen=True):
         METHOD = QwenVlOptions.METHOD.replace("Answer True or False.", "Well?")
 
-    assert Rude().shape() != QwenVlOptions().shape() != b""
+    assert Rude().identity() != QwenVlOptions().identity() != b""
 
 
 def test_usual_settings_are_no_part_of_an_identity() -> None:

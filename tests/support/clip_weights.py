@@ -1,12 +1,14 @@
-"""Random CLIP models in the official file formats, with transformers' classes as the reference."""
+"""Random CLIP models in the official file formats, with transformers as reference."""
 
 import gzip
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +16,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
+from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 from transformers import CLIPVisionModelWithProjection as CLIPVision
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from matir_cli.records import EngineConfig, ModelIdentity
+from matir_cli.records import EngineConfig, FloatArray, ImageArray, ModelIdentity
 
 VISION_B16 = CLIPVisionConfig(
     hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
@@ -32,6 +34,12 @@ VISION_SMALL = CLIPVisionConfig(
     hidden_size=48, intermediate_size=192, num_hidden_layers=3, num_attention_heads=3,
     image_size=40, patch_size=8, projection_dim=24,
 )  # fmt: skip
+
+SMALL_VOCABULARY = 516
+"""Tokens of `save_small_vocabulary`."""
+
+START_TOKEN, END_TOKEN = 49406, 49407
+"""Ids in CLIP's full vocabulary."""
 
 _VISUAL_NAMES = (
     (r"^vision_model\.encoder\.layers\.", "transformer.resblocks."),
@@ -50,7 +58,7 @@ _VISUAL_NAMES = (
 def text_config(
     width: int, layers: int, heads: int, dimensions: int, vocabulary: int = 49408
 ) -> CLIPTextConfig:
-    """OpenAI's text tower in other sizes; the end token is the last of the vocabulary."""
+    """Return OpenAI's text tower in other sizes; the end token is the last of the vocabulary."""
     return CLIPTextConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
         num_attention_heads=heads, projection_dim=dimensions, max_position_embeddings=77,
@@ -59,22 +67,24 @@ def text_config(
 
 
 def random_vision(config: CLIPVisionConfig, seed: int) -> CLIPVision:
-    """A vision tower whose vectors tell pictures apart, which transformers' own random ones do not."""
-    model = CLIPVision(config).eval()
+    """Create a vision tower whose vectors differ between images, unlike transformers' own random ones."""
+    model = CLIPVision(config)
+    model.train(False)
     randomise(model, seed)
     return model
 
 
 def random_text(config: CLIPTextConfig, seed: int) -> CLIPTextModelWithProjection:
-    """A text tower whose vectors tell texts apart."""
-    model = CLIPTextModelWithProjection(config).eval()
+    """Create a text tower whose vectors differ between texts."""
+    model = CLIPTextModelWithProjection(config)
+    model.train(False)
     randomise(model, seed)
     return model
 
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int) -> None:
-    """Matrices that keep the size of what they are given, biases and norms that are not trivial."""
+    """Draw weights: matrices that preserve the length of their input, biases and norms that matter."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         parameter.normal_(generator=generator)
@@ -89,7 +99,7 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 
 def to_openai(vision: CLIPVision) -> dict[str, Tensor]:
-    """The state dict of `vision` under the names of an Alpha-CLIP checkpoint, `conv1_alpha` zero."""
+    """Return the state dict of `vision` under the names of an Alpha-CLIP checkpoint, `conv1_alpha` zero."""
     state = {}
     for name, value in vision.state_dict().items():
         for pattern, replacement in _VISUAL_NAMES:
@@ -107,7 +117,7 @@ def to_openai(vision: CLIPVision) -> dict[str, Tensor]:
 
 
 def plain_tower(state: Mapping[str, Tensor], heads: int, rgb: Tensor, alpha: Tensor) -> Tensor:
-    """One region through upstream's tower with torch's own attention: nothing shared or left out."""
+    """Compute upstream's tower for one region with torch's own attention, without any shortcut."""
     width, patch = state["conv1.weight"].shape[0], state["conv1.weight"].shape[2]
     x = functional.conv2d(rgb, state["conv1.weight"], stride=patch)
     x = x + functional.conv2d(alpha, state["conv1_alpha.weight"], stride=patch)
@@ -132,28 +142,51 @@ def plain_tower(state: Mapping[str, Tensor], heads: int, rgb: Tensor, alpha: Ten
     return norm(x, "ln_post")[:1] @ state["proj"]
 
 
+def random_photo(height: int, width: int, seed: int) -> ImageArray:
+    """Return (height, width, 3) uint8: blocks of 8 x 8 pixels in random colours."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+
+
+def unit(vectors: Tensor) -> FloatArray:
+    """Scale the rows of `vectors` (n, d) to unit length."""
+    return np.asarray((vectors / vectors.norm(dim=-1, keepdim=True)).numpy())
+
+
 def normalised(square: Image.Image) -> Tensor:
-    """(1, 3, side, side) as CLIP normalises."""
+    """Return (1, 3, side, side) float32: a square image with CLIP's normalisation."""
     mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
     rgb = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
     return ((rgb - mean.view(3, 1, 1)) / std.view(3, 1, 1))[None]
 
 
+def clip_pixels(images: Sequence[ImageArray], side: int) -> Tensor:
+    """Return (n, 3, side, side) float32: images as transformers prepares them for CLIP."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
+    return torch.cat([processor(image, return_tensors="pt")["pixel_values"] for image in images])
+
+
 def save_text(
     model: CLIPTextModelWithProjection, path: Path, extra: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write `model` as on the Hugging Face hub; `extra` stands for what else such a file holds."""
+    """Write `model` as on the Hugging Face hub; `extra` are further tensors in the file."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file({**state, **(extra or {})}, path, metadata={"format": "pt"})
 
 
-def config(options: Mapping[str, object] | None = None, **files: Path) -> EngineConfig:
-    """What a model set hands to the engine `alpha_clip`."""
+def alpha_clip_config(options: Mapping[str, object] | None = None, **files: Path) -> EngineConfig:
+    """Return the configuration of an engine `alpha_clip`."""
     return EngineConfig("alpha_clip", options or {}, files, ModelIdentity("random", "0" * 64))
 
 
+def clip_config(options: Mapping[str, object] | None = None, **files: Path) -> EngineConfig:
+    """Return the configuration of an engine `clip`."""
+    return EngineConfig("clip", options or {}, files, ModelIdentity("random", "0" * 64))
+
+
 def reference_tokenizer() -> ModuleType:
-    """open_clip's copy of OpenAI's tokenizer, without the rest of open_clip and its seconds of imports."""
+    """Import open_clip's copy of OpenAI's tokenizer without open_clip, which takes seconds to import."""
     spec = importlib.util.spec_from_file_location("openai_tokenizer", _open_clip() / "tokenizer.py")
     assert spec is not None
     assert spec.loader is not None
@@ -162,8 +195,29 @@ def reference_tokenizer() -> ModuleType:
     return module
 
 
+class ReferenceTokenizer(Protocol):
+    """OpenAI's tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`, without start and end token."""
+        ...
+
+
+@cache
+def openai_tokenizer() -> ReferenceTokenizer:
+    """Return OpenAI's tokenizer with CLIP's full vocabulary."""
+    tokenizer: ReferenceTokenizer = reference_tokenizer().SimpleTokenizer()
+    return tokenizer
+
+
+def openai_ids(text: str, limit: int = 77) -> list[int]:
+    """Return the ids of OpenAI's `clip.tokenize(text, truncate=True)`, without its padding."""
+    ids = [START_TOKEN, *openai_tokenizer().encode(text), END_TOKEN]
+    return ids if len(ids) <= limit else [*ids[: limit - 1], END_TOKEN]
+
+
 def save_vocabulary(path: Path) -> None:
-    """Write CLIP's vocabulary as the hub's `tokenizer.json` has it."""
+    """Write CLIP's full vocabulary as a `tokenizer.json`, as on the hub."""
     lines = gzip.decompress((_open_clip() / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
     merges = lines[1 : 49152 - 256 - 2 + 1]
     symbols = byte_symbols()
@@ -172,14 +226,27 @@ def save_vocabulary(path: Path) -> None:
     save_tokenizer(path, [*tokens, "<|startoftext|>", "<|endoftext|>"], merges)
 
 
-def byte_symbols() -> list[str]:
-    """OpenAI's 256 byte symbols in the order of its vocabulary."""
+def save_small_vocabulary(path: Path) -> None:
+    """Write a `tokenizer.json` of 516 tokens: bytes, two merges that make up "dog", start and end."""
+    symbols = byte_symbols()
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), "do", "dog</w>"]
+    save_tokenizer(path, [*tokens, "<|startoftext|>", "<|endoftext|>"], ["d o", "do g</w>"])
+
+
+def byte_of_symbol() -> dict[str, int]:
+    """Return the byte that each of GPT-2's 256 byte-level symbols stands for, in the vocabulary's order."""
     kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in kept] + [chr(256 + n) for n in range(256 - len(kept))]
+    others = [byte for byte in range(256) if byte not in kept]
+    return {chr(byte): byte for byte in kept} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+def byte_symbols() -> list[str]:
+    """Return OpenAI's 256 byte symbols in the order of its vocabulary."""
+    return list(byte_of_symbol())
 
 
 def save_tokenizer(path: Path, tokens: list[str], merges: list[str]) -> None:
-    """Write a `tokenizer.json` of the structure of CLIP's."""
+    """Write a `tokenizer.json` with the structure of CLIP's."""
     split = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     made = {
@@ -215,7 +282,7 @@ def _open_clip() -> Path:
 
 
 def save_torchscript(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write `state` as OpenAI publishes its models: a scripted module that has it for its state dict."""
+    """Write a scripted module whose state dict is `state`, the format of OpenAI's own models."""
     root = nn.Module()
     for name, value in state.items():
         *folders, leaf = name.split(".")

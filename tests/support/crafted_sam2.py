@@ -1,42 +1,77 @@
-"""A SAM 2 that was never trained and yet answers points with masks around them.
+"""An untrained SAM 2 whose masks surround their points, and upstream's reference.
 
-With random weights every mask is a texture over the whole picture: one box, nothing for the
-filters to choose from. Here the random weights are kept and a few are set by hand, so that a
-point leaves a mark on the image tokens near it; the last layer, which reads masks off the
-tokens, is then solved for by least squares. The masks that come out are local, of three sizes,
-ragged along the picture's edges, some with specks far away: enough to put every filter to work.
+With random weights every mask is a texture over the whole image: all have the same box, and the filters
+have nothing to choose from. `craft_model` keeps the random weights except for a few set by hand, so that
+a point marks the image tokens near it; the last layer, which reads masks off the tokens, is then fitted
+by least squares. The resulting masks are local, of three sizes, ragged along the image's edges, some
+with specks far away: enough to exercise every filter.
 
-Upstream's generator, the yardstick, stands here too, with the thresholds taken from its own
-values, so that each filter drops its share.
+The reference is upstream's generator, with thresholds computed from its own scores, so that each filter
+drops a given share of the masks.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.modeling.sam.transformer import Attention
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
-from torch import Tensor, nn
+from torch import Tensor
 
 from matir_cli import masks
 from matir_cli.engines.sam2.model import build_model
-from matir_cli.engines.sam2.options import Sam2Options
-from matir_cli.records import ImageArray, Region, Rle
+from matir_cli.engines.sam2.options import Architecture, PackagedConfig, Sam2Options
+from matir_cli.records import EngineConfig, ImageArray, ModelIdentity, Region, Rle
 
 RADII = (0.06, 0.12, 0.22)
-"""What the three masks of a point aim at: discs of these radii, in sides of the square."""
+"""Radii of the discs that the three masks of a point approximate, in sides of the square."""
 
 GAIN = 30.0
-"""Logits at a disc's centre; the higher, the more stable the masks."""
+"""Logit at a disc's centre; the higher, the more stable the masks."""
 
 MARK = 12.0
-"""How loud a prompt token says which one it is; a position encoding has the length 11."""
+"""Strength of the mark by which a prompt token can be identified; a position encoding has length 11."""
+
+CONFIG: PackagedConfig = "configs/sam2.1/sam2.1_hiera_t.yaml"
+"""Packaged configuration of the small models."""
+
+SMALL_ARCHITECTURE = {
+    "embed_dim": 32,
+    "num_heads": 1,
+    "stages": [1, 2, 3, 1],
+    "global_att_blocks": [4],
+    "window_spec": [8, 4, 8, 4],
+    "window_pos_embed_bkg_spatial_size": [7, 7],
+    "d_model": 128,
+    "memory_layers": 0,
+}
+"""Differences of the small models from `CONFIG`, as in a model set."""
+
+SMALL_OPTIONS = Sam2Options(
+    config=CONFIG,
+    image_size=256,
+    points_per_side=12,
+    architecture=msgspec.convert(SMALL_ARCHITECTURE, Architecture),
+)
+"""Options of a model that runs in seconds."""
 
 
-def scene(width: int, height: int, seed: int = 0) -> ImageArray:
-    """(height, width, 3) uint8: a gradient with coloured discs and boxes on it, and noise."""
+def small_config(checkpoint: Path, **options: object) -> EngineConfig:
+    """Return the configuration of a small proposer with the weights in `checkpoint`."""
+    settings = {
+        **{"config": CONFIG, "image_size": 256, "architecture": SMALL_ARCHITECTURE, "points_per_side": 4},
+        **options,
+    }
+    return EngineConfig("sam2", settings, {"checkpoint": checkpoint}, ModelIdentity("small", "0" * 64))
+
+
+def draw_scene(width: int, height: int, seed: int = 0) -> ImageArray:
+    """Return (height, width, 3) uint8: a gradient with coloured discs and boxes on it, and noise."""
     random = np.random.default_rng(seed)
     ramp = np.linspace(40, 200, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
     picture = Image.fromarray(np.broadcast_to(ramp, (height, width, 3)).clip(0, 255).astype(np.uint8))
@@ -50,22 +85,23 @@ def scene(width: int, height: int, seed: int = 0) -> ImageArray:
     return noisy.clip(0, 255).astype(np.uint8)
 
 
-def crafted(options: Sam2Options, image: ImageArray, seed: int = 0) -> SAM2Base:
-    """A model as `options` describe it whose masks make sense on pictures like `image`."""
+def craft_model(options: Sam2Options, image: ImageArray, seed: int = 0) -> SAM2Base:
+    """Create the model that `options` describe, with local masks on images like `image`."""
     torch.manual_seed(seed)
     model = build_model(options).eval().requires_grad_(False)
     _let_points_through(model)
-    _read_off_discs(model, image, seed)
+    _fit_discs(model, image, seed)
     # Predicted IoU differs more from point to point.
     model.sam_mask_decoder.iou_prediction_head.layers[-1].weight *= 10
     return model
 
 
 def _let_points_through(model: SAM2Base) -> None:
+    """Set the weights by which a point marks the image tokens near it."""
     decoder, prompts = model.sam_mask_decoder, model.sam_prompt_encoder
     frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.norm(dim=0).argsort()
     sines, cosines = frequencies, frequencies + len(frequencies)
-    marks = frequencies[-8:]  # channels that no attention below looks at for the position
+    marks = frequencies[-8:]  # channels that no attention below uses for the position
     tokens = [(decoder.obj_score_token.weight, 0), (decoder.iou_token.weight, 0)]
     tokens += [(decoder.mask_tokens.weight, row) for row in range(4)]
     tokens += [(prompts.point_embeddings[1].weight, 0), (prompts.not_a_point_embed.weight, 0)]
@@ -74,25 +110,25 @@ def _let_points_through(model: SAM2Base) -> None:
         table[row, channel] = MARK
     prompts.no_mask_embed.weight *= 0.3
     for layer in decoder.transformer.layers:
-        # Each prompt token attends to itself alone, and passes on which one it is.
+        # Each prompt token attends to itself alone, and passes on its own mark.
         own = layer.self_attn
         select = torch.zeros_like(own.q_proj.weight)
         for row, channel in enumerate(marks):
             select[row :: len(select) // own.num_heads, channel] = 1
-        _look_for(own, select)
+        _attend_by(own, select)
         own.v_proj.weight *= select.any(dim=0)
         layer.cross_attn_token_to_image.out_proj.weight *= 0
         layer.mlp.layers[-1].weight *= 0
         layer.norm3.weight *= 0.3
-        # Image tokens look for prompt tokens of their own position: sum of cos(2 pi f (p - q)), a bump.
-        news = layer.cross_attn_image_to_token
-        select = torch.zeros_like(news.q_proj.weight)
+        # Image tokens attend to prompt tokens at their own position: sum of cos(2 pi f (p - q)), a bump.
+        to_token = layer.cross_attn_image_to_token
+        select = torch.zeros_like(to_token.q_proj.weight)
         for pair, (sine, cosine) in enumerate(zip(sines, cosines, strict=True)):
             if 2 * pair < len(select):
                 select[2 * pair, sine] = select[2 * pair + 1, cosine] = 2.5
-        _look_for(news, select)
-        news.v_proj.weight *= 8
-        news.out_proj.weight *= 8
+        _attend_by(to_token, select)
+        to_token.v_proj.weight *= 8
+        to_token.out_proj.weight *= 8
     for convolution in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
         # Nearly the same for all four subpixels, else masks come out dithered.
         mean = convolution.weight.mean(dim=(2, 3), keepdim=True)
@@ -101,16 +137,17 @@ def _let_points_through(model: SAM2Base) -> None:
         convolution.weight *= 0.5
 
 
-def _look_for(attention: nn.Module, select: Tensor) -> None:
+def _attend_by(attention: Attention, select: Tensor) -> None:
+    """Make queries and keys of `attention` the projection `select`, without bias."""
     for projection in (attention.q_proj, attention.k_proj):
         projection.weight.copy_(select)
         projection.bias.zero_()
 
 
-def _read_off_discs(model: SAM2Base, image: ImageArray, seed: int) -> None:
-    """Solve for the weights, one per upscaled channel, that come closest to a disc around the point."""
+def _fit_discs(model: SAM2Base, image: ImageArray, seed: int) -> None:
+    """Fit the weights of the upscaled channels so that each mask is close to a disc around its point."""
     decoder = model.sam_mask_decoder
-    predictor = predictor_of(model)
+    predictor = upstream_predictor(model)
     predictor.set_image(image)
     upscaled: list[Tensor] = []
     hook = decoder.output_upscaling[4].register_forward_hook(lambda _, __, out: upscaled.append(out))
@@ -123,10 +160,10 @@ def _read_off_discs(model: SAM2Base, image: ImageArray, seed: int) -> None:
         along = (torch.arange(features.shape[1]) + 0.5) / features.shape[1]
         distance = torch.hypot(along[None, :] - point[..., 0], along[:, None] - point[..., 1])
         for i, radius in enumerate(RADII):
-            wanted = (2 - 2 * distance / radius).clamp(-1, 1)
+            target = (2 - 2 * distance / radius).clamp(-1, 1)
             weighted = features * torch.where(distance < 1.5 * radius, 1.0, 0.1)
             gram[i] += weighted.flatten(1) @ features.flatten(1).T
-            right[i] += (weighted * wanted).sum(dim=(1, 2))
+            right[i] += (weighted * target).sum(dim=(1, 2))
     hook.remove()
     for squares, products, mlp in zip(gram, right, decoder.output_hypernetworks_mlps[1:], strict=True):
         ridge = 1e-3 * squares.trace() / channels * torch.eye(channels)
@@ -134,17 +171,17 @@ def _read_off_discs(model: SAM2Base, image: ImageArray, seed: int) -> None:
         mlp.layers[-1].bias.copy_(GAIN * torch.linalg.solve(squares + ridge, products))
 
 
-def predictor_of(model: SAM2Base) -> SAM2ImagePredictor:
-    """Upstream's predictor, told the feature sizes of `model`, which it takes for those of 1024 pixels."""
+def upstream_predictor(model: SAM2Base) -> SAM2ImagePredictor:
+    """Return upstream's predictor with the feature sizes of `model`; it assumes those of 1024 pixels."""
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
     return predictor
 
 
-def generator_of(
+def upstream_generator(
     model: SAM2Base, options: Sam2Options, points_per_batch: int = 16
 ) -> SAM2AutomaticMaskGenerator:
-    """Upstream's generator with the settings of `options`."""
+    """Return upstream's generator with the settings of `options`."""
     generator = SAM2AutomaticMaskGenerator(
         model,
         points_per_side=options.points_per_side,
@@ -155,40 +192,40 @@ def generator_of(
         box_nms_thresh=options.nms_threshold,
         output_mode="coco_rle",
     )
-    generator.predictor._bb_feat_sizes = predictor_of(model)._bb_feat_sizes
+    generator.predictor._bb_feat_sizes = upstream_predictor(model)._bb_feat_sizes
     return generator
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What leaves a share of upstream's masks at each filter."""
+    """Thresholds of the filters by predicted IoU and by stability."""
 
     predicted_iou: float
     stability: float
 
 
-def thresholds(
+def choose_thresholds(
     model: SAM2Base, options: Sam2Options, image: ImageArray, likely: float, stable: float
 ) -> Thresholds:
-    """Those that a share `likely` of upstream's masks passes, and of these in turn a share `stable`."""
-    everything = generator_of(model, options)
+    """Return thresholds that a share `likely` of upstream's masks passes, and of these a share `stable`."""
+    everything = upstream_generator(model, options)
     everything.pred_iou_thresh = everything.stability_score_thresh = 0.0
     everything.box_nms_thresh = 1.1
     found = everything.generate(image)
     predicted = np.array([mask["predicted_iou"] for mask in found])
     floor = float(np.quantile(predicted, 1 - likely))
     stability = np.array([mask["stability_score"] for mask in found])[predicted > floor]
-    # An empty mask has none (0 / 0), and passes no threshold.
+    # An empty mask has no stability (0 / 0), and passes no threshold.
     return Thresholds(floor, float(np.quantile(np.nan_to_num(stability), 1 - stable)))
 
 
 def upstream_rles(generator: SAM2AutomaticMaskGenerator, image: ImageArray) -> list[Rle]:
-    """The masks that `generator` finds."""
+    """Return the masks that `generator` finds in `image`."""
     height, width = image.shape[:2]
     return [Rle(height, width, mask["segmentation"]["counts"].encode()) for mask in generator.generate(image)]
 
 
-def matched(ours: list[Region], theirs: list[Rle]) -> tuple[float, float]:
-    """The share of our masks with a partner of IoU >= 0.95 among theirs, and the other way round."""
+def match_shares(ours: list[Region], theirs: list[Rle]) -> tuple[float, float]:
+    """Return the share of our masks with a match of IoU >= 0.95 among theirs, and vice versa."""
     overlap = masks.iou([region.rle for region in ours], theirs)
     return float((overlap.max(axis=1) >= 0.95).mean()), float((overlap.max(axis=0) >= 0.95).mean())

@@ -38,7 +38,7 @@ class ColourProposer:
             found.append(Region(rle, masks.box(rle), masks.area(rle), 0.8, 0.9) if mask.any() else None)
         return found
 
-    def at(self, image: ImageArray, point: Point) -> Region | None:
+    def region_at(self, image: ImageArray, point: Point) -> Region | None:
         rles = [region.rle for region in self.propose(image)]
         there = [rle for rle in rles if masks.decode(rle)[int(point.y), int(point.x)]]
         return Region(there[0], masks.box(there[0]), masks.area(there[0]), 0.8, 0.9) if there else None

@@ -1,19 +1,25 @@
-"""Small Qwen2.5-VL models made by transformers, and transformers' own answers to compare with."""
+"""Small random Qwen2.5-VL models by transformers, and its logits as reference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
 
 from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.models.tiny.gguf_writer import write_gguf
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
-from matir_cli.records import EngineConfig, ImageArray, ModelIdentity
+from matir_cli.records import EngineConfig, FloatArray, ImageArray, ModelIdentity
+from tests.support.clip_weights import byte_of_symbol
 
 CORPUS = [
     HEAD,
@@ -22,8 +28,10 @@ CORPUS = [
     f"{GROUND}the small green car behind a tree",
     '```json\n[\n\t{"bbox_2d": [12, 345, 67, 890], "label": "dog led by rope"}\n]\n```',
 ]
-BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
+"""Texts that the tokenizer is trained on."""
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 256 * 28 * 28
+BYTES = byte_of_symbol()
+Precision = Literal["f16", "f32"]
 
 
 @dataclass(frozen=True)
@@ -31,57 +39,74 @@ class SmallQwen:
     """A model, its tokenizer, and the GGUF files written from them."""
 
     model: Qwen2_5_VLForConditionalGeneration
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerFast
     text_path: Path
+    """GGUF file of the text model."""
     projector_path: Path
+    """GGUF file of the vision projector."""
 
     def config(self, **options: object) -> EngineConfig:
-        """What the judge is loaded from."""
+        """Return the configuration to load the judge with, on one thread."""
         files = {"model": self.text_path, "projector": self.projector_path}
         settings = {"threads": 1, "max_pixels": MAX_PIXELS, **options}
         return EngineConfig("qwen_vl", settings, files, ModelIdentity("small", "0"))
 
+    def token_id(self, text: str) -> int:
+        """Return the id of the token `text`."""
+        return self.tokenizer.get_vocab()[text]
+
+    def encode(self, text: str, *, plain: bool = False) -> list[int]:
+        """Return the token ids of `text`; with `plain`, a marker in it is text, not a special token."""
+        return list(self.tokenizer.encode(text, split_special_tokens=plain))
+
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that `token` stands for; none for those that fill the vocabulary up."""
+        """Return the bytes that `token` stands for; none for the ids that pad the vocabulary."""
         if token >= len(self.tokenizer):
             return b""
-        text = self.tokenizer.convert_ids_to_tokens(token)
+        text = str(self.tokenizer.convert_ids_to_tokens(token))
         if text in SPECIAL_TOKENS:
             return text.encode()
-        return bytes(BYTE_OF[letter] for letter in text)
+        return bytes(BYTES[symbol] for symbol in text)
 
-    def write(self, precision: str) -> None:
-        """Writes the GGUF files, again where the model has changed."""
+    def write(self, precision: Precision) -> None:
+        """Write the GGUF files; to be repeated if the model changes."""
         write_gguf(self.model, self.tokenizer, self.text_path, self.projector_path, precision=precision)
 
     def inputs(self, image: ImageArray, question: str, answer: list[int]) -> dict[str, torch.Tensor]:
-        """What transformers needs to go on behind `answer`, from the photo as it is."""
+        """Return transformers' inputs for the photo in its original size, the question and `answer`."""
         processor = Qwen2VLImageProcessorPil(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
-        seen = processor(images=[Image.fromarray(image)], return_tensors="pt")
-        pads = "<|image_pad|>" * (int(seen["image_grid_thw"].prod()) // 4)
-        before = self.tokenizer.encode(f"{HEAD}<|vision_start|>{pads}<|vision_end|>")
-        # A marker within a question is text, not a marker.
-        asked = self.tokenizer.encode(question, split_special_tokens=True)
-        ids = torch.tensor([before + asked + self.tokenizer.encode(TAIL) + answer])
-        pad = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        patches = processor(images=[Image.fromarray(image)], return_tensors="pt")
+        pads = "<|image_pad|>" * (int(patches["image_grid_thw"].prod()) // 4)
+        prefix = self.encode(f"{HEAD}<|vision_start|>{pads}<|vision_end|>")
+        ids = torch.tensor([prefix + self.encode(question, plain=True) + self.encode(TAIL) + answer])
+        pad = self.token_id("<|image_pad|>")
         return {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             "mm_token_type_ids": (ids == pad).int(),
-            "pixel_values": seen["pixel_values"],
-            "image_grid_thw": seen["image_grid_thw"],
+            "pixel_values": patches["pixel_values"],
+            "image_grid_thw": patches["image_grid_thw"],
         }
 
-    def logits(self, image: ImageArray, question: str, answer: list[int] = []) -> NDArray[np.float32]:  # noqa: B006
-        """(vocabulary,) float32: transformers' logits behind `answer`."""
+    def logits(self, image: ImageArray, question: str, answer: Sequence[int] = ()) -> FloatArray:
+        """Return (vocabulary,) float32: transformers' logits for the token after `answer`."""
         with torch.no_grad():
-            return self.model(**self.inputs(image, question, answer)).logits[0, -1].float().numpy()
+            logits: torch.Tensor = self.model(**self.inputs(image, question, list(answer))).logits
+        return np.asarray(logits[0, -1].float().numpy())
 
 
 def make_model(
-    folder: Path, *, seed: int, precision: str = "f32", tied: bool = False, **text: int
+    folder: Path, *, seed: int, precision: Precision = "f32", tied: bool = False, **text: int
 ) -> SmallQwen:
-    """A model with random weights, larger than usual so that its answers depend on what it is asked."""
+    """Create a model with random weights, larger than usual so that its answers depend on the question.
+
+    Args:
+        folder: folder to write the GGUF files into.
+        seed: seed of the weights.
+        precision: precision of the GGUF files.
+        tied: use the token embeddings as output projection, too.
+        text: changes to the configuration of the text model.
+    """
     tokenizer = build_tokenizer(CORPUS, 400)
     ids = tokenizer.get_vocab()
     width = text.pop("hidden_size", 64)
@@ -120,7 +145,8 @@ def make_model(
         tie_word_embeddings=tied,
     )
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.train(False)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
@@ -134,7 +160,7 @@ def make_model(
 
 
 def photo(seed: int, height: int, width: int) -> ImageArray:
-    """A seeded picture: two waves and some noise."""
+    """Return a seeded (height, width, 3) uint8 image: two waves and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(9, 29) + rng.uniform(0, 6)), np.cos(y / rng.uniform(7, 27))]

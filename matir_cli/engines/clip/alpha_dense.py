@@ -1,17 +1,15 @@
-"""Alpha-CLIP as an encoder of whole pictures and of places in them, its mask all ones."""
+"""Alpha-CLIP with a mask of all ones, as dense encoder for the CLIP baselines."""
 
-from matir_cli.engines.clip.alpha_encoder import batch_size, precision
-from matir_cli.engines.clip.alpha_tower import load_tower
+from matir_cli.engines.clip.alpha_encoder import choose_batch_size, load_visual_tower
 from matir_cli.engines.clip.image_encoder import ClipImageEncoder
 from matir_cli.engines.clip.image_towers import VisionTransformer
-from matir_cli.engines.clip.options import ClipOptions, model_file
+from matir_cli.engines.clip.options import ClipOptions
 from matir_cli.engines.options import read_options
 from matir_cli.records import EngineConfig
 
 
-def load_alpha_clip_dense(config: EngineConfig, device: str) -> ClipImageEncoder:
-    """The visual tower of a model set on `device`; file and errors as in `alpha_clip.load`."""
+def load_alpha_clip_dense_encoder(config: EngineConfig, device: str) -> ClipImageEncoder:
+    """Load a model set's visual tower onto `device`; file and errors as in `load_alpha_clip_encoder`."""
     options = read_options(config.options, ClipOptions, config.engine)
-    tower = load_tower(model_file(config, "visual"), options.heads)
-    tower.move(device, precision(options, device))
-    return ClipImageEncoder(VisionTransformer(tower), options.transform, batch_size(options, device))
+    tower = VisionTransformer(load_visual_tower(config, options, device))
+    return ClipImageEncoder(tower, options.transform, choose_batch_size(options, device))

@@ -1,13 +1,19 @@
-"""CLIP's image side for the evaluation's baselines: vectors of whole pictures and of places in them."""
+"""CLIP's image encoder for the baselines: vectors of images and of grid cells."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from matir_cli.engines.clip.alpha_encoder import batch_size, normalise_rgb, place, precision, square_rgb
+from matir_cli.engines.clip.alpha_encoder import (
+    choose_batch_size,
+    choose_dtype,
+    compute_placement,
+    normalise_rgb,
+    render_rgb,
+    to_unit_vectors,
+)
 from matir_cli.engines.clip.image_towers import ImageTower, load_image_tower
 from matir_cli.engines.clip.options import PlainClipOptions, Transform, model_file
 from matir_cli.engines.options import read_options
@@ -18,81 +24,76 @@ class ClipImageEncoder:
     """Fulfils `protocols.DenseEncoder`."""
 
     def __init__(self, tower: ImageTower, transform: Transform, batch_size: int) -> None:
-        """Encode with `tower`, `batch_size` pictures at once; `transform` makes each a square."""
+        """Encode with `tower`, `batch_size` images at a time, fitted into its square by `transform`."""
         self._tower = tower
         self._transform: Transform = transform
         self._batch_size = batch_size
 
     @torch.inference_mode()
-    def whole(self, images: Sequence[ImageArray]) -> FloatArray:
-        """(len(images), d) float32 of unit length, one row a picture ((h, w, 3) uint8 RGB, of any size)."""
+    def encode_whole(self, images: Sequence[ImageArray]) -> FloatArray:
+        """Return (len(images), d) float32 of unit length, one row per image ((h, w, 3) uint8 RGB)."""
         vectors = np.empty((len(images), self._tower.dimensions), dtype=np.float32)
         for begin in range(0, len(images), self._batch_size):
             batch = slice(begin, begin + self._batch_size)
             squares = np.stack([self._square(image) for image in images[batch]])
-            vectors[batch] = _unit(self._tower.whole(normalise_rgb(torch.from_numpy(squares))))
+            rgb = normalise_rgb(torch.from_numpy(squares))
+            vectors[batch] = to_unit_vectors(self._tower.encode_whole(rgb))
         return vectors
 
     @torch.inference_mode()
-    def dense(self, image: ImageArray) -> FloatArray:
-        """(n, d) float32 of unit length, one row a cell of the tower's grid, by rows.
+    def encode_dense(self, image: ImageArray) -> FloatArray:
+        """Return (n, d) float32 of unit length, one row per cell of the tower's grid, row by row.
 
-        Cells that lie in the bars beside a letterboxed photo are left out.
+        Cells entirely in the bars beside a letterboxed photo are left out.
         """
         square = torch.from_numpy(self._square(image))[None]
-        found = self._tower.places(normalise_rgb(square))[0]
+        vectors = self._tower.encode_dense(normalise_rgb(square))[0]
         side, cell = self._tower.side, self._tower.cell
-        grid = found.view(side // cell, side // cell, -1)
+        grid = vectors.view(side // cell, side // cell, -1)
         if self._transform == "letterbox":
             height, width = image.shape[:2]
-            at = place(self._transform, height, width, side)
+            at = compute_placement(self._transform, height, width, side)
             rows, columns = (
                 slice(start // cell, -(-(start + length) // cell))
                 for start, length in ((at.top, at.height), (at.left, at.width))
             )
             grid = grid[rows, columns]
-        return _unit(grid.flatten(0, 1))
+        return to_unit_vectors(grid.flatten(0, 1))
 
     def _square(self, image: ImageArray) -> FloatArray:
-        """(3, side, side) float32 in 0..1."""
+        """Return (3, side, side) float32 in 0..1: `image` fitted into the tower's square."""
         if self._transform == "crop":
-            return central_square(image, self._tower.side)
+            return crop_central_square(image, self._tower.side)
         height, width = image.shape[:2]
         side = self._tower.side
-        return square_rgb(image, place(self._transform, height, width, side), side)
+        return render_rgb(image, compute_placement(self._transform, height, width, side), side)
 
 
-def central_square(image: ImageArray, side: int) -> FloatArray:
-    """(3, side, side) float32 in 0..1: as CLIP does, the short side scaled to `side`, the centre cut out.
+def crop_central_square(image: ImageArray, side: int) -> FloatArray:
+    """Return (3, side, side) float32 in 0..1: CLIP's own transform of `image` ((h, w, 3) uint8 RGB).
 
-    Computes no more of the scaled picture than the square, however long it is.
+    The short side is scaled to `side`, and the central square is cut out. Only that square of the scaled
+    image is computed, however long the image is.
     """
     height, width = image.shape[:2]
-    # Rounded as torchvision does.
+    # Rounded as in torchvision.
     scaled_height, scaled_width = (int(side * length / min(height, width)) for length in (height, width))
     top, left = round((scaled_height - side) / 2), round((scaled_width - side) / 2)
-    down, across = height / scaled_height, width / scaled_width
-    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    y_scale, x_scale = height / scaled_height, width / scaled_width
+    box = (left * x_scale, top * y_scale, (left + side) * x_scale, (top + side) * y_scale)
     picture = Image.fromarray(np.ascontiguousarray(image))
     square = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
     return np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
-def _unit(vectors: Tensor) -> FloatArray:
-    """(n, d) float32; a vector of length 0 becomes NaN."""
-    found = vectors.float()
-    return np.asarray((found / found.norm(dim=1, keepdim=True)).cpu().numpy())
-
-
 def load_clip_image_encoder(config: EngineConfig, device: str) -> ClipImageEncoder:
-    """The image side of a CLIP on `device`: the file "checkpoint".
+    """Load a CLIP's image encoder onto `device`, from the model set's file "checkpoint".
 
     Raises:
-        ModelSetInvalid: an option is wrong, or the file is not named.
-        CheckpointInvalid: the file is not a CLIP.
+        ModelSetInvalid: an option is invalid, or the model set does not name the file.
+        CheckpointInvalid: the file is not a CLIP checkpoint.
     """
     options = read_options(config.options, PlainClipOptions, config.engine)
-    tower = load_image_tower(
-        model_file(config, "checkpoint"), options.heads, device, precision(options, device)
-    )
-    return ClipImageEncoder(tower, options.transform, batch_size(options, device))
+    path = model_file(config, "checkpoint")
+    tower = load_image_tower(path, options.heads, device, choose_dtype(options, device))
+    return ClipImageEncoder(tower, options.transform, choose_batch_size(options, device))

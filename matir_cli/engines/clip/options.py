@@ -1,4 +1,4 @@
-"""The `[encoder]` options of a model set: one table, read by the region and by the text encoder."""
+"""The `[encoder.options]` of a model set, shared by its region and text encoders."""
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -10,10 +10,10 @@ from matir_cli.errors import ModelSetInvalid
 from matir_cli.records import EngineConfig
 
 Transform: TypeAlias = Literal["letterbox", "squash", "crop"]
-"""How a photo that is not square becomes one, see `alpha_clip.place`."""
+"""Method to fit a photo into a square, see `alpha_encoder.compute_placement`."""
 
 Prompt: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^{}]*\{\}[^{}]*$", max_length=1000)]
-"""A sentence with one `{}`, where the query goes."""
+"""A sentence with one `{}`, to be replaced by the query."""
 
 SEVEN_PROMPTS: tuple[Prompt, ...] = (
     "itap of a {}.",
@@ -24,42 +24,42 @@ SEVEN_PROMPTS: tuple[Prompt, ...] = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-"""The subset of ImageNet templates that OpenAI chose by forward selection (CLIP's prompt notebook)."""
+"""The ImageNet templates that OpenAI chose by forward selection (CLIP's prompt notebook)."""
 
 
 class ClipOptions(EngineOptions, frozen=True):
-    """Settings of Alpha-CLIP's visual tower and of CLIP's text tower."""
+    """Options of Alpha-CLIP's visual tower and CLIP's text tower."""
 
-    SHAPING = ("transform", "heads")
-    """What the vectors in a gallery depend on, beyond rounding; the rest concerns queries or speed."""
+    IDENTITY_OPTIONS = ("transform", "heads")
+    """Options that change the vectors in a gallery; the others concern queries, rounding or speed."""
 
     transform: Transform = "letterbox"
-    """How a photo and its masks are brought to the tower's square."""
+    """Method to fit a photo and its masks into the tower's square."""
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
-    """Regions encoded at once; by the device when absent."""
+    """Regions encoded together; chosen by device if None."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """What the visual tower computes in: "auto" is float16 on CUDA and float32 elsewhere. Processors
-    with AMX are several times faster in bfloat16, others slower."""
+    """Dtype in which the visual tower computes; "auto" is float16 on CUDA and float32 elsewhere. CPUs with
+    AMX are several times faster in bfloat16, others are slower."""
     heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
-    """Attention heads of the visual tower; width / 64, as in every CLIP of OpenAI, when absent."""
+    """Attention heads of the visual tower; width / 64, as in all of OpenAI's CLIPs, if None."""
     text_heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
-    """Attention heads of the text tower; width / 64 when absent."""
+    """Attention heads of the text tower; width / 64 if None."""
     prompts: Annotated[tuple[Prompt, ...], msgspec.Meta(min_length=1, max_length=1000)] = SEVEN_PROMPTS
-    """The sentences a query is put into; its vector is their mean."""
+    """Sentences into which a query is inserted; its vector is the mean of their vectors."""
 
 
 class PlainClipOptions(ClipOptions, frozen=True):
-    """Settings of a CLIP without alpha; the same, but for what is CLIP's own way with a photo."""
+    """Options of a CLIP without alpha channel; only the default transform differs."""
 
     transform: Transform = "crop"
-    """How a photo is brought to the tower's square; "crop" loses what lies beside the central square."""
+    """Method to fit a photo into the tower's square; "crop", CLIP's own, drops all but the central square."""
 
 
 def model_file(config: EngineConfig, role: str) -> Path:
-    """The file that has `role` in the model set.
+    """Return the path of the file with the given `role`, such as "checkpoint", in the model set.
 
     Raises:
-        ModelSetInvalid: there is none.
+        ModelSetInvalid: the model set names no such file.
     """
     try:
         return config.files[role]

@@ -1,7 +1,7 @@
-"""CLIP's text tower in numpy: a query becomes a vector without loading torch.
+"""CLIP's text encoder in numpy: encodes a query without loading torch.
 
-Follows OpenAI's `clip/model.py` (CLIP.encode_text), with the tensor names of
-Hugging Face's CLIPTextModelWithProjection. Alpha-CLIP leaves this tower as it is.
+Follows OpenAI's `clip/model.py` (CLIP.encode_text), with the tensor names of Hugging Face's
+CLIPTextModelWithProjection. Alpha-CLIP uses OpenAI's text tower unchanged.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,12 @@ _LAYERS = "text_model.encoder.layers"
 _LAYER_NORM_EPSILON = 1e-5
 
 _LAYER_LIMIT = 256
+"""Largest number of layers that is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """x -> x @ weight.T + bias; for a layer norm, the scale and shift after normalising."""
+    """A linear layer, x -> x @ weight.T + bias, or the scale and shift of a layer norm."""
 
     weight: FloatArray
     bias: FloatArray
@@ -37,6 +38,8 @@ class _Affine:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
+    """Weights of one transformer block."""
+
     norm_1: _Affine
     query: _Affine
     key: _Affine
@@ -49,23 +52,24 @@ class _Layer:
 
 @dataclass(slots=True)
 class _PrefixTree:
-    """Texts that share their beginnings, each token kept once.
+    """Texts as a tree of tokens, in which shared beginnings are stored once.
 
-    The tower is causal: the state at a token depends on the tokens before it alone. So the
-    start token of all prompts, and "a photo of the" of two of them, are computed once.
+    The tower is causal: the state at a token depends only on the tokens before it. So the start token of
+    all prompts, and "a photo of the" of two of them, are computed once.
     """
 
     tokens: list[int] = field(default_factory=list)
     """Token id of each node."""
     parents: list[int] = field(default_factory=list)
-    """The node before it, or -1; always an earlier one."""
+    """Index of each node's predecessor, which is always smaller; -1 for none."""
     depths: list[int] = field(default_factory=list)
-    """Its position in its text."""
+    """Position of each node in its text."""
     ends: list[int] = field(default_factory=list)
-    """The last node of each text."""
+    """Index of the last node of each text."""
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[int]]) -> "_PrefixTree":
+    def from_texts(cls, texts: Sequence[Sequence[int]]) -> "_PrefixTree":
+        """Build the tree of `texts`, sequences of token ids."""
         tree = cls()
         nodes: dict[tuple[int, int], int] = {}
         for text in texts:
@@ -81,31 +85,32 @@ class _PrefixTree:
         return tree
 
     def causal_mask(self) -> FloatArray:
-        """(nodes, nodes) float32: 0 where column is row's node or before it in its text, else -inf."""
-        seen = np.eye(len(self.tokens), dtype=np.bool_)
+        """Return (nodes, nodes) float32: 0 if the column is the row or precedes it in a text, else -inf."""
+        visible = np.eye(len(self.tokens), dtype=np.bool_)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[node] |= seen[parent]
-        return np.where(seen, np.float32(0), np.float32(-np.inf))
+                visible[node] |= visible[parent]
+        return np.where(visible, np.float32(0), np.float32(-np.inf))
 
 
 class ClipTextEncoder:
     """Fulfils `protocols.TextEncoder`."""
 
     def __init__(self, weights: NamedTensors, tokenizer: ClipTokenizer, options: ClipOptions) -> None:
-        """Take the tower from `weights`.
+        """Load the tower from `weights`.
 
         Raises:
-            CheckpointInvalid: a tensor is missing or does not fit the others, or `tokenizer` does not.
+            CheckpointInvalid: a tensor is missing or does not fit the others, or `tokenizer` has ids that
+                the tower does not know.
         """
         self._tokenizer = tokenizer
         self._prompts = options.prompts
         self._weights = weights
-        self._vocabulary_shape = _matrix(weights, f"{_EMBEDDINGS}.token_embedding.weight")
+        self._vocabulary_shape = _matrix_shape(weights, f"{_EMBEDDINGS}.token_embedding.weight")
         width = self._vocabulary_shape[1]
-        self._context, _ = _matrix(weights, f"{_EMBEDDINGS}.position_embedding.weight")
+        self._context, _ = _matrix_shape(weights, f"{_EMBEDDINGS}.position_embedding.weight")
         self._positions = weights.read(f"{_EMBEDDINGS}.position_embedding.weight", self._context, width)
-        dimensions, _ = _matrix(weights, "text_projection.weight")
+        dimensions, _ = _matrix_shape(weights, "text_projection.weight")
         self._projection = weights.read("text_projection.weight", dimensions, width)
         self._norm = _read_norm(weights, "text_model.final_layer_norm", width)
         self._layers = [_read_layer(weights, f"{_LAYERS}.{n}", width) for n in range(_depth(weights))]
@@ -121,7 +126,7 @@ class ClipTextEncoder:
         return len(self._projection)
 
     def encode(self, query: str) -> QueryVector:
-        """The vector of `query`: the mean of its prompts' unit vectors, made a unit vector again."""
+        """Return the vector of `query`: the mean of its prompts' unit vectors, scaled to unit length."""
         texts = [
             self._tokenizer.tokenize(prompt.replace("{}", query), self._context) for prompt in self._prompts
         ]
@@ -129,48 +134,50 @@ class ClipTextEncoder:
         return QueryVector(_unit(_unit(vectors).mean(axis=0)), any(text.truncated for text in texts))
 
     def _encode_tokens(self, texts: Sequence[Sequence[int]]) -> FloatArray:
-        """(len(texts), d): the projected states at the texts' last tokens, not normalised."""
-        tree = _PrefixTree.of(texts)
+        """Return (len(texts), d): the projected states at the texts' last tokens, not normalised."""
+        tree = _PrefixTree.from_texts(texts)
         mask = tree.causal_mask()
         tokens = np.array(tree.tokens, dtype=np.intp)
-        x = self._weights.rows(f"{_EMBEDDINGS}.token_embedding.weight", self._vocabulary_shape, tokens)
+        x = self._weights.read_rows(f"{_EMBEDDINGS}.token_embedding.weight", self._vocabulary_shape, tokens)
         x = x + self._positions[tree.depths]  # (nodes, width)
-        everyone, ends = np.arange(len(tokens)), np.array(tree.ends)
-        # A sigmoid's exponential overflows to the right answer; NaN weights give NaN vectors, for the caller.
+        all_nodes, ends = np.arange(len(tokens)), np.array(tree.ends)
+        # The exponential in a sigmoid may overflow, with the right result; NaN weights give NaN vectors.
         with np.errstate(over="ignore", invalid="ignore"):
             for n, layer in enumerate(self._layers):
-                # Nobody reads the last layer's other tokens.
-                asking = ends if n == len(self._layers) - 1 else everyone
-                x = x[asking] + self._attend(layer, _normalise(layer.norm_1, x), asking, mask)
+                # The last layer's other nodes are not used.
+                queries = ends if n == len(self._layers) - 1 else all_nodes
+                x = x[queries] + self._attend(layer, _normalise(layer.norm_1, x), queries, mask)
                 x = x + _apply(layer.down, _quick_gelu(_apply(layer.up, _normalise(layer.norm_2, x))))
             return np.asarray(_normalise(self._norm, x) @ self._projection.T)
 
-    def _attend(self, layer: _Layer, x: FloatArray, asking: NDArray[np.intp], mask: FloatArray) -> FloatArray:
-        """(len(asking), width): self-attention's output at the nodes `asking`."""
-        query = self._split(_apply(layer.query, x[asking]))
+    def _attend(
+        self, layer: _Layer, x: FloatArray, queries: NDArray[np.intp], mask: FloatArray
+    ) -> FloatArray:
+        """Return (len(queries), width): the output of self-attention at the nodes `queries`."""
+        query = self._split(_apply(layer.query, x[queries]))
         key, value = self._split(_apply(layer.key, x)), self._split(_apply(layer.value, x))
-        scores: FloatArray = query @ key.transpose(0, 2, 1)  # (heads, asking, nodes)
+        scores: FloatArray = query @ key.transpose(0, 2, 1)  # (heads, queries, nodes)
         scores *= np.float32(query.shape[2] ** -0.5)
-        scores += mask[asking]
+        scores += mask[queries]
         scores -= scores.max(axis=2, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=2, keepdims=True)
-        mixed: FloatArray = (scores @ value).transpose(1, 0, 2).reshape(len(asking), -1)
+        mixed: FloatArray = (scores @ value).transpose(1, 0, 2).reshape(len(queries), -1)
         return _apply(layer.out, mixed)
 
     def _split(self, x: FloatArray) -> FloatArray:
-        """(nodes, width) to (heads, nodes, width / heads)."""
+        """Reshape (nodes, width) to (heads, nodes, width / heads)."""
         return x.reshape(len(x), self._heads, -1).transpose(1, 0, 2)
 
 
 def load_clip_text_encoder(config: EngineConfig) -> ClipTextEncoder:
-    """The text encoder of a model set: files "text" (.safetensors) and "vocabulary" (tokenizer.json).
+    """Load a model set's text encoder from its files "text" (.safetensors) and "vocabulary" (tokenizer.json).
 
-    "text" may hold the visual tower as well; its bytes are not touched.
+    "text" may also hold the visual tower; its bytes are not read.
 
     Raises:
-        ModelSetInvalid: an option is wrong, or a file is not named.
-        CheckpointInvalid: a file is not what it should be.
+        ModelSetInvalid: an option is invalid, or the model set does not name a file.
+        CheckpointInvalid: a file is damaged or of the wrong kind.
     """
     options = read_options(config.options, ClipOptions, config.engine)
     weights = MappedTensors(model_file(config, "text"))
@@ -178,6 +185,7 @@ def load_clip_text_encoder(config: EngineConfig) -> ClipTextEncoder:
 
 
 def _depth(weights: NamedTensors) -> int:
+    """Return the number of layers; CheckpointInvalid if there are none or too many."""
     depth = 0
     while f"{_LAYERS}.{depth}.layer_norm1.weight" in weights:
         depth += 1
@@ -186,7 +194,8 @@ def _depth(weights: NamedTensors) -> int:
     return depth
 
 
-def _matrix(weights: NamedTensors, name: str) -> tuple[int, int]:
+def _matrix_shape(weights: NamedTensors, name: str) -> tuple[int, int]:
+    """Return the shape of tensor `name`; CheckpointInvalid if it is not a matrix with elements."""
     shape = weights.shape(name)
     if len(shape) != 2 or 0 in shape:
         raise CheckpointInvalid(weights.path, f"{name} has shape {list(shape)}, expected a matrix")
@@ -194,7 +203,8 @@ def _matrix(weights: NamedTensors, name: str) -> tuple[int, int]:
 
 
 def _read_layer(weights: NamedTensors, name: str, width: int) -> _Layer:
-    wide, _ = _matrix(weights, f"{name}.mlp.fc1.weight")
+    """Read one transformer block."""
+    wide, _ = _matrix_shape(weights, f"{name}.mlp.fc1.weight")
     return _Layer(
         norm_1=_read_norm(weights, f"{name}.layer_norm1", width),
         query=_read_affine(weights, f"{name}.self_attn.q_proj", width, width),
@@ -208,20 +218,24 @@ def _read_layer(weights: NamedTensors, name: str, width: int) -> _Layer:
 
 
 def _read_affine(weights: NamedTensors, name: str, outputs: int, inputs: int) -> _Affine:
+    """Read a linear layer."""
     return _Affine(weights.read(f"{name}.weight", outputs, inputs), weights.read(f"{name}.bias", outputs))
 
 
 def _read_norm(weights: NamedTensors, name: str, width: int) -> _Affine:
+    """Read the scale and shift of a layer norm."""
     return _Affine(weights.read(f"{name}.weight", width), weights.read(f"{name}.bias", width))
 
 
 def _apply(affine: _Affine, x: FloatArray) -> FloatArray:
+    """Apply a linear layer to the rows of `x`."""
     y: FloatArray = x @ affine.weight.T
     y += affine.bias
     return y
 
 
 def _normalise(affine: _Affine, x: FloatArray) -> FloatArray:
+    """Apply a layer norm to the rows of `x`."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = np.square(centred).mean(axis=-1, keepdims=True)
     y: FloatArray = centred / np.sqrt(variance + np.float32(_LAYER_NORM_EPSILON))
@@ -229,14 +243,14 @@ def _normalise(affine: _Affine, x: FloatArray) -> FloatArray:
 
 
 def _quick_gelu(x: FloatArray) -> FloatArray:
-    """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
+    """Compute OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
     gate: FloatArray = np.exp(x * np.float32(-1.702))
     gate += 1
     return np.divide(x, gate, out=gate)
 
 
 def _unit(x: FloatArray) -> FloatArray:
-    """Rows at length 1; a row of length 0 becomes NaN."""
+    """Scale rows to unit length; a row of length 0 becomes NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         unit: FloatArray = x / np.linalg.norm(x, axis=-1, keepdims=True)
     return unit

@@ -1,8 +1,8 @@
-"""What a GGUF file says of itself, read before llama.cpp is given the file.
+"""Reader of GGUF headers: metadata and tensor shapes, without loading the model.
 
-llama.cpp's own reader (`gguf.h`) does the parsing. It reads descriptions alone, so a file
-that was cut short passes it; here every tensor must also lie within the file. llama.cpp
-does not check that for a vision projector, and computes with whatever it found.
+llama.cpp's own reader (`gguf.h`) does the parsing. It reads the header alone, so it accepts a truncated
+file; this module also requires every tensor to lie within the file. llama.cpp does not check that for a
+vision projector, and would compute with undefined weights.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ from matir_cli.errors import CheckpointInvalid
 MAGIC = b"GGUF"
 
 _UINT32, _BOOL, _STRING = 4, 7, 8
-"""The value types (`enum gguf_type`) of the keys that matter here."""
+"""Value types (`enum gguf_type`) of the metadata that is read."""
 
 
 class _InitParams(ctypes.Structure):
-    """`struct gguf_init_params`: no tensor data is read without a ggml context to put it in."""
+    """`struct gguf_init_params`; tensor data is read only if `ctx` is given."""
 
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
@@ -51,22 +51,22 @@ for _name, (_arguments, _result) in _SIGNATURES.items():
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """The description of one GGUF file, whose tensors all lie within it."""
+    """Header of one GGUF file, whose tensors all lie within the file."""
 
     texts: Mapping[str, str]
     """String values by key, such as "general.architecture"."""
     numbers: Mapping[str, int]
     """Unsigned 32-bit and boolean values by key."""
     shapes: Mapping[str, tuple[int, int, int, int]]
-    """Extents of each tensor by name, fastest first, 1 where it has no such axis."""
+    """Extents of each tensor by name, fastest-varying axis first, 1 for an axis it does not have."""
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """The header of the GGUF file at `path`.
+    """Read the header of the GGUF file at `path`.
 
     Raises:
-        CheckpointInvalid: it cannot be read, is no GGUF file, has a damaged header, or ends
-            before its last tensor does.
+        CheckpointInvalid: the file cannot be read, is not a GGUF file, has a damaged header, or ends
+            before the end of its last tensor.
     """
     try:
         with path.open("rb") as file:
@@ -76,16 +76,16 @@ def read_gguf_header(path: Path) -> GgufHeader:
         raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
     if magic != MAGIC:
         raise CheckpointInvalid(path, "not a GGUF file")
-    with _opened(path) as handle:
-        end = _end_of_tensors(handle)
+    with _open_header(path) as handle:
+        end = _tensors_end(handle)
         if end > size:
             raise CheckpointInvalid(path, f"cut short: {size} bytes of {end}")
-        return GgufHeader(*_values(handle), _shapes(handle))
+        return GgufHeader(*_read_values(handle), _read_shapes(handle))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """llama.cpp's handle on the parsed header."""
+def _open_header(path: Path) -> Iterator[int]:
+    """Yield llama.cpp's handle to the parsed header, and free it afterwards."""
     handle = _lib.gguf_init_from_file(str(path).encode(), _InitParams(True, None))
     if not handle:
         raise CheckpointInvalid(path, "its header is damaged or cut short")
@@ -95,8 +95,8 @@ def _opened(path: Path) -> Iterator[int]:
         _lib.gguf_free(handle)
 
 
-def _end_of_tensors(handle: int) -> int:
-    """The byte behind the last tensor, from the start of the file."""
+def _tensors_end(handle: int) -> int:
+    """Return the offset of the first byte after the last tensor, from the start of the file."""
     ends = (
         _lib.gguf_get_tensor_offset(handle, number) + _lib.gguf_get_tensor_size(handle, number)
         for number in range(_lib.gguf_get_n_tensors(handle))
@@ -104,8 +104,8 @@ def _end_of_tensors(handle: int) -> int:
     return int(_lib.gguf_get_data_offset(handle) + max(ends, default=0))
 
 
-def _shapes(handle: int) -> dict[str, tuple[int, int, int, int]]:
-    """Extents by tensor name."""
+def _read_shapes(handle: int) -> dict[str, tuple[int, int, int, int]]:
+    """Return extents by tensor name."""
     shapes: dict[str, tuple[int, int, int, int]] = {}
     for number in range(_lib.gguf_get_n_tensors(handle)):
         e0, e1, e2, e3 = _lib.gguf_get_tensor_ne(handle, number)[:4]
@@ -113,8 +113,11 @@ def _shapes(handle: int) -> dict[str, tuple[int, int, int, int]]:
     return shapes
 
 
-def _values(handle: int) -> tuple[dict[str, str], dict[str, int]]:
-    """Strings and numbers by key; the type is asked first, since a wrong one aborts the process."""
+def _read_values(handle: int) -> tuple[dict[str, str], dict[str, int]]:
+    """Return strings and numbers by key.
+
+    The type is checked first: reading a value as another type aborts the process.
+    """
     texts: dict[str, str] = {}
     numbers: dict[str, int] = {}
     for number in range(_lib.gguf_get_n_kv(handle)):

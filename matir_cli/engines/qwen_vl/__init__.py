@@ -1,1 +1,6 @@
-"""Qwen2.5-VL as judge."""
+"""The judge: Qwen2.5-VL reranks photos and grounds objects, through llama.cpp.
+
+`judge` is the engine; `boxes` and `options` are free of llama.cpp and hold geometry, prompts and the
+answer grammar; `preflight` checks files before loading; `answers` and `prefix_cache` make it fast. May
+import `llama_cpp` and the modules at the root of `engines`; loaded by the registry alone.
+"""

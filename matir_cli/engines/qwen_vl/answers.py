@@ -1,45 +1,51 @@
-"""Grounding answers written together: greedy, within the grammar, expected text drafted.
+"""Batched generation of grounding answers, with speculative drafts.
 
-Each step decodes one batch for all answers that are still open. Most of an answer is known
-before the model says it (the JSON around the numbers, the label); such text is drafted:
-decoded in the same batch as the last token and kept as far as the model's own choices agree
-with it. The answers are those of plain greedy decoding within the grammar, token for token,
-in about a third of the steps; and a step for several answers costs little more than for one,
-since the weights are read once (speculative decoding: Leviathan et al., ICML 2023).
+Each step decodes one batch for all answers that are still open. Most of an answer can be predicted: the
+JSON around the numbers, and the label. Such text is drafted, that is decoded in the same batch as the last
+token, and kept as far as the model's own choices agree with it. The answers are token for token those of
+plain greedy decoding within the grammar, in about a third of the steps; and a step for several answers
+costs little more than for one, since the weights are read once (speculative decoding: Leviathan et al.,
+ICML 2023).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from matir_cli.engines.llama_cpp.bindings import Context, Grammar, LanguageModel, Run
-from matir_cli.engines.qwen_vl.boxes import EXPECTED_START, expected_rest, is_complete
+from matir_cli.engines.llama_cpp.bindings import Context, Grammar, LanguageModel, TokenRun
+from matir_cli.engines.qwen_vl.boxes import EXPECTED_START, expected_continuation, is_complete
 from matir_cli.records import FloatArray
 
 DRAFT_LIMIT = 24
-"""Tokens drafted at most in one step; what is left of a long label goes on in the next."""
+"""Largest number of tokens drafted in one step; the rest of a long label is drafted in the next."""
 
 
 @dataclass(slots=True)
-class OpenAnswer:
-    """An answer that is being written."""
+class PartialAnswer:
+    """An answer that is being generated."""
 
     query: str
+    """Description of the object to ground."""
     sequence: int
+    """Sequence of the context that holds the photo and the answer."""
     position: int
-    """Of the first token of `pending`."""
+    """Position of the first token of `pending`."""
     pending: list[int]
-    """Tokens that the context does not hold yet: at first the question, then the last token."""
+    """Tokens that the context does not hold yet: first the question, later the last token chosen."""
     grammar: Grammar
+    """The answer's grammar, advanced past all `tokens`."""
     expected: list[int] = field(default_factory=list)
-    """How it most likely goes on behind `pending`."""
-    written: bytes = b""
+    """Tokens that most likely follow `pending`."""
+    text_bytes: bytes = b""
+    """The answer so far; a UTF-8 character may be incomplete at its end."""
     tokens: list[int] = field(default_factory=list)
+    """Tokens of the answer so far."""
     done: bool = False
+    """True once the answer has ended."""
 
     @property
     def text(self) -> str:
         """The answer so far."""
-        return self.written.decode(errors="replace")
+        return self.text_bytes.decode(errors="replace")
 
     @property
     def draft(self) -> list[int]:
@@ -47,15 +53,15 @@ class OpenAnswer:
         return self.expected[:DRAFT_LIMIT]
 
     @property
-    def run(self) -> Run:
-        """What to decode next."""
-        return Run(self.sequence, self.position, self.pending + self.draft, len(self.pending) - 1)
+    def run(self) -> TokenRun:
+        """Tokens to decode in the next step: those pending and the draft."""
+        return TokenRun(self.sequence, self.position, self.pending + self.draft, len(self.pending) - 1)
 
 
-def write_answers(
-    model: LanguageModel, context: Context, answers: Sequence[OpenAnswer], token_limit: int
+def generate_answers(
+    model: LanguageModel, context: Context, answers: Sequence[PartialAnswer], token_limit: int
 ) -> None:
-    """Writes all `answers` to their end: a complete JSON value, or `token_limit` tokens.
+    """Generate all `answers` up to a complete JSON value, the end of the turn, or `token_limit` tokens.
 
     Raises:
         EngineFailed: llama.cpp could not compute.
@@ -65,41 +71,46 @@ def write_answers(
     while open_answers := [answer for answer in answers if not answer.done]:
         outputs = context.decode([answer.run for answer in open_answers])
         for answer, logits in zip(open_answers, outputs, strict=True):
-            _take(model, context, answer, logits, token_limit)
+            _advance(model, context, answer, logits, token_limit)
 
 
-def _take(
-    model: LanguageModel, context: Context, answer: OpenAnswer, logits: Sequence[FloatArray], token_limit: int
+def _advance(
+    model: LanguageModel,
+    context: Context,
+    answer: PartialAnswer,
+    logits: Sequence[FloatArray],
+    token_limit: int,
 ) -> None:
-    """Takes the model's choices over as far as the draft agrees with them, and one more."""
+    """Append the model's choices as far as the draft agrees with them, and one more; draft anew."""
     draft = answer.draft
     agreed = 0
     for drafted, row in zip([*draft, None], logits, strict=True):
-        token = answer.grammar.best(row)
-        _append(model, answer, token, token_limit)
+        token = answer.grammar.best_token(row)
+        _append_token(model, answer, token, token_limit)
         if answer.done or token != drafted:
             break
         agreed += 1
+    # The context holds the whole draft; only the part that agrees stays.
     answer.position += len(answer.pending) + agreed
     if agreed < len(draft):
         context.drop(answer.sequence, answer.position)
     answer.pending = answer.tokens[-1:]
-    left = answer.expected[agreed:]
-    if left and left[:1] == answer.pending:
-        answer.expected = left[1:]
+    rest = answer.expected[agreed:]
+    if rest and rest[:1] == answer.pending:
+        answer.expected = rest[1:]
     else:
-        rest = expected_rest(answer.text, answer.query)
-        answer.expected = model.tokenize(rest) if rest else []
+        continuation = expected_continuation(answer.text, answer.query)
+        answer.expected = model.tokenize(continuation) if continuation else []
 
 
-def _append(model: LanguageModel, answer: OpenAnswer, token: int, token_limit: int) -> None:
-    """Adds the model's choice and sees whether the answer ends with it."""
-    if model.ends_answer(token):
+def _append_token(model: LanguageModel, answer: PartialAnswer, token: int, token_limit: int) -> None:
+    """Append the model's choice, and mark the answer as done if it ends there."""
+    if model.is_end_of_turn(token):
         answer.done = True
         return
     answer.grammar.accept(token)
-    piece = model.piece(token)
+    token_bytes = model.token_bytes(token)
     answer.tokens.append(token)
-    answer.written += piece
-    closes = any(sign in piece for sign in (b"]", b"}"))
+    answer.text_bytes += token_bytes
+    closes = any(bracket in token_bytes for bracket in (b"]", b"}"))
     answer.done = len(answer.tokens) >= token_limit or (closes and is_complete(answer.text))

@@ -1,7 +1,7 @@
-"""Qwen2.5-VL's sizes and boxes: which size an image is looked at in, and what its answer says.
+"""Qwen2.5-VL's image sizes, answer grammar and box coordinates.
 
-Pure Python, no model. The boxes of an answer are absolute pixels of the *resized* image;
-`read_answer` maps them back to the image that was asked about.
+Pure Python, without the model. The boxes in an answer are absolute pixels of the *resized* image;
+`parse_answer` maps them back to pixels of the original image.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from matir_cli.records import Box
 
 FACTOR = 28
-"""Sides are multiples of it: patches of 14 pixels, merged 2 x 2 into one token."""
+"""Image sides are multiples of this: patches of 14 pixels, merged 2 x 2 into one token."""
 
 ANSWER_GRAMMAR = r"""
 root ::= ("```json" space)? (list | object) space "```"?
@@ -26,11 +26,11 @@ number ::= "-"? ("0" | [1-9] [0-9]{0,4}) ("." [0-9]{1,3})?
 text ::= "\"" ([^"\\\x00-\x1F] | "\\" ["\\/bfnrt])* "\""
 space ::= [ \n\r\t]{0,10}
 """
-"""What an answer may be, in llama.cpp's GBNF: a JSON list of boxes with labels, as Qwen2.5-VL
-was trained to write it, or a single one; with or without a code fence."""
+"""Grammar of an answer, in llama.cpp's GBNF: a JSON list of boxes with labels, as Qwen2.5-VL was trained
+to write it, or a single such object; with or without a code fence."""
 
 EXPECTED_START = '```json\n[\n\t{"bbox_2d": ['
-"""How Qwen2.5-VL begins an answer that holds a box."""
+"""Beginning of an answer with a box, as Qwen2.5-VL writes it."""
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 
@@ -48,21 +48,23 @@ class ImageSize:
     """Height and width in pixels."""
 
     height: int
+    """Rows."""
     width: int
+    """Columns."""
 
     @property
     def tokens(self) -> int:
-        """Tokens that an image of this size becomes, its two markers not counted."""
+        """Number of tokens of an image of this size, without its two markers."""
         return (self.height // FACTOR) * (self.width // FACTOR)
 
 
 def smart_resize(height: int, width: int, min_pixels: int, max_pixels: int) -> ImageSize:
-    """The size that Qwen2.5-VL looks at an image of `height` x `width` pixels in.
+    """Return the size to which Qwen2.5-VL resizes an image of `height` x `width` pixels.
 
-    Both sides multiples of 28, area within the budget, aspect ratio as near as that allows:
-    the computation of Qwen's image processor (`smart_resize` in transformers'
-    `image_processing_qwen2_vl.py`), half-way cases to even. Sides more than 200 times as
-    long as the other, which the processor refuses, are computed alike here.
+    Both sides are multiples of 28, the area is within `min_pixels` and `max_pixels`, and the aspect ratio
+    is as close as that allows: the computation of Qwen's image processor (`smart_resize` in transformers'
+    `image_processing_qwen2_vl.py`), halves rounded to even. The processor refuses an image with one side
+    more than 200 times as long as the other; this function computes a size for it in the same way.
     """
     rows, columns = round(height / FACTOR), round(width / FACTOR)
     area = rows * columns * FACTOR**2
@@ -78,39 +80,39 @@ def smart_resize(height: int, width: int, min_pixels: int, max_pixels: int) -> I
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a grounding answer says."""
+class ParsedAnswer:
+    """Contents of a grounding answer."""
 
     boxes: tuple[Box, ...]
-    """In the order of the answer, pixels of the image asked about; each named once."""
+    """Boxes in the order of the answer, without duplicates, in pixels of the original image."""
     readable: bool
-    """It is the JSON asked for, or was cut off after at least one whole box."""
+    """True if the answer is JSON of the requested form, or was cut off after at least one whole box."""
 
 
-def read_answer(text: str, resized: ImageSize, image: ImageSize) -> Answer:
-    """The boxes of the answer `text`, mapped from `resized` to `image` pixels.
+def parse_answer(text: str, resized: ImageSize, image: ImageSize) -> ParsedAnswer:
+    """Parse the boxes of the answer `text`, and map them from pixels of `resized` to pixels of `image`.
 
-    Corners are put in order and clipped to the image. A box that has no area then (a line,
-    or outside the image) says nothing of where the object is and is left out.
+    Swapped corners are put in order, and boxes are clipped to the image. A box without area after that (a
+    line, or outside the image) is left out, since it does not locate the object.
     """
-    right, down = image.width / resized.width, image.height / resized.height
+    scale_x, scale_y = image.width / resized.width, image.height / resized.height
     boxes: list[Box] = []
-    found = _BOX.findall(text)
-    for numbers in found:
+    matches = _BOX.findall(text)
+    for numbers in matches:
         x0, y0, x1, y1 = (float(number) for number in numbers)
         box = Box(
-            _within(min(x0, x1) * right, image.width),
-            _within(min(y0, y1) * down, image.height),
-            _within(max(x0, x1) * right, image.width),
-            _within(max(y0, y1) * down, image.height),
+            _clip(min(x0, x1) * scale_x, image.width),
+            _clip(min(y0, y1) * scale_y, image.height),
+            _clip(max(x0, x1) * scale_x, image.width),
+            _clip(max(y0, y1) * scale_y, image.height),
         )
         if box.area > 0 and box not in boxes:
             boxes.append(box)
-    return Answer(tuple(boxes), bool(found) or is_complete(text))
+    return ParsedAnswer(tuple(boxes), bool(matches) or is_complete(text))
 
 
 def is_complete(text: str) -> bool:
-    """Whether `text` is a whole JSON list or object, its code fence open, closed or absent."""
+    """Return True if `text` is a whole JSON list or object, with its code fence open, closed or absent."""
     try:
         value = json.loads(_FENCE.sub("", text))
     except json.JSONDecodeError:
@@ -118,11 +120,11 @@ def is_complete(text: str) -> bool:
     return isinstance(value, list | dict)
 
 
-def expected_rest(text: str, query: str) -> str:
-    """How an answer that stands at `text` most likely goes on; "" where anything may follow.
+def expected_continuation(text: str, query: str) -> str:
+    """Return the most likely continuation of the partial answer `text`; "" where none is likely.
 
-    Behind the last number of a box: the label, which is the description asked for, and the
-    end of the list. Behind a comma between numbers: a space.
+    After a complete box: the label, which repeats the description `query`, and the end of the list. After
+    a comma between numbers: a space.
     """
     closed = text.removesuffix(",")
     if _BOX_CLOSED.search(closed):
@@ -131,6 +133,6 @@ def expected_rest(text: str, query: str) -> str:
     return " " if _BOX_OPEN.search(text) else ""
 
 
-def _within(value: float, limit: int) -> float:
-    """`value` clipped to 0..limit."""
+def _clip(value: float, limit: int) -> float:
+    """Return `value` clipped to 0..limit."""
     return min(max(value, 0.0), float(limit))

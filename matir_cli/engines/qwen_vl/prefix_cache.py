@@ -1,90 +1,93 @@
-"""Photos that a judge has already encoded, kept in main memory for the next question."""
+"""Cache of encoded photos in main memory, for further questions about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TypeAlias
 
-from matir_cli.engines.llama_cpp.bindings import State
+from matir_cli.engines.llama_cpp.bindings import SequenceState
 from matir_cli.engines.protocols import JudgePhoto
 from matir_cli.records import Verdict
 
 PhotoKey: TypeAlias = tuple[int, bytes]
-"""The photo's own key and a digest of its size and pixels: a key given twice by mistake, or a
-photo that changed, never gets another picture's answer."""
+"""The photo's own key and a digest of its size and pixels: with it, neither a key given twice by
+mistake nor a changed photo can return the encoding of another picture."""
 
 
-def photo_key(photo: JudgePhoto) -> PhotoKey:
-    """What `photo` is kept under; about 1 ms a megapixel."""
+def compute_photo_key(photo: JudgePhoto) -> PhotoKey:
+    """Return the cache key of `photo`; takes about 1 ms per megapixel."""
     digest = blake2b(repr(photo.image.shape).encode(), digest_size=16)
     digest.update(photo.image.tobytes())
     return photo.key, digest.digest()
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class CachedPrefix:
     """One photo's prefix: system line, opening of the user's turn, image."""
 
-    state: State
-    position: int
-    round: int
+    state: SequenceState
+    """The prefix as llama.cpp serialises it."""
+    next_position: int
+    """First free position after the prefix."""
+    search: int
+    """Number of the search, counted by the cache, that used the photo last."""
     margin: float
+    """Highest margin of the photo's verdicts in that search; infinity before the first."""
 
     @property
-    def worth(self) -> tuple[int, float]:
-        """What is given up first: older questions, then what was judged least likely."""
-        return self.round, self.margin
+    def priority(self) -> tuple[int, float]:
+        """Sort key; the lowest is evicted first: photos of earlier searches, then the least likely."""
+        return self.search, self.margin
 
 
-class PrefixStore:
+class PrefixCache:
     """Encoded photos up to a number of bytes.
 
-    A search reranks its candidates best first and then grounds those with the highest
-    margins, so the longest unused is not what to give up: it may be the best of all. Given
-    up is the lowest margin among the photos of this search, after all those of earlier ones.
+    A search first reranks its candidates, best first, and then grounds those with the highest margins. So
+    the least recently used photo may be the best of all, and is not the one to evict. Evicted are first
+    the photos of earlier searches, then those of the current one with the lowest margins.
     """
 
-    def __init__(self, room: int) -> None:
-        """`room` in bytes; 0 keeps nothing."""
-        self._room = room
-        self._kept: dict[PhotoKey, _Kept] = {}
-        self._round = 0
+    def __init__(self, capacity: int) -> None:
+        """Hold up to `capacity` bytes; 0 caches nothing."""
+        self._capacity = capacity
+        self._prefixes: dict[PhotoKey, CachedPrefix] = {}
+        self._search = 0
         self._queries: tuple[str, ...] = ()
 
     def __contains__(self, key: PhotoKey) -> bool:
-        return key in self._kept
+        return key in self._prefixes
 
     @property
     def size(self) -> int:
-        """Bytes kept."""
-        return sum(kept.state.size for kept in self._kept.values())
+        """Bytes in the cache."""
+        return sum(prefix.state.size for prefix in self._prefixes.values())
 
     @property
     def photos(self) -> frozenset[int]:
-        """The photos' own keys."""
-        return frozenset(number for number, _ in self._kept)
+        """Keys, as in `JudgePhoto.key`, of the photos in the cache."""
+        return frozenset(number for number, _ in self._prefixes)
 
-    def get(self, key: PhotoKey) -> tuple[State, int]:
-        """State and next free position of a photo that is in the store."""
-        kept = self._kept[key]
-        return kept.state, kept.position
+    def get(self, key: PhotoKey) -> CachedPrefix:
+        """Return the prefix of a photo; KeyError if it is not in the cache."""
+        return self._prefixes[key]
 
-    def put(self, key: PhotoKey, state: State, position: int) -> None:
-        """Keeps a photo just encoded, as the most wanted until `judged` says otherwise."""
-        if state.size > self._room:
+    def put(self, key: PhotoKey, state: SequenceState, next_position: int) -> None:
+        """Add a photo that was just encoded, with the highest priority until its verdicts are known."""
+        if state.size > self._capacity:
             return
-        self._kept[key] = _Kept(state, position, self._round, float("inf"))
-        while self.size > self._room:
-            del self._kept[min(self._kept, key=lambda other: self._kept[other].worth)]
+        self._prefixes[key] = CachedPrefix(state, next_position, self._search, float("inf"))
+        while self.size > self._capacity:
+            del self._prefixes[min(self._prefixes, key=lambda other: self._prefixes[other].priority)]
 
-    def judged(self, key: PhotoKey, queries: Sequence[str], verdicts: Sequence[Verdict]) -> None:
-        """Remembers how likely the photo is to be asked about again."""
+    def record_verdicts(self, key: PhotoKey, queries: Sequence[str], verdicts: Sequence[Verdict]) -> None:
+        """Set the priority of a photo from its verdicts; new `queries` begin a new search."""
         if tuple(queries) != self._queries:
-            self._queries, self._round = tuple(queries), self._round + 1
-        if key in self._kept:
+            self._queries, self._search = tuple(queries), self._search + 1
+        if key in self._prefixes:
             margin = max(verdict.margin for verdict in verdicts)
-            self._kept[key] = replace(self._kept[key], round=self._round, margin=margin)
+            self._prefixes[key] = replace(self._prefixes[key], search=self._search, margin=margin)
 
     def clear(self) -> None:
-        """Forgets everything."""
-        self._kept.clear()
+        """Remove everything."""
+        self._prefixes.clear()

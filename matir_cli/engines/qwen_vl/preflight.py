@@ -1,7 +1,7 @@
-"""What is checked of the judge's two files before llama.cpp is given them.
+"""Checks of the judge's two files and of memory, before llama.cpp loads them.
 
-llama.cpp refuses most files that are wrong, but ends the process on some (keys that
-contradict the tensors) and where memory runs out while it computes.
+llama.cpp refuses most invalid files, but aborts the process for some (metadata that contradicts the
+tensors), and when memory runs out while it computes.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from matir_cli.engines.qwen_vl.boxes import FACTOR
 from matir_cli.errors import CheckpointInvalid, MemoryTooSmall
 
 COMPUTE_BYTES = 256 * 1024**2
-"""About what llama.cpp needs to compute with, beyond what grows with the photo or the context."""
+"""Approximate memory that llama.cpp computes with, apart from what grows with the photo or the context."""
 
 
 def check_files(model: Path, projector: Path) -> None:
-    """Whether the two files are Qwen2.5-VL's and fit together, before llama.cpp sees them.
+    """Check that the two files are a text model and a projector of Qwen2.5-VL that fit together.
 
     Raises:
-        CheckpointInvalid: they are not or do not; the reason names which and why.
+        CheckpointInvalid: one is not, or they do not fit; the reason names the file and the fault.
     """
     text, vision = read_gguf_header(model), read_gguf_header(projector)
     _check_architecture(model, text, "qwen2vl", "the text model of Qwen2.5-VL")
@@ -28,27 +28,27 @@ def check_files(model: Path, projector: Path) -> None:
     kind = vision.texts.get("clip.projector_type", "of no known kind")
     if not vision.numbers.get("clip.has_vision_encoder") or kind != "qwen2.5vl_merger":
         raise CheckpointInvalid(projector, f"a projector for Qwen2.5-VL is needed, this one is {kind}")
-    width = text.numbers.get("qwen2vl.embedding_length", 0)
-    projected = vision.numbers.get("clip.vision.projection_dim", 0)
     if not text.numbers.get("qwen2vl.block_count"):
         raise CheckpointInvalid(model, "a text model without layers")
     _check_projector(projector, vision)
+    width = text.numbers.get("qwen2vl.embedding_length", 0)
+    projected = vision.numbers.get("clip.vision.projection_dim", 0)
     if width != projected:
-        reason = f"it gives vectors of {projected}, but {model.name} takes {width}: of another model size"
+        reason = f"its vectors have length {projected}, {model.name} needs {width}: of another model size"
         raise CheckpointInvalid(projector, reason)
 
 
 def _check_projector(path: Path, header: GgufHeader) -> None:
-    """Whether keys and tensors agree; where they do not, llama.cpp ends the process at the first photo."""
+    """Check that metadata and tensors agree; if not, llama.cpp aborts the process at the first photo."""
     blocks, heads, width, projected = (
         header.numbers.get(f"clip.vision.{key}", 0)
         for key in ("block_count", "attention.head_count", "embedding_length", "projection_dim")
     )
     patch = header.numbers.get("clip.vision.patch_size", 0)
     if header.numbers.get("clip.vision.n_wa_pattern") == 1:
-        raise CheckpointInvalid(path, "it says 1 for a vision tower without windows, which has to be 0")
+        raise CheckpointInvalid(path, "n_wa_pattern is 1, but must be 0 for a vision tower without windows")
     merged = header.shapes.get("mm.2.weight", (0, 0, 0, 0))[1]
-    sound = (
+    consistent = (
         blocks > 0
         and heads > 0
         and width % (4 * heads) == 0
@@ -56,25 +56,29 @@ def _check_projector(path: Path, header: GgufHeader) -> None:
         and header.shapes.get("v.patch_embd.weight") == (patch, patch, 3, width)
         and merged == projected
     )
-    if not sound:
-        raise CheckpointInvalid(path, "its keys and its tensors contradict each other")
+    if not consistent:
+        raise CheckpointInvalid(path, "its metadata and its tensors contradict each other")
 
 
-def _check_architecture(path: Path, header: GgufHeader, wanted: str, what: str) -> None:
+def _check_architecture(path: Path, header: GgufHeader, expected: str, role: str) -> None:
+    """Check that the file, needed as `role`, has the architecture `expected`."""
     found = header.texts.get("general.architecture", "")
-    if found != wanted:
-        raise CheckpointInvalid(path, f"{what} (architecture {wanted}) is needed, this is {found or 'none'}")
+    if found != expected:
+        raise CheckpointInvalid(
+            path, f"{role} (architecture {expected}) is needed, this is {found or 'none'}"
+        )
 
 
 def check_memory(model: Path, projector: Path, context_bytes: int, patches: int) -> None:
-    """Whether files, context and a photo of `patches` patches fit into the memory that can be had.
+    """Check that the files, the context and a photo of `patches` patches fit into the available memory.
 
-    llama.cpp maps the files, so it would start all the same and read them from disk over and over.
+    llama.cpp maps the files, so without enough memory it would still start, and read them from disk over
+    and over.
 
     Raises:
-        MemoryTooSmall: they do not.
+        MemoryTooSmall: they do not fit.
     """
-    # The windows of the vision tower are masked with a square matrix, in float32 and float16.
+    # The windows of the vision tower are masked with a square matrix, in float32 and in float16.
     work = context_bytes + patches**2 * 6 + COMPUTE_BYTES
     needed = model.stat().st_size + projector.stat().st_size + work
     available = available_memory()
@@ -83,7 +87,7 @@ def check_memory(model: Path, projector: Path, context_bytes: int, patches: int)
 
 
 def available_memory() -> int:
-    """Bytes: what Linux says is available, else all that the machine has."""
+    """Return available memory in bytes as Linux reports it, or elsewhere the machine's total memory."""
     with contextlib.suppress(OSError), Path("/proc/meminfo").open() as lines:
         for line in lines:
             if line.startswith("MemAvailable:"):

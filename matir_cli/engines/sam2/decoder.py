@@ -1,18 +1,18 @@
-"""SAM 2's mask decoder for many prompts about one picture.
+"""SAM 2's mask decoder, reordered for many prompts about one image.
 
-The same function of the same weights as `MaskDecoder` and `TwoWayTransformer` (facebookresearch/sam2,
-sam2/modeling/sam/mask_decoder.py and transformer.py), in an order that costs less:
+Computes the same function of the same weights as `MaskDecoder` and `TwoWayTransformer`
+(facebookresearch/sam2, sam2/modeling/sam/mask_decoder.py and transformer.py), in a cheaper order:
 
-- What all prompts share is computed once a picture: the first layer's keys and values, the
+- Values that all prompts share are computed once per image: the first layer's keys and values, the
   sums with the position encoding, the skip connections.
-- There are thousands of image tokens and about eight prompt tokens. So an attention's
-  projections of the image side are moved to the prompt side, (x W) q = x (W q): the image
-  tokens are multiplied once by heads x prompt tokens columns and never projected.
-- Upscaling keeps channels last and its four subpixels as an axis, so that both transposed
-  convolutions (kernel 2, stride 2) are matrix products, and only finished masks are reordered.
-- The IoU head comes before the upscaling, so that a prompt whose masks are all dropped stops there.
+- There are thousands of image tokens and about eight prompt tokens. So an attention's projections of
+  the image tokens are moved to the prompt tokens, (x W) q = x (W q): the image tokens are multiplied
+  once, by a matrix of (heads x prompt tokens) columns, and never projected.
+- Upscaling keeps channels last and the four subpixels as an axis, so that both transposed convolutions
+  (kernel 2, stride 2) are matrix products, and only finished masks are reordered.
+- The IoU head runs before the upscaling, so that a prompt whose masks are all dropped stops there.
 
-Shapes: b prompts, t prompt tokens, n = g x g image tokens, c channels, h heads, d = channels a head.
+Shapes: b prompts, t prompt tokens, n = g x g image tokens, c channels, h heads, d = channels per head.
 """
 
 from dataclasses import dataclass
@@ -24,43 +24,43 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 _UPSCALED_ON_CPU = 4096
-"""Image tokens, of all prompts, that are upscaled together where it should stay in a CPU's cache."""
+"""Image tokens of all prompts that are upscaled together on a CPU, so that they stay in its cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What all prompts about a picture share."""
+class EncodedImage:
+    """An encoded image, and the values that all prompts about it share."""
 
     tokens: Tensor
     """(n, c): image embedding plus the "no mask given" embedding."""
     positions: Tensor
     """(n, c): position encoding of the image tokens."""
-    placed: Tensor
-    """(n, c): their sum."""
+    positioned: Tensor
+    """(n, c): sum of `tokens` and `positions`."""
     first_keys: Tensor
-    """(1, h, n, d): `placed` as the first layer's prompt tokens see it."""
+    """(1, h, n, d): keys of the first layer's attention from prompt to image, from `positioned`."""
     first_values: Tensor
-    """(1, h, n, d)."""
+    """(1, h, n, d): values of the same attention, from `tokens`."""
     skip_half: Tensor
-    """(n, 4 * c / 4): features of twice the grid, the four subpixels of a token side by side."""
+    """(n, 4 * c / 4): features on twice the grid, the four subpixels of a token side by side."""
     skip_full: Tensor
-    """(4 * n, 4 * c / 8): features of four times the grid, likewise."""
+    """(4 * n, 4 * c / 8): features on four times the grid, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """Prompts after the transformer; their masks are not made yet."""
+class DecodedPrompts:
+    """Prompts after the transformer, before their masks are computed."""
 
     predicted_iou: Tensor
-    """(b, 4): of the single-answer mask and of the three alternatives."""
+    """(b, 4): predicted IoU of the single-answer mask and of the three alternatives."""
     hyper: Tensor
-    """(b, 4, c / 8): each mask as weights of the upscaled features."""
+    """(b, 4, c / 8): the weights that turn upscaled features into each mask."""
     tokens: Tensor
-    """(b, n, c): the image tokens as the prompt changed them."""
+    """(b, n, c): the image tokens after attention to the prompt."""
 
 
 class PromptDecoder:
-    """The mask decoder of `model`; make a new one once its weights have changed."""
+    """The mask decoder of `model`, in evaluation mode; create a new one if its weights change."""
 
     def __init__(self, model: SAM2Base) -> None:
         self._model = model
@@ -69,8 +69,8 @@ class PromptDecoder:
         self._to_half, self._to_full = _as_matrix(first.weight), _as_matrix(second.weight)
         self._half_bias, self._full_bias = first.bias.repeat(4), second.bias.repeat(4)
 
-    def picture(self, pixels: Tensor) -> Picture:
-        """Encode `pixels` ((1, 3, s, s), normalised)."""
+    def encode(self, pixels: Tensor) -> EncodedImage:
+        """Encode `pixels` ((1, 3, s, s) float32, normalised with ImageNet's mean and deviation)."""
         model, decoder = self._model, self._decoder
         pyramid = model.forward_image(pixels)["backbone_fpn"]
         full, half, embedding = (level[0] for level in pyramid[-3:])
@@ -79,20 +79,26 @@ class PromptDecoder:
             tokens = tokens + model.no_mem_embed[0]
         tokens = (tokens + model.sam_prompt_encoder.no_mask_embed.weight).contiguous()
         positions = model.sam_prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
-        placed = tokens + positions
+        positioned = tokens + positions
         attention = decoder.transformer.layers[0].cross_attn_token_to_image
-        return Picture(
+        return EncodedImage(
             tokens=tokens,
             positions=positions,
-            placed=placed,
-            first_keys=_heads(attention, attention.k_proj(placed)[None]),
-            first_values=_heads(attention, attention.v_proj(tokens)[None]),
+            positioned=positioned,
+            first_keys=_heads_first(attention, attention.k_proj(positioned)[None]),
+            first_values=_heads_first(attention, attention.v_proj(tokens)[None]),
             skip_half=(_subpixels(half, 1) + self._half_bias).to(half.dtype),
             skip_full=(_subpixels(full, 2) + self._full_bias).to(full.dtype),
         )
 
-    def decode(self, picture: Picture, points: Tensor, labels: Tensor) -> Decoded:
-        """Run the transformer for `points` ((b, p, 2), x and y in the square) of `labels` ((b, p))."""
+    def decode(self, encoded: EncodedImage, points: Tensor, labels: Tensor) -> DecodedPrompts:
+        """Run the transformer for b prompts.
+
+        Args:
+            encoded: the image.
+            points: (b, p, 2) float32, x and y in pixels of the square input.
+            labels: (b, p) int, upstream's labels of points and box corners.
+        """
         decoder = self._decoder
         sparse, _ = self._model.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
         own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -101,36 +107,40 @@ class PromptDecoder:
         learned = torch.cat(own)
         prompt = torch.cat([learned.expand(len(sparse), -1, -1), sparse], dim=1)
 
-        queries, tokens = self._transform(picture, prompt)
+        queries, tokens = self._transform(encoded, prompt)
         start = int(decoder.pred_obj_scores)
         masks = queries[:, start + 1 : start + 1 + decoder.num_mask_tokens]
         hyper = [mlp(masks[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-        return Decoded(decoder.iou_prediction_head(queries[:, start]), torch.stack(hyper, dim=1), tokens)
+        return DecodedPrompts(
+            decoder.iou_prediction_head(queries[:, start]), torch.stack(hyper, dim=1), tokens
+        )
 
-    def _transform(self, picture: Picture, prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: (b, t, c) prompt tokens in, those and (b, n, c) image tokens out."""
+    def _transform(self, encoded: EncodedImage, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the two-way transformer on (b, t, c) prompt tokens; return them and (b, n, c) image tokens."""
         transformer = self._decoder.transformer
         first, *others = transformer.layers
         queries = first.norm1(first.self_attn(q=prompt, k=prompt, v=prompt))
         attention = first.cross_attn_token_to_image
-        queries = queries + _attend_shared(attention, queries + prompt, picture)
-        queries, tokens = _finish_layer(first, queries, prompt, picture.tokens, picture.placed)
+        queries = queries + _attend_shared(attention, queries + prompt, encoded)
+        queries, tokens = _finish_layer(first, queries, prompt, encoded.tokens, encoded.positioned)
         for layer in others:
-            placed_queries = queries + prompt
-            queries = layer.norm1(queries + layer.self_attn(q=placed_queries, k=placed_queries, v=queries))
-            placed = tokens + picture.positions
+            positioned_queries = queries + prompt
+            queries = layer.norm1(
+                queries + layer.self_attn(q=positioned_queries, k=positioned_queries, v=queries)
+            )
+            positioned = tokens + encoded.positions
             attention = layer.cross_attn_token_to_image
-            queries = queries + _attend_image(attention, queries + prompt, placed, tokens)
-            queries, tokens = _finish_layer(layer, queries, prompt, tokens, placed)
+            queries = queries + _attend_image(attention, queries + prompt, positioned, tokens)
+            queries, tokens = _finish_layer(layer, queries, prompt, tokens, positioned)
         attention = transformer.final_attn_token_to_image
-        placed = tokens + picture.positions
-        queries = queries + _attend_image(attention, queries + prompt, placed, tokens)
+        positioned = tokens + encoded.positions
+        queries = queries + _attend_image(attention, queries + prompt, positioned, tokens)
         return transformer.norm_final_attn(queries), tokens
 
-    def masks(self, picture: Picture, decoded: Decoded, keep: Tensor) -> Tensor:
-        """Mask logits, (number kept, 4 * g, 4 * g), of the masks where `keep` ((b, 4) bool) holds.
+    def mask_logits(self, encoded: EncodedImage, decoded: DecodedPrompts, keep: Tensor) -> Tensor:
+        """Return (number kept, 4 * g, 4 * g) logits of the masks for which `keep` ((b, 4) bool) is True.
 
-        Ordered by prompt, then by mask. A prompt with nothing kept costs nothing.
+        Ordered by prompt, then by mask. A prompt without such masks costs nothing.
         """
         prompts = keep.any(dim=1).nonzero()[:, 0]
         grid = self._model.sam_image_embedding_size
@@ -138,58 +148,61 @@ class PromptDecoder:
             return decoded.tokens.new_zeros((0, 4 * grid, 4 * grid))
         at_once = max(1, _UPSCALED_ON_CPU // grid**2) if keep.device.type == "cpu" else len(prompts)
         parts = [
-            self._upscale(picture, decoded.tokens[some], decoded.hyper[some])[keep[some]]
-            for some in torch.split(prompts, at_once)
+            self._upscale(encoded, decoded.tokens[batch], decoded.hyper[batch])[keep[batch]]
+            for batch in torch.split(prompts, at_once)
         ]
-        # Row and column of the token, of its quarter, of the quarter's quarter: rows first, then columns.
+        # Axes: row and column of the token, of its subpixel, of the subpixel's subpixel. All row axes first,
+        # then all column axes.
         nested = torch.cat(parts).view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return nested.reshape(-1, 4 * grid, 4 * grid)
 
-    def single(self, picture: Picture, decoded: Decoded) -> tuple[Tensor, Tensor]:
-        """Each prompt's one answer: logits (b, 4 * g, 4 * g) and predicted IoU (b,).
+    def single_mask_logits(self, encoded: EncodedImage, decoded: DecodedPrompts) -> tuple[Tensor, Tensor]:
+        """Return one mask per prompt: logits (b, 4 * g, 4 * g) and predicted IoU (b,).
 
-        The single-answer mask if it is stable, else the best of the three alternatives
-        (upstream's `_dynamic_multimask_via_stability`).
+        The single-answer mask if it is stable, else the best of the three alternatives (upstream's
+        `_dynamic_multimask_via_stability`).
         """
         decoder = self._decoder
-        logits = self.masks(picture, decoded, torch.ones_like(decoded.predicted_iou, dtype=torch.bool))
+        logits = self.mask_logits(encoded, decoded, torch.ones_like(decoded.predicted_iou, dtype=torch.bool))
         logits = logits.view(-1, decoder.num_mask_tokens, *logits.shape[1:])
         delta = decoder.dynamic_multimask_stability_delta
         inner, outer = ((logits[:, 0] > cut).sum(dim=(1, 2)) for cut in (delta, -delta))
-        # An empty mask counts as stable: nothing is an answer.
+        # An empty mask counts as stable: it says that there is no object.
         stable = inner >= decoder.dynamic_multimask_stability_thresh * outer
         best = 1 + decoded.predicted_iou[:, 1:].argmax(dim=1)
         chosen = torch.where(stable, torch.zeros_like(best), best)
         rows = torch.arange(len(chosen), device=chosen.device)
         return logits[rows, chosen], decoded.predicted_iou[rows, chosen]
 
-    def _upscale(self, picture: Picture, tokens: Tensor, hyper: Tensor) -> Tensor:
-        """Logits (b, 4, 16 * n) in nested order, from image tokens (b, n, c) and `hyper` (b, 4, c / 8)."""
+    def _upscale(self, encoded: EncodedImage, tokens: Tensor, hyper: Tensor) -> Tensor:
+        """Return (b, 4, 16 * n) logits in nested order; `tokens` (b, n, c), `hyper` (b, 4, c / 8)."""
         _, norm, activate, _, activate_again = self._decoder.output_upscaling
         prompts, channels = len(tokens), len(norm.weight)
         # (b, n, c) -> (b, 4 n, c / 4) -> (b, 16 n, c / 8)
-        half = _add_product(picture.skip_half, tokens, self._to_half).view(prompts, -1, channels)
+        half = _add_product(encoded.skip_half, tokens, self._to_half).view(prompts, -1, channels)
         half = activate(F.layer_norm(half, (channels,), norm.weight, norm.bias, norm.eps))
-        full = _add_product(picture.skip_full, half, self._to_full).view(prompts, -1, hyper.shape[-1])
+        full = _add_product(encoded.skip_full, half, self._to_full).view(prompts, -1, hyper.shape[-1])
         logits: Tensor = hyper @ activate_again(full).mT
         return logits
 
 
 def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """`base` + `left` @ `right`: (b, n, i) @ (b, i, o) or (i, o), added to (b, n, o) or (n, o)."""
+    """Return `base` + `left` @ `right`: (b, n, i) @ (b, i, o) or (i, o), added to (b, n, o) or (n, o)."""
     if torch.is_autocast_enabled(left.device.type):
-        return base + left @ right  # the sum in the precision of `base`, as upstream has it
+        return base + left @ right  # sum in the precision of `base`, as upstream
     count = len(left)
-    return torch.baddbmm(base.expand(count, -1, -1), left, right.expand(count, -1, -1))  # one pass less
+    return torch.baddbmm(
+        base.expand(count, -1, -1), left, right.expand(count, -1, -1)
+    )  # saves a pass over memory
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:
-    """A transposed convolution's (in, out, 2, 2) kernel as (in, 4 * out): stride 2, so nothing overlaps."""
+    """Reshape a transposed convolution's (in, out, 2, 2) kernel to (in, 4 * out); stride 2 has no overlap."""
     return kernel.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 
 def _subpixels(features: Tensor, doublings: int) -> Tensor:
-    """(c, s, s) features as rows of four subpixels, in the nested order of so many doublings of the grid."""
+    """Reorder (c, s, s) features to rows of four subpixels, nested as `doublings` doublings of the grid."""
     grid, halves = features.shape[1] >> doublings, [2] * doublings
     split = features.reshape(-1, grid, *halves, grid, *halves)
     rows, columns = range(1, doublings + 2), range(doublings + 2, 2 * doublings + 3)
@@ -197,56 +210,62 @@ def _subpixels(features: Tensor, doublings: int) -> Tensor:
     return split.permute(*order, 0).reshape(-1, 4 * len(features))
 
 
-def _by_head(attention: Attention, projected: Tensor) -> Tensor:
-    """(..., h * d) -> (..., h, d)."""
+def _split_heads(attention: Attention, projected: Tensor) -> Tensor:
+    """Reshape (..., h * d) to (..., h, d)."""
     heads: int = attention.num_heads
     return projected.reshape(*projected.shape[:-1], heads, -1)
 
 
-def _heads(attention: Attention, projected: Tensor) -> Tensor:
-    """(b, t, h * d) -> (b, h, t, d)."""
-    return _by_head(attention, projected).transpose(1, 2)
+def _heads_first(attention: Attention, projected: Tensor) -> Tensor:
+    """Reshape (b, t, h * d) to (b, h, t, d)."""
+    return _split_heads(attention, projected).transpose(1, 2)
 
 
-def _attend_shared(attention: Attention, queries: Tensor, picture: Picture) -> Tensor:
-    """First layer, prompt to image: (b, t, c); the prompts stand in one row, for they see the same tokens."""
-    row = _heads(attention, attention.q_proj(queries).flatten(0, 1)[None])
-    seen = F.scaled_dot_product_attention(row, picture.first_keys, picture.first_values)
-    answer: Tensor = attention.out_proj(seen.transpose(1, 2).reshape(*queries.shape[:2], -1))
-    return answer
+def _attend_shared(attention: Attention, queries: Tensor, encoded: EncodedImage) -> Tensor:
+    """Attend from prompts (b, t, c) to the image in the first layer; returns (b, t, c).
+
+    All prompts see the same image tokens there, so they form one sequence of b * t queries.
+    """
+    row = _heads_first(attention, attention.q_proj(queries).flatten(0, 1)[None])
+    seen = F.scaled_dot_product_attention(row, encoded.first_keys, encoded.first_values)
+    output: Tensor = attention.out_proj(seen.transpose(1, 2).reshape(*queries.shape[:2], -1))
+    return output
 
 
-def _attend_image(attention: Attention, queries: Tensor, placed: Tensor, tokens: Tensor) -> Tensor:
-    """Prompt (b, t, c) to image: keys from `placed`, values from `tokens`, both (b, n, c)."""
-    q = _by_head(attention, attention.q_proj(queries))
-    key_weight = _by_head(attention, attention.k_proj.weight.T)
-    value_weight = _by_head(attention, attention.v_proj.weight.T)
-    # The keys' bias adds the same to all scores of a query, and softmax does not see it.
+def _attend_image(attention: Attention, queries: Tensor, positioned: Tensor, tokens: Tensor) -> Tensor:
+    """Attend from prompts (b, t, c) to keys from `positioned` and values from `tokens`, both (b, n, c)."""
+    q = _split_heads(attention, attention.q_proj(queries))
+    key_weight = _split_heads(attention, attention.k_proj.weight.T)
+    value_weight = _split_heads(attention, attention.v_proj.weight.T)
+    # The keys' bias adds the same number to all scores of a query, which softmax cancels.
     rows = torch.einsum("bthd,chd->bhtc", q * q.shape[-1] ** -0.5, key_weight)
-    weights = (rows.flatten(1, 2) @ placed.mT).softmax(dim=-1)  # (b, h * t, n)
+    weights = (rows.flatten(1, 2) @ positioned.mT).softmax(dim=-1)  # (b, h * t, n)
     seen = (weights @ tokens).view_as(rows)
     values = torch.einsum("bhtc,chd->bthd", seen, value_weight).flatten(2)
-    # Weights add up to one, so the values' bias comes through whole.
-    answer: Tensor = attention.out_proj(values + attention.v_proj.bias)
-    return answer
+    # The weights add up to one, so the values' bias is added once.
+    output: Tensor = attention.out_proj(values + attention.v_proj.bias)
+    return output
 
 
 def _finish_layer(
-    layer: TwoWayAttentionBlock, queries: Tensor, prompt: Tensor, tokens: Tensor, placed: Tensor
+    layer: TwoWayAttentionBlock, queries: Tensor, prompt: Tensor, tokens: Tensor, positioned: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """From a layer's second norm on: the prompt's MLP, then image to prompt; `tokens` (b, n, c) or (n, c)."""
+    """Run a layer from its second norm on: the prompts' MLP, then attention from image to prompts.
+
+    `tokens` is (b, n, c), or (n, c) in the first layer, where all prompts share the image tokens.
+    """
     queries = layer.norm2(queries)
     queries = layer.norm3(queries + layer.mlp(queries))
     attention = layer.cross_attn_image_to_token
-    k = _by_head(attention, attention.k_proj(queries + prompt))
-    v = _by_head(attention, attention.v_proj(queries))
+    k = _split_heads(attention, attention.k_proj(queries + prompt))
+    v = _split_heads(attention, attention.v_proj(queries))
     k = k * k.shape[-1] ** -0.5
-    query_weight = _by_head(attention, attention.q_proj.weight.T)
-    out_weight = _by_head(attention, attention.out_proj.weight)
+    query_weight = _split_heads(attention, attention.q_proj.weight.T)
+    out_weight = _split_heads(attention, attention.out_proj.weight)
     rows = torch.einsum("bthd,chd->bhtc", k, query_weight)
-    bias = torch.einsum("bthd,hd->bht", k, _by_head(attention, attention.q_proj.bias))
-    scores = (rows.flatten(1, 2) @ placed.mT).view(*bias.shape, -1) + bias[..., None]
+    bias = torch.einsum("bthd,hd->bht", k, _split_heads(attention, attention.q_proj.bias))
+    scores = (rows.flatten(1, 2) @ positioned.mT).view(*bias.shape, -1) + bias[..., None]
     weights = scores.softmax(dim=2).flatten(1, 2)  # (b, h * t, n)
-    # Each head's weights add up to one: a share of the bias with every row makes the whole.
-    news = torch.einsum("bthd,chd->bhtc", v, out_weight) + attention.out_proj.bias / attention.num_heads
-    return queries, layer.norm4(_add_product(tokens, weights.mT, news.flatten(1, 2)))
+    # Each head's weights add up to one, so its share of the bias in every row adds up to the whole bias.
+    update = torch.einsum("bthd,chd->bhtc", v, out_weight) + attention.out_proj.bias / attention.num_heads
+    return queries, layer.norm4(_add_product(tokens, weights.mT, update.flatten(1, 2)))

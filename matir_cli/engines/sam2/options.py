@@ -1,4 +1,4 @@
-"""The `[proposer]` options of a model set with a SAM 2."""
+"""The `[proposer.options]` of a model set with SAM 2."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ PackagedConfig: TypeAlias = Literal[
     "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "configs/sam2.1/sam2.1_hiera_l.yaml",
 ]
-"""The image models of sam2 1.1, by the names that its `build_sam2` takes."""
+"""Names of the configurations in the package sam2 1.1, as its `build_sam2` takes them."""
 
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
@@ -26,50 +26,50 @@ Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Numbers in which a model differs from its packaged configuration; None leaves them alone."""
+    """Numbers in which a model differs from its packaged configuration; None keeps the packaged value."""
 
     embed_dim: Positive | None = None
-    """Channels of Hiera's first stage; each later stage doubles them."""
+    """Channels of Hiera's first stage; each later stage has twice as many."""
     num_heads: Positive | None = None
-    """Attention heads of Hiera's first stage; each later stage doubles them."""
+    """Attention heads of Hiera's first stage; each later stage has twice as many."""
     stages: FourPositive | None = None
-    """Hiera blocks a stage."""
+    """Number of Hiera blocks in each stage."""
     global_att_blocks: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] | None = None
-    """Hiera blocks, counted from 0, that attend globally; never the first of a later stage."""
+    """Indices, from 0, of the Hiera blocks with global attention; not the first block of a later stage."""
     window_spec: FourPositive | None = None
-    """Attention window of each stage, in that stage's tokens; even where a stage follows."""
+    """Attention window of each stage, in tokens of that stage; even, except in the last stage."""
     window_pos_embed_bkg_spatial_size: tuple[Positive, Positive] | None = None
-    """Grid of Hiera's background position embedding."""
+    """Size of the grid of Hiera's background position embedding."""
     d_model: Annotated[int, msgspec.Meta(ge=16, le=1024, multiple_of=16)] | None = None
-    """Channels of neck, prompts and mask decoder; its 8 heads leave d_model / 16 each when they cross."""
+    """Channels of neck, prompts and mask decoder; cross-attention has 8 heads of d_model / 16 channels."""
     memory_layers: Annotated[int, msgspec.Meta(ge=0, le=8)] | None = None
-    """Layers of the video memory attention, which still pictures never use."""
+    """Layers of the video memory attention, which still images never use."""
 
 
 class Sam2Options(EngineOptions, frozen=True):
-    """Settings of a SAM 2 proposer in a model set."""
+    """Options of a SAM 2 proposer in a model set."""
 
-    SHAPING = (
+    IDENTITY_OPTIONS = (
         *("config", "image_size", "architecture", "points_per_side"),
         *("predicted_iou_threshold", "stability_threshold", "stability_offset", "nms_threshold"),
     )
-    """What the regions in a gallery depend on; the rest changes speed and memory."""
+    """Options that change the regions in a gallery; the others change speed and memory."""
 
     config: PackagedConfig = "configs/sam2.1/sam2.1_hiera_l.yaml"
-    """Which packaged configuration the checkpoint belongs to."""
+    """Packaged configuration that the checkpoint belongs to."""
     image_size: Annotated[int, msgspec.Meta(ge=64, le=4096, multiple_of=32)] = 1024
-    """Side of the square that photos are squeezed into before they are encoded."""
+    """Side in pixels of the square to which photos are resized before they are encoded."""
     architecture: Architecture = Architecture()
     """Differences from `config`."""
     points_per_side: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
-    """The grid of point prompts has the square of this many."""
+    """Points along each side of the grid of point prompts, which has the square of this number."""
     points_per_batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
-    """Points decoded together; None leaves it to the device. It changes speed and memory alone."""
+    """Points decoded together; None chooses by device. Changes speed and memory only."""
     predicted_iou_threshold: Fraction = 0.5
-    """Masks whose predicted IoU is not above this are dropped; the paper's confidence."""
+    """Masks are kept if their predicted IoU is above this; the paper's confidence threshold."""
     stability_threshold: Fraction = 0.95
-    """Masks less stable than this are dropped."""
+    """Masks less stable than this are dropped, 0..1."""
     stability_offset: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 1.0
-    """Stability compares the mask cut at +offset with the one cut at -offset, in logits."""
+    """Stability is the IoU of the masks cut at +offset and at -offset, in logits."""
     nms_threshold: Fraction = 0.7
-    """Of two masks whose boxes overlap more than this (IoU), the one of lower predicted IoU is dropped."""
+    """Of two masks whose boxes overlap more (IoU), the one with the lower predicted IoU is dropped."""

@@ -1,9 +1,13 @@
-"""Regions by SAM 2: a grid of point prompts, three masks a point, the doubtful and the doubled dropped.
+"""SAM 2 as region proposer: a grid of point prompts, filtered and deduplicated.
 
-The same regions as upstream's `SAM2AutomaticMaskGenerator` (facebookresearch/sam2,
-sam2/automatic_mask_generator.py) with one crop, in an order that does the costly last:
-predicted IoU, before there is any mask; stability on the low-resolution logits, which settles
-clear cases; boxes and stability at full size for the rest; NMS; run lengths of what is left.
+Each point gives three masks. The result is that of upstream's `SAM2AutomaticMaskGenerator`
+(facebookresearch/sam2, sam2/automatic_mask_generator.py) with one crop, with the expensive steps last:
+
+1. drop masks by predicted IoU, before any mask is computed;
+2. drop clearly unstable masks, on the low-resolution logits;
+3. compute stability, area and box of the others at full size, and drop the unstable;
+4. non-maximum suppression (NMS) of boxes;
+5. run-length encoding of the masks that are left.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,69 +24,70 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
 from matir_cli.engines.options import read_options
-from matir_cli.engines.sam2.decoder import Picture, PromptDecoder
+from matir_cli.engines.sam2.decoder import EncodedImage, PromptDecoder
 from matir_cli.engines.sam2.model import load_model
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.records import Box, EngineConfig, ImageArray, Point, Region, Rle
 
-_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values 0..1
-
-_STD = (0.229, 0.224, 0.225)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's mean and standard deviation of RGB values in 0..1."""
 
 _TOKENS_PER_BATCH = {"cuda": 1 << 18, "mps": 1 << 16, "cpu": 1 << 13}
-"""Image tokens of a batch of points, where `points_per_batch` leaves it open: 4096 a point at 1024 pixels.
+"""Image tokens in a batch of points if `points_per_batch` is not set; a point at 1024 pixels has 4096.
 
-A GPU wants to be busy; a CPU wants the batch in its cache (measured with Hiera-T).
+Large enough to keep a GPU busy, small enough for a CPU's cache (measured with Hiera-T).
 """
 
 _PIXELS_AT_ONCE = {"cuda": 1 << 28, "mps": 1 << 26, "cpu": 1 << 20}
-"""Pixels of full-size logits held at a time, 4 bytes each."""
+"""Pixels of full-size logits, of 4 bytes each, in memory at a time."""
 
 _SLACK = 1.5
-"""A mask goes to full size if at low resolution so many square roots of its pixels more would make it stable.
+"""Margin of the stability filter at low resolution, in square roots of the mask's pixels.
 
-Of 6,500 masks of a trained model that are stable there, at thresholds from 0.5 to 0.9, one needs more.
+A mask is computed at full size if that many more inner pixels would make it stable. Of 6,500 masks of a
+trained model that are stable at full size, at thresholds from 0.5 to 0.9, one needs a larger margin.
 """
 
-_FOREGROUND, _CORNER, _OTHER_CORNER = 1, 2, 3
-"""The prompt encoder's labels of a point and of a box's two corners."""
+_FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = 1, 2, 3
+"""Labels of the prompt encoder for a point on the object and for the corners of a box."""
 
 
 def load_sam2_proposer(config: EngineConfig, device: str) -> "Sam2Proposer":
-    """The proposer that `config` describes, on `device` ("cuda", "mps" or "cpu").
+    """Load the proposer of `config` onto `device` ("cuda", "mps" or "cpu").
 
     Raises:
-        ModelSetInvalid: its options are wrong.
-        CheckpointInvalid: its file "checkpoint" is not what they say.
+        ModelSetInvalid: an option is invalid.
+        CheckpointInvalid: the file "checkpoint" does not hold the model that the options describe.
     """
     options = read_options(config.options, Sam2Options, "sam2")
     return Sam2Proposer(load_model(options, config.files["checkpoint"]), options, device)
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Masks of one picture, row by row."""
+class _MaskBatch:
+    """Masks of one image, one per row."""
 
     logits: Tensor
-    """(m, s / 4, s / 4): at the decoder's resolution."""
+    """(m, s / 4, s / 4), at the decoder's resolution."""
     predicted_iou: Tensor
     """(m,)."""
     stability: Tensor
     """(m,), at full size."""
     boxes: Tensor
-    """(m, 4): first column and row, last column and row; these belong to the mask, as in upstream's NMS."""
+    """(m, 4): first column and row, last column and row, both inclusive, as in upstream's NMS."""
     areas: Tensor
-    """(m,), pixels at full size."""
+    """(m,), in pixels at full size."""
 
-    def __getitem__(self, rows: Tensor) -> "_Candidates":
+    def __getitem__(self, rows: Tensor) -> "_MaskBatch":
         boxes, areas = self.boxes[rows], self.areas[rows]
-        return _Candidates(self.logits[rows], self.predicted_iou[rows], self.stability[rows], boxes, areas)
+        return _MaskBatch(self.logits[rows], self.predicted_iou[rows], self.stability[rows], boxes, areas)
 
 
 class Sam2Proposer:
-    """Fulfils `protocols.RegionProposer` with `model`, in evaluation mode, with the weights it has now."""
+    """Fulfils `protocols.RegionProposer`."""
 
     def __init__(self, model: SAM2Base, options: Sam2Options, device: str) -> None:
+        """Move `model` to `device`; it must be in evaluation mode, and its weights must not change later."""
         self._options = options
         self._device = torch.device(device)
         self._decoder = PromptDecoder(model.to(self._device))
@@ -90,19 +95,23 @@ class Sam2Proposer:
         self._batch = options.points_per_batch or max(1, _TOKENS_PER_BATCH[self._device.type] // tokens)
 
     def propose(self, image: ImageArray) -> list[Region]:
-        """Regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, by predicted IoU, highest first."""
+        """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first."""
         height, width, _ = image.shape
         with torch.inference_mode(), self._precision():
-            picture = self._picture(image)
-            batches = torch.split(self._grid(), self._batch)
-            found = _join([self._stable(*self._likely(picture, points), height, width) for points in batches])
-            kept = found[nms(found.boxes.float(), found.predicted_iou.float(), self._options.nms_threshold)]
-            return self._regions(kept, height, width)
+            encoded = self._encode(image)
+            stable = _join(
+                [
+                    self._select_stable(*self._decode_likely(encoded, points), height, width)
+                    for points in torch.split(self._point_grid(), self._batch)
+                ]
+            )
+            kept = nms(stable.boxes.float(), stable.predicted_iou.float(), self._options.nms_threshold)
+            return self._to_regions(stable[kept], height, width)
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
-        """For each box, in pixels of `image` ((h, w, 3) uint8 RGB), the mask that SAM 2 sees in it.
+        """Return SAM 2's region for each box, in pixels of `image` ((h, w, 3) uint8 RGB).
 
-        The image is encoded once for all. None where it sees nothing.
+        The image is encoded once. None for a box in which SAM 2 finds nothing.
         """
         if not boxes:
             return []
@@ -110,98 +119,100 @@ class Sam2Proposer:
         scale = self._options.image_size / np.array([width, height])
         corners = np.array([((b.x0, b.y0), (b.x1, b.y1)) for b in boxes]) * scale
         prompts = torch.from_numpy(corners.astype(np.float32)).to(self._device)
-        found: list[Region | None] = []
+        results: list[Region | None] = []
         with torch.inference_mode(), self._precision():
-            picture = self._picture(image)
-            for some in torch.split(prompts, self._batch):
-                labels = torch.tensor([_CORNER, _OTHER_CORNER], device=self._device).expand(len(some), 2)
-                decoded = self._decoder.decode(picture, some, labels)
-                answers = self._measured(*self._decoder.single(picture, decoded), height, width)
-                regions = self._regions(answers, height, width)
-                found += [region if region.area else None for region in regions]
-        return found
+            encoded = self._encode(image)
+            for batch in torch.split(prompts, self._batch):
+                labels = torch.tensor([_TOP_LEFT, _BOTTOM_RIGHT], device=self._device).expand(len(batch), 2)
+                decoded = self._decoder.decode(encoded, batch, labels)
+                logits, predicted_iou = self._decoder.single_mask_logits(encoded, decoded)
+                regions = self._to_regions(self._measure(logits, predicted_iou, height, width), height, width)
+                results += [region if region.area else None for region in regions]
+        return results
 
-    def at(self, image: ImageArray, point: Point) -> Region | None:
-        """Of SAM 2's three masks at a point, in pixels of `image` ((h, w, 3) uint8 RGB), the best.
+    def region_at(self, image: ImageArray, point: Point) -> Region | None:
+        """Return the best of SAM 2's three masks at `point`, in pixels of `image` ((h, w, 3) uint8 RGB).
 
-        By predicted IoU, as upstream's predictor is used for one point. None where that is empty.
+        The best is the one with the highest predicted IoU, as upstream recommends for a single point. None
+        if that mask is empty.
         """
         height, width, _ = image.shape
         side = self._options.image_size
         prompt = torch.tensor([[[point.x * side / width, point.y * side / height]]], device=self._device)
         with torch.inference_mode(), self._precision():
-            picture = self._picture(image)
+            encoded = self._encode(image)
             labels = torch.full((1, 1), _FOREGROUND, device=self._device)
-            decoded = self._decoder.decode(picture, prompt, labels)
+            decoded = self._decoder.decode(encoded, prompt, labels)
             keep = torch.zeros_like(decoded.predicted_iou, dtype=torch.bool)
             keep[0, 1 + decoded.predicted_iou[0, 1:].argmax()] = True
-            logits = self._decoder.masks(picture, decoded, keep)
-            (region,) = self._regions(
-                self._measured(logits, decoded.predicted_iou[keep], height, width), height, width
-            )
+            logits = self._decoder.mask_logits(encoded, decoded, keep)
+            best = self._measure(logits, decoded.predicted_iou[keep], height, width)
+            (region,) = self._to_regions(best, height, width)
         return region if region.area else None
 
     def _precision(self) -> AbstractContextManager[object]:
-        """bfloat16 where CUDA has it in hardware, as upstream's examples do; else float32."""
+        """Return a context for bfloat16 if CUDA has it in hardware, as upstream's examples, else float32."""
         if self._device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()
 
-    def _picture(self, image: ImageArray) -> Picture:
-        """Squeeze to the square, normalise, encode."""
-        pixels = torch.from_numpy(np.array(image))  # torch wants an array of its own, that it may write to
-        if self._device.type == "cuda":  # MPS may lack the antialiased resize, so only here before it
+    def _encode(self, image: ImageArray) -> EncodedImage:
+        """Resize `image` to the model's square, without keeping its aspect ratio, normalise and encode it."""
+        pixels = torch.from_numpy(np.array(image))  # a copy: torch needs a writable array
+        if self._device.type == "cuda":  # before the resize; MPS may lack it with antialiasing
             pixels = pixels.to(self._device)
         pixels = pixels.permute(2, 0, 1)[None].float() / 255
         side = self._options.image_size
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
         mean, std = pixels.new_tensor(_MEAN), pixels.new_tensor(_STD)
         normalised = (pixels - mean[:, None, None]) / std[:, None, None]
-        return self._decoder.picture(normalised.to(self._device))
+        return self._decoder.encode(normalised.to(self._device))
 
-    def _grid(self) -> Tensor:
-        """(points_per_side^2, 1, 2) float32: x and y of the point prompts in the square, row by row."""
+    def _point_grid(self) -> Tensor:
+        """Return (points_per_side^2, 1, 2) float32: x and y of the points in the square, row by row."""
         count = self._options.points_per_side
         along = (torch.arange(count, dtype=torch.float32) + 0.5) * (self._options.image_size / count)
         y, x = torch.meshgrid(along, along, indexing="ij")
         return torch.stack([x, y], dim=-1).view(-1, 1, 2).to(self._device)
 
-    def _likely(self, picture: Picture, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (m, s / 4, s / 4) and predicted IoU (m,) of the masks at `points` that may be good."""
+    def _decode_likely(self, encoded: EncodedImage, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode `points`; return logits (m, s / 4, s / 4) and predicted IoU (m,) above the threshold."""
         labels = torch.full((len(points), 1), _FOREGROUND, device=self._device)
-        decoded = self._decoder.decode(picture, points, labels)
+        decoded = self._decoder.decode(encoded, points, labels)
         keep = decoded.predicted_iou > self._options.predicted_iou_threshold
-        keep[:, 0] = False  # the mask for prompts with one answer
-        return self._decoder.masks(picture, decoded, keep), decoded.predicted_iou[keep]
+        keep[:, 0] = False  # the single-answer mask
+        return self._decoder.mask_logits(encoded, decoded, keep), decoded.predicted_iou[keep]
 
-    def _stable(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _Candidates:
-        """Those of the masks that are stable at full size and not empty."""
+    def _select_stable(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _MaskBatch:
+        """Return the masks that are stable at full size and not empty."""
         threshold, offset = self._options.stability_threshold, self._options.stability_offset
-        inner, outer = _cut(logits, offset)
-        hopeful = (inner + _SLACK * outer.sqrt() >= threshold * outer) & (outer > 0)
-        measured = self._measured(logits[hopeful], predicted_iou[hopeful], height, width)
+        inner, outer = _stability_areas(logits, offset)
+        likely = (inner + _SLACK * outer.sqrt() >= threshold * outer) & (outer > 0)
+        measured = self._measure(logits[likely], predicted_iou[likely], height, width)
         return measured[(measured.stability >= threshold) & (measured.areas > 0)]
 
-    def _measured(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _Candidates:
-        """The masks with what only shows at full size."""
+    def _measure(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _MaskBatch:
+        """Compute stability, box and area of masks at full size."""
         boxes, areas, stability = [], [], []
-        for some in self._full_size(logits, height, width):
-            inner, outer = _cut(some, self._options.stability_offset)
+        for batch in self._full_size_batches(logits, height, width):
+            inner, outer = _stability_areas(batch, self._options.stability_offset)
             stability.append(inner / outer)
-            areas.append(_area(some, 0.0))
-            boxes.append(_boxes(some > 0))
-        return _Candidates(logits, predicted_iou, torch.cat(stability), torch.cat(boxes), torch.cat(areas))
+            areas.append(_area(batch, 0.0))
+            boxes.append(_boxes(batch > 0))
+        return _MaskBatch(logits, predicted_iou, torch.cat(stability), torch.cat(boxes), torch.cat(areas))
 
-    def _full_size(self, logits: Tensor, height: int, width: int) -> Iterator[Tensor]:
-        """The logits (m, h, w) of the image's own pixels, some masks at a time; at least one time."""
+    def _full_size_batches(self, logits: Tensor, height: int, width: int) -> Iterator[Tensor]:
+        """Yield the logits at full size, (k, height, width) for k masks at a time; at least one batch."""
         at_once = max(1, _PIXELS_AT_ONCE[self._device.type] // (height * width))
-        for some in torch.split(logits[:, None], at_once):
-            yield F.interpolate(some.float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
+        for batch in torch.split(logits[:, None], at_once):
+            yield F.interpolate(batch.float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
 
-    def _regions(self, kept: _Candidates, height: int, width: int) -> list[Region]:
-        rles = [rle for some in self._full_size(kept.logits, height, width) for rle in _encode(some > 0)]
-        facts = (kept.boxes, kept.areas, kept.predicted_iou, kept.stability)
-        boxes, areas, predicted, stability = (fact.tolist() for fact in facts)
+    def _to_regions(self, kept: _MaskBatch, height: int, width: int) -> list[Region]:
+        """Convert masks to regions: RLEs at full size, boxes with exclusive maximum."""
+        batches = self._full_size_batches(kept.logits, height, width)
+        rles = [rle for batch in batches for rle in _encode_rles(batch > 0)]
+        columns = (kept.boxes, kept.areas, kept.predicted_iou, kept.stability)
+        boxes, areas, predicted, stability = (column.tolist() for column in columns)
         rows = zip(rles, boxes, areas, predicted, stability, strict=True)
         return [
             Region(rle, Box(x0, y0, x1 + 1, y1 + 1), area, iou, stable)
@@ -209,8 +220,9 @@ class Sam2Proposer:
         ]
 
 
-def _join(parts: Sequence[_Candidates]) -> _Candidates:
-    return _Candidates(
+def _join(parts: Sequence[_MaskBatch]) -> _MaskBatch:
+    """Concatenate the rows of `parts`."""
+    return _MaskBatch(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.predicted_iou for part in parts]),
         torch.cat([part.stability for part in parts]),
@@ -219,39 +231,39 @@ def _join(parts: Sequence[_Candidates]) -> _Candidates:
     )
 
 
-def _cut(logits: Tensor, offset: float) -> tuple[Tensor, Tensor]:
-    """(m,) pixels above +offset and (m,) pixels above -offset, float32; their quotient is the stability."""
+def _stability_areas(logits: Tensor, offset: float) -> tuple[Tensor, Tensor]:
+    """Return (m,) float32 pixel counts above +offset and above -offset; their quotient is the stability."""
     return _area(logits, offset).float(), _area(logits, -offset).float()
 
 
-def _area(logits: Tensor, cut: float) -> Tensor:
-    """(m,) int64: the pixels of each of (m, h, w) masks where the logits are above `cut`."""
+def _area(logits: Tensor, threshold: float) -> Tensor:
+    """Return (m,) int64: number of pixels of each of (m, h, w) masks with logits above `threshold`."""
     if logits.device.type != "cpu":
-        return (logits > cut).sum(dim=(1, 2))
-    # Torch would copy the comparison as int64 before it adds; NumPy counts bytes, a mask at a time in cache.
-    counts = [np.count_nonzero(mask > cut) for mask in logits.float().numpy()]
+        return (logits > threshold).sum(dim=(1, 2))
+    # Torch would convert the comparison to int64 before it adds; NumPy counts bytes, mask by mask in cache.
+    counts = [np.count_nonzero(mask > threshold) for mask in logits.float().numpy()]
     return torch.tensor(counts, dtype=torch.int64)
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """(m, 4): first column and row, last column and row of (m, h, w) bool masks; without meaning if empty."""
+    """Return (m, 4): first column and row, last column and row of (m, h, w) bool masks; any if empty."""
     first, last = [], []
-    for within in (1, 2):  # columns, rows
-        hit = masks.view(torch.uint8).amax(dim=within) > 0  # many times as fast as any() on a CPU
-        places = torch.arange(hit.shape[1], device=masks.device)
-        first.append(torch.where(hit, places, hit.shape[1]).amin(dim=1))
-        last.append(torch.where(hit, places, -1).amax(dim=1))
+    for axis in (1, 2):  # reduced over rows: columns; over columns: rows
+        occupied = masks.view(torch.uint8).amax(dim=axis) > 0  # many times as fast as any() on a CPU
+        indices = torch.arange(occupied.shape[1], device=masks.device)
+        first.append(torch.where(occupied, indices, occupied.shape[1]).amin(dim=1))
+        last.append(torch.where(occupied, indices, -1).amax(dim=1))
     return torch.stack(first + last, dim=1)
 
 
-def _encode(masks: Tensor) -> Iterator[Rle]:
-    """The RLE of each of (m, h, w) bool masks; only the places where a run ends leave the device."""
+def _encode_rles(masks: Tensor) -> Iterator[Rle]:
+    """Yield the RLE of each of (m, h, w) bool masks; only the positions of run ends leave the device."""
     count, height, width = masks.shape
-    columns = masks.mT.flatten(1)  # column by column, as COCO's runs go
-    before = F.pad(columns, (1, 0))[:, :-1]  # as if a zero stood before the first: runs begin with zeros
-    which, where = (columns != before).nonzero().T.cpu().numpy()
-    bounds = np.searchsorted(which, np.arange(count + 1))
+    columns = masks.mT.flatten(1)  # column-major, as in COCO's RLE
+    before = F.pad(columns, (1, 0))[:, :-1]  # preceded by a zero: the first run is of zeros
+    mask_indices, positions = (columns != before).nonzero().T.cpu().numpy()
+    bounds = np.searchsorted(mask_indices, np.arange(count + 1))
     for begin, end in pairwise(bounds):
-        runs = np.diff(where[begin:end], prepend=0, append=height * width)
+        runs = np.diff(positions[begin:end], prepend=0, append=height * width)
         packed = coco.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
         yield Rle(height, width, packed["counts"])

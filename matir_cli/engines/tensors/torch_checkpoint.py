@@ -1,13 +1,13 @@
-"""Weight files from strangers, read as tensors by name: torch's zip format or safetensors.
+"""State dicts from untrusted weight files: torch's zip format or safetensors.
 
-No code in a file is run, and nothing is made in memory that is much larger than the file.
+No code in a file is run, and nothing is allocated that is much larger than the file.
 """
 
 import math
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,8 +17,7 @@ from torch import Tensor
 from matir_cli.engines.tensors.safetensors_mmap import MappedTensors
 from matir_cli.errors import CheckpointInvalid
 
-# What torch.load was seen to raise, or its unpickler can, when bytes of a file are changed.
-DAMAGE = (
+DAMAGE_ERRORS = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -30,42 +29,48 @@ DAMAGE = (
     OverflowError,
     struct.error,
 )
+"""Exceptions that torch.load or its unpickler raises for a file whose bytes were changed."""
 
 
 def read_tensors(
-    path: Path, under: str | None, wanted: Callable[[str], bool] = lambda _: True
+    path: Path, key: str | None, keep: Callable[[str], bool] = lambda _: True
 ) -> dict[str, Tensor]:
-    """The state dict in `path`, on the CPU: its tensors whose names are `wanted`.
+    """Read the state dict in `path`, on the CPU.
 
-    A .safetensors file is one as a whole, in float32. A file of torch.save is one itself
-    (`under` None), or keeps it at the key `under`, each tensor in its own type.
+    Args:
+        path: a .safetensors file, whose tensors are converted to float32, or a file of torch.save,
+            whose tensors keep their dtypes.
+        key: entry of the saved dict that holds the state dict, such as "model"; None if the saved dict
+            is the state dict itself. Not used for a .safetensors file.
+        keep: returns True for the names of the tensors to read.
 
     Raises:
-        CheckpointInvalid: the file is absent, damaged, no such table, or holds more than tensors.
+        CheckpointInvalid: the file is missing or damaged, has no state dict there, or holds more than
+            tensors.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path, wanted)
-    content = _load(path)
-    if under is None:
+        return _read_safetensors(path, keep)
+    content = _load_torch_file(path)
+    if key is None:
         state, fault = content, "not a state dict: names and tensors"
     else:
-        state = content.get(under) if isinstance(content, dict) else None
-        fault = f'holds no table of tensors under "{under}"'
-    if not _is_state(state):
+        state = content.get(key) if isinstance(content, dict) else None
+        fault = f'holds no table of tensors under "{key}"'
+    if not _is_state_dict(state):
         raise CheckpointInvalid(path, fault)
-    refuse_repetition(path, sum(value.numel() for value in state.values()))
-    return {name: value for name, value in state.items() if wanted(name)}
+    check_claimed_size(path, sum(value.numel() for value in state.values()))
+    return {name: value for name, value in state.items() if keep(name)}
 
 
-def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tensor]:
     mapped = MappedTensors(path)
-    shapes = {name: mapped.shape(name) for name in mapped if wanted(name)}
-    refuse_repetition(path, sum(math.prod(shape) for shape in shapes.values()))
+    shapes = {name: mapped.shape(name) for name in mapped if keep(name)}
+    check_claimed_size(path, sum(math.prod(shape) for shape in shapes.values()))
     return {name: torch.from_numpy(mapped.read(name, *shape).copy()) for name, shape in shapes.items()}
 
 
-def _load(path: Path) -> object:
-    """What a file of torch.save holds: an uncompressed zip; no zip is a format of before 2020."""
+def _load_torch_file(path: Path) -> object:
+    """Load a file of torch.save, an uncompressed zip; the format from before 2020 is refused."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -77,20 +82,54 @@ def _load(path: Path) -> object:
     except zipfile.BadZipFile as error:
         reason = "neither a .safetensors file nor one of torch.save, or not all of one"
         raise CheckpointInvalid(path, reason) from error
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise CheckpointInvalid(path, "damaged, or holds more than tensors") from error
     return content
 
 
-def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Names and tensors; on the meta device a tensor has no numbers, and a sparse one few of them."""
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Return True for a dict of names to dense CPU tensors.
+
+    A meta tensor has no numbers, and a sparse one can claim many numbers and hold few.
+    """
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) and value.is_cpu and value.layout == torch.strided
         for name, value in content.items()
     )
 
 
-def refuse_repetition(path: Path, numbers: int) -> None:
-    """Raise CheckpointInvalid: one stored number may stand for a whole tensor, or one tensor for many."""
+def check_claimed_size(path: Path, numbers: int) -> None:
+    """Check that tensors of `numbers` numbers in all can come from the file at `path`.
+
+    With strides of 0 one stored number can stand for a whole tensor, and several tensors can share a
+    storage, so that a small file could claim more numbers than fit into memory.
+
+    Raises:
+        CheckpointInvalid: more numbers than the file has bytes.
+    """
     if numbers > path.stat().st_size:
         raise CheckpointInvalid(path, "claims more numbers than the file has bytes")
+
+
+def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Describe why the state dict `found` cannot be loaded where `expected` is needed; "" if it can.
+
+    Tensors must have the same names and shapes, and be of floating point.
+    """
+    wrong = {
+        name
+        for name in expected.keys() & found.keys()
+        if found[name].shape != expected[name].shape or not found[name].is_floating_point()
+    }
+    faults = (
+        ("no", expected.keys() - found.keys()),
+        ("unexpected", found.keys() - expected.keys()),
+        ("wrong shape or type of", wrong),
+    )
+    return "; ".join(f"{fault} {_first_names(names)}" for fault, names in faults if names)
+
+
+def _first_names(names: Iterable[str]) -> str:
+    """Return the first three names, sorted, and the number of others."""
+    first, rest = sorted(names)[:3], len(set(names)) - 3
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

@@ -1,9 +1,9 @@
-"""Tensors out of a TorchScript archive, the format of OpenAI's own CLIP files, without running it.
+"""Tensors from TorchScript archives, OpenAI's CLIP format, without running them.
 
-Such an archive is a zip of code, of numbers in "data/" and of a pickle, "data.pkl", that says
-which numbers are which attribute of which module (torch/csrc/jit/serialization/pickler.cpp). Of
-these the code is not looked at, and the pickle is read with harmless stand-ins for all that it
-names; anything else that it names is refused.
+An archive is a zip with code, with numbers in "data/" and with a pickle, "data.pkl", that maps the
+attributes of modules to these numbers (torch/csrc/jit/serialization/pickler.cpp). The code is never
+read. The pickle is loaded with harmless stand-ins for the classes and functions that it names; any
+other name is refused.
 """
 
 import io
@@ -19,12 +19,14 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from matir_cli.engines.tensors.torch_checkpoint import DAMAGE, refuse_repetition
+from matir_cli.engines.tensors.torch_checkpoint import DAMAGE_ERRORS, check_claimed_size
 from matir_cli.errors import CheckpointInvalid
 
 _PICKLE_LIMIT = 64 * 1024 * 1024
+"""Bytes of "data.pkl", unpacked."""
 
 _DEPTH_LIMIT = 64
+"""Levels of nested modules."""
 
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
@@ -35,11 +37,13 @@ _STORAGES = {
 
 
 class _Module:
-    """Stands where a module was: its attributes, and none of its code."""
+    """Stand-in for a module: its attributes, and none of its code."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
+    """A run of numbers in the archive."""
+
     dtype: torch.dtype
     key: str
     """Name of the file in "data/"."""
@@ -47,7 +51,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor: what part of a storage it is."""
+    """A tensor as a strided part of a storage; offset and strides count numbers, not bytes."""
 
     storage: _Storage
     offset: int
@@ -55,29 +59,35 @@ class _View:
     strides: tuple[int, ...]
 
 
-def _view(
+def _make_view(
     storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
 ) -> _View:
+    """Stand in for `torch._utils._rebuild_tensor_v2`."""
     return _View(storage, offset, shape, strides)
 
 
-def _list(values: object, *_: object) -> object:
-    """A list that carries its type."""
+def _drop_type(values: object, *_: object) -> object:
+    """Stand in for functions that attach a type to a list or dict; return it as it is."""
     return values
 
 
+_LIST_KINDS = ("int", "tensor", "double", "bool")
+
 _STAND_INS: dict[tuple[str, str], object] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch._utils", "_rebuild_tensor_v2"): _make_view,
     ("collections", "OrderedDict"): dict,
-    **{("torch.jit._pickle", f"build_{kind}list"): _list for kind in ("int", "tensor", "double", "bool")},
-    ("torch.jit._pickle", "restore_type_tag"): _list,
+    **{("torch.jit._pickle", f"build_{kind}list"): _drop_type for kind in _LIST_KINDS},
+    ("torch.jit._pickle", "restore_type_tag"): _drop_type,
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
 }
+"""Objects to use for the (module, name) pairs that a pickle may contain."""
 
 
 class _Unpickler(pickle.Unpickler):
+    """Unpickler that resolves names to stand-ins and imports nothing."""
+
     def find_class(self, module: str, name: str) -> object:
-        """The stand-in for a name; UnpicklingError for one without."""
+        """Return the stand-in for a name; UnpicklingError if there is none."""
         if module.partition(".")[0] == "__torch__":
             return _Module
         try:
@@ -86,13 +96,13 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
 
     def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> _Storage:
-        """A storage: ("storage", type, key, device, numbers)."""
+        """Return the storage for `pid`: ("storage", type, key, device, count of numbers)."""
         _, dtype, key, _, _ = pid
         return _Storage(dtype, key)
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file at `path` is such an archive; torch.save's zips have no "constants.pkl"."""
+    """Return True for a TorchScript archive, known by its "constants.pkl"; torch.save writes none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
@@ -100,29 +110,33 @@ def is_torchscript(path: Path) -> bool:
         return False
 
 
-def read_torchscript_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of the archive at `path` whose names, as in a state dict, are `wanted`; on the CPU.
+def read_torchscript_tensors(path: Path, keep: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Read tensors from the archive at `path`, on the CPU, in their stored dtypes.
+
+    Args:
+        path: the archive.
+        keep: returns True for the names, as in a state dict, of the tensors to read.
 
     Raises:
-        CheckpointInvalid: the file is absent, damaged, or names what is no tensor or module.
+        CheckpointInvalid: the file is missing or damaged, or names anything but tensors and modules.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             root = next(name for name in archive.namelist() if PurePosixPath(name).name == "data.pkl")
-            module = _unpickle(_member(archive, root, _PICKLE_LIMIT))
-            views = {name: view for name, view in _tensors(module, "", 0, set()) if wanted(name)}
-            refuse_repetition(path, sum(math.prod(view.shape) for view in views.values()))
+            module = _unpickle(_read_member(archive, root, _PICKLE_LIMIT))
+            views = {name: view for name, view in _iterate_views(module, "", 0, set()) if keep(name)}
+            check_claimed_size(path, sum(math.prod(view.shape) for view in views.values()))
             folder = PurePosixPath(root).parent / "data"
             return _materialise(archive, folder, views, path.stat().st_size)
     except OSError as error:
         raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
-    except (*DAMAGE, zipfile.BadZipFile, zlib.error, StopIteration) as error:
+    except (*DAMAGE_ERRORS, zipfile.BadZipFile, zlib.error, StopIteration) as error:
         reason = f"not a TorchScript archive that can be read: {error}; save its state_dict() as .safetensors"
         raise CheckpointInvalid(path, reason) from error
 
 
-def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A file of the archive; ValueError if it would unpack to more than `limit` bytes."""
+def _read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Return a file of the archive; ValueError if it would unpack to more than `limit` bytes."""
     size = archive.getinfo(name).file_size
     if size > limit:
         raise ValueError(f"{name} would unpack to {size} bytes")
@@ -130,15 +144,16 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _unpickle(content: bytes) -> object:
+    """Load a pickle with stand-ins, after checking the memo slots that it uses."""
     for opcode, argument, _ in pickletools.genops(content):
-        # CPython makes room for whatever memo slot a pickle claims.
+        # CPython allocates memory for any memo slot that a pickle claims.
         if opcode.name.endswith("PUT") and int(argument or 0) > len(content):
             raise ValueError(f"memo slot {argument}")
     return _Unpickler(io.BytesIO(content)).load()
 
 
-def _tensors(module: object, prefix: str, depth: int, seen: set[int]) -> Iterator[tuple[str, _View]]:
-    """Names and views of a module's tensors and of those of the modules in it, each module once."""
+def _iterate_views(module: object, prefix: str, depth: int, seen: set[int]) -> Iterator[tuple[str, _View]]:
+    """Yield names and views of the tensors of a module and of its submodules, each module once."""
     if depth > _DEPTH_LIMIT:
         raise ValueError(f"modules {depth} deep")
     seen.add(id(module))
@@ -146,20 +161,23 @@ def _tensors(module: object, prefix: str, depth: int, seen: set[int]) -> Iterato
         if isinstance(value, _View):
             yield f"{prefix}{name}", value
         elif isinstance(value, _Module) and id(value) not in seen:
-            yield from _tensors(value, f"{prefix}{name}.", depth + 1, seen)
+            yield from _iterate_views(value, f"{prefix}{name}.", depth + 1, seen)
 
 
 def _materialise(
     archive: zipfile.ZipFile, folder: PurePosixPath, views: dict[str, _View], limit: int
 ) -> dict[str, Tensor]:
-    """The tensors; their storages, each read once, together have at most `limit` bytes."""
+    """Return the tensors of `views`; each storage is read once.
+
+    ValueError if the storages together would unpack to more than `limit` bytes.
+    """
     numbers: dict[_Storage, Tensor] = {}
     state = {}
     for name, view in views.items():
         if view.storage not in numbers:
-            stored = bytearray(_member(archive, str(folder / view.storage.key), limit))
+            stored = bytearray(_read_member(archive, str(folder / view.storage.key), limit))
             limit -= len(stored)
             numbers[view.storage] = torch.frombuffer(stored, dtype=view.storage.dtype)
-        # Raises where it would reach beyond the storage.
+        # RuntimeError if the view reaches beyond its storage.
         state[name] = numbers[view.storage].as_strided(view.shape, view.strides, view.offset)
     return state

@@ -127,21 +127,21 @@ def cluster_clip(clusters: int = CLUSTERS, seed: int = 0) -> Baseline:
     """k-means over one photo's dense vectors."""
 
     def vectors(encoder: DenseEncoder, image: ImageArray, _boxes: Sequence[Box]) -> FloatArray:
-        return cluster(encoder.dense(image), clusters, seed)
+        return cluster(encoder.encode_dense(image), clusters, seed)
 
     return Baseline("Cluster-CLIP", vectors, f"clusters {clusters}, seed {seed}")
 
 
 def _whole(encoder: DenseEncoder, image: ImageArray, _boxes: Sequence[Box]) -> FloatArray:
-    return encoder.whole([image])
+    return encoder.encode_whole([image])
 
 
 def _dense(encoder: DenseEncoder, image: ImageArray, _boxes: Sequence[Box]) -> FloatArray:
-    return encoder.dense(image)
+    return encoder.encode_dense(image)
 
 
 def _crops(encoder: DenseEncoder, image: ImageArray, boxes: Sequence[Box]) -> FloatArray:
-    return encoder.whole([cut(image, box) for box in boxes])
+    return encoder.encode_whole([cut(image, box) for box in boxes])
 
 
 WHOLE_IMAGE = Baseline("whole image", _whole)

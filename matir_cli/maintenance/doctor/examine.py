@@ -125,7 +125,7 @@ def _engines() -> Iterator[Finding]:
 # The machine
 def _devices() -> Iterator[Finding]:
     try:
-        from matir_cli.engines.llama_cpp.bindings import available_threads, gpu_offered
+        from matir_cli.engines.llama_cpp.bindings import available_threads, gpu_available
         from matir_cli.engines.qwen_vl.preflight import available_memory
     except _IMPORT_ERRORS:
         pass  # `_engines` has told of it
@@ -145,7 +145,7 @@ def _devices() -> Iterator[Finding]:
     else:
         yield ok("gpu", "none that torch can use; indexing on the CPU takes seconds a photo")
         return
-    if gpu_offered():
+    if gpu_available():
         yield ok("llama.cpp", "built to use a GPU")
     else:
         flag = "-DGGML_CUDA=on" if torch.cuda.is_available() else "-DGGML_METAL=on"

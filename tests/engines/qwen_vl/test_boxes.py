@@ -1,3 +1,5 @@
+"""Qwen2.5-VL's image sizes against its processor, and the boxes of answers."""
+
 import json
 
 import pytest
@@ -8,9 +10,9 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize 
 from matir_cli.engines.qwen_vl.boxes import (
     EXPECTED_START,
     ImageSize,
-    expected_rest,
+    expected_continuation,
     is_complete,
-    read_answer,
+    parse_answer,
     smart_resize,
 )
 from matir_cli.records import Box
@@ -47,34 +49,34 @@ def test_half_way_sides_go_to_the_even_multiple() -> None:
     ],
 )
 def test_box_is_mapped_to_the_photo(text: str) -> None:
-    answer = read_answer(text, SAME, ImageSize(140, 1120))
+    answer = parse_answer(text, SAME, ImageSize(140, 1120))
     assert answer.boxes == (Box(56, 28, 560, 70),)
     assert answer.readable
 
 
 def test_several_boxes_keep_their_order_and_are_named_once() -> None:
     numbers = [[100, 100, 200, 200], [5, 5, 10, 10], [100, 100, 200, 200]]
-    answer = read_answer(json.dumps([{"bbox_2d": box} for box in numbers]), SAME, SAME)
+    answer = parse_answer(json.dumps([{"bbox_2d": box} for box in numbers]), SAME, SAME)
     assert answer.boxes == (Box(100, 100, 200, 200), Box(5, 5, 10, 10))
 
 
 def test_corners_outside_are_clipped_and_empty_boxes_left_out() -> None:
     numbers = [[-5, -5, 900, 900], [600, 10, 700, 20], [7, 7, 7, 90]]
-    answer = read_answer(json.dumps([{"bbox_2d": box} for box in numbers]), SAME, SAME)
+    answer = parse_answer(json.dumps([{"bbox_2d": box} for box in numbers]), SAME, SAME)
     assert answer.boxes == (Box(0, 0, 560, 280),)
     assert answer.readable
 
 
 @pytest.mark.parametrize("text", ["[]", "```json\n[]\n```", "```json\n[ ]", '{"label": "none"}'])
 def test_an_answer_may_hold_no_box(text: str) -> None:
-    answer = read_answer(text, SAME, SAME)
+    answer = parse_answer(text, SAME, SAME)
     assert answer.boxes == ()
     assert answer.readable
 
 
 @pytest.mark.parametrize("text", ["", "There is no dog.", '```json\n[\n\t{"bbox_2d": [1, 2, 3', "[1", "7"])
 def test_an_answer_may_be_unreadable(text: str) -> None:
-    answer = read_answer(text, SAME, SAME)
+    answer = parse_answer(text, SAME, SAME)
     assert answer.boxes == ()
     assert not answer.readable
 
@@ -83,14 +85,14 @@ def test_drafts_make_up_a_whole_answer() -> None:
     text = EXPECTED_START
     for number in ("12,", "3,", "45,"):
         text += number
-        assert expected_rest(text, "dog") == " "
+        assert expected_continuation(text, "dog") == " "
         text += " "
-    assert expected_rest(text + "6", "dog") == ""
-    whole = text + "67]" + expected_rest(text + "67]", 'a "red" dög')
-    assert whole == text + "67]," + expected_rest(text + "67],", 'a "red" dög')
+    assert expected_continuation(text + "6", "dog") == ""
+    whole = text + "67]" + expected_continuation(text + "67]", 'a "red" dög')
+    assert whole == text + "67]," + expected_continuation(text + "67],", 'a "red" dög')
     assert is_complete(whole)
     assert whole.endswith('], "label": "a \\"red\\" dög"}\n]')
 
 
 def test_nothing_is_drafted_within_a_label() -> None:
-    assert expected_rest(f'{EXPECTED_START}1, 2, 3, 4], "label": "dogs, 3,', "dog") == ""
+    assert expected_continuation(f'{EXPECTED_START}1, 2, 3, 4], "label": "dogs, 3,', "dog") == ""

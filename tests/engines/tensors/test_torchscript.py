@@ -1,3 +1,5 @@
+"""TorchScript archives: nothing in them is run, and damage is named."""
+
 import os
 import pickle
 import zipfile
@@ -9,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matir_cli.engines.clip.checkpoint import image_tower
+from matir_cli.engines.clip.checkpoint import read_image_tower
 from matir_cli.errors import CheckpointInvalid
 from tests.support.clip_weights import save_torchscript
 
-# What makes the archives.
+# torch.jit, which writes the archives here, is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 
 
@@ -25,12 +27,12 @@ def test_no_code_in_an_archive_is_run(tmp_path: Path) -> None:
     save_torchscript({"visual.x": torch.zeros(3)}, tmp_path / "good.pt")
     archive_with(tmp_path / "good.pt", tmp_path / "trap.pt", pickle.dumps(Trap(), protocol=2))
     with pytest.raises(CheckpointInvalid, match=r"it names \w+.mkdir.* save its state_dict"):
-        image_tower(tmp_path / "trap.pt")
+        read_image_tower(tmp_path / "trap.pt")
     assert not (tmp_path / "sprung").exists()
 
 
 def archive_with(source: Path, target: Path, pickled: bytes) -> None:
-    """A copy of the archive `source` with another "data.pkl"."""
+    """Copy the archive `source` to `target` with `pickled` as its "data.pkl"."""
     with zipfile.ZipFile(source) as stored, zipfile.ZipFile(target, "w") as made:
         for member in stored.infolist():
             is_pickle = member.filename.endswith("data.pkl")
@@ -42,7 +44,7 @@ def archive_with(source: Path, target: Path, pickled: bytes) -> None:
     [
         (lambda content: content[:-30], "not a TorchScript archive"),
         (lambda content: b"r\xff\xff\xff\x7f" + content, "memo slot"),
-        # The three numbers of the only tensor become 127, more than there are.
+        # The only tensor claims 127 numbers instead of its three.
         (lambda content: content.replace(b"K\x03", b"K\x7f"), "not a TorchScript archive"),
         (lambda content: content.replace(b"FloatStorage", b"QuintStorage"), "it names torch.QuintStorage"),
         (lambda _: pickle.dumps([1, 2], 2), "not a TorchScript archive"),
@@ -53,10 +55,10 @@ def test_damaged_archives_are_named(tmp_path: Path, change: Callable[[bytes], by
     save_torchscript({"visual.x": torch.zeros(3)}, tmp_path / "good.pt")
     with zipfile.ZipFile(tmp_path / "good.pt") as archive:
         content = archive.read("good/data.pkl")
-    assert image_tower(tmp_path / "good.pt").keys() == {"x"}
+    assert read_image_tower(tmp_path / "good.pt").keys() == {"x"}
     archive_with(tmp_path / "good.pt", tmp_path / "bad.pt", change(content))
     with pytest.raises(CheckpointInvalid, match=reason):
-        image_tower(tmp_path / "bad.pt")
+        read_image_tower(tmp_path / "bad.pt")
 
 
 def test_an_archive_does_not_unpack_to_more_than_its_size(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_an_archive_does_not_unpack_to_more_than_its_size(tmp_path: Path) -> Non
             content = stored.read(member)
             made.writestr(member.filename, bytes(10_000_000) if "/data/" in member.filename else content)
     with pytest.raises(CheckpointInvalid, match="would unpack to 10000000 bytes"):
-        image_tower(tmp_path / "bad.pt")
+        read_image_tower(tmp_path / "bad.pt")
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -87,7 +89,7 @@ def test_archives_with_changed_bytes_load_or_say_so(
         content[at] = data.draw(st.integers(0, 255))
     archive_with(good, bad, bytes(content))
     try:
-        found = image_tower(bad)
+        found = read_image_tower(bad)
     except CheckpointInvalid:
         return
     assert sum(value.numel() for value in found.values()) <= bad.stat().st_size

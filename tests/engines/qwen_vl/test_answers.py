@@ -1,0 +1,131 @@
+"""Grounding answers against transformers' greedy decoding, token for token."""
+
+import codecs
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import regex
+import torch
+
+from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
+from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
+from matir_cli.engines.qwen_vl.options import GROUND
+from matir_cli.records import Box, Grounding, ImageArray
+from tests.support.small_qwen import SmallQwen, make_model, photo
+
+QUERY = "dog led by rope"
+
+
+ANSWER = (
+    r"(```json\s{0,10})?(?:OBJECT|\[\s{0,10}(?:OBJECT(?:\s{0,10},\s{0,10}OBJECT)*)?\s{0,10}\])\s{0,10}(```)?"
+).replace(
+    "OBJECT",
+    r'\{\s{0,10}(?:"label"\s{0,10}:\s{0,10}TEXT\s{0,10},\s{0,10})?"bbox_2d"\s{0,10}:\s{0,10}'
+    r"\[\s{0,10}N\s{0,10},\s{0,10}N\s{0,10},\s{0,10}N\s{0,10},\s{0,10}N\s{0,10}\]"
+    r"(?:\s{0,10},\s{0,10}TEXT\s{0,10}:\s{0,10}(?:TEXT|N))*\s{0,10}\}",
+)
+
+
+ANSWER_FORM = regex.compile(
+    ANSWER.replace(r"\s", r"[ \n\r\t]")
+    .replace("TEXT", r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"')
+    .replace("N", r"-?(?:0|[1-9][0-9]{0,4})(?:\.[0-9]{1,3})?")
+)
+"""The form of an answer as a regular expression, for partial matches; independent of the grammar."""
+
+
+LESSONS = [
+    '```json\n[\n\t{"bbox_2d": [12, 34, 56, 78], "label": "dog led by rope"}\n]',
+    '```json\n[\n\t{"bbox_2d": [0, 8, 101, 99], "label": "dog led by rope"},\n\t'
+    '{"bbox_2d": [60, 5, 7, 120], "label": "dog"}\n]',
+    "```json\n[]",
+]
+
+
+def lesson_photos() -> list[ImageArray]:
+    return [photo(20 + number, 112, 140) for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SmallQwen:
+    """A model that was trained on one answer to each of three photos, in Qwen's form."""
+    small_qwen = make_model(tmp_path_factory.mktemp("trained"), seed=2, tied=True)
+    optimizer = torch.optim.AdamW(small_qwen.model.parameters(), lr=2e-3)
+    texts = [small_qwen.encode(lesson) for lesson in LESSONS]
+    lessons = [
+        (small_qwen.inputs(image, GROUND + QUERY, text), len(text))
+        for image, text in zip(lesson_photos(), texts, strict=True)
+    ]
+    for inputs, length in itertools.islice(itertools.cycle(lessons), 240):
+        logits = small_qwen.model(**inputs).logits[0, -length - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, inputs["input_ids"][0, -length:])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    small_qwen.write("f32")
+    return small_qwen
+
+
+def reference_answer(small_qwen: SmallQwen, image: ImageArray, query: str, limit: int) -> tuple[str, bool]:
+    """Return transformers' greedy text within `ANSWER_FORM`, and True if the form ruled out no choice."""
+    written, free = b"", True
+    tokens: list[int] = []
+    while len(tokens) < limit:
+        order = np.argsort(-small_qwen.logits(image, GROUND + query, tokens))
+        token = next(int(token) for token in order if may_follow(written, small_qwen.bytes_of(int(token))))
+        free &= token == order[0]
+        tokens.append(token)
+        written += small_qwen.bytes_of(token)
+        if ANSWER_FORM.fullmatch(written.decode(errors="replace")):
+            break
+    return written.decode(errors="replace"), free
+
+
+def may_follow(written: bytes, piece: bytes) -> bool:
+    """Return True if the bytes so far can still become an answer; a character may be incomplete."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        text = decoder.decode(written + piece)
+    except UnicodeDecodeError:
+        return False
+    # An incomplete character is not ASCII, and the form treats all of those alike.
+    text += "é" if decoder.getstate()[0] else ""
+    return bool(piece) and ANSWER_FORM.fullmatch(text, partial=True) is not None
+
+
+def test_greedy_answers_are_those_of_transformers(tmp_path: Path) -> None:
+    answers: list[str] = []
+    for seed in (7, 8, 18, 23):
+        small_qwen = make_model(tmp_path, seed=seed)
+        with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=40), "cpu") as judge:
+            for size in [(112, 140), (333, 517)]:
+                image = photo(seed, *size)
+                (found,) = judge.ground([GroundingQuestion(JudgePhoto(0, image), QUERY)])
+                assert found.answer == reference_answer(small_qwen, image, QUERY, 40)[0]
+                answers.append(found.answer)
+    assert len(set(answers)) >= 6
+    assert any("bbox_2d" in answer for answer in answers)
+
+
+def test_learnt_answers_come_out_as_they_are(trained: SmallQwen) -> None:
+    for image, lesson in zip(lesson_photos(), LESSONS, strict=True):
+        text, free = reference_answer(trained, image, QUERY, 80)
+        assert (text, free) == (lesson, True)
+    with load_qwen_vl_judge(trained.config(), "cpu") as judge:
+        found = judge.ground([GroundingQuestion(JudgePhoto(0, image), QUERY) for image in lesson_photos()])
+    assert [grounding.answer for grounding in found] == LESSONS
+    assert [grounding.boxes for grounding in found] == [
+        (Box(12, 34, 56, 78),),
+        (Box(0, 8, 101, 99), Box(7, 5, 60, 112)),
+        (),
+    ]
+    assert all(grounding.readable for grounding in found)
+
+
+def test_an_answer_that_is_cut_off_is_not_readable(trained: SmallQwen) -> None:
+    with load_qwen_vl_judge(trained.config(max_answer_tokens=16), "cpu") as judge:
+        (found,) = judge.ground([GroundingQuestion(JudgePhoto(0, lesson_photos()[0]), QUERY)])
+    assert found == Grounding((), LESSONS[0][: len(found.answer)], False)
+    assert len(found.answer) > 10
