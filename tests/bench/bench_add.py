@@ -173,9 +173,7 @@ def loop_plainly(models: Models, photos: Path, _: Path) -> None:
 
 def add(models: Models, photos: Path, gallery_path: Path) -> None:
     """Run `matir add` as it is: its stages overlap."""
-    indexing = IndexingModels(
-        lambda: models.proposer, lambda: models.encoder, lambda: models.device != "cpu"
-    )
+    indexing = IndexingModels(lambda: models.proposer, lambda: models.encoder, lambda: models.device != "cpu")
     with GalleryFile.open(gallery_path, create=True) as gallery:
         for outcome in add_photos(gallery, [photos], indexing, previews=True):
             assert isinstance(outcome, Added), outcome
@@ -282,7 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 set_up_full, folder, options.photos, device, options.threads, options.points
             )
             models = f"Hiera-T at 1024 pixels with {options.points} x {options.points} points and ViT-B/16"
-            likeness = "In size: photos of 1024 x 768 and full-size towers; not in content, as scenes are drawn."
+            likeness = (
+                "In size: photos of 1024 x 768 and full-size towers; not in content, as scenes are drawn."
+            )
         else:
             setup = set_up_tiny(folder, options.photos, device, options.threads)
             models = f"the tiny set with {setup.options.points_per_side} points per side"

@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_heading(
         f"{photos} random pictures of {WIDTH} x {HEIGHT}, {keep} boxes per query; a small Qwen2.5-VL with "
         "random weights",
-        "In the number of questions per photo. A real judge spends a larger share of its time on encoding the "
-        "photo, so that going photo by photo saves more.",
+        "In the number of questions per photo. A real judge spends a larger share of its time on encoding "
+        "the photo, so that going photo by photo saves more.",
         "1 thread",
     )
     print_columns("questions per photo", "encoded photos kept", "query by query", "photo by photo", "faster")

@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def device_name(device: str) -> str:
     """The GPU's name, or the CPU with its number of threads."""
-    return torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
+    )
 
 
 def _read(path: Path) -> ImageArray:

@@ -222,8 +222,8 @@ def print_means(title: str, figures: Iterable[tuple[str, float]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the three tables."""
     parser = BenchParser(__doc__, arguments)
-    parser.add_size("--pictures", benchmark.PICTURES, 24, "pictures of the drawn world")
-    parser.add_size("--examples", 300, 4, "objects taken as examples")
+    parser.add_size("--pictures", benchmark.PICTURES, 16, "pictures of the drawn world")
+    parser.add_size("--examples", 300, 2, "objects taken as examples")
     parser.add_size("--photos", 4000, 40, "photos for the filters")
     options = parser.options()
     regions = options.photos * bench_search.REGIONS

@@ -94,17 +94,15 @@ def time_once(
 def time_rounds(
     work: Callable[[], Result], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Timings, Result]:
-    """Timings of `rounds` runs after one that warms up, and the result of the last."""
-    result = work()
-    seconds = []
-    for _ in range(rounds):
-        taken, result = time_once(work, clock)
-        seconds.append(taken)
-    return Timings(tuple(seconds)), result
+    """Timings of `rounds` runs and the result of the last; several follow one that warms up."""
+    if rounds > 1:
+        work()
+    runs = [time_once(work, clock) for _ in range(rounds)]
+    return Timings(tuple(seconds for seconds, _ in runs)), runs[-1][1]
 
 
 def time_process(command: Sequence[str], rounds: int) -> Timings:
-    """Timings of a whole process, after one run that fills the page cache; it must exit with 0."""
+    """Timings of a whole process, as `time_rounds` takes them; it must exit with 0."""
     timings, _ = time_rounds(lambda: subprocess.run(command, check=True, capture_output=True), rounds)
     return timings
 
