@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from matir_cli.engines.clip.alpha_tower import Architecture, VisualTower
 from matir_cli.models.tiny import clip_tokenizer, recipe
-from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, fulfils, look, part_of
+from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, describe_look, fulfils, part_of
 from matir_cli.models.tiny.world import Picture, Thing
 
 SIDE, PATCH, WIDTH, LAYERS, HEADS = 96, 8, 128, 4, 4
@@ -107,7 +107,7 @@ def model_alpha(mask: NDArray[np.bool_]) -> Tensor:
 
 def describe(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query:
     """A true phrase: a look, a part where the kind has one, seldom a relation."""
-    phrase, part = look(thing, rng), part_of(thing, picture)
+    phrase, part = describe_look(thing, rng), part_of(thing, picture)
     roll = rng.random()
     if part is not None and roll < 0.4:
         phrase = Phrase(thing.kind, phrase.colour, part=part)
@@ -207,7 +207,7 @@ def train(folder: Path, scale: float, device: torch.device) -> tuple[Path, Path,
 
     def step(number: int) -> Tensor:
         batch = batch_of(number * PICTURES, PICTURES, "train", device)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             return loss(towers, batch)
 
     recipe.train(towers, SCHEDULE.scaled(scale), step, lambda: ranking(towers, device), folder)

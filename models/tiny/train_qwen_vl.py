@@ -147,7 +147,7 @@ def train_vision(
 
     def step(number: int) -> Tensor:
         patches, truth, real = _vision_batch(number * 32, 32, "train", device)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             told = seer(patches)
         return vision_loss(told, truth, real)
 
@@ -345,7 +345,7 @@ def train_answers(
     def step(number: int) -> Tensor:
         first = OFFSETS[schedule.name] + number * PICTURES
         lesson = Lesson(words, list(recipe.pictures(first, PICTURES)), forms, first, device, boxes=boxes)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             logits, pointed = answerer(lesson)
         return lesson_loss(logits, pointed, lesson)
 

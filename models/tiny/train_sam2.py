@@ -143,7 +143,7 @@ def agreement(model: Any, device: torch.device) -> str:
     best, chosen, sure, background = [], [], [], []
     for first in range(0, 32, 8):
         batch = prompts(first, 8, "validation", device)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             logits, ious = masks_of(model, batch.images, batch.points)
         found = (
             functional.interpolate(logits.float(), (TARGET, TARGET), mode="bilinear", align_corners=False) > 0
@@ -193,7 +193,7 @@ def train(folder: Path, options: Sam2Options, scale: float, device: torch.device
 
     def step(number: int) -> Tensor:
         batch = prompts(number * BATCH, BATCH, "train", device)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             logits, ious = masks_of(model, batch.images, batch.points)
         return loss(logits, ious, batch)
 
