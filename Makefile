@@ -1,15 +1,15 @@
-# `make demo` and `make test` do all the set-up; each target makes what it needs.
+# `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test browser-test fix bench wheel clean
+.PHONY: demo test browser-test fix bench docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed ## Draw a small gallery into demo/, index it and search it
 	$(BIN)/matir demo demo
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-test ## Check style, types and imports, then run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -17,22 +17,28 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
-browser-test: $(VENV)/installed-test
+browser-test: $(VENV)/installed-test ## Test the HTML page in Chromium
 	$(BIN)/pip install --quiet --editable '.[browser-test]'
 	$(BIN)/pytest tests/browser/check_page.py
 
-fix: $(VENV)/installed-test
+fix: $(VENV)/installed-test ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-test
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/installed-test ## Run the benches; ARGS='--quick search' for some, at small sizes
+	$(BIN)/python -m tests.bench $(ARGS)
 
-wheel: $(VENV)/installed-test
+docs: $(VENV)/installed-test ## Write the generated pages of the manual
+	$(BIN)/python -m matir_cli.manual.generate
+
+wheel: $(VENV)/installed-test ## Build the wheel into dist/
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
 
-clean:
+clean: ## Delete the environment, builds and the demo
 	rm -rf $(VENV) build dist demo *.egg-info
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

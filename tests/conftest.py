@@ -6,12 +6,13 @@ import pytest
 from matir_cli.cli.commands.demo import draw
 from tests.support.process import PHOTOS, Indexed, matir
 
-# A shell starts what runs in the background deaf to Ctrl-C; the processes that tests interrupt must hear it.
+# A shell lets background processes ignore Ctrl-C; the processes that tests interrupt must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    """A gallery of drawn pictures, made by `matir add` from a folder that holds junk as well."""
     folder = tmp_path_factory.mktemp("indexed")
     photos, gallery = folder / "photos", folder / "gallery.db"
     draw(photos, PHOTOS)
@@ -25,7 +26,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Indexed:
 @pytest.fixture(scope="session")
 def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny set with a random judge beside it."""
-    # Here: it imports transformers, which most tests do without.
+    # Imported here because it imports transformers, which most tests do not need.
     from tests.support.judged_set import make_set
 
     return make_set(tmp_path_factory.mktemp("set"))

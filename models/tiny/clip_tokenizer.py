@@ -1,9 +1,9 @@
-"""CLIP's byte-pair tokenizer over the drawn world's words, in the library's own file format.
+"""CLIP's byte-pair tokenizer, trained on the drawn world's words.
 
-The same parts as OpenAI CLIP's (lower case, its splitting pattern, bytes, the end of a
-word marked by `</w>`, ids in the order bytes, bytes at a word's end, merges, start, end),
-with merges learnt from what the grammar can say, so that each of its words is one token
-and any other text still has a spelling.
+The parts are those of OpenAI CLIP's tokenizer: lower case, its splitting pattern, bytes, the end of a
+word marked by `</w>`, and ids in the order bytes, bytes at a word's end, merges, start, end. The merges
+are learnt from queries of the grammar, so that each of its words is one token, while any other text
+still has a spelling. The file format is that of the `tokenizers` library.
 """
 
 import json
@@ -25,8 +25,8 @@ def corpus(count: int = 4000) -> list[str]:
 
 
 def build() -> Tokenizer:
-    """The tokenizer; the same on every machine."""
-    learner = _around(models.BPE(end_of_word_suffix="</w>"))
+    """Train the tokenizer; the result is the same on every machine."""
+    learner = _add_clip_splitting(models.BPE(end_of_word_suffix="</w>"))
     learner.train_from_iterator(
         corpus(),
         trainers.BpeTrainer(vocab_size=1000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False),
@@ -35,20 +35,23 @@ def build() -> Tokenizer:
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*characters, *(c + "</w>" for c in characters), *(a + b for a, b in merges), START, END]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    made = _around(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=END))
-    made.add_special_tokens([START, END])
-    made.post_processor = processors.RobertaProcessing(
+    tokenizer = _add_clip_splitting(
+        models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=END)
+    )
+    tokenizer.add_special_tokens([START, END])
+    tokenizer.post_processor = processors.RobertaProcessing(
         (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
     )
-    return made
+    return tokenizer
 
 
 def write(tokenizer: Tokenizer, path: Path) -> None:
-    """As `tokenizer.json`."""
+    """Write the tokenizer as a `tokenizer.json`."""
     tokenizer.save(str(path))
 
 
-def _around(model: models.BPE) -> Tokenizer:
+def _add_clip_splitting(model: models.BPE) -> Tokenizer:
+    """A tokenizer of `model` with CLIP's normalisation and splitting."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -63,4 +66,5 @@ def _around(model: models.BPE) -> Tokenizer:
 
 
 def _merges(learner: Tokenizer) -> list[tuple[str, str]]:
+    """The pairs that a trained BPE merges, in order."""
     return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]

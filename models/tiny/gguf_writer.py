@@ -1,13 +1,13 @@
-"""Writes a transformers Qwen2.5-VL model as the two GGUF files that llama.cpp loads.
+"""Writer of a transformers Qwen2.5-VL model as llama.cpp's two GGUF files.
 
     write_gguf(model, tokenizer, Path("text.gguf"), Path("projector.gguf"), precision="f16")
 
 Keys, tensor names, shapes, types and their meaning are those of llama.cpp's own converter
 (`conversion/qwenvl.py`, llama.cpp as bundled with llama-cpp-python 0.3.36); a test compares
 them with a listing of its output. Free-text keys (`general.name`, `general.size_label`)
-are all that may differ.
+are the only differences allowed.
 
-What a small config must keep to, for transformers and llama.cpp to agree:
+For transformers and llama.cpp to agree, a small config must satisfy these constraints:
 
 * text: `hidden_size = num_attention_heads * head_dim`, `num_attention_heads` a multiple of
   `num_key_value_heads`, `head_dim` even, and `rope_parameters["mrope_section"]` three
@@ -16,10 +16,10 @@ What a small config must keep to, for transformers and llama.cpp to agree:
   (all four are constants in llama.cpp), `hidden_size / num_heads` a multiple of 4,
   `out_hidden_size` equal to the text's `hidden_size`, `hidden_act` "silu".
 * `fullatt_block_indexes` evenly spaced and starting one step in: [n-1, 2n-1, 3n-1, ...]
-  without the end left out, since the file holds only n. [1, 3] for depth 4; [0, 1] is every block.
-* the vision tower's RMSNorm epsilon is 1e-6 in transformers whatever the config says, and
-  the file says so too.
-* `vocab_size` at least `len(tokenizer)`; the rest is filled with unused tokens.
+  up to the depth, since the file holds only n. [1, 3] for depth 4; [0, 1] is every block.
+* the vision tower's RMSNorm epsilon is always 1e-6: transformers ignores the config's value, and the
+  file holds 1e-6 too.
+* `vocab_size` at least `len(tokenizer)`; the remaining ids are filled with unused tokens.
 """
 
 from collections.abc import Iterator
@@ -38,10 +38,11 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 """RGB standard deviation that Qwen2.5-VL's preprocessor divides by (OpenAI CLIP's)."""
 
 VISION_EPSILON = 1e-6
-"""transformers builds every RMSNorm of the vision tower with it."""
+"""Epsilon with which transformers builds every RMSNorm of the vision tower."""
 
 VISION_IMAGE_SIZE = 560
-"""The converter's stand-in for a size the model does not have; llama.cpp does not use it."""
+"""Placeholder that the converter writes for a fixed image size, which the model does not have;
+llama.cpp does not use it."""
 
 
 def write_gguf(
@@ -53,18 +54,18 @@ def write_gguf(
     precision: Literal["f16", "f32"] = "f16",
     name: str = "qwen2.5-vl",
 ) -> None:
-    """Writes the text model and the vision projector of `model`.
+    """Write the text model and the vision projector of `model`.
 
     Args:
-        model: any float type; its config must keep to the constraints above.
-        tokenizer: byte-level BPE with Qwen's special tokens, as `build_tokenizer` makes.
-        text_path: where the text model goes (role "model" of the judge).
-        projector_path: where the vision tower and its merger go (role "projector").
-        precision: of matrices; vectors (norms, biases) are always float32.
-        name: free text, kept in both files.
+        model: of any float type; its config must satisfy the constraints above.
+        tokenizer: byte-level BPE with Qwen's special tokens, as `build_tokenizer` makes it.
+        text_path: file of the text model (role "model" of the judge).
+        projector_path: file of the vision tower and its merger (role "projector").
+        precision: type of matrices; vectors (norms, biases) are always float32.
+        name: free text, stored in both files.
 
     Raises:
-        ValueError: the config breaks one of the constraints; the message names it.
+        ValueError: the config violates one of the constraints; the message names it.
     """
     check_config(model.config, len(tokenizer))
     _write_text(model, tokenizer, text_path, precision, name)
@@ -72,10 +73,13 @@ def write_gguf(
 
 
 def check_config(config: "Qwen2_5_VLConfig", tokens: int) -> None:
-    """Whether llama.cpp computes what transformers does for `config`.
+    """Check that llama.cpp computes the same as transformers for `config`.
+
+    Args:
+        tokens: number of tokens in the tokenizer.
 
     Raises:
-        ValueError: it would not, or would refuse the file; the message names the first reason.
+        ValueError: it does not, or it would refuse the file; the message names the first reason.
     """
     text, vision = _text_config(config), _vision_config(config)
     head = text.hidden_size // text.num_attention_heads
@@ -109,18 +113,18 @@ def check_config(config: "Qwen2_5_VLConfig", tokens: int) -> None:
         ),
         "vocab_size must be at least the tokenizer's": text.vocab_size >= tokens,
     }
-    for rule, kept in rules.items():
-        if not kept:
+    for rule, satisfied in rules.items():
+        if not satisfied:
             raise ValueError(rule)
 
 
 def _text_config(config: "Qwen2_5_VLConfig") -> Any:
-    """The language model's part; untyped, since its class declares wider types than it ever holds."""
+    """The text part of `config`; untyped, since its class declares wider types than it ever holds."""
     return config.text_config
 
 
 def _vision_config(config: "Qwen2_5_VLConfig") -> Any:
-    """The vision tower's part."""
+    """The vision part of `config`."""
     return config.vision_config
 
 
@@ -131,7 +135,7 @@ def _write_text(
     precision: Literal["f16", "f32"],
     name: str,
 ) -> None:
-    """The language model and its vocabulary, architecture "qwen2vl"."""
+    """Write the language model and its vocabulary, architecture "qwen2vl"."""
     from gguf import MODEL_ARCH, GGUFType, GGUFWriter
 
     config = _text_config(model.config)
@@ -156,7 +160,7 @@ def _write_text(
 def _write_projector(
     model: "Qwen2_5_VLForConditionalGeneration", path: Path, precision: Literal["f16", "f32"], name: str
 ) -> None:
-    """The vision tower and the merger that maps it to the text's width, architecture "clip"."""
+    """Write the vision tower and the merger that maps it to the text's width, architecture "clip"."""
     from gguf import MODEL_ARCH, GGUFType, GGUFWriter, VisionProjectorType
 
     config = _vision_config(model.config)
@@ -175,7 +179,8 @@ def _write_projector(
     writer.add_vision_image_std(IMAGE_STD)
     writer.add_vision_use_silu(True)
     pattern = config.fullatt_block_indexes[0] + 1
-    # With 1, every block global, llama.cpp prepares a mask that no block uses and aborts; 0 says the same.
+    # 1 means that every block is global; llama.cpp then prepares a mask that no block uses, and aborts.
+    # 0 means the same and works.
     writer.add_vision_n_wa_pattern(pattern if pattern > 1 else 0)
     writer.add_vision_attention_layernorm_eps(VISION_EPSILON)
     _add_tensors(writer, _vision_tensors(model), MODEL_ARCH.MMPROJ, config.depth, precision)
@@ -183,7 +188,7 @@ def _write_projector(
 
 
 def _add_general(writer: "GGUFWriter", kind: str, name: str, precision: str, parameters: int) -> None:
-    """The keys every GGUF file has."""
+    """Add the keys that every GGUF file has."""
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
     writer.add_type(kind)
@@ -194,7 +199,7 @@ def _add_general(writer: "GGUFWriter", kind: str, name: str, precision: str, par
 
 
 def _add_vocabulary(writer: "GGUFWriter", tokenizer: "PreTrainedTokenizerFast", vocab_size: int) -> None:
-    """Tokens in the order of their ids, BPE merges, and the tokens with a role."""
+    """Add the tokens in the order of their ids, the BPE merges, and the tokens with a role."""
     import json
 
     from gguf import TokenType
@@ -226,13 +231,13 @@ def _text_tensors(model: "Qwen2_5_VLForConditionalGeneration") -> "Iterator[tupl
     """The language model's tensors under the names that gguf's table knows."""
     for name, tensor in model.model.language_model.state_dict().items():
         yield f"model.{name}", tensor
-    # A tied output matrix is left out: llama.cpp then takes the embedding's.
+    # A tied output matrix is left out: llama.cpp then uses the embedding matrix.
     if model.lm_head.weight is not model.model.language_model.embed_tokens.weight:
         yield "lm_head.weight", model.lm_head.weight
 
 
 def _vision_tensors(model: "Qwen2_5_VLForConditionalGeneration") -> "Iterator[tuple[str, Tensor]]":
-    """The vision tower's tensors, those split that llama.cpp wants apart."""
+    """The vision tower's tensors, split where llama.cpp expects separate ones."""
     for name, tensor in model.model.visual.state_dict().items():
         if name == "patch_embed.proj.weight":
             # (out, 3, 2, 14, 14): one 2-D convolution for each of the two frames
@@ -252,7 +257,7 @@ def _add_tensors(
     blocks: int,
     precision: Literal["f16", "f32"],
 ) -> None:
-    """Each tensor under llama.cpp's name; names that already are llama.cpp's stay."""
+    """Add each tensor under llama.cpp's name; names that already are llama.cpp's are kept."""
     import numpy as np
     from gguf import get_tensor_name_map
 
@@ -267,7 +272,7 @@ def _add_tensors(
 
 
 def _write(writer: "GGUFWriter") -> None:
-    """Everything added so far, to the file."""
+    """Write everything added so far to the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

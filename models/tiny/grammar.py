@@ -1,4 +1,4 @@
-"""What can be asked about the drawn world, and which objects of a picture fulfil it.
+"""The grammar of queries about the drawn world, and the objects that fulfil a query.
 
     query  = phrase [relation phrase]
     phrase = [size] ["empty"] [texture] [colour] kind [part | "that is not" colour]
@@ -28,7 +28,7 @@ PARTS = {
     "rope": "on a rope",
     "no rope": "without a rope",
 }
-"""Part of a phrase to its words; "empty" stands before the kind instead."""
+"""Words of each part of a phrase; "empty" stands before the kind instead."""
 
 PARTS_OF_KIND = {
     "house": ("door", "no door"),
@@ -46,12 +46,12 @@ HELD_OUT_RELATIONS = frozenset(
         ("star", "inside", "ring"),
     }
 )
-"""(subject kind, relation, object kind) never asked in training."""
+"""(subject kind, relation, object kind) that training never asks about."""
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A description of one object by itself."""
+    """A description of one object on its own."""
 
     kind: str
     colour: str | None = None
@@ -63,14 +63,14 @@ class Phrase:
 
     @property
     def words(self) -> str:
-        """The phrase as it is read, without an article."""
+        """The phrase in words, without an article."""
         before = (self.size, "empty" if self.part == "empty" else None, self.texture, self.colour, self.kind)
         text = " ".join(word for word in before if word)
         return f"{text} {self.suffix}" if self.suffix else text
 
     @property
     def suffix(self) -> str:
-        """What follows the kind, or ""."""
+        """The words after the kind, or ""."""
         if self.not_colour:
             return f"that is not {self.not_colour}"
         return PARTS.get(self.part or "", "")
@@ -78,7 +78,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Query:
-    """A description of an object, possibly by its relation to another."""
+    """A description of an object, possibly by its relation to another object."""
 
     subject: Phrase
     relation: str | None = None
@@ -95,7 +95,7 @@ class Query:
 
     @property
     def group(self) -> str:
-        """One of `GROUPS`: negated where it names an absence, else relational, attribute or plain."""
+        """One of `GROUPS`: "negated" if it names an absence, else "relational", "attribute" or "plain"."""
         phrases = [phrase for phrase in (self.subject, self.other) if phrase is not None]
         if any(p.part in ("no door", "no rope", "empty") or p.not_colour for p in phrases):
             return "negated"
@@ -105,7 +105,7 @@ class Query:
 
     @property
     def held_out(self) -> bool:
-        """It names a look or a relation that training never shows."""
+        """True if the query names a look or a relation that training never shows."""
         phrases = [phrase for phrase in (self.subject, self.other) if phrase is not None]
         if any((p.colour or "", p.kind) in HELD_OUT_LOOKS for p in phrases):
             return True
@@ -124,7 +124,11 @@ _RELATION = re.compile(rf",? (?P<relation>{'|'.join(RELATIONS)}) an? ")
 
 
 def parse(text: str) -> Query:
-    """The query that reads as `text`; raises ValueError when it is not in the grammar."""
+    """The query whose text is `text`.
+
+    Raises:
+        ValueError: `text` is not in the grammar.
+    """
     halves = _RELATION.split(text, maxsplit=1)
     if len(halves) == 1:
         return Query(_phrase(text))
@@ -132,31 +136,32 @@ def parse(text: str) -> Query:
 
 
 def _phrase(text: str) -> Phrase:
-    found = _PHRASE.fullmatch(text)
-    if found is None:
+    match = _PHRASE.fullmatch(text)
+    if match is None:
         raise ValueError(f"not in the grammar: {text!r}")
-    part = next((name for name, words in PARTS.items() if words == found["part"]), None)
+    part = next((name for name, words in PARTS.items() if words == match["part"]), None)
     return Phrase(
-        found["kind"],
-        found["colour"],
-        found["texture"],
-        found["size"],
-        "empty" if found["empty"] else part,
-        found["not_colour"],
+        match["kind"],
+        match["colour"],
+        match["texture"],
+        match["size"],
+        "empty" if match["empty"] else part,
+        match["not_colour"],
     )
 
 
 def fulfils(query: Query, picture: Picture) -> tuple[int, ...]:
-    """Ids of the things in `picture` that `query` describes, ascending."""
-    subjects = [thing.id for thing in picture.things if _is(query.subject, thing, picture)]
+    """Ids of the things in `picture` that `query` describes, in ascending order."""
+    subjects = [thing.id for thing in picture.things if _describes(query.subject, thing, picture)]
     if query.other is None or query.relation is None:
         return tuple(subjects)
-    others = [thing.id for thing in picture.things if _is(query.other, thing, picture)]
+    others = [thing.id for thing in picture.things if _describes(query.other, thing, picture)]
     pairs = picture.relations[query.relation]
     return tuple(a for a in subjects if any(a != b and (a, b) in pairs for b in others))
 
 
-def _is(phrase: Phrase, thing: Thing, picture: Picture) -> bool:
+def _describes(phrase: Phrase, thing: Thing, picture: Picture) -> bool:
+    """True if `phrase` is true of `thing`."""
     return (
         thing.kind == phrase.kind
         and phrase.colour in (None, thing.colour)
@@ -168,7 +173,10 @@ def _is(phrase: Phrase, thing: Thing, picture: Picture) -> bool:
 
 
 def part_of(thing: Thing, picture: Picture) -> str | None:
-    """What `Phrase.part` says of the thing: every house, dog, ball and car has one; a full ring none."""
+    """The `Phrase.part` that is true of the thing.
+
+    Every house, dog, ball and car has one; a ring has one ("empty") only if nothing is inside it.
+    """
     if thing.kind == "house":
         return "door" if thing.door else "no door"
     if thing.kind in TIED:
@@ -179,8 +187,8 @@ def part_of(thing: Thing, picture: Picture) -> str | None:
     return None
 
 
-def look(thing: Thing, rng: np.random.Generator, least: int = 0) -> Phrase:
-    """A true phrase of colour, texture and size, each named half the time, at least `least` of them."""
+def describe_look(thing: Thing, rng: np.random.Generator, least: int = 0) -> Phrase:
+    """A true phrase that names colour, texture and size at random, at least `least` of them."""
     named = rng.random(3) < (0.6, 0.4, 0.25)
     while named.sum() < least:
         named[rng.integers(2)] = True
@@ -189,14 +197,15 @@ def look(thing: Thing, rng: np.random.Generator, least: int = 0) -> Phrase:
 
 
 def random_query(rng: np.random.Generator, group: str) -> Query:
-    """Any query of the group, held-out ones included; it need not be true of anything."""
+    """A random query of the group, possibly a held-out one; it need not be true of any picture."""
     while True:
-        query = _throw(rng, group)
+        query = _draw_query(rng, group)
         if query.group == group:
             return query
 
 
-def _throw(rng: np.random.Generator, group: str) -> Query:
+def _draw_query(rng: np.random.Generator, group: str) -> Query:
+    """A random query that is meant for the group; a few belong to another."""
     kind = str(rng.choice(KINDS))
     subject = Phrase(kind)
     if group == "plain":
@@ -216,10 +225,11 @@ def _throw(rng: np.random.Generator, group: str) -> Query:
         subject = replace(subject, part=str(rng.choice(parts)))
         if group == "relational" or rng.random() < 0.5:
             return Query(subject)
-    return Query(subject, *_relation(rng, kind))
+    return Query(subject, *_draw_relation(rng, kind))
 
 
-def _relation(rng: np.random.Generator, kind: str) -> tuple[str, Phrase]:
+def _draw_relation(rng: np.random.Generator, kind: str) -> tuple[str, Phrase]:
+    """A random relation that a subject of `kind` can have, and the other object's phrase."""
     roll = rng.random()
     if roll < 0.25 and kind != "ring":
         return "inside", Phrase("ring", str(rng.choice(list(COLOURS))) if rng.random() < 0.3 else None)

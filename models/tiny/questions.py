@@ -1,8 +1,8 @@
-"""Questions about drawn pictures, each as likely to be true as false given its words.
+"""Training questions about drawn pictures, balanced between true and false.
 
-A generator that asks what is there and what is not gives itself away: "on a rope" would
-nearly always be false. So a false question is a true one with one thing changed, and of
-each kind of question as many true as false ones are kept, in pairs.
+The words of a question must not give its answer away: with naive negatives, "on a rope" would nearly
+always be false. So a false question is a true one with one element changed, and as many true as false
+questions of each kind are kept, in pairs.
 """
 
 from collections import defaultdict
@@ -18,8 +18,8 @@ from matir_cli.models.tiny.grammar import (
     PARTS_OF_KIND,
     Phrase,
     Query,
+    describe_look,
     fulfils,
-    look,
     part_of,
 )
 from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
@@ -27,60 +27,59 @@ from matir_cli.models.tiny.world import TIED, Picture, Thing
 
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 FORMS = ("kind", "look", "part", "not", "side", "inside", "tied to")
-"""Kinds of question, told apart in every report."""
-
+"""Kinds of question, reported separately."""
 
 Place: TypeAlias = tuple[int, int]
-"""Of a question: which picture, and which of its questions."""
+"""Position of a question: index of its picture, and its index among that picture's questions."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query about a picture, with its answer."""
+    """A query about a picture, and its answer."""
 
     query: Query
     form: str
     """One of `FORMS`."""
     things: tuple[int, ...]
-    """Ids of the things that fulfil it; none: the answer is False."""
+    """Ids of the things that fulfil the query; empty if the answer is False."""
 
 
 def ask(
     pictures: Sequence[Picture], count: int, forms: Mapping[str, float], seed: int, *, held_out: bool = False
 ) -> list[list[Question]]:
-    """Up to `count` different questions about each picture.
+    """Draw up to `count` different questions about each picture.
 
     Args:
-        forms: how often each of `FORMS` is tried, relative to the others.
-        held_out: ask for what is held out of training, too.
+        forms: relative frequency with which each of `FORMS` is tried.
+        held_out: include questions that are held out of training.
     """
     rng = np.random.default_rng((seed, 3))
     names, chances = list(forms), np.array(list(forms.values())) / sum(forms.values())
-    asked: list[list[Question]] = []
+    drawn: list[list[Question]] = []
     for picture in pictures:
-        about: dict[str, Question] = {}
+        by_text: dict[str, Question] = {}
         for form in rng.choice(names, p=chances, size=5 * count):
             thing = picture.things[int(rng.integers(len(picture.things)))]
             query = _TRUE[form](picture, thing, rng)
             if query is None:
                 continue
             if rng.random() < 0.6:
-                query = _twist(query, form, picture, rng)
+                query = _alter(query, form, picture, rng)
             if held_out or not query.held_out:
-                about[query.text] = Question(query, str(form), fulfils(query, picture))
-        asked.append(list(about.values()))
-    return _even(asked, count, rng)
+                by_text[query.text] = Question(query, str(form), fulfils(query, picture))
+        drawn.append(list(by_text.values()))
+    return _balance(drawn, count, rng)
 
 
-def _even(asked: list[list[Question]], count: int, rng: np.random.Generator) -> list[list[Question]]:
-    """As many true as false questions of each kind among all pictures, at most `count` a picture."""
+def _balance(drawn: list[list[Question]], count: int, rng: np.random.Generator) -> list[list[Question]]:
+    """Keep as many true as false questions of each kind, and at most `count` per picture."""
     kinds: dict[str, tuple[list[Place], list[Place]]] = defaultdict(lambda: ([], []))
-    for picture, questions in enumerate(asked):
+    for picture, questions in enumerate(drawn):
         for place, question in enumerate(questions):
             kinds[_kind_of(question)][bool(question.things)].append((picture, place))
-    kept: list[list[Question]] = [[] for _ in asked]
+    kept: list[list[Question]] = [[] for _ in drawn]
     pairs = [
         pair
         for false, true in kinds.values()
@@ -89,16 +88,17 @@ def _even(asked: list[list[Question]], count: int, rng: np.random.Generator) -> 
     for pair in _shuffled(pairs, rng):
         if all(len(kept[picture]) < count for picture, _ in pair):
             for picture, place in pair:
-                kept[picture].append(asked[picture][place])
+                kept[picture].append(drawn[picture][place])
     return kept
 
 
 def _shuffled(items: list[Item], rng: np.random.Generator) -> list[Item]:
+    """The items in random order."""
     return [items[i] for i in rng.permutation(len(items))]
 
 
 def _kind_of(question: Question) -> str:
-    """What must not give the answer away: the form, the part or relation, the kind of object."""
+    """The words within which true and false are balanced: form, part or relation, kind of object."""
     subject, relation = question.query.subject, question.query.relation
     if question.form == "side":
         return f"side {relation} {subject.part}"
@@ -110,7 +110,7 @@ def _true_kind(_: Picture, thing: Thing, __: np.random.Generator) -> Query:
 
 
 def _true_look(_: Picture, thing: Thing, rng: np.random.Generator) -> Query:
-    return Query(look(thing, rng, least=1))
+    return Query(describe_look(thing, rng, least=1))
 
 
 def _true_part(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
@@ -125,35 +125,35 @@ def _true_not(_: Picture, thing: Thing, rng: np.random.Generator) -> Query:
     return Query(Phrase(thing.kind, not_colour=str(rng.choice(others))))
 
 
-def _beside(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+def _true_side(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
     pairs = [(r, b) for r in OPPOSITE for a, b in sorted(picture.relations[r]) if a == thing.id]
     if not pairs:
         return None
     relation, other = pairs[int(rng.integers(len(pairs)))]
-    return _relation(picture, thing.id, relation, other, rng)
+    return _related(picture, thing.id, relation, other, rng)
 
 
-def _inside(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+def _true_inside(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
     pairs = sorted(picture.relations["inside"])
     if pairs:
         inner, ring = pairs[int(rng.integers(len(pairs)))]
-        return _relation(picture, inner, "inside", ring, rng)
-    # Nothing is: a question that is false of what there is.
+        return _related(picture, inner, "inside", ring, rng)
+    # Nothing is inside a ring: a question that is false.
     return None if thing.kind == "ring" else Query(Phrase(thing.kind), "inside", Phrase("ring"))
 
 
-def _tied(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
+def _true_tied(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query | None:
     pairs = sorted(picture.relations["tied to"])
     if pairs:
         tied, anchor = pairs[int(rng.integers(len(pairs)))]
-        return _relation(picture, tied, "tied to", anchor, rng)
+        return _related(picture, tied, "tied to", anchor, rng)
     if thing.kind not in TIED:
         return None
     return Query(Phrase(thing.kind), "tied to", Phrase(_another(picture, ANCHORS, rng)))
 
 
-def _relation(picture: Picture, subject: int, relation: str, other: int, rng: np.random.Generator) -> Query:
-    """The true query, colours and parts named now and then."""
+def _related(picture: Picture, subject: int, relation: str, other: int, rng: np.random.Generator) -> Query:
+    """The query about a relation that holds, with colours and parts named now and then."""
     thing, held = picture.things[subject], picture.things[other]
     phrase = Phrase(thing.kind, thing.colour if rng.random() < 0.35 else None)
     part = part_of(thing, picture)
@@ -167,16 +167,17 @@ _TRUE: dict[str, Callable[[Picture, Thing, np.random.Generator], Query | None]] 
     "look": _true_look,
     "part": _true_part,
     "not": _true_not,
-    "side": _beside,
-    "inside": _inside,
-    "tied to": _tied,
+    "side": _true_side,
+    "inside": _true_inside,
+    "tied to": _true_tied,
 }
+"""Makes a true question of each form about a thing, or None where there is none."""
 
 
-def _twist(query: Query, form: str, picture: Picture, rng: np.random.Generator) -> Query:
-    """The query with one thing changed to something as plausible; it may still be true."""
+def _alter(query: Query, form: str, picture: Picture, rng: np.random.Generator) -> Query:
+    """The query with one element replaced by one as plausible; it may still be true."""
     if query.other is None or query.relation is None:
-        return Query(_twist_phrase(query.subject, form, rng))
+        return Query(_alter_phrase(query.subject, form, rng))
     roll = rng.random()
     if form == "side" and roll < 0.35:
         return Query(query.subject, OPPOSITE[query.relation], query.other)
@@ -202,29 +203,34 @@ def _twist(query: Query, form: str, picture: Picture, rng: np.random.Generator) 
 
 
 def _other_part(phrase: Phrase) -> Phrase:
-    """With a door instead of without one, and so on; a ring, which has but one, loses it."""
+    """The phrase with its kind's other part; a ring, which has only one, loses it."""
     others = [part for part in PARTS_OF_KIND[phrase.kind] if part != phrase.part]
     return replace(phrase, part=others[0] if others else None)
 
 
 def _of_kind(phrase: Phrase, kind: str, rng: np.random.Generator) -> Phrase:
-    """The phrase of another kind, which has a part if the phrase has one: a part must not tell the answer."""
+    """The phrase with another kind.
+
+    It keeps having a part, if the new kind can have one: a part must not give the answer away.
+    """
     parts = PARTS_OF_KIND.get(kind, ())
     part = str(rng.choice(parts)) if phrase.part is not None and parts else None
     return replace(phrase, kind=kind, part=part)
 
 
 def _another(picture: Picture, kinds: tuple[str, ...], rng: np.random.Generator) -> str:
-    """Two times in three a kind that is in the picture: it is there, but not so."""
+    """One of `kinds`; two times in three one that is in the picture, so that presence is no clue."""
     present = [thing.kind for thing in picture.things if thing.kind in kinds]
     return str(rng.choice(present if present and rng.random() < 0.67 else kinds))
 
 
 def _colour(rng: np.random.Generator) -> str:
+    """A random colour."""
     return str(rng.choice(list(COLOURS)))
 
 
-def _twist_phrase(phrase: Phrase, form: str, rng: np.random.Generator) -> Phrase:
+def _alter_phrase(phrase: Phrase, form: str, rng: np.random.Generator) -> Phrase:
+    """The phrase with its part, colour, texture, size or kind replaced, depending on `form`."""
     if form == "part":
         if len(PARTS_OF_KIND[phrase.kind]) == 2 and rng.random() < 0.75:
             return _other_part(phrase)

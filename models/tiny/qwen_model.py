@@ -1,11 +1,10 @@
-"""The tiny Qwen2.5-VL, and its forward pass made cheap for training.
+"""The tiny Qwen2.5-VL, with a forward pass that is cheap in training.
 
-The model is transformers' own class with a small configuration, its weights are trained
-in place, and transformers' or llama.cpp's forward pass of them gives the same numbers.
-Training only arranges the work otherwise: the vision tower runs over a batch of padded
-pictures at once, and all questions about a picture lie in one sequence, a tree whose
-branches see the trunk and themselves but not each other, each with the positions that it
-would have alone.
+The model is transformers' own class with a small configuration; its weights are trained in place, and
+the forward passes of transformers and llama.cpp give the same numbers for them. Training only arranges
+the computation differently: the vision tower processes a batch of padded pictures at once, and all
+questions about a picture form one sequence, a tree. Its branches attend to the trunk and to themselves
+but not to each other, and each has the positions that it would have alone.
 """
 
 from collections.abc import Sequence
@@ -30,63 +29,65 @@ from matir_cli.models.tiny.gguf_writer import IMAGE_MEAN, IMAGE_STD
 from matir_cli.records import ImageArray
 
 MIN_PIXELS, MAX_PIXELS = 24_000, 31_360
-"""Every picture of the world is looked at in 28 to 40 tokens."""
+"""Bounds of `smart_resize`: every picture of the world becomes 28 to 40 tokens."""
 
 PATCH, MERGE = 14, 2
 WIDTH, VISION_WIDTH, VISION_HEADS = 192, 128, 4
 
 POINTING_LAYER = 4
-"""Of six: two layers more can read what a question's last token holds by then, while an answer is written."""
+"""Layer, of six, whose states the pointing head reads; the two layers above it can use what a question's
+last token holds there when they write the answer."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Pictures as the vision tower reads them, padded to the longest."""
+    """Pictures as the vision tower's input, padded to the longest."""
 
     pixels: Tensor
-    """(pictures, patches, 3 x 2 x 14 x 14), the four patches of a merged token side by side."""
+    """(pictures, patches, 3 x 2 x 14 x 14); the four patches of a merged token are adjacent."""
     places: Tensor
     """(pictures, patches, 2): row and column of each patch."""
     sizes: tuple[ImageSize, ...]
+    """Size of each picture after `smart_resize`, pixels."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A question with its answer."""
+    """A question and its answer, as tokens."""
 
     on_stem: bool
-    """It goes on from the stem that many questions share; else from the trunk."""
+    """True if it continues the stem, which many questions share; False if it continues the trunk."""
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
-    """Weight in the loss of *predicting* each token; 0 for the question's own."""
+    """Weight, in the loss, of *predicting* each token; 0 for the tokens of the question."""
     box: tuple[float, float, float, float] | None = None
-    """Where the object of the answer lies, in tokens from the upper left; None where there is none."""
+    """Box of the object that the question is about, in tokens from the upper left; None if there is none."""
 
 
 @dataclass(frozen=True)
-class Trees:
-    """All questions about a batch of pictures, one sequence a picture."""
+class QuestionTrees:
+    """All questions about a batch of pictures, one sequence per picture."""
 
     tokens: Tensor
-    """(pictures, length); image tokens hold -1, padding 0."""
+    """(pictures, length) token ids; -1 for image tokens, 0 for padding."""
     positions: Tensor
-    """(3, pictures, length): M-RoPE's time, row and column."""
+    """(3, pictures, length): time, row and column of M-RoPE."""
     mask: Tensor
-    """(pictures, 1, length, length) 0 where a token (row) sees another (column), else -inf."""
-    asked: Tensor
-    """(predictions, 2): picture and place of each token whose successor is predicted."""
-    wanted: Tensor
-    """(predictions,) the successor."""
+    """(pictures, 1, length, length): 0 where a token (row) attends to another (column), else -inf."""
+    predicting: Tensor
+    """(predictions, 2): picture and index of each token whose successor is predicted."""
+    targets: Tensor
+    """(predictions,) id of the successor."""
     weights: Tensor
-    """(predictions,)."""
+    """(predictions,) weight in the loss."""
     pointing: Tensor
-    """(boxes, 2): picture and place of the last token of each question about an object that is there."""
+    """(boxes, 2): picture and index of the last token of each question about an object that is present."""
     boxes: Tensor
-    """(boxes, 4) where that object lies, in tokens from the upper left."""
+    """(boxes, 4): box of that object, in tokens from the upper left."""
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    """The untrained model, 4 million parameters."""
+    """The untrained model; it has 4 million parameters."""
     vocabulary = len(tokenizer)
     special: dict[str, Any] = {
         name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
@@ -131,7 +132,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenerat
 
 
 def patches_of(images: Sequence[ImageArray], device: torch.device) -> Patches:
-    """The images, each resized as the judge does, cut into patches and padded."""
+    """Resize the images as the judge does, cut them into patches and pad them."""
     sizes = tuple(smart_resize(image.shape[0], image.shape[1], MIN_PIXELS, MAX_PIXELS) for image in images)
     longest = 4 * max(size.tokens for size in sizes)
     pixels = np.zeros((len(images), longest, 3 * 2 * PATCH * PATCH), dtype=np.float32)
@@ -143,7 +144,7 @@ def patches_of(images: Sequence[ImageArray], device: torch.device) -> Patches:
 
 
 def _cut(image: ImageArray, size: ImageSize) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(patches, 1176) in Qwen's order, merged groups of 2 x 2 together, and (patches, 2) their places."""
+    """(patches, 1176) pixels in Qwen's order, merged groups of 2 x 2 together, and (patches, 2) places."""
     picture = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BICUBIC)
     values = (np.asarray(picture, dtype=np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
     rows, columns = size.height // (PATCH * MERGE), size.width // (PATCH * MERGE)
@@ -151,12 +152,12 @@ def _cut(image: ImageArray, size: ImageSize) -> tuple[NDArray[np.float32], NDArr
     still = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, 1, PATCH * PATCH)
     y, x = np.mgrid[: rows * MERGE, : columns * MERGE]
     at = np.stack([y, x], axis=-1).reshape(rows, MERGE, columns, MERGE, 2).transpose(0, 2, 1, 3, 4)
-    # A still picture is a film of two equal frames.
+    # A still picture is a video of two equal frames.
     return np.repeat(still, 2, axis=2).reshape(len(still), -1).astype(np.float32), at.reshape(-1, 2)
 
 
-def see(visual: Any, patches: Patches) -> Tensor:
-    """(pictures, longest / 4, WIDTH) visual tokens; those of the padding mean nothing."""
+def encode_patches(visual: Any, patches: Patches) -> Tensor:
+    """(pictures, longest / 4, WIDTH) visual tokens of the tower `visual`; ignore those of the padding."""
     count, longest = patches.pixels.shape[:2]
     x = visual.patch_embed(patches.pixels.flatten(0, 1)).view(count, longest, -1)
     cos, sin = visual.rotary_pos_emb(x, patches.places.flatten(0, 1))
@@ -176,41 +177,48 @@ def see(visual: Any, patches: Patches) -> Tensor:
     return tokens.view(count, longest // 4, -1)
 
 
-def trees(
+def lay_out_questions(
     before: Sequence[int],
     sizes: Sequence[ImageSize],
     after: tuple[Sequence[int], Sequence[int]],
     branches: Sequence[Sequence[Branch]],
     device: torch.device,
-) -> Trees:
-    """Lays out, for each picture: `before`, its image tokens, `after` (trunk's end, stem), the branches."""
-    made = [_tree(before, size, *after, each) for size, each in zip(sizes, branches, strict=True)]
-    length = max(len(tree[0]) for tree in made)
-    tokens = np.zeros((len(made), length), dtype=np.int64)
-    positions = np.zeros((3, len(made), length), dtype=np.int64)
-    mask = np.full((len(made), 1, length, length), -np.inf, dtype=np.float32)
-    mask[:, :, np.arange(length), np.arange(length)] = 0  # padding sees itself, or softmax gives NaN
-    asked, wanted, weights = [], [], []
+) -> QuestionTrees:
+    """Lay out one sequence per picture: `before`, image tokens, end of the trunk, stem, branches.
+
+    Args:
+        before: tokens of the trunk before the image.
+        after: tokens of the trunk after the image, and tokens of the stem.
+        branches: the questions about each picture.
+    """
+    trees = [_tree(before, size, *after, each) for size, each in zip(sizes, branches, strict=True)]
+    length = max(len(tree[0]) for tree in trees)
+    tokens = np.zeros((len(trees), length), dtype=np.int64)
+    positions = np.zeros((3, len(trees), length), dtype=np.int64)
+    mask = np.full((len(trees), 1, length, length), -np.inf, dtype=np.float32)
+    mask[:, :, np.arange(length), np.arange(length)] = 0  # padding attends to itself, or softmax gives NaN
+    predicting, targets, weights = [], [], []
     pointing: list[tuple[int, int]] = []
-    for row, (ids, at, owner, weight, ends) in enumerate(made):
+    for row, (ids, at, owner, weight, ends) in enumerate(trees):
         size = len(ids)
         tokens[row, :size], positions[:, row, :size] = ids, at
-        # Ids: 0 trunk, 1 stem, then branches, those from the trunk negative; each sees what it grows from.
-        sees = (owner == 0) | (owner[:, None] == owner) | ((owner == 1) & (owner[:, None] > 0))
-        earlier = np.tri(size, dtype=np.bool_) & sees
+        # Owners: 0 trunk, 1 stem, then branches, negative ones from the trunk. Each attends to what it
+        # continues.
+        visible = (owner == 0) | (owner[:, None] == owner) | ((owner == 1) & (owner[:, None] > 0))
+        earlier = np.tri(size, dtype=np.bool_) & visible
         mask[row, 0, :size, :size][earlier] = 0
         for place in np.nonzero(weight)[0]:
-            # The question comes first in a branch, so what predicts an answer's token stands before it.
-            asked.append((row, place - 1))
-            wanted.append(ids[place])
+            # A branch begins with the question, so the token before an answer's token is in the same branch.
+            predicting.append((row, place - 1))
+            targets.append(ids[place])
             weights.append(weight[place])
         pointing.extend((row, end) for end in ends)
-    return Trees(
+    return QuestionTrees(
         torch.from_numpy(tokens).to(device),
         torch.from_numpy(positions).to(device),
         torch.from_numpy(mask).to(device),
-        torch.tensor(asked, device=device),
-        torch.tensor(wanted, device=device),
+        torch.tensor(predicting, device=device),
+        torch.tensor(targets, device=device),
         torch.tensor(weights, dtype=torch.float32, device=device),
         torch.tensor(pointing, dtype=torch.int64, device=device).view(-1, 2),
         torch.tensor(
@@ -226,8 +234,12 @@ def _tree(
     stem: Sequence[int],
     branches: Sequence[Branch],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], list[int]]:
-    """Tokens, (3, length) positions, which part each belongs to, weight of predicting each token, and
-    where the questions end whose object has a box."""
+    """Lay out one sequence.
+
+    Returns:
+        (length,) tokens, (3, length) positions, (length,) owners, (length,) weights of predicting each
+        token, and the index of the last token of each question that has a box.
+    """
     rows, columns = size.height // (PATCH * MERGE), size.width // (PATCH * MERGE)
     start = len(before)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
@@ -254,27 +266,31 @@ def _tree(
 
 
 def _line(start: int, length: int) -> NDArray[np.int64]:
-    """(3, length): positions of text, alike on the three axes."""
+    """(3, length): positions of text, the same on the three axes."""
     return np.broadcast_to(np.arange(start, start + length), (3, length))
 
 
 def predict(
-    model: Qwen2_5_VLForConditionalGeneration, visual_tokens: Tensor, made: Trees
+    model: Qwen2_5_VLForConditionalGeneration, visual_tokens: Tensor, trees: QuestionTrees
 ) -> tuple[Tensor, Tensor]:
-    """(predictions, vocabulary) logits at the places asked, and (boxes, WIDTH) states after layer
-    `POINTING_LAYER` where questions end."""
+    """Run the language model.
+
+    Returns:
+        (predictions, vocabulary) logits of the predicted tokens, and (boxes, WIDTH) states after layer
+        `POINTING_LAYER` at the last tokens of questions that have a box.
+    """
     text: Any = model.model.language_model
-    embedded = text.embed_tokens(made.tokens.clamp(min=0))
-    holds_image = made.tokens == -1
+    embedded = text.embed_tokens(trees.tokens.clamp(min=0))
+    holds_image = trees.tokens == -1
     real = torch.arange(visual_tokens.shape[1], device=embedded.device) < holds_image.sum(1, keepdim=True)
     embedded = embedded.masked_scatter(holds_image[..., None], visual_tokens[real].to(embedded.dtype))
-    passed = text(
+    outputs = text(
         inputs_embeds=embedded,
-        attention_mask=made.mask.to(embedded.dtype),
-        position_ids=made.positions,
+        attention_mask=trees.mask.to(embedded.dtype),
+        position_ids=trees.positions,
         use_cache=False,
         output_hidden_states=True,
     )
-    logits: Tensor = model.lm_head(passed.last_hidden_state[made.asked[:, 0], made.asked[:, 1]])
-    halfway = passed.hidden_states[POINTING_LAYER]
-    return logits.float(), halfway[made.pointing[:, 0], made.pointing[:, 1]].float()
+    logits: Tensor = model.lm_head(outputs.last_hidden_state[trees.predicting[:, 0], trees.predicting[:, 1]])
+    halfway = outputs.hidden_states[POINTING_LAYER]
+    return logits.float(), halfway[trees.pointing[:, 0], trees.pointing[:, 1]].float()

@@ -1,11 +1,11 @@
-"""A small byte-level BPE tokenizer with Qwen2.5-VL's special tokens and its way of splitting text.
+"""A small byte-level BPE tokenizer with Qwen2.5-VL's special tokens and splitting.
 
-Same construction as Qwen2's own `tokenizer.json`: NFC, the GPT-4-like split in which every
-digit stands alone, byte-level pieces, special tokens after the vocabulary. llama.cpp calls
-this split "qwen2", so a GGUF file made from it tokenises alike there and in transformers.
+The construction is that of Qwen2's own `tokenizer.json`: NFC, a GPT-4-like split in which every digit
+is a piece of its own, byte-level pieces, and special tokens after the vocabulary. llama.cpp calls this
+split "qwen2", so text in a GGUF file made from it is tokenised as in transformers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -28,28 +28,28 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""In the order of their ids in Qwen2.5-VL's vocabulary, where they start at 151643."""
+"""Special tokens in the order of their ids in Qwen2.5-VL's vocabulary, where they start at 151643."""
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's pre-tokenizer: words with one character before them, single digits, punctuation, space."""
+"""Qwen2's pre-tokenizer: words with the character before them, single digits, punctuation, space."""
 
 ANSWERS = ("True", "False")
-"""What the judge compares at the answer position; each must be one token."""
+"""Answers whose logits the judge compares; each must be one token."""
 
 
 def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """A tokenizer trained on `corpus`, with `True` and `False` as single tokens.
+    """Train a tokenizer on `corpus`, with `True` and `False` as single tokens.
 
     Args:
-        corpus: texts like those the model will read and write.
-        vocab_size: tokens in all: 256 bytes, merges, and 14 special tokens; at least 288.
+        corpus: texts like those that the model will read and write.
+        vocab_size: total number of tokens: 256 bytes, merges, and 14 special tokens; at least 288.
 
     Returns:
         A `transformers` tokenizer whose ids run from 0 to at most `vocab_size` - 1, special
-        tokens last. A corpus too small for so many merges gives fewer.
+        tokens last. A corpus that is too small for that many merges gives fewer tokens.
 
     Raises:
         ValueError: `vocab_size` leaves no room for the merges that `True` and `False` need.
@@ -72,14 +72,16 @@ def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> "PreTrainedTokeni
         show_progress=False,
     )
     texts = list(corpus)
-    # Frequent enough that both words are merged before anything else of the corpus.
+    # Frequent enough for both words to be merged before anything else in the corpus.
     weight = sum(len(text) for text in texts) + 1
     frequent = chain.from_iterable(repeat(ANSWERS, weight))
     tokenizer.train_from_iterator(chain(texts, frequent), trainer=trainer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     if any(len(tokenizer.encode(answer).ids) != 1 for answer in ANSWERS):
         raise ValueError(f"a vocabulary of {vocab_size} has no room for {ANSWERS} as single tokens")
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    # Its constructor has no annotations.
+    construct: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    return construct(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",  # noqa: S106 (a marker, no secret)
         pad_token="<|endoftext|>",  # noqa: S106

@@ -1,8 +1,8 @@
-"""What the three trainings share: device, learning-rate schedule, checkpoints to resume from, a log.
+"""The training loop of the three models: device, schedule, checkpoints, log.
 
-A training is a `torch.nn.Module`, a function that gives the loss of a step, and a
-function that reports on validation seeds. Every step draws its pictures from its own
-number, so that a resumed training sees what an uninterrupted one would have seen.
+A training consists of a `torch.nn.Module`, a function that computes the loss of a step, and a function
+that reports figures on validation seeds. The number of a step determines its pictures, so a resumed
+training sees the same pictures as an uninterrupted one.
 """
 
 import logging
@@ -22,15 +22,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast one stage learns."""
+    """Length and learning rate of one training stage."""
 
     name: str
-    """Also the checkpoint's name."""
+    """Also the name of the checkpoint file."""
     steps: int
     rate: float
-    """Peak learning rate: after a linear warm-up it falls as a cosine to a hundredth."""
+    """Peak learning rate; after a linear warm-up it falls as a cosine to a hundredth of it."""
     warm_up: int = 200
+    """Steps of the warm-up."""
     report_every: int = 500
+    """Steps between two reports, each with a checkpoint."""
     weight_decay: float = 0.02
 
     def scaled(self, factor: float) -> "Schedule":
@@ -46,7 +48,7 @@ class Schedule:
         )
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ..."""
+        """Learning rate of a step, counted from 0."""
         if step < self.warm_up:
             return self.rate * (step + 1) / self.warm_up
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
@@ -54,19 +56,19 @@ class Schedule:
 
 
 def best_device() -> torch.device:
-    """CUDA, else MPS, else the CPU."""
+    """CUDA if present, else MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU alone: on a CPU, the casts of such small layers cost more than they save."""
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 on CUDA only: on a CPU, casts cost such small layers more than they save."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 def pictures(first: int, count: int, split: str = "train") -> Iterator[Picture]:
-    """Pictures number `first` to `first + count` of a split."""
+    """`count` pictures of a split, beginning with number `first`."""
     start = SPLITS[split].start
     return (picture(seed) for seed in range(start + first, start + first + count))
 
@@ -78,14 +80,16 @@ def train(
     report: Callable[[], str],
     folder: Path,
 ) -> None:
-    """Runs the stage from where its checkpoint in `folder` left it to its end.
+    """Run the stage to its end, from its checkpoint in `folder` if there is one.
 
     Args:
-        loss_of: step number to the loss, a scalar tensor with a graph.
-        report: figures on validation pictures, one line.
+        loss_of: maps a step's number to its loss, a scalar tensor with a graph.
+        report: returns one line of figures on validation pictures.
     """
     path = folder / f"{schedule.name}.checkpoint"
-    optimiser = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        _parameter_groups(model, schedule.weight_decay), lr=schedule.rate, betas=(0.9, 0.98)
+    )
     first = 0
     if path.exists():
         state = torch.load(path, weights_only=True, map_location="cpu")
@@ -100,7 +104,7 @@ def train(
         model.train()
         loss = loss_of(step)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         mean += (float(loss.detach()) - mean) / min(step - first + 1, 100)
@@ -121,17 +125,17 @@ def train(
             _save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Matrices decay; biases, norms and single vectors do not."""
-    learnt = [p for p in model.parameters() if p.requires_grad]
+def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Parameters with weight decay (matrices) and without (biases, norms and single vectors)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in learnt if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in learnt if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
-    """Written beside and renamed, so that an interrupted write leaves the checkpoint before it."""
+    """Write a checkpoint beside `path` and rename it: an interrupted write keeps the previous one."""
     partial = path.with_suffix(".part")
     torch.save(state, partial)
     partial.replace(path)

@@ -1,8 +1,8 @@
-"""The eight kinds of the drawn world: how each looks, drawn with Pillow at twice its size.
+"""Shapes of the drawn world's eight kinds of object, drawn with Pillow.
 
-A shape is a *body* in the object's colour, plain or striped, and *details* in neutral
-tones (windows, wheels, legs). Coordinates are fractions of the object's box, origin
-at its top left corner.
+A shape is a *body* in the object's colour, plain or striped, and *details* in neutral tones (windows,
+wheels, legs). Coordinates are fractions of the object's box, with the origin at its top left corner.
+Everything is drawn at twice its size and reduced.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ ASPECTS = {
     "star": 1.0,
     "ring": 1.0,
 }
-"""Width over height of each kind's box."""
+"""Width of each kind's box divided by its height."""
 
 RING_HOLE = 0.64
 """Diameter of a ring's hole as a fraction of the ring's."""
@@ -45,38 +45,40 @@ Polygon: TypeAlias = list[tuple[float, float]]
 
 
 class Pen:
-    """Draws in fractions of a (width, height) canvas, on the body's coverage or in a detail colour."""
+    """Draws in fractions of a canvas, either the body's coverage or a detail in its colour."""
 
     def __init__(self, width: int, height: int) -> None:
+        """Start with an empty canvas of `width` x `height` pixels."""
         self.width, self.height = width, height
         self.body = Image.new("L", (width, height), 0)
         self.details = Image.new("RGBA", (width, height), (0, 0, 0, 0))
 
     def polygon(self, points: Polygon, colour: tuple[int, int, int] | None = None) -> None:
-        """A filled polygon: part of the body without a `colour`, a detail with one."""
+        """Draw a filled polygon: part of the body without a `colour`, a detail with one."""
         draw, fill = self._on(colour)
         draw.polygon([(x * self.width, y * self.height) for x, y in points], fill=fill)
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: tuple[int, int, int] | None = None
     ) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
     def oval(
         self, x0: float, y0: float, x1: float, y1: float, colour: tuple[int, int, int] | None = None
     ) -> None:
-        """A filled ellipse within the rectangle."""
+        """Draw a filled ellipse that fits the rectangle."""
         draw, fill = self._on(colour)
         w, h = self.width - 1, self.height - 1
         draw.ellipse((x0 * w, y0 * h, x1 * w, y1 * h), fill=fill)
 
     def hole(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        """Takes an ellipse out of the body."""
+        """Remove an ellipse from the body."""
         w, h = self.width - 1, self.height - 1
         ImageDraw.Draw(self.body).ellipse((x0 * w, y0 * h, x1 * w, y1 * h), fill=0)
 
     def _on(self, colour: tuple[int, int, int] | None) -> tuple[ImageDraw.ImageDraw, int | tuple[int, ...]]:
+        """The layer to draw on, and the fill."""
         if colour is None:
             return ImageDraw.Draw(self.body), 255
         return ImageDraw.Draw(self.details), (*colour, 255)
@@ -154,7 +156,7 @@ _DRAW: dict[str, Callable[[Pen, bool], None]] = {
 
 
 def _skin(colour: str, texture: str, width: int, height: int, slant: int) -> ImageArray:
-    """(height, width, 3) of the body's colour; stripes alternate it with a near-black of it."""
+    """(height, width, 3) uint8 RGB of the body's colour, or of stripes of it and of a dark shade of it."""
     base = np.asarray(COLOURS[colour], dtype=np.float32)
     skin = np.broadcast_to(base, (height, width, 3)).copy()
     if texture == "striped":
@@ -168,13 +170,14 @@ def _skin(colour: str, texture: str, width: int, height: int, slant: int) -> Ima
 def draw(
     kind: str, colour: str, texture: str, width: int, height: int, *, door: bool, mirrored: bool, slant: int
 ) -> tuple[FloatArray, FloatArray]:
-    """One object on a canvas of `width` x `height` pixels.
+    """Draw one object on a canvas of `width` x `height` pixels.
 
     Args:
-        slant: -1, 0 or 1, the direction of the stripes.
+        door: draw a house with a door; the other kinds ignore it.
+        slant: direction of the stripes: -1, 0 or 1.
 
     Returns:
-        (height, width, 3) float32 colours 0..255, and (height, width) float32 coverage 0..1.
+        (height, width, 3) float32 RGB 0..255, and (height, width) float32 coverage 0..1.
     """
     pen = Pen(2 * width, 2 * height)
     _DRAW[kind](pen, door)

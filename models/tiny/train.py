@@ -1,8 +1,10 @@
-"""Trains the tiny set again: `python -m matir_cli.models.tiny.train all --out DIR`.
+"""Command line that trains the tiny set: `python -m matir_cli.models.tiny.train`.
 
-Everything is drawn from seeds. An interrupted training goes on from its last checkpoint
-in DIR when the same command is given again. The finished files lie in DIR under the names
-that `models/tiny.toml` gives them; nothing in the package is replaced.
+    python -m matir_cli.models.tiny.train all --out DIR
+
+Everything is drawn from seeds. An interrupted training continues from its last checkpoint in DIR when
+the same command is run again. The finished files are in DIR under the names that `models/tiny.toml`
+gives them; nothing in the package is replaced.
 """
 
 import argparse
@@ -23,27 +25,33 @@ MODEL_SET = Path(__file__).parent.parent / "tiny.toml"
 
 
 def main(arguments: list[str]) -> None:
-    """Trains what the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m matir_cli.models.tiny.train", description=__doc__)
+    """Train the models that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m matir_cli.models.tiny.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("model", choices=[*MODELS, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
-    parser.add_argument("--steps-scale", type=float, default=1.0, help="factor on every number of steps")
-    parser.add_argument("--threads", type=int, help="CPU threads; torch's own choice if not given")
-    wanted = parser.parse_args(arguments)
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=_handlers(wanted.out))
-    if wanted.threads:
-        torch.set_num_threads(wanted.threads)
+    parser.add_argument(
+        "--steps-scale", type=float, default=1.0, help="factor for the number of steps of every stage"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=_handlers(options.out))
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = recipe.best_device()
-    for model in MODELS if wanted.model == "all" else (wanted.model,):
+    for model in MODELS if options.model == "all" else (options.model,):
         started = time.monotonic()
-        for path in _train(model, wanted.out, wanted.steps_scale, device):
+        for path in _train(model, options.out, options.steps_scale, device):
             recipe.log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
         recipe.log.info("%s took %.0f minutes on %s", model, (time.monotonic() - started) / 60, device)
 
 
 def _train(model: str, folder: Path, scale: float, device: torch.device) -> tuple[Path, ...]:
-    """The files written."""
+    """Train one of `MODELS`; return the files written."""
     written: tuple[Path, ...]
     if model == "sam2":
         options = tomllib.loads(MODEL_SET.read_text())["proposer"]["options"]
@@ -56,6 +64,7 @@ def _train(model: str, folder: Path, scale: float, device: torch.device) -> tupl
 
 
 def _handlers(folder: Path) -> list[logging.Handler]:
+    """Log to stderr and to `train.log`."""
     return [logging.StreamHandler(), logging.FileHandler(folder / "train.log")]
 
 

@@ -1,10 +1,9 @@
-"""Trains the tiny Alpha-CLIP: regions and phrases in one space, contrastively.
+"""Contrastive training of the tiny Alpha-CLIP on regions and phrases.
 
-A batch is pictures, a few regions of each (objects, one whole photo, one blob that is
-no object) and a phrase for each object. Which phrase is true of which region is known
-from the world, so every true pair of the batch counts as one, not only the pair a
-phrase was made from. Phrases name looks and parts, seldom relations: telling those is
-the judge's work.
+A batch consists of pictures, a few regions of each (objects, and either the whole photo or a blob that
+is no object) and a phrase for each object. The world knows which phrase is true of which region, so
+every true pair in the batch is a positive, not only the pair that a phrase was made from. Phrases name
+looks and parts but seldom relations, which are left to the judge.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from matir_cli.engines.clip.alpha_tower import Architecture, VisualTower
 from matir_cli.models.tiny import clip_tokenizer, recipe
-from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, fulfils, look, part_of
+from matir_cli.models.tiny.grammar import GROUPS, Phrase, Query, describe_look, fulfils, part_of
 from matir_cli.models.tiny.world import Picture, Thing
 
 SIDE, PATCH, WIDTH, LAYERS, HEADS = 96, 8, 128, 4, 4
@@ -33,15 +32,16 @@ ALPHA_MEAN, ALPHA_STD = 0.5, 0.26
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 PICTURES, OBJECTS = 16, 4
-"""Pictures a batch, and at most so many objects of each."""
+"""Pictures per batch, and the largest number of objects taken from each."""
 
 SCHEDULE = recipe.Schedule("alpha_clip", steps=1600, rate=1e-3, report_every=100)
 
 
 class TwoTowers(nn.Module):
-    """The visual tower of the engine, transformers' text tower, and the learnt temperature."""
+    """The engine's visual tower, transformers' text tower, and the learnt temperature."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        """Make untrained towers; `tokenizer` is set to pad."""
         super().__init__()
         self.visual = VisualTower(Architecture(WIDTH, LAYERS, HEADS, PATCH, SIDE // PATCH, DIMENSIONS))
         end = tokenizer.token_to_id(clip_tokenizer.END)
@@ -65,11 +65,11 @@ class TwoTowers(nn.Module):
         self._tokenizer = tokenizer
 
     def regions(self, images: Tensor, alphas: Tensor) -> Tensor:
-        """(n, DIMENSIONS) unit vectors of (n, 3, SIDE, SIDE) images with (n, 1, SIDE, SIDE) alphas."""
+        """(n, DIMENSIONS) unit vectors of (n, 3, SIDE, SIDE) images and (n, 1, SIDE, SIDE) alphas."""
         return functional.normalize(self.visual(images, alphas).float(), dim=-1)
 
     def phrases(self, queries: Sequence[Query]) -> Tensor:
-        """(len(queries), DIMENSIONS) unit vectors."""
+        """(len(queries), DIMENSIONS) unit vectors of texts."""
         ids = torch.tensor([e.ids for e in self._tokenizer.encode_batch([q.text for q in queries])]).to(
             self.logit_scale.device
         )
@@ -78,36 +78,36 @@ class TwoTowers(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Regions and phrases, and which belong together."""
+    """Regions, phrases, and the pairs that match."""
 
     images: Tensor
-    """(regions, 3, SIDE, SIDE) normalised."""
+    """(regions, 3, SIDE, SIDE), normalised."""
     alphas: Tensor
-    """(regions, 1, SIDE, SIDE) normalised."""
+    """(regions, 1, SIDE, SIDE), normalised."""
     queries: list[Query]
-    """One an object."""
+    """One per object region."""
     truth: Tensor
-    """(regions, queries) 1.0 where the query is true of the region."""
+    """(regions, queries): 1.0 where the query is true of the region, else 0.0."""
     of_object: Tensor
-    """(regions,) bool: one object, as against a whole photo or a blob."""
+    """(regions,) bool: True for an object, False for a whole photo or a blob."""
 
 
 def model_image(picture: Picture) -> Tensor:
-    """(3, SIDE, SIDE): the whole photo squashed to the square, as the engine does."""
+    """(3, SIDE, SIDE): the whole photo, squashed to the square as the engine does and normalised."""
     square = Image.fromarray(picture.image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     image = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
     return (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def model_alpha(mask: NDArray[np.bool_]) -> Tensor:
-    """(1, SIDE, SIDE): the mask squashed like the photo."""
+    """(1, SIDE, SIDE): the mask, squashed like the photo and normalised."""
     square = Image.fromarray(mask.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return (torch.from_numpy(np.array(square))[None] - ALPHA_MEAN) / ALPHA_STD
 
 
 def describe(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query:
-    """A true phrase: a look, a part where the kind has one, seldom a relation."""
-    phrase, part = look(thing, rng), part_of(thing, picture)
+    """A random true phrase: a look, a part if the kind has one, seldom a relation."""
+    phrase, part = describe_look(thing, rng), part_of(thing, picture)
     roll = rng.random()
     if part is not None and roll < 0.4:
         phrase = Phrase(thing.kind, phrase.colour, part=part)
@@ -123,11 +123,11 @@ def describe(picture: Picture, thing: Thing, rng: np.random.Generator) -> Query:
 
 
 def batch_of(first: int, count: int, split: str, device: torch.device) -> Batch:
-    """`count` pictures' regions and phrases."""
+    """The regions and phrases of `count` pictures of a split, beginning with number `first`."""
     images, alphas, queries = [], [], []
     owners: list[tuple[int, int | None]] = []
-    shown = list(recipe.pictures(first, count, split))
-    for place, picture in enumerate(shown):
+    pictures = list(recipe.pictures(first, count, split))
+    for place, picture in enumerate(pictures):
         rng = np.random.default_rng((picture.seed, 2))
         image = model_image(picture)
         for thing in rng.permutation(len(picture.things))[:OBJECTS]:
@@ -141,7 +141,7 @@ def batch_of(first: int, count: int, split: str, device: torch.device) -> Batch:
         owners.append((place, None if place % 2 else -1))
     truth = np.zeros((len(owners), len(queries)), dtype=np.float32)
     for column, query in enumerate(queries):
-        true = [fulfils(query, picture) for picture in shown]
+        true = [fulfils(query, picture) for picture in pictures]
         for row, (place, thing) in enumerate(owners):
             truth[row, column] = bool(true[place]) if thing is None else thing in true[place]
     return Batch(
@@ -154,12 +154,12 @@ def batch_of(first: int, count: int, split: str, device: torch.device) -> Batch:
 
 
 def _imprecise(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The mask shifted by up to two pixels: a proposer's edges are never exact."""
+    """The mask shifted by up to two pixels, since a proposer's edges are never exact."""
     return np.roll(mask, tuple(int(v) for v in rng.integers(-2, 3, 2)), axis=(0, 1))
 
 
 def _blob(picture: Picture, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """An ellipse of background: what a proposer may offer and no phrase describes."""
+    """An ellipse of background: a region that a proposer may propose and no phrase describes."""
     height, width = picture.owner.shape
     rows, columns = np.mgrid[:height, :width]
     y, x = rng.uniform(0, height), rng.uniform(0, width)
@@ -168,54 +168,58 @@ def _blob(picture: Picture, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def loss(towers: TwoTowers, batch: Batch) -> Tensor:
-    """Cross-entropy both ways against all true pairs; whole photos and blobs are asked one way only."""
+    """Cross-entropy against all true pairs: each phrase over all regions, each object over all phrases."""
     logits = towers.logit_scale.clamp(max=4.6).exp() * (
         towers.regions(batch.images, batch.alphas) @ towers.phrases(batch.queries).T
     )
-    to_region = _spread(logits.T, batch.truth.T)
+    to_region = _cross_entropy(logits.T, batch.truth.T)
     objects = batch.of_object
-    return to_region + _spread(logits[objects], batch.truth[objects])
+    return to_region + _cross_entropy(logits[objects], batch.truth[objects])
 
 
-def _spread(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over rows of the cross-entropy with the row's true columns, equally likely."""
+def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over rows of the cross-entropy, the row's true columns being equally likely."""
     return -(logits.log_softmax(1) * truth / truth.sum(1, keepdim=True)).sum(1).mean()
 
 
-def ranking(towers: TwoTowers, device: torch.device) -> str:
-    """Mean average precision over the object regions of 160 validation pictures, by group of query."""
+def measure_ranking(towers: TwoTowers, device: torch.device) -> str:
+    """Mean average precision over the object regions of 160 validation pictures, by query group."""
     batch = batch_of(0, 160, "validation", device)
     with torch.no_grad():
         parts = [slice(first, first + 64) for first in range(0, len(batch.images), 64)]
         regions = torch.cat([towers.regions(batch.images[part], batch.alphas[part]) for part in parts])
         scores = towers.phrases(batch.queries) @ regions.T
-    found: dict[str, list[float]] = {group: [] for group in (*GROUPS, "by chance")}
+    precisions: dict[str, list[float]] = {group: [] for group in (*GROUPS, "by chance")}
     truth = batch.truth.T[:, batch.of_object].cpu()
     for query, row, true in zip(batch.queries, scores[:, batch.of_object].cpu(), truth, strict=True):
         hits = true[row.argsort(descending=True)]
         precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
-        found[query.group].append(float((precision * hits).sum() / hits.sum()))
-        found["by chance"].append(float(true.mean()))
-    return " ".join(f"{name} {np.mean(values):.3f}" for name, values in found.items() if values)
+        precisions[query.group].append(float((precision * hits).sum() / hits.sum()))
+        precisions["by chance"].append(float(true.mean()))
+    return " ".join(f"{name} {np.mean(values):.3f}" for name, values in precisions.items() if values)
 
 
 def train(folder: Path, scale: float, device: torch.device) -> tuple[Path, Path, Path]:
-    """Trains in `folder`; returns the visual tower, the text tower and the tokenizer written there."""
+    """Train in `folder`; return the files of visual tower, text tower and tokenizer written there.
+
+    Args:
+        scale: factor for the number of steps.
+    """
     torch.manual_seed(3)
     tokenizer = clip_tokenizer.build()
     towers = TwoTowers(tokenizer).to(device)
 
     def step(number: int) -> Tensor:
         batch = batch_of(number * PICTURES, PICTURES, "train", device)
-        with recipe.fast(device):
+        with recipe.autocast(device):
             return loss(towers, batch)
 
-    recipe.train(towers, SCHEDULE.scaled(scale), step, lambda: ranking(towers, device), folder)
+    recipe.train(towers, SCHEDULE.scaled(scale), step, lambda: measure_ranking(towers, device), folder)
     return write(towers, folder)
 
 
 def write(towers: TwoTowers, folder: Path) -> tuple[Path, Path, Path]:
-    """Alpha-CLIP's state dict, transformers' text tower, CLIP's `tokenizer.json`; float16."""
+    """Write Alpha-CLIP's state dict, transformers' text tower (both float16) and CLIP's `tokenizer.json`."""
     visual, text, words = (
         folder / "alpha_clip.pth",
         folder / "clip_text.safetensors",
@@ -228,4 +232,5 @@ def write(towers: TwoTowers, folder: Path) -> tuple[Path, Path, Path]:
 
 
 def _half(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The floating-point tensors in float16."""
     return {name: value.half().contiguous() for name, value in state.items() if value.is_floating_point()}

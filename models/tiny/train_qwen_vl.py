@@ -1,11 +1,12 @@
-"""Trains the tiny Qwen2.5-VL in four stages; from scratch at once it stays at chance.
+"""Training of the tiny Qwen2.5-VL in four stages.
 
-1. The vision tower alone, with a throw-away linear head on its merged tokens: what lies here?
-2. True or False on single objects: kinds, looks, parts.
+1. The vision tower alone, with a temporary linear head on its merged tokens: which object is here?
+2. True or False about single objects: kinds, looks, parts.
 3. True or False with relations mixed in.
-4. Boxes mixed in, weighted per answer: a box is 14 tokens and would drown the one token "True".
+4. Boxes mixed in, weighted per answer: a box has 14 tokens and would outweigh the one token "True".
 
-Questions are put exactly as the judge puts them.
+In a single stage from random weights, the model stays at chance. Questions have exactly the words in
+which the judge asks them.
 """
 
 import json
@@ -36,14 +37,14 @@ from matir_cli.models.tiny.world import Picture
 
 BEFORE, AFTER = f"{HEAD}<|vision_start|>", "<|vision_end|>"
 JUDGE, LOCATE = RERANK.rstrip(), GROUND.rstrip()
-"""The space belongs to the first word of what is described, as in any text."""
+"""Without the last space, which belongs to the first word of the description, as in any text."""
 
 SINGLES = {"kind": 1.0, "look": 2.0, "part": 1.0}
 EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 2.0, "side": 4.0, "inside": 1.5, "tied to": 2.5}
 
 PICTURES = 16
 QUESTIONS, BOXES = 16, 2
-"""Of each picture, in one step."""
+"""True/False questions and boxes per picture in one step."""
 
 VISION = recipe.Schedule("qwen_vision", steps=1500, rate=1.5e-3, report_every=100)
 STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=800, rate=1e-3, report_every=50)
@@ -62,34 +63,36 @@ HEADS = {
     "part": 5,
     "box": 4,
 }
-"""What the throw-away head tells of each merged token, and in how many numbers.
+"""Outputs of the temporary head for each merged token, with their numbers of values.
 
-Place and box are absolute: rotary positions tell a token where another one lies, but put nothing
-into what it passes on, and the language model then neither learnt boxes nor what is left of what.
+Place and box are absolute: rotary positions let a token know where another one is, but add nothing to
+the values passed on; without these outputs the language model learnt neither boxes nor "left of".
 """
 
 SPAN = 6
-"""Tokens along a side, about: places and boxes are told in this unit."""
+"""Unit of places and boxes: the approximate number of tokens along a side."""
 
 
-class Seer(nn.Module):
-    """The vision tower and its throw-away head."""
+class VisionWithHead(nn.Module):
+    """The vision tower and its temporary head."""
 
     def __init__(self, visual: nn.Module) -> None:
+        """Put an untrained head on the tower `visual`."""
         super().__init__()
         self.visual = visual
         self.head = nn.Linear(qwen_model.WIDTH, sum(HEADS.values()))
 
     def forward(self, patches: qwen_model.Patches) -> dict[str, Tensor]:
         """(pictures, tokens, n) for each of `HEADS`."""
-        told = self.head(qwen_model.see(self.visual, patches).float())
-        return dict(zip(HEADS, told.split(list(HEADS.values()), dim=-1), strict=True))
+        outputs = self.head(qwen_model.encode_patches(self.visual, patches).float())
+        return dict(zip(HEADS, outputs.split(list(HEADS.values()), dim=-1), strict=True))
 
 
-def cells(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
-    """(tokens, 11): the token's own place (x, y), kind (0: none), colour, texture, size, part, and the box.
+def label_tokens(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
+    """(tokens, 11): the token's place (x, y), kind (0: none), colour, texture, size, part, and box.
 
-    A token shows the object that covers most of it, if it covers a fifth. Place and box in units of `SPAN`.
+    A token shows the object that covers most of it, if that covers a fifth. Place and box are in units
+    of `SPAN`.
     """
     rows, columns = size.height // 28, size.width // 28
     owner = Image.fromarray(picture.owner.astype(np.int32)).resize(
@@ -118,57 +121,60 @@ def cells(picture: Picture, size: ImageSize) -> NDArray[np.float32]:
 def _vision_batch(
     first: int, count: int, split: str, device: torch.device
 ) -> tuple[qwen_model.Patches, Tensor, Tensor]:
-    """Patches, (pictures, tokens, 11) truth and (pictures, tokens) which are no padding."""
-    shown = list(recipe.pictures(first, count, split))
-    patches = qwen_model.patches_of([picture.image for picture in shown], device)
+    """Patches, their (pictures, tokens, 11) labels, and (pictures, tokens) False for padding."""
+    pictures = list(recipe.pictures(first, count, split))
+    patches = qwen_model.patches_of([picture.image for picture in pictures], device)
     longest = patches.pixels.shape[1] // 4
     truth = torch.zeros(count, longest, 11)
-    for row, (picture, size) in enumerate(zip(shown, patches.sizes, strict=True)):
-        truth[row, : size.tokens] = torch.from_numpy(cells(picture, size))
+    for row, (picture, size) in enumerate(zip(pictures, patches.sizes, strict=True)):
+        truth[row, : size.tokens] = torch.from_numpy(label_tokens(picture, size))
     real = torch.arange(longest) < torch.tensor([size.tokens for size in patches.sizes])[:, None]
     return patches, truth.to(device), real.to(device)
 
 
-def vision_loss(told: dict[str, Tensor], truth: Tensor, real: Tensor) -> Tensor:
-    """Cross-entropies and the distance of the box's edges on tokens that show an object, places on all."""
-    total = functional.cross_entropy(told["kind"][real], truth[real][:, 2].long())
+def vision_loss(outputs: dict[str, Tensor], truth: Tensor, real: Tensor) -> Tensor:
+    """Kinds and places of all tokens; looks, parts and boxes of tokens that show an object.
+
+    Cross-entropies, and smooth L1 distances of places and boxes.
+    """
+    total = functional.cross_entropy(outputs["kind"][real], truth[real][:, 2].long())
     shown = real & (truth[..., 2] > 0)
     for column, name in enumerate(("colour", "texture", "size", "part"), start=3):
-        total = total + 0.5 * functional.cross_entropy(told[name][shown], truth[shown][:, column].long())
-    total = total + 5 * functional.smooth_l1_loss(told["place"][real], truth[real][:, :2], beta=0.1)
-    return total + 5 * functional.smooth_l1_loss(told["box"][shown], truth[shown][:, 7:], beta=0.1)
+        total = total + 0.5 * functional.cross_entropy(outputs[name][shown], truth[shown][:, column].long())
+    total = total + 5 * functional.smooth_l1_loss(outputs["place"][real], truth[real][:, :2], beta=0.1)
+    return total + 5 * functional.smooth_l1_loss(outputs["box"][shown], truth[shown][:, 7:], beta=0.1)
 
 
 def train_vision(
     model: Qwen2_5_VLForConditionalGeneration, folder: Path, scale: float, device: torch.device
 ) -> None:
     """Stage 1."""
-    seer = Seer(model.model.visual).to(device)
+    vision = VisionWithHead(model.model.visual).to(device)
 
     def step(number: int) -> Tensor:
         patches, truth, real = _vision_batch(number * 32, 32, "train", device)
-        with recipe.fast(device):
-            told = seer(patches)
-        return vision_loss(told, truth, real)
+        with recipe.autocast(device):
+            outputs = vision(patches)
+        return vision_loss(outputs, truth, real)
 
     def report() -> str:
         patches, truth, real = _vision_batch(0, 96, "validation", device)
-        told = seer(patches)
+        outputs = vision(patches)
         shown = real & (truth[..., 2] > 0)
         right = {
-            name: float((told[name][shown].argmax(-1) == truth[shown][:, column]).float().mean())
+            name: float((outputs[name][shown].argmax(-1) == truth[shown][:, column]).float().mean())
             for column, name in enumerate(("kind", "colour", "texture", "size", "part"), start=2)
         }
-        right["place"] = float((told["place"][real] - truth[real][:, :2]).abs().mean() * SPAN)
-        right["box"] = float((told["box"][shown] - truth[shown][:, 7:]).abs().mean() * SPAN)
+        right["place"] = float((outputs["place"][real] - truth[real][:, :2]).abs().mean() * SPAN)
+        right["box"] = float((outputs["box"][shown] - truth[shown][:, 7:]).abs().mean() * SPAN)
         return " ".join(f"{name} {value:.3f}" for name, value in right.items())
 
-    recipe.train(seer, VISION.scaled(scale), step, report, folder)
+    recipe.train(vision, VISION.scaled(scale), step, report, folder)
 
 
 @dataclass(frozen=True)
-class Words:
-    """The tokenizer and the prompt's fixed pieces."""
+class QuestionTokenizer:
+    """Turns questions and their answers into branches of tokens."""
 
     tokenizer: PreTrainedTokenizerFast
 
@@ -178,19 +184,19 @@ class Words:
         return frozenset(self.ids(digit)[0] for digit in "0123456789")
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a piece that begins where a piece of the prompt begins."""
+        """Token ids of a piece of the prompt; it must begin where a token begins."""
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def verdict(self, picture: Picture, size: ImageSize, question: Question) -> Branch:
-        """The branch of a True/False question, behind `AFTER` and `JUDGE`."""
-        asked = self.ids(f" {question.query.text}{TAIL}")
+        """The branch of a True/False question, after `AFTER` and `JUDGE`."""
+        prompt = self.ids(f" {question.query.text}{TAIL}")
         answer = self.ids("True" if question.things else "False")
-        weights = (*[0.0] * len(asked), *[1.0] * len(answer))
-        return Branch(True, (*asked, *answer), weights, _where(picture, size, question))
+        weights = (*[0.0] * len(prompt), *[1.0] * len(answer))
+        return Branch(True, (*prompt, *answer), weights, _box_of(picture, size, question))
 
     def location(self, picture: Picture, size: ImageSize, question: Question) -> Branch:
-        """The branch of a box question, behind `AFTER`; its answer's weights sum to one, numbers heavy."""
-        asked = self.ids(f"{LOCATE} {question.query.text}{TAIL}")
+        """The branch of a box question, after `AFTER`; weights sum to one, most of it on digits."""
+        prompt = self.ids(f"{LOCATE} {question.query.text}{TAIL}")
         height, width = picture.owner.shape
         boxes = [
             picture.things[i].box.scaled(size.width / width, size.height / height) for i in question.things
@@ -201,13 +207,15 @@ class Words:
             for b in boxes
         ]
         answer = self.ids("```json\n[\n\t" + ",\n\t".join(objects) + "\n]\n```<|im_end|>")
-        heavy = np.array([1.0 if token in self.digits else 0.15 for token in answer])
-        weights = (*[0.0] * len(asked), *(heavy / heavy.sum()))
-        return Branch(False, (*asked, *answer), weights, _where(picture, size, question))
+        weighted = np.array([1.0 if token in self.digits else 0.15 for token in answer])
+        weights = (*[0.0] * len(prompt), *(weighted / weighted.sum()))
+        return Branch(False, (*prompt, *answer), weights, _box_of(picture, size, question))
 
 
-def _where(picture: Picture, size: ImageSize, question: Question) -> tuple[float, float, float, float] | None:
-    """The box of the first object that fulfils the question, in tokens."""
+def _box_of(
+    picture: Picture, size: ImageSize, question: Question
+) -> tuple[float, float, float, float] | None:
+    """The box of the first object that fulfils the question, in tokens; None if there is none."""
     if not question.things:
         return None
     height, width = picture.owner.shape
@@ -215,27 +223,28 @@ def _where(picture: Picture, size: ImageSize, question: Question) -> tuple[float
     return box.x0, box.y0, box.x1, box.y1
 
 
-class Answerer(nn.Module):
-    """The model and a throw-away head that says, where a question ends, where its object lies.
+class ModelWithPointer(nn.Module):
+    """The model and a temporary head that predicts, at the end of a question, its object's box.
 
-    A box is written a digit at a time, which by itself tells too little of what to look for: first
-    digits were at 0.55 after 40,000 boxes.
+    The digits of a box alone are too weak a signal: without the head, first digits were right in 0.55
+    of cases after 40,000 boxes.
     """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+        """Put an untrained head on `model`."""
         super().__init__()
         self.model = model
         self.pointer = nn.Linear(qwen_model.WIDTH, 4)
 
-    def forward(self, lesson: "Lesson") -> tuple[Tensor, Tensor]:
-        """(predictions, vocabulary) logits at the trees' places, and (boxes, 4) in units of `SPAN`."""
-        seen = qwen_model.see(self.model.model.visual, lesson.patches)
-        logits, states = qwen_model.predict(self.model, seen, lesson.trees)
+    def forward(self, batch: "QuestionBatch") -> tuple[Tensor, Tensor]:
+        """(predictions, vocabulary) logits of the trees, and (boxes, 4) boxes in units of `SPAN`."""
+        visual_tokens = qwen_model.encode_patches(self.model.model.visual, batch.patches)
+        logits, states = qwen_model.predict(self.model, visual_tokens, batch.trees)
         return logits, self.pointer(states)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The vocabulary of the prompts, the grammar and the answers."""
+    """Train a tokenizer on the prompts, the grammar and the answers."""
     texts = [
         BEFORE,
         JUDGE,
@@ -244,90 +253,91 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         'True False ```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": ""}\n]\n```',
     ] * 50
     texts.extend(text for query in corpus() for text in (f" {query}", f'"{query}"'))
-    made: PreTrainedTokenizerFast = build_tokenizer(texts, 640)
-    return made
+    tokenizer: PreTrainedTokenizerFast = build_tokenizer(texts, 640)
+    return tokenizer
 
 
-class Lesson:
-    """Pictures with their questions, laid out for one step, and what the model says to them."""
+class QuestionBatch:
+    """Pictures and questions about them, laid out for one step."""
 
     def __init__(
         self,
-        words: Words,
-        shown: list[Picture],
+        tokenizer: QuestionTokenizer,
+        pictures: list[Picture],
         forms: dict[str, float],
         seed: int,
         device: torch.device,
         *,
         boxes: bool = False,
     ) -> None:
-        """Ask for True or False, and for `boxes` as well, questions drawn by `seed`."""
-        self.patches = qwen_model.patches_of([picture.image for picture in shown], device)
+        """Draw questions by `seed`: True/False questions, and with `boxes` box questions as well."""
+        self.patches = qwen_model.patches_of([picture.image for picture in pictures], device)
         self.kinds: list[str] = []
         branches = []
-        asked_of = ask(shown, QUESTIONS // 2 if boxes else QUESTIONS, forms, seed)
-        sought_of = ask(shown, 6 * BOXES, forms, seed + 1) if boxes else [[] for _ in shown]
-        for picture, size, asked, sought in zip(shown, self.patches.sizes, asked_of, sought_of, strict=True):
-            located = [question for question in sought if question.things][:BOXES]
+        judged = ask(pictures, QUESTIONS // 2 if boxes else QUESTIONS, forms, seed)
+        boxed = ask(pictures, 6 * BOXES, forms, seed + 1) if boxes else [[] for _ in pictures]
+        for picture, size, to_judge, to_box in zip(pictures, self.patches.sizes, judged, boxed, strict=True):
+            to_locate = [question for question in to_box if question.things][:BOXES]
             branches.append(
-                [words.verdict(picture, size, q) for q in asked]
-                + [words.location(picture, size, q) for q in located]
+                [tokenizer.verdict(picture, size, q) for q in to_judge]
+                + [tokenizer.location(picture, size, q) for q in to_locate]
             )
-            self.kinds.extend(q.form for q in asked)
-            self.kinds.extend("box" for _ in located)
+            self.kinds.extend(q.form for q in to_judge)
+            self.kinds.extend("box" for _ in to_locate)
         self.answers = len(self.kinds)
-        self.trees = qwen_model.trees(
-            words.ids(BEFORE), self.patches.sizes, (words.ids(AFTER), words.ids(JUDGE)), branches, device
+        after = tokenizer.ids(AFTER), tokenizer.ids(JUDGE)
+        self.trees = qwen_model.lay_out_questions(
+            tokenizer.ids(BEFORE), self.patches.sizes, after, branches, device
         )
 
 
-def lesson_loss(logits: Tensor, pointed: Tensor, lesson: Lesson) -> Tensor:
-    """Every answer counts as one, however many tokens it has; and how far off objects were pointed at."""
-    each = functional.cross_entropy(logits, lesson.trees.wanted, reduction="none")
-    far = functional.smooth_l1_loss(pointed, lesson.trees.boxes / SPAN, beta=0.1)
-    total: Tensor = (each * lesson.trees.weights).sum() / lesson.answers + 5 * far
+def answer_loss(logits: Tensor, pointed: Tensor, batch: QuestionBatch) -> Tensor:
+    """Cross-entropy, every answer counting as one however many tokens it has, plus the pointer's error."""
+    each = functional.cross_entropy(logits, batch.trees.targets, reduction="none")
+    far = functional.smooth_l1_loss(pointed, batch.trees.boxes / SPAN, beta=0.1)
+    total: Tensor = (each * batch.trees.weights).sum() / batch.answers + 5 * far
     return total
 
 
-def accuracy(
-    answerer: Answerer,
-    words: Words,
+def measure_accuracy(
+    model: ModelWithPointer,
+    tokenizer: QuestionTokenizer,
     forms: dict[str, float],
     boxes: bool,
     device: torch.device,
 ) -> str:
     """Share of right answers by form of question (base rate one half), on 96 validation pictures.
 
-    For boxes, the share of right digits given the right ones before them; and how far off, in tokens,
-    objects are pointed at.
+    For boxes, the share of right digits given the right digits before them; "far" is the pointer's
+    mean error in tokens.
     """
-    far: list[float] = []
+    errors: list[float] = []
     right: dict[str, list[bool]] = defaultdict(list)
-    true, false = words.ids("True")[0], words.ids("False")[0]
+    true, false = tokenizer.ids("True")[0], tokenizer.ids("False")[0]
     for first in range(0, 96, 16):
-        lesson = Lesson(
-            words, list(recipe.pictures(first, 16, "validation")), forms, first, device, boxes=boxes
+        batch = QuestionBatch(
+            tokenizer, list(recipe.pictures(first, 16, "validation")), forms, first, device, boxes=boxes
         )
-        logits, pointed = answerer(lesson)
-        far.append(float((pointed * SPAN - lesson.trees.boxes).abs().mean()))
-        wanted = lesson.trees.wanted
-        verdict = (wanted == true) | (wanted == false)
-        said_true = logits[:, true] > logits[:, false]
-        hits = torch.where(verdict, said_true == (wanted == true), logits.argmax(-1) == wanted)
-        forms_of = iter(kind for kind in lesson.kinds if kind != "box")
-        digits = torch.tensor([token in words.digits for token in wanted.tolist()])
+        logits, pointed = model(batch)
+        errors.append(float((pointed * SPAN - batch.trees.boxes).abs().mean()))
+        targets = batch.trees.targets
+        verdict = (targets == true) | (targets == false)
+        answered_true = logits[:, true] > logits[:, false]
+        hits = torch.where(verdict, answered_true == (targets == true), logits.argmax(-1) == targets)
+        forms_of = iter(kind for kind in batch.kinds if kind != "box")
+        digits = torch.tensor([token in tokenizer.digits for token in targets.tolist()])
         for is_verdict, is_digit, hit in zip(verdict.tolist(), digits.tolist(), hits.tolist(), strict=True):
             if is_verdict:
                 right[next(forms_of)].append(hit)
             elif is_digit:
                 right["digit"].append(hit)
-    told = [f"{form} {np.mean(right[form]):.3f}" for form in (*FORMS, "digit") if right[form]]
-    return " ".join([*told, f"far {np.mean(far):.3f}"])
+    shares = [f"{form} {np.mean(right[form]):.3f}" for form in (*FORMS, "digit") if right[form]]
+    return " ".join([*shares, f"far {np.mean(errors):.3f}"])
 
 
 def train_answers(
-    answerer: Answerer,
-    words: Words,
+    model: ModelWithPointer,
+    tokenizer: QuestionTokenizer,
     schedule: recipe.Schedule,
     forms: dict[str, float],
     folder: Path,
@@ -337,38 +347,46 @@ def train_answers(
 ) -> None:
     """Stages 2 to 4.
 
-    The vision tower stays as stage 1 left it. Learning with a language model that knows nothing
-    yet, it forgot within 400 steps what it had seen: kinds from 0.90 right to 0.15.
+    The vision tower stays as stage 1 left it. When it was trained together with the untrained language
+    model, it forgot within 400 steps: kinds fell from 0.90 right to 0.15.
     """
-    answerer.model.model.visual.requires_grad_(False)
+    model.model.model.visual.requires_grad_(False)
 
     def step(number: int) -> Tensor:
         first = OFFSETS[schedule.name] + number * PICTURES
-        lesson = Lesson(words, list(recipe.pictures(first, PICTURES)), forms, first, device, boxes=boxes)
-        with recipe.fast(device):
-            logits, pointed = answerer(lesson)
-        return lesson_loss(logits, pointed, lesson)
+        pictures = list(recipe.pictures(first, PICTURES))
+        batch = QuestionBatch(tokenizer, pictures, forms, first, device, boxes=boxes)
+        with recipe.autocast(device):
+            logits, pointed = model(batch)
+        return answer_loss(logits, pointed, batch)
 
-    recipe.train(answerer, schedule, step, lambda: accuracy(answerer, words, forms, boxes, device), folder)
+    def report() -> str:
+        return measure_accuracy(model, tokenizer, forms, boxes, device)
+
+    recipe.train(model, schedule, step, report, folder)
 
 
 def train(folder: Path, scale: float, device: torch.device) -> tuple[Path, Path]:
-    """All stages in `folder`; returns the text model and the projector written there."""
+    """Train all stages in `folder`; return the files of text model and projector written there.
+
+    Args:
+        scale: factor for the number of steps.
+    """
     torch.manual_seed(4)
-    words = Words(make_tokenizer())
-    model = qwen_model.build(words.tokenizer).to(device)
+    tokenizer = QuestionTokenizer(make_tokenizer())
+    model = qwen_model.build(tokenizer.tokenizer).to(device)
     train_vision(model, folder, scale, device)
-    answerer = Answerer(model).to(device)
-    train_answers(answerer, words, STAGE_SINGLES.scaled(scale), SINGLES, folder, device)
-    train_answers(answerer, words, STAGE_RELATIONS.scaled(scale), EVERYTHING, folder, device)
-    train_answers(answerer, words, STAGE_BOXES.scaled(scale), EVERYTHING, folder, device, boxes=True)
-    return write(model, words.tokenizer, folder)
+    pointer = ModelWithPointer(model).to(device)
+    train_answers(pointer, tokenizer, STAGE_SINGLES.scaled(scale), SINGLES, folder, device)
+    train_answers(pointer, tokenizer, STAGE_RELATIONS.scaled(scale), EVERYTHING, folder, device)
+    train_answers(pointer, tokenizer, STAGE_BOXES.scaled(scale), EVERYTHING, folder, device, boxes=True)
+    return write(model, tokenizer.tokenizer, folder)
 
 
 def write(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> tuple[Path, Path]:
-    """The two GGUF files, float16."""
+    """Write the two GGUF files in float16."""
     text, projector = folder / "qwen_vl.gguf", folder / "qwen_vl_projector.gguf"
     write_gguf(model, tokenizer, text, projector, name="tiny, of the drawn world")
     return text, projector

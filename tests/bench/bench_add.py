@@ -1,57 +1,61 @@
-"""`matir add` beside the plain loop over photos, and its overlapping stages beside one thread, in one run.
+"""`matir add` beside the plain loop over photos and beside its own steps in one thread.
 
-    python -m tests.bench.bench_add [--full] [--photos N] [--points N] [--rounds N] [--threads N]
+    python -m tests.bench.bench_add [--quick] [--full] [--photos N] [--points N] [--rounds N] [--threads N]
 
 The plain loop opens each photo, runs upstream's `SAM2AutomaticMaskGenerator`, and sends the whole
-photo and each region through the same Alpha-CLIP tower one at a time; its vectors stay in memory.
-`matir add` also hashes, makes previews and writes a fresh gallery. All have the same weights and
-settings, loaded beforehand, and take turns. The shipped tiny models on pictures of the drawn world;
-with --full, Hiera-T at 1024 pixels and ViT-B/16 with seeded weights that were never trained
-(`tests.crafted_sam2`, `tests.clip_weights`) on drawn scenes. Seconds are of the fastest round;
-processor time, which a busy machine disturbs less, of the one that took least. Prints a Markdown table.
+photo and each region through upstream's Alpha-CLIP tower one at a time; its vectors stay in memory.
+`matir add` also hashes the files, makes previews and writes a fresh gallery. All ways have the same
+weights and settings, loaded and warmed up beforehand. In every round each way runs in a process of
+its own: in one process, the thread pool of the first way would slow down the others'.
 
-All ways run in one process, which is hard on `matir add` on a CPU: OpenMP holds back the threads of a
-second pool, and the plain loop has already made one. Time the command itself as well.
+The shipped tiny models on pictures of the drawn world; with --full, Hiera-T at 1024 pixels and
+ViT-B/16 with seeded weights that were never trained (`tests.support.crafted_sam2`,
+`tests.support.clip_weights`) on drawn scenes.
 """
 
-import argparse
-import os
+import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 import torch
 from PIL import Image
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from torch import Tensor
 
 from matir_cli import masks
 from matir_cli.cli.commands.demo import draw
-from matir_cli.engines.clip.alpha_encoder import (
-    AlphaClipEncoder,
-    compute_placement,
-    load_alpha_clip_encoder,
-    render_alpha,
-)
+from matir_cli.engines.clip.alpha_encoder import AlphaClipEncoder, load_alpha_clip_encoder
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.model import load_model
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, IndexingModels, _encode, _propose, _read, _write, add_photos
+from matir_cli.indexing.pipeline import Added, IndexingModels, add_photos
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.weights import locate_files
-from matir_cli.records import FloatArray, ImageArray, Rle
-from matir_cli.search.index import seal_index
-from tests.bench.bench_proposer import LIKELY, STABLE, _upstream_precision
-from tests.support.clip_weights import VISION_B16, alpha_clip_config, normalised, random_vision, to_openai
+from matir_cli.photos.decode import decode_photo
+from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
+from matir_cli.photos.preview import encode_preview
+from matir_cli.records import EngineConfig, FloatArray, ImageArray, Region, Rle
+from matir_cli.search.index import seal_index, store_vectors
+from tests.bench.bench_encoder import AlphaClip, random_alpha_clip, unit
+from tests.bench.bench_proposer import HIERA_T, LIKELY, STABLE, device_name, upstream_precision
+from tests.bench.measuring import (
+    BenchParser,
+    in_new_process,
+    preload,
+    print_columns,
+    print_heading,
+    print_row,
+)
+from tests.support.clip_weights import VISION_B16, alpha_clip_config
 from tests.support.crafted_sam2 import (
     choose_thresholds,
     craft_model,
@@ -60,212 +64,244 @@ from tests.support.crafted_sam2 import (
     upstream_rles,
 )
 
-Result = TypeVar("Result")
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all ways index, and the models they index it with."""
+
+    photos: Path
+    """A folder of PNG files."""
+    options: Sam2Options
+    checkpoint: Path
+    """SAM 2's weights."""
+    encoder: EngineConfig
+    """Alpha-CLIP's files and options."""
+    heads: int
+    """Attention heads of its visual tower."""
+    device: str
+    threads: int | None
+    """Threads of torch; None leaves its own choice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
-    """What both sides run, on the same weights."""
+class Indexed:
+    """One run of one way over all photos."""
 
-    title: str
-    generator: SAM2AutomaticMaskGenerator
-    """Upstream's."""
-    proposer: Sam2Proposer
-    encoder: AlphaClipEncoder
-    device: str
-
-    @property
-    def models(self) -> IndexingModels:
-        return IndexingModels(lambda: self.proposer, lambda: self.encoder)
+    wall: float
+    """Elapsed time, seconds."""
+    processor: float
+    """Processor time of all threads, seconds."""
+    regions: list[list[Rle]]
+    """Per photo in the order of their names; the whole photo comes first."""
+    vectors: FloatArray
+    """(regions of the first photo, d) float32."""
 
 
-Regions = list[list[Rle]]
-"""Of each photo; the whole photo is the first."""
+class Models:
+    """The models of a `Setup`, loaded."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Load the weights and run each model once on the first photo."""
+        if setup.threads:
+            torch.set_num_threads(setup.threads)
+        self.device = setup.device
+        model = load_model(setup.options, setup.checkpoint).to(setup.device)
+        batch = setup.options.points_per_batch or (8 if setup.device == "cpu" else 64)
+        self.generator: SAM2AutomaticMaskGenerator = upstream_generator(model, setup.options, batch)
+        self.proposer = Sam2Proposer(model, setup.options, setup.device)
+        self.encoder: AlphaClipEncoder = load_alpha_clip_encoder(setup.encoder, setup.device)
+        state = torch.load(setup.encoder.files["visual"], weights_only=True)
+        self.tower = AlphaClip(state, setup.heads).to(setup.device)
+        self.warm_up(open_photo(min(setup.photos.iterdir())))
+
+    def warm_up(self, image: ImageArray) -> None:
+        """Run each model once."""
+        whole = [masks.whole(*image.shape[:2])]
+        self.upstream_regions(image)
+        self.proposer.propose(image)
+        self.encoder.encode(image, whole)
+        self.tower.encode_one_by_one(image, whole)
+
+    def upstream_regions(self, image: ImageArray) -> list[Rle]:
+        """The masks of upstream's generator, in the precision of its examples."""
+        with torch.inference_mode(), upstream_precision(self.device):
+            return upstream_rles(self.generator, image)
 
 
-def tiny(folder: Path, count: int, device: str) -> Engines:
-    """The shipped set, and `count` pictures that it knows, in `folder`."""
-    draw(folder, count)
+def set_up_tiny(folder: Path, count: int, device: str, threads: int | None) -> Setup:
+    """The shipped set, and `count` pictures of its world."""
+    photos = folder / "photos"
+    draw(photos, count)
     shipped = load_model_set("tiny")
-    seen = locate_files(shipped, "proposer")
-    options = read_options(seen.options, Sam2Options, "sam2")
-    model = load_model(options, seen.files["checkpoint"]).to(device)
-    batch = options.points_per_batch or 64
-    return Engines(
-        f"tiny set, {options.points_per_side} x {options.points_per_side} points",
-        upstream_generator(model, options, batch),
-        Sam2Proposer(model, options, device),
-        load_alpha_clip_encoder(locate_files(shipped, "encoder"), device),
-        device,
-    )
+    proposer, encoder = locate_files(shipped, "proposer"), locate_files(shipped, "encoder")
+    options = read_options(proposer.options, Sam2Options, "sam2")
+    heads = int(str(encoder.options["heads"]))
+    return Setup(photos, options, proposer.files["checkpoint"], encoder, heads, device, threads)
 
 
-def full(folder: Path, count: int, device: str, points: int) -> Engines:
-    """Full-size models with random weights, and `count` scenes in `folder`."""
-    folder.mkdir()
+def set_up_full(folder: Path, count: int, device: str, threads: int | None, points: int) -> Setup:
+    """Full-size models with random weights, and `count` drawn scenes."""
+    if threads:
+        torch.set_num_threads(threads)
+    photos = folder / "photos"
+    photos.mkdir()
     scenes = [draw_scene(1024, 768, seed) for seed in range(count)]
     for seed, image in enumerate(scenes):
-        Image.fromarray(image).save(folder / f"{seed:04}.png")
-    options = Sam2Options(config="configs/sam2.1/sam2.1_hiera_t.yaml", points_per_side=points)
+        Image.fromarray(image).save(photos / f"{seed:04}.png")
+    options = msgspec.structs.replace(HIERA_T, points_per_side=points)
     model = craft_model(options, scenes[0]).to(device)
-    with _upstream_precision(device):
-        some_points = msgspec.structs.replace(options, points_per_side=12)
-        found = choose_thresholds(model, some_points, scenes[0], LIKELY, STABLE)
+    with upstream_precision(device):
+        fewer_points = msgspec.structs.replace(options, points_per_side=min(12, points))
+        chosen = choose_thresholds(model, fewer_points, scenes[0], LIKELY, STABLE)
     options = msgspec.structs.replace(
-        options, predicted_iou_threshold=found.predicted_iou, stability_threshold=found.stability
+        options, predicted_iou_threshold=chosen.predicted_iou, stability_threshold=chosen.stability
     )
-    state = to_openai(random_vision(VISION_B16, 1))
-    noise = torch.randn(state["conv1_alpha.weight"].shape, generator=torch.Generator().manual_seed(2))
-    torch.save({**state, "conv1_alpha.weight": 0.1 * noise}, folder.parent / "visual.pth")
-    return Engines(
-        f"Hiera-T at 1024, {points} x {points} points, ViT-B/16",
-        upstream_generator(model, options, 8 if device == "cpu" else 64),
-        Sam2Proposer(model, options, device),
-        load_alpha_clip_encoder(
-            alpha_clip_config({"transform": "squash"}, visual=folder.parent / "visual.pth"), device
-        ),
-        device,
-    )
+    torch.save({"model": model.cpu().state_dict()}, folder / "sam2.pt")
+    tower = random_alpha_clip(VISION_B16)
+    torch.save(tower.state, folder / "visual.pth")
+    encoder = alpha_clip_config({"transform": "squash"}, visual=folder / "visual.pth")
+    return Setup(photos, options, folder / "sam2.pt", encoder, tower.heads, device, threads)
 
 
-def plain_loop(engines: Engines, folder: Path) -> tuple[Regions, list[FloatArray]]:
-    """Nothing shared between regions, nothing stored."""
-    regions, vectors = [], []
-    for path in sorted(folder.iterdir()):
-        image = opened(path)
-        with torch.inference_mode(), _upstream_precision(engines.device):
-            found = upstream_rles(engines.generator, image)
-        regions.append([masks.whole(*image.shape[:2]), *found])
-        vectors.append(one_at_a_time(engines.encoder, image, regions[-1]))
-    return regions, vectors
+def open_photo(path: Path) -> ImageArray:
+    """The photo as (h, w, 3) uint8 RGB."""
+    with Image.open(path) as opened:
+        return np.array(opened.convert("RGB"))
 
 
-def opened(path: Path) -> ImageArray:
-    with Image.open(path) as picture:
-        return np.array(picture.convert("RGB"))
+def loop_plainly(models: Models, photos: Path, _: Path) -> None:
+    """Share nothing between regions and store nothing."""
+    for path in sorted(photos.iterdir()):
+        image = open_photo(path)
+        rles = [masks.whole(*image.shape[:2]), *models.upstream_regions(image)]
+        unit(models.tower.encode_one_by_one(image, rles))
 
 
-@torch.inference_mode()
-def one_at_a_time(encoder: AlphaClipEncoder, image: ImageArray, regions: list[Rle]) -> FloatArray:
-    """(len(regions), d): the tower once a region, with a batch of one."""
-    tower = encoder._tower
-    side, like = tower.architecture.side, tower.proj
-    squeezed = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-    rgb = normalised(squeezed).to(like.device, like.dtype)
-    squash = compute_placement("squash", *image.shape[:2], side)
-
-    def vector(rle: Rle) -> Tensor:
-        alpha = (render_alpha([rle], squash, side, encoder._resampler) - 0.5) / 0.26
-        found = tower(rgb, alpha.to(like.device, like.dtype)).float()
-        return (found / found.norm(dim=1, keepdim=True)).cpu()
-
-    return torch.cat([vector(rle) for rle in regions]).numpy()
-
-
-def overlapping(engines: Engines, folder: Path, gallery: Path) -> Path:
-    """`matir add` as it is."""
-    with GalleryFile.open(gallery, create=True) as written:
-        for outcome in add_photos(written, [folder], engines.models, previews=True):
+def add(models: Models, photos: Path, gallery_path: Path) -> None:
+    """Run `matir add` as it is: its stages overlap."""
+    indexing = IndexingModels(lambda: models.proposer, lambda: models.encoder, lambda: models.device != "cpu")
+    with GalleryFile.open(gallery_path, create=True) as gallery:
+        for outcome in add_photos(gallery, [photos], indexing, previews=True):
             assert isinstance(outcome, Added), outcome
-    return gallery
 
 
-def in_one_thread(engines: Engines, folder: Path, gallery: Path) -> Path:
-    """The stages of `matir add`, a photo after the other."""
-    with GalleryFile.open(gallery, create=True) as written:
-        read = _read(gallery, [folder], set())
-        proposed = _propose(read, engines.models.proposer, previews=True)
-        for item in _encode(proposed, engines.models.encoder):
-            assert isinstance(_write(written, item), Added)
-        seal_index(written)
-    return gallery
+def add_in_one_thread(models: Models, photos: Path, gallery_path: Path) -> None:
+    """Take the steps of `matir add` one photo after the other."""
+    with GalleryFile.open(gallery_path, create=True) as gallery:
+        for path in find_photo_files([photos]):
+            file = stat_file(path)
+            photo = decode_photo(file, hash_file(file))
+            height, width = photo.image.shape[:2]
+            rle = masks.whole(height, width)
+            whole = Region(rle, masks.box(rle), height * width, 1.0, 1.0)
+            regions = [whole, *models.proposer.propose(photo.image)]
+            preview = encode_preview(photo.image)
+            vectors = models.encoder.encode(photo.image, [region.rle for region in regions])
+            with gallery.atomic():
+                photo_id, region_ids = gallery.add_photo(file, photo.record, regions, preview)
+                store_vectors(gallery, photo_id, region_ids, vectors)
+        seal_index(gallery)
 
 
-def stored(gallery: Path, count: int) -> Regions:
-    """The regions that `matir add` wrote, photos in the order in which they were read."""
-    with GalleryFile.open(gallery) as written:
-        return [[region.region.rle for region in written.regions(photo + 1)] for photo in range(count)]
+PLAIN, OURS = "plain loop", "`matir add`"
+
+WAYS: dict[str, Callable[[Models, Path, Path], None]] = {
+    PLAIN: loop_plainly,
+    OURS: add,
+    "its steps in one thread": add_in_one_thread,
+}
 
 
-def matched(ours: Regions, theirs: Regions) -> float:
-    """The share of upstream's regions with a partner of IoU >= 0.95 here."""
-    best = [masks.iou(here, there).max(axis=0) for here, there in zip(ours, theirs, strict=True)]
-    return float((np.concatenate(best) >= 0.95).mean())
+def run(way: str, setup: Setup, gallery_path: Path) -> Indexed:
+    """Index all photos in one of `WAYS`; to be called in a process of its own."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    # OpenMP keeps a pool of threads for every thread that has computed, and a second pool gets fewer:
+    # the thread that loads and warms up must be gone, with its pool, before `matir add` makes its own.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        models = executor.submit(Models, setup).result()
+    wall, processor = time.perf_counter(), time.process_time()
+    WAYS[way](models, setup.photos, gallery_path)
+    if setup.device == "cuda":
+        torch.cuda.synchronize()
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    paths = sorted(setup.photos.iterdir())
+    images = [open_photo(path) for path in paths]
+    if way == PLAIN:
+        regions = [[masks.whole(*image.shape[:2]), *models.upstream_regions(image)] for image in images]
+        vectors = unit(models.tower.encode_one_by_one(images[0], regions[0]))
+    else:
+        with GalleryFile.open(gallery_path) as gallery:
+            ids = [gallery.photo_with(hash_file(stat_file(path))) for path in paths]
+            stored = [gallery.regions(photo_id) for photo_id in ids if photo_id is not None]
+        regions = [[row.region.rle for row in rows] for rows in stored]
+        vectors = models.encoder.encode(images[0], regions[0])
+    return Indexed(wall, processor, regions, vectors)
 
 
-class Clock(Generic[Result]):
-    """One way of doing it: its seconds, the least of all rounds, and what came out of the last."""
-
-    def __init__(self, work: Callable[[int], Result], device: str) -> None:
-        self._work, self._device = work, device
-        self.wall = self.processor = float("inf")
-
-    def measure(self, number: int) -> None:
-        wall, processor = time.perf_counter(), time.process_time()
-        self.result = self._work(number)
-        if self._device == "cuda":
-            torch.cuda.synchronize()
-        self.wall = min(self.wall, time.perf_counter() - wall)
-        self.processor = min(self.processor, time.process_time() - processor)
-
-
-def compare(engines: Engines, folder: Path, rounds: int) -> None:
-    """Take turns, and print a row for each way."""
-    results = folder.parent
-    plain = Clock(lambda _: plain_loop(engines, folder), engines.device)
-    ours = Clock(lambda n: overlapping(engines, folder, results / f"overlap{n}.db"), engines.device)
-    serial = Clock(lambda n: in_one_thread(engines, folder, results / f"serial{n}.db"), engines.device)
-    clocks = {"plain loop": plain, "`matir add`": ours, "its stages in one thread": serial}
-    for number in range(rounds):
-        # Each begins in turn, on caches that another one filled.
-        order = [*clocks.values()]
-        for clock in order[number % 3 :] + order[: number % 3]:
-            clock.measure(number)
-
-    theirs, vectors = plain.result
-    count = len(theirs)
-    for name, clock in clocks.items():
-        print(
-            f"| {name} | {count / clock.wall:.2f} | **{plain.wall / clock.wall:.2f}x** "
-            f"| {clock.processor / count:.2f} s | {plain.processor / clock.processor:.2f}x |"
+def report(runs: Mapping[str, Sequence[Indexed]]) -> None:
+    """Print one row per way, and how far the results agree."""
+    count = len(runs[PLAIN][0].regions)
+    walls = {way: statistics.median(run.wall for run in rounds) for way, rounds in runs.items()}
+    work = {way: statistics.median(run.processor for run in rounds) for way, rounds in runs.items()}
+    print_columns(
+        "way", "photos/s, median round", "slowest round", "faster", "processor time per photo", "less of it"
+    )
+    for way, rounds in runs.items():
+        print_row(
+            way,
+            f"{count / walls[way]:.2f}",
+            f"{count / max(run.wall for run in rounds):.2f}",
+            f"**{walls[PLAIN] / walls[way]:.2f}x**",
+            f"{work[way] / count:.2f} s",
+            f"{work[PLAIN] / work[way]:.2f}x",
         )
-    here = stored(ours.result, count)
-    image = opened(min(folder.iterdir()))
-    difference = np.abs(engines.encoder.encode(image, theirs[0]) - vectors[0]).max()
+    theirs, ours = runs[PLAIN][-1], runs[OURS][-1]
+    pairs = zip(ours.regions, theirs.regions, strict=True)
+    best = np.concatenate([masks.iou(here, there).max(axis=0) for here, there in pairs])
     print(
-        f"\nRegions: {sum(map(len, theirs))} by the plain loop, {sum(map(len, here))} by `matir add`; "
-        f"{matched(here, theirs):.1%} of the former are among the latter (IoU >= 0.95). "
-        f"Vectors of the first photo's regions differ by {difference:.0e} at most."
+        f"\nRegions: {sum(map(len, theirs.regions))} by the plain loop, {sum(map(len, ours.regions))} by "
+        f"`matir add`; {(best >= 0.95).mean():.1%} of the former are among the latter (IoU >= 0.95)."
     )
+    # The whole photo, the first region, is the same on both sides.
+    difference = np.abs(ours.vectors[0] - theirs.vectors[0]).max()
+    print(f"A component of the first photo's vector differs by {difference:.0e} at most.", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--photos", type=int, help="how many; 40, or 3 with --full")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run every way in turn and print the table."""
+    parser = BenchParser(__doc__, arguments)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--full", action="store_true", help="full-size models with random weights")
-    parser.add_argument("--points", type=int, default=12, help="points a side, with --full; SAM 2's are 32")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--threads", type=int, help="of torch; 1 on a busy machine, where two wait for each other"
-    )
-    asked = parser.parse_args()
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    device = choose_device(asked.device)
-    count = asked.photos or (3 if asked.full else 40)
+    parser.add_size("--photos", 40, 2, "photos; with --full, 3 take minutes")
+    parser.add_size("--points", 12, 4, "points per side with --full; SAM 2's own default is 32")
+    parser.add_size("--rounds", 3, 1, "runs of each way")
+    parser.add_argument("--threads", type=int, help="threads of torch; 1 on a busy machine")
+    options = parser.options()
+    device = choose_device(options.device)
+    preload("torch", "transformers", "sam2.automatic_mask_generator", "tests.support.clip_weights")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "photos"
-        engines = full(folder, count, device, asked.points) if asked.full else tiny(folder, count, device)
-        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-        hardware = torch.cuda.get_device_name() if device == "cuda" else device
-        print(
-            f"{engines.title}; {count} photos; {hardware}, {torch.get_num_threads()} threads, load {load}\n"
-        )
-        print("| way | photos/s | faster | processor time a photo | less of it |\n|---|---|---|---|---|")
-        compare(engines, folder, asked.rounds)
+        folder = Path(name)
+        if options.full:
+            setup = in_new_process(
+                set_up_full, folder, options.photos, device, options.threads, options.points
+            )
+            models = f"Hiera-T at 1024 pixels with {options.points} x {options.points} points and ViT-B/16"
+            likeness = (
+                "In size: photos of 1024 x 768 and full-size towers; not in content, as scenes are drawn."
+            )
+        else:
+            setup = set_up_tiny(folder, options.photos, device, options.threads)
+            models = f"the tiny set with {setup.options.points_per_side} points per side"
+            likeness = "No. Pictures of 112 to 320 pixels and tiny models: overheads weigh more than in use."
+        print_heading(f"{options.photos} drawn pictures, {models}", likeness, device_name(device))
+        runs: dict[str, list[Indexed]] = {way: [] for way in WAYS}
+        for number in range(options.rounds):
+            # Each begins in turn, so that none always finds the file cache as another one left it.
+            first = number % len(WAYS)
+            for place, way in enumerate([*WAYS][first:] + [*WAYS][:first]):
+                gallery_path = folder / f"{number}-{place}.db"
+                runs[way].append(in_new_process(run, way, setup, gallery_path))
+        report(runs)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,41 @@
-"""`matir find --no-rerank` as a whole process against `import torch` alone.
+"""`matir find --no-rerank` as a whole process beside `import torch` alone.
 
-    python -m tests.bench.bench_find
+    python -m tests.bench.bench_find [--quick] [--photos 20000] [--rounds 15]
 
-A gallery of 20,000 photos (50 regions each, vectors as in bench_search) and a full-size ViT-L/14
-text tower with random weights. A search that encodes its text with torch cannot start before torch
-is imported; `find` does not import it.
+The gallery is that of `bench_search`; the text tower is a ViT-L/14 at full size with random weights
+(a small one with --quick). A search that encodes its text with torch cannot start before torch is
+imported; `find` does not import it. The search alone, in a warm process, is timed as well, because
+the time that `find` needs beyond it does not depend on the gallery.
 """
 
-import argparse
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import CLIPTextModelWithProjection
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
-from tests.support.clip_weights import random_text, save_text, save_vocabulary, text_config
+from tests.bench.measuring import (
+    BenchParser,
+    Timings,
+    in_new_process,
+    print_columns,
+    print_heading,
+    print_row,
+    time_once,
+    time_process,
+)
 
-TOML = """
+RESULTS = 10
+"""Photos that are searched for, the default of `matir find`."""
+
+SET_TOML = """
 name = "bench"
 description = "random weights at full size"
 
@@ -37,7 +46,7 @@ licence = "none"
 files.checkpoint.path = "exact.npy"
 
 [encoder]
-name = "random_vit_l14"
+name = "random_clip"
 engine = "alpha_clip"
 licence = "none"
 files.text.path = "text.safetensors"
@@ -45,70 +54,69 @@ files.vocabulary.path = "tokenizer.json"
 """
 
 
-def prepare(folder: Path, photos: int) -> None:
-    """A gallery, a text tower and a model set."""
+def prepare(folder: Path, photos: int, layers: int) -> None:
+    """Write a gallery, a text tower of `layers` layers and a model set into `folder`."""
     bench_search.build(folder, photos)
-    save_text(_answering(np.load(folder / "queries.npy")[0]), folder / "text.safetensors")
-    save_vocabulary(folder / "tokenizer.json")
-    (folder / "bench.toml").write_text(TOML)
+    _write_text_tower(folder, layers)
+    (folder / "bench.toml").write_text(SET_TOML)
     encoder = locate_files(load_model_set(str(folder / "bench.toml")), "encoder")
     with GalleryFile.open(folder / "gallery.db") as gallery:
         gallery.bind_model("encoder", encoder.identity, str(folder / "bench.toml"))
 
 
-def _answering(vector: bench_search.Floats) -> CLIPTextModelWithProjection:
-    """A random ViT-L/14 text tower that gives every text the direction of `vector`, a query of that world.
+def _write_text_tower(folder: Path, layers: int) -> None:
+    """Write a random text tower that maps every text to the direction of the first query.
 
-    A random direction would be like no photo at all, and the search for it many times as long.
+    A random direction would be like no photo at all, and the search for it would take many times as long.
     """
-    model = random_text(text_config(768, 12, 12, 768), seed=0)
+    import torch
+
+    from tests.support.clip_weights import random_text, save_text, save_vocabulary, text_config
+
+    model = random_text(text_config(768, layers, 12, 768), seed=0)
+    vector = torch.from_numpy(np.load(folder / "queries.npy")[0])
     with torch.no_grad():
         ids = torch.tensor([[49406, 320, 1929, 49407]])
         hidden = model.text_model(ids).pooler_output[0]
-        model.text_projection.weight.copy_(torch.outer(torch.from_numpy(vector), hidden / hidden.norm()))
-    return model
+        model.text_projection.weight.copy_(torch.outer(vector, hidden / hidden.norm()))
+    save_text(model, folder / "text.safetensors")
+    save_vocabulary(folder / "tokenizer.json")
 
 
-def median_seconds(command: list[str], runs: int) -> float:
-    """Wall time of a process, after one run that fills the page cache."""
-    seconds = []
-    for _ in range(runs + 1):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+def time_searches(folder: Path) -> Timings:
+    """Timings of the search alone, query by query, after one that warms up."""
+    first, *queries = np.load(folder / "queries.npy")
+    with GalleryFile.open(folder / "gallery.db") as gallery:
+        rank_photos(gallery, first, RESULTS)
+        return Timings(
+            tuple(time_once(partial(rank_photos, gallery, query, RESULTS))[0] for query in queries)
+        )
 
 
-def search_seconds(gallery: Path) -> float:
-    """The search alone, in a warm process."""
-    queries = bench_search.World().queries(12)
-    seconds = []
-    with GalleryFile.open(gallery) as opened:
-        for query in queries:
-            started = time.perf_counter()
-            rank_photos(opened, query, 10)
-            seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=20_000)
-    parser.add_argument("--runs", type=int, default=7)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = BenchParser(__doc__, arguments)
+    parser.add_size("--photos", 20_000, 200, "photos in the gallery")
+    parser.add_size("--rounds", 15, 1, "processes timed of each kind")
+    parser.add_size("--layers", 12, 1, "layers of the text tower; ViT-L/14 has 12")
+    options = parser.options()
+    print_heading(
+        f"{options.photos:,} photos as bench_search draws them; a text tower of {options.layers} layers with "
+        "random weights",
+        "The processes are; the vectors are in part, see bench_search.",
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, options.photos)
+        in_new_process(prepare, folder, options.photos, options.layers)
         words = ["find", "--no-rerank", "a dog led by a rope", "--db", str(folder / "gallery.db")]
-        ours = median_seconds([sys.executable, "-m", "matir_cli", *words], options.runs)
-        importing = median_seconds([sys.executable, "-c", "import torch"], options.runs)
-        alone = search_seconds(folder / "gallery.db")
-    print(
-        "| photos | `matir find --no-rerank` | `import torch` | the search alone | (find - search) / torch |"
+        ours = time_process([sys.executable, "-m", "matir_cli", *words], options.rounds)
+        torch_import = time_process([sys.executable, "-c", "import torch"], options.rounds)
+        search = in_new_process(time_searches, folder)
+    print_columns(
+        "photos", "`matir find --no-rerank`", "`import torch`", "the search alone", "(find - search) / torch"
     )
-    print("|---|---|---|---|---|")
-    ratio = (ours - alone) / importing
-    print(f"| {options.photos:,} | {ours:.2f} s | {importing:.2f} s | {alone:.3f} s | **{ratio:.2f}x** |")
+    ratio = (ours.median - search.median) / torch_import.median
+    print_row(f"{options.photos:,}", ours, torch_import, search, f"**{ratio:.2f}x**")
 
 
 if __name__ == "__main__":

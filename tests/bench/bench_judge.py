@@ -1,28 +1,26 @@
-"""The judge beside llama-cpp-python's own chat handler: the same model, photos and questions, in one run.
+"""The judge beside llama-cpp-python's own chat handler: the same model, photos and questions.
 
-    python -m tests.bench.bench_judge [--candidates 8] [--keep 8] [--threads 2] [--device cpu|auto]
-        [--flash] [--clock wall|cpu]
+    python -m tests.bench.bench_judge [--quick] [--candidates 8] [--keep 8] [--threads 2]
+        [--device cpu|auto] [--flash] [--clock wall|cpu] [--folder DIR]
 
-A Qwen2.5-VL of about 360 M parameters with random weights (text model Q4_K_M, projector
-float16, as the real sets have them). The plain way is one `create_chat_completion` to rerank
-and one to ground each photo. Random weights know no JSON, so in both ways a grammar lets an
-answer be nothing but the usual form, token for token: one box with three digits a number. What
-is drafted is then right, as it nearly always is with trained weights. The same query again goes
-through stage 2 from stored photos to results, without stage 1. Each way has a process of its
-own, so that its memory can be told. Prints Markdown tables.
+A Qwen2.5-VL of about 360 M parameters with random weights, a much smaller one with --quick (text model
+Q4_K_M, projector float16, as the real sets have them). The plain way is one `create_chat_completion`
+to rerank and one to ground each photo. Random weights know no JSON, so on both sides a grammar of
+exact tokens forces the usual form of an answer: one box with three digits per number. What the judge
+drafts is then right, as it nearly always is with trained weights. The same query again goes through
+stage 2 from stored photos to results, without stage 1. Each way runs in a process of its own, so that
+its peak memory can be told.
 """
 
 import argparse
 import base64
+import ctypes
 import io
-import json
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +29,7 @@ from PIL import Image
 from matir_cli import masks
 from matir_cli.engines.llama_cpp.bindings import LanguageModel, amx_present
 from matir_cli.engines.protocols import GroundingQuestion, Judge, JudgePhoto
-from matir_cli.engines.qwen_vl import judge
+from matir_cli.engines.qwen_vl import judge as judge_module
 from matir_cli.engines.qwen_vl.boxes import EXPECTED_START
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
 from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
@@ -51,15 +49,92 @@ from matir_cli.records import (
 from matir_cli.search.grounding import MatchOptions, results_by_box
 from matir_cli.search.rerank import JudgeSession, order_by_verdict, rerank_candidates
 from matir_cli.search.results import SearchResult
+from tests.bench.measuring import (
+    CLOCKS,
+    BenchParser,
+    Timings,
+    format_seconds,
+    in_new_process,
+    peak_memory,
+    print_columns,
+    print_heading,
+    print_row,
+    time_once,
+)
 
 QUERY = "dog led by rope"
 SEVERAL = [f"{QUERY} {number}" for number in range(8)]
 PLAIN, OURS = "chat handler", "judge"
 REPEATS = 5
+"""Times that the same query is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Numbers in which the models of the bench and of --quick differ."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vision_width: int
+    vision_depth: int
+    vision_heads: int
+
+
+FULL = ModelSize(32_000, 1024, 16, 16, 4, 640, 16, 8)
+SMALL = ModelSize(1000, 256, 2, 4, 1, 160, 4, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRun:
+    """The judge's figures; durations in seconds."""
+
+    rerank: Timings
+    """Per photo, one question each."""
+    ground: float
+    """All photos grounded together, their prefixes kept."""
+    ground_one_by_one: float
+    """The same photos, one after the other."""
+    ground_fresh: float
+    """The same photos together, no prefix kept."""
+    several: float
+    """Several questions about one photo, in one call."""
+    several_apart: float
+    """The same questions, each encoding the photo anew."""
+    margins: list[float]
+    answers: list[str]
+    peak: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRun:
+    """The chat handler's figures; durations in seconds."""
+
+    rerank: Timings
+    """Per photo."""
+    ground: Timings
+    """Per photo."""
+    margins: list[float]
+    answers: list[str]
+    peak: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatRun:
+    """Stage 2 of one query, and of the same query again; durations in seconds."""
+
+    first: float
+    again: Timings
+    boxes: int
+    """Results with a box."""
 
 
 def usual_form(tokenize: Callable[[str], list[int]]) -> str:
-    """A grammar of exact tokens: the usual answer, free digits in corners that lie in order."""
+    """A grammar of exact tokens: the usual answer, with free digits in corners that lie in order."""
 
     def exactly(text: str) -> str:
         return " ".join(f"<[{token}]>" for token in tokenize(text))
@@ -76,10 +151,8 @@ def usual_form(tokenize: Callable[[str], list[int]]) -> str:
     )
 
 
-def build(folder: Path) -> None:
-    """Writes text.gguf (Q4_K_M) and projector.gguf (F16)."""
-    import ctypes
-
+def build(folder: Path, size: ModelSize) -> None:
+    """Write `text.gguf` (Q4_K_M) and `projector.gguf` (float16)."""
     import llama_cpp
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -93,30 +166,29 @@ def build(folder: Path) -> None:
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": 32000,
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 4,
+            "vocab_size": size.vocabulary,
+            "hidden_size": size.width,
+            "intermediate_size": 4 * size.width,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": size.kv_heads,
             "bos_token_id": 0,
             "eos_token_id": 1,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
         },
         vision_config={
-            "depth": 16,
-            "hidden_size": 640,
-            "intermediate_size": 1728,
-            "num_heads": 8,
-            "out_hidden_size": 1024,
-            "fullatt_block_indexes": [3, 7, 11, 15],
+            "depth": size.vision_depth,
+            "hidden_size": size.vision_width,
+            "intermediate_size": size.vision_width * 27 // 10,
+            "num_heads": size.vision_heads,
+            "out_hidden_size": size.width,
+            "fullatt_block_indexes": list(range(3, size.vision_depth, 4)),
         },
         tie_word_embeddings=True,
     )
     with torch.device("cpu"):
-        model = Qwen2_5_VLForConditionalGeneration(config).half()
+        model = torch.nn.Module.half(Qwen2_5_VLForConditionalGeneration(config))
     write_gguf(model, tokenizer, folder / "text-f16.gguf", folder / "projector.gguf", precision="f16")
-    print(f"{model.num_parameters() / 1e6:.0f} M parameters", file=sys.stderr)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
     source, target = str(folder / "text-f16.gguf").encode(), str(folder / "text.gguf").encode()
@@ -131,64 +203,57 @@ def pictures(count: int) -> list[ImageArray]:
     return [np.asarray(Image.fromarray(one).resize((448, 336), Image.Resampling.BICUBIC)) for one in coarse]
 
 
-def timed(work: Callable[[], object], clock: str) -> float:
-    """Seconds that `work` takes, on the wall or of all processors together."""
-    now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
-    start = now()
-    work()
-    return now() - start
-
-
-def judge_config(folder: Path, arguments: argparse.Namespace) -> EngineConfig:
-    """The judge's configuration; from here on its answers have the usual form."""
+@contextmanager
+def usual_answers(folder: Path, arguments: argparse.Namespace) -> Iterator[EngineConfig]:
+    """The judge's configuration; within the block its answers have the usual form."""
     vocabulary = LanguageModel(folder / "text.gguf", gpu_layers=0)
-    judge.ANSWER_GRAMMAR = usual_form(vocabulary.tokenize)
+    grammar = usual_form(vocabulary.tokenize)
     vocabulary.close()
     files = {"model": folder / "text.gguf", "projector": folder / "projector.gguf"}
-    return EngineConfig("qwen_vl", {"threads": arguments.threads}, files, ModelIdentity("bench", "0"))
+    # The judge has no argument for its grammar: no user needs another one.
+    names = vars(judge_module)
+    own = names["ANSWER_GRAMMAR"]
+    names["ANSWER_GRAMMAR"] = grammar
+    try:
+        yield EngineConfig("qwen_vl", {"threads": arguments.threads}, files, ModelIdentity("bench", "0"))
+    finally:
+        names["ANSWER_GRAMMAR"] = own
 
 
-def run_judge(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
-    """What the package does, and its parts."""
-    config = judge_config(folder, arguments)
-    clock = arguments.clock
-    looked_at = [JudgePhoto(key, image) for key, image in enumerate(pictures(arguments.candidates))]
-    with load_qwen_vl_judge(config, arguments.device) as judge:
-        judge.rerank(JudgePhoto(-1, looked_at[0].image), [QUERY])
-        margins: list[float] = []
-        rerank = timed(
-            lambda: margins.extend(judge.rerank(photo, [QUERY])[0].margin for photo in looked_at), clock
-        )
-        questions = [GroundingQuestion(photo, QUERY) for photo in looked_at[: arguments.keep]]
-        answers: list[str] = []
-        ground = timed(lambda: answers.extend(found.answer for found in judge.ground(questions)), clock)
-        one_by_one = timed(lambda: [judge.ground([question]) for question in questions], clock)
-        several = timed(lambda: [judge.rerank(photo, SEVERAL) for photo in looked_at[:1]], clock)
-    config = replace(config, options={**config.options, "prefix_cache_mib": 0})
-    with load_qwen_vl_judge(config, arguments.device) as judge:
-        fresh = timed(lambda: judge.ground(questions), clock)
-        apart = timed(
-            lambda: [
-                judge.rerank(JudgePhoto(photo.key * 100 + number, photo.image), [query])
-                for photo in looked_at[:1]
-                for number, query in enumerate(SEVERAL)
-            ],
-            clock,
-        )
-    return {
-        "rerank": rerank,
-        "ground": ground,
-        "one_by_one": one_by_one,
-        "fresh": fresh,
-        "several": several,
-        "apart": apart,
-        "margins": margins,
-        "answers": answers,
-    }
+def run_judge(folder: Path, arguments: argparse.Namespace) -> JudgeRun:
+    """Time the judge as the package uses it, and without each of its savings."""
+    clock = CLOCKS[arguments.clock]
+    photos = [JudgePhoto(key, image) for key, image in enumerate(pictures(arguments.candidates))]
+    questions = [GroundingQuestion(photo, QUERY) for photo in photos[: arguments.keep]]
+    first = photos[0]
+    with usual_answers(folder, arguments) as config:
+        with load_qwen_vl_judge(config, arguments.device) as judge:
+            judge.rerank(JudgePhoto(-1, first.image), [QUERY])
+            reranked = [time_once(partial(judge.rerank, photo, [QUERY]), clock) for photo in photos]
+            ground, groundings = time_once(partial(judge.ground, questions), clock)
+            one_by_one, _ = time_once(lambda: [judge.ground([question]) for question in questions], clock)
+            several, _ = time_once(partial(judge.rerank, first, SEVERAL), clock)
+        nothing_kept = replace(config, options={**config.options, "prefix_cache_mib": 0})
+        with load_qwen_vl_judge(nothing_kept, arguments.device) as forgetful:
+            fresh, _ = time_once(partial(forgetful.ground, questions), clock)
+            photos_apart = [JudgePhoto(1000 + number, first.image) for number in range(len(SEVERAL))]
+            pairs = list(zip(photos_apart, SEVERAL, strict=True))
+            apart, _ = time_once(lambda: [forgetful.rerank(photo, [query]) for photo, query in pairs], clock)
+    return JudgeRun(
+        Timings(tuple(seconds for seconds, _ in reranked)),
+        ground,
+        one_by_one,
+        fresh,
+        several,
+        apart,
+        [verdict.margin for _, (verdict,) in reranked],
+        [grounding.answer for grounding in groundings],
+        peak_memory(),
+    )
 
 
 def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
-    """Store the pictures with their previews, the whole photo and four boxes as regions each."""
+    """Store the pictures with their previews, each with the whole photo and four boxes as regions."""
     rng = np.random.default_rng(1)
     candidates = []
     for number, image in enumerate(images):
@@ -207,62 +272,61 @@ def fill(gallery: GalleryFile, images: list[ImageArray]) -> list[Candidate]:
     return candidates
 
 
-def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
-    """A query through stage 2, and the same query again: the gallery opened anew, no judge at hand."""
-    config = judge_config(folder, arguments)
-    key = identify_config(config).identity.weight_hash
+def run_again(folder: Path, arguments: argparse.Namespace) -> RepeatRun:
+    """Time a query through stage 2, and the same query again: the gallery reopened, no judge loaded."""
+    clock = CLOCKS[arguments.clock]
 
     def no_judge() -> Judge:
-        raise SystemExit("the judge was wanted for what is remembered")
+        raise SystemExit("the judge was needed for remembered verdicts")
 
-    def query(path: Path, candidates: list[Candidate], judge: Callable[[], Judge]) -> list[SearchResult]:
-        with GalleryFile.open(path) as gallery:
-            room = JudgeSession(gallery, judge, VerdictCache(gallery, key, QUERY), QUERY)
-            ranking = order_by_verdict(list(rerank_candidates(room, candidates)))
-            return list(results_by_box(room, ranking[: arguments.keep], MatchOptions()))
-
-    results: list[list[SearchResult]] = []
-    with tempfile.TemporaryDirectory() as temporary:
+    with usual_answers(folder, arguments) as config, tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "gallery.db"
+        cache_key = identify_config(config).identity.weight_hash
+
+        def search(load_judge: Callable[[], Judge]) -> list[SearchResult]:
+            with GalleryFile.open(path) as gallery:
+                session = JudgeSession(gallery, load_judge, VerdictCache(gallery, cache_key, QUERY), QUERY)
+                ranking = order_by_verdict(list(rerank_candidates(session, candidates)))
+                return list(results_by_box(session, ranking[: arguments.keep], MatchOptions()))
+
         with GalleryFile.open(path, create=True) as gallery:
             candidates = fill(gallery, pictures(arguments.candidates))
         with load_qwen_vl_judge(config, arguments.device) as judge:
-            # Under a key that no photo has; what loading and warming up cost is not counted.
+            # Under a key that no photo has: loading and warming up are not counted.
             judge.rerank(JudgePhoto(-1, pictures(1)[0]), [QUERY])
-            first = timed(lambda: results.append(query(path, candidates, lambda: judge)), arguments.clock)
-        again = [
-            timed(lambda: results.append(query(path, candidates, no_judge)), arguments.clock)
-            for _ in range(REPEATS)
-        ]
-    if any(result != results[0] for result in results):
+            first, results = time_once(lambda: search(lambda: judge), clock)
+        again = [time_once(partial(search, no_judge), clock) for _ in range(REPEATS)]
+    if any(repeated != results for _, repeated in again):
         raise SystemExit("the same query again has another answer")
-    boxes = sum(bool(found.answers) for found in results[0])
-    return {"first": first, "again": max(again), "boxes": boxes}
+    boxes = sum(bool(result.answers) for result in results)
+    return RepeatRun(first, Timings(tuple(seconds for seconds, _ in again)), boxes)
 
 
-def run_handler(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
-    """One chat completion to rerank and one to ground each photo."""
+def run_handler(folder: Path, arguments: argparse.Namespace) -> HandlerRun:
+    """Time one chat completion to rerank and one to ground each photo."""
     import llama_cpp.llama_cpp as low_level
-    from llama_cpp import Llama, LlamaGrammar, LogitsProcessorList
+    from llama_cpp import Llama, LogitsProcessorList
     from llama_cpp.llama_chat_format import Qwen25VLChatHandler
+    from llama_cpp.llama_grammar import LlamaGrammar
+    from llama_cpp.llama_types import ChatCompletionRequestUserMessage
 
-    class WholePrompt(Qwen25VLChatHandler):  # type: ignore[misc]
-        """Jinja takes the line break off the end of the handler's prompt; two leave one."""
+    class WholePromptHandler(Qwen25VLChatHandler):
+        """Jinja strips the last line break of the handler's prompt; with two, one stays."""
 
         CHAT_FORMAT = Qwen25VLChatHandler.CHAT_FORMAT + "\n"
 
-    defaults = low_level.llama_model_default_params
+    make_defaults = low_level.llama_model_default_params
 
-    def as_in_the_judge() -> object:
-        """Off where llama.cpp's matrix tiles may end the process; `Llama` has no setting for it."""
-        params = defaults()
+    def defaults_as_in_the_judge() -> low_level.llama_model_params:
+        """Without repacked weights where llama.cpp's AMX code may crash; `Llama` has no setting for it."""
+        params: low_level.llama_model_params = make_defaults()
         params.use_extra_bufts = not amx_present()
         return params
 
-    low_level.llama_model_default_params = as_in_the_judge
+    low_level.llama_model_default_params = defaults_as_in_the_judge
     llama = Llama(
         str(folder / "text.gguf"),
-        chat_handler=WholePrompt(str(folder / "projector.gguf"), verbose=False),
+        chat_handler=WholePromptHandler(str(folder / "projector.gguf"), verbose=False),
         n_ctx=2048,
         n_threads=arguments.threads,
         n_threads_batch=arguments.threads,
@@ -273,123 +337,118 @@ def run_handler(folder: Path, arguments: argparse.Namespace) -> dict[str, object
     true, false = (llama.tokenize(word, add_bos=False)[0] for word in (b"True", b"False"))
     margins: list[float] = []
 
-    def note(_: object, scores: np.ndarray) -> np.ndarray:
+    def note_margin(_: object, scores: np.ndarray) -> np.ndarray:
         margins.append(float(scores[true]) - float(scores[false]))
         return scores
 
-    def ask(image: ImageArray, question: str, **settings: object) -> str:
+    note_margins = LogitsProcessorList([note_margin])
+
+    def ask(
+        image: ImageArray,
+        question: str,
+        max_tokens: int,
+        grammar: LlamaGrammar | None = None,
+        processors: LogitsProcessorList | None = None,
+    ) -> str:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG", compress_level=1)
         address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        content = [{"type": "image_url", "image_url": address}, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
-        reply = llama.create_chat_completion(messages, temperature=0.0, repeat_penalty=1.0, **settings)
+        message: ChatCompletionRequestUserMessage = {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": address}, {"type": "text", "text": question}],
+        }
+        reply = llama.create_chat_completion(
+            [message],
+            temperature=0.0,
+            repeat_penalty=1.0,
+            max_tokens=max_tokens,
+            grammar=grammar,
+            logits_processor=processors,
+        )
+        assert isinstance(reply, dict)
         return str(reply["choices"][0]["message"]["content"])
 
-    def rerank(image: ImageArray) -> None:
-        ask(image, RERANK + QUERY, max_tokens=1, logits_processor=LogitsProcessorList([note]))
-
-    clock = arguments.clock
+    clock = CLOCKS[arguments.clock]
     images = pictures(arguments.candidates)
+    rerank = partial(ask, question=RERANK + QUERY, max_tokens=1, processors=note_margins)
     rerank(images[0])
     margins.clear()
-    rerank_time = timed(lambda: [rerank(image) for image in images], clock)
-    form = LlamaGrammar.from_string(
-        usual_form(lambda text: llama.tokenize(text.encode(), add_bos=False)), verbose=False
+    reranked = [time_once(partial(rerank, image), clock) for image in images]
+    form = usual_form(lambda text: llama.tokenize(text.encode(), add_bos=False))
+    grammar = LlamaGrammar.from_string(form, verbose=False)
+    ground = partial(ask, question=GROUND + QUERY, max_tokens=100, grammar=grammar)
+    grounded = [time_once(partial(ground, image), clock) for image in images[: arguments.keep]]
+    return HandlerRun(
+        Timings(tuple(seconds for seconds, _ in reranked)),
+        Timings(tuple(seconds for seconds, _ in grounded)),
+        margins,
+        [answer for _, answer in grounded],
+        peak_memory(),
     )
-    answers: list[str] = []
-    ground_time = timed(
-        lambda: answers.extend(
-            ask(image, GROUND + QUERY, max_tokens=100, grammar=form) for image in images[: arguments.keep]
-        ),
-        clock,
-    )
-    return {"rerank": rerank_time, "ground": ground_time, "margins": margins, "answers": answers}
 
 
-PARTS = {"judge": run_judge, "again": run_again, "handler": run_handler}
+def report(ours: JudgeRun, again: RepeatRun, plain: HandlerRun, keep: int) -> None:
+    """Print the tables."""
+    plain_ground, our_ground = sum(plain.ground.seconds) / keep, ours.ground / keep
+    plain_rerank, our_rerank = (sum(run.rerank.seconds) / len(run.rerank.seconds) for run in (plain, ours))
+    plain_query, our_query = plain_rerank * 100 + plain_ground * 50, our_rerank * 100 + our_ground * 50
+    print_columns("per photo", PLAIN, OURS, "faster")
+    ratio = plain.rerank.median / ours.rerank.median
+    print_row("rerank, one question per photo", plain.rerank, ours.rerank, f"{ratio:.2f}x")
+    mean = f"{format_seconds(our_ground)} (mean of {keep} written together)"
+    print_row("ground, after reranking", plain.ground, mean, f"{plain_ground / our_ground:.2f}x")
+    print_row(
+        "**a query: 100 reranked, 50 grounded**",
+        format_seconds(plain_query),
+        format_seconds(our_query),
+        f"{plain_query / our_query:.2f}x",
+    )
+    print()
+    print_columns("within the judge", "without", "with", "faster")
+    for saving, without, used in (
+        ("8 questions about a photo: one prefix and one batch", ours.several_apart, ours.several),
+        ("ground a photo: prefix kept", ours.ground_fresh / keep, our_ground),
+        ("ground a photo: written together", ours.ground_one_by_one / keep, our_ground),
+    ):
+        print_row(saving, format_seconds(without), format_seconds(used), f"{without / used:.2f}x")
+    print()
+    print_columns("stage 2 of a query", "first", "again", "faster")
+    faster = f"{again.first / again.again.median:.0f}x"
+    print_row("the same query again", format_seconds(again.first), again.again, faster)
+    print(f"\n{again.boxes} of {keep} results have a box; the repeats' are equal to the first's.")
+    difference = np.abs(np.subtract(ours.margins, plain.margins)).max()
+    print(f"\nPeak memory: {PLAIN} {plain.peak / 2**20:.0f} MiB, {OURS} {ours.peak / 2**20:.0f} MiB.")
+    print(f"Largest difference of a margin: {difference:.4f}; their range: {np.ptp(ours.margins):.4f}.")
+    alike = sum(full.startswith(text) for full, text in zip(plain.answers, ours.answers, strict=True))
+    print(f"Equal answers: {alike} of {keep}.", flush=True)
 
 
-def report(
-    ours: dict[str, float], again: dict[str, float], plain: dict[str, float], arguments: argparse.Namespace
-) -> None:
-    """The tables."""
-    candidates, keep = arguments.candidates, arguments.keep
-    ours_all, plain_all = (
-        run["rerank"] * 100 / candidates + run["ground"] * 50 / keep for run in (ours, plain)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the model, run each way and print the tables."""
+    parser = BenchParser(__doc__, arguments)
+    parser.add_size("--candidates", 8, 2, "photos reranked")
+    parser.add_size("--keep", 8, 2, "photos grounded")
+    parser.add_size("--threads", 2, 1, "threads of both sides")
+    parser.add_argument("--device", choices=["cpu", "auto"], default="cpu")
+    parser.add_argument("--flash", action="store_true", help="flash attention in the handler; off by default")
+    parser.add_clock()
+    parser.add_argument("--folder", type=Path, help="where the model files are kept for another run")
+    options = parser.options()
+    print_heading(
+        f"{options.candidates} random pictures of 448 x 336, {options.keep} grounded; "
+        f"a Qwen2.5-VL {'of toy size' if parser.quick else 'of about 360 M parameters'} with random weights",
+        "In the form of the work. Photos are larger (up to 1024 pixels) and the real models 8 to 20 times "
+        "larger: encoding the photo then takes a larger share.",
+        f"{options.device}, {options.threads} threads",
     )
-    rows = [
-        ("rerank, one question a photo", plain["rerank"] / candidates, ours["rerank"] / candidates),
-        ("ground, photos reranked before", plain["ground"] / keep, ours["ground"] / keep),
-        ("**a query: 100 reranked, 50 grounded**", plain_all, ours_all),
-    ]
-    print(f"| seconds a photo, {candidates} reranked, {keep} grounded | {PLAIN} | {OURS} | faster |")
-    print("|---|---|---|---|")
-    for name, slow, fast in rows:
-        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f}x |")
-    print("\n| within the judge, seconds a photo | without | with | faster |\n|---|---|---|---|")
-    parts = [
-        ("8 questions: one prefix and one batch", ours["apart"], ours["several"]),
-        ("ground: prefix kept", ours["fresh"] / keep, ours["ground"] / keep),
-        ("ground: written together", ours["one_by_one"] / keep, ours["ground"] / keep),
-    ]
-    for name, slow, fast in parts:
-        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f}x |")
-    print("\n| stage 2, seconds a query | first | again | faster |\n|---|---|---|---|")
-    first, second = again["first"], again["again"]
-    name = f"the same query again, slowest of {REPEATS}"
-    print(f"| {name} | {first:.2f} | {second:.4f} | {first / second:.0f}x |")
-    print(f"\n{again['boxes']} of {keep} results have a box; the repeats' are equal to the first's.")
-    apart = np.abs(np.subtract(ours["margins"], plain["margins"])).max()
-    print(f"\nPeak memory: {PLAIN} {plain['peak']:.0f} MiB, {OURS} {ours['peak']:.0f} MiB.")
-    print(f"Largest difference of a margin: {apart:.4f}, their spread: {np.ptp(ours['margins']):.4f}.")
-    alike = sum(
-        full.startswith(answer) for full, answer in zip(plain["answers"], ours["answers"], strict=True)
-    )
-    print(f"Answers alike: {alike} of {keep}.")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--candidates", type=int, default=8)
-    parser.add_argument("--keep", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--flash", action="store_true", help="flash attention in the handler, off by default there"
-    )
-    parser.add_argument(
-        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that is busy"
-    )
-    parser.add_argument("--folder", type=Path, help="where the models lie or are put")
-    parser.add_argument("--part", choices=["build", *PARTS], help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.part == "build":
-        build(arguments.folder)
-    elif arguments.part:
-        result = PARTS[arguments.part](arguments.folder, arguments)
-        result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(result))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = arguments.folder or Path(temporary)
-            command = [
-                sys.executable,
-                "-m",
-                "tests.bench.bench_judge",
-                *sys.argv[1:],
-                "--folder",
-                str(folder),
-            ]
-            if not (folder / "text.gguf").exists():
-                subprocess.run([*command, "--part", "build"], check=True, stdout=sys.stderr)
-            results = [
-                json.loads(
-                    subprocess.run([*command, "--part", part], check=True, stdout=subprocess.PIPE).stdout
-                )
-                for part in PARTS
-            ]
-            report(*results, arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if not (folder / "text.gguf").exists():
+            in_new_process(build, folder, SMALL if parser.quick else FULL)
+        ours = in_new_process(run_judge, folder, options)
+        again = in_new_process(run_again, folder, options)
+        plain = in_new_process(run_handler, folder, options)
+    report(ours, again, plain, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Region proposer: agreement with upstream's mask generator, and time beside it, in one run.
+"""Region proposer beside upstream's mask generator: agreement and time.
 
-    python -m tests.bench.bench_proposer [--device DEVICE] [--points 32] [--upstream-batch N] [PHOTO ...]
+    python -m tests.bench.bench_proposer [--quick] [--device DEVICE] [--points 32] [--rounds 3]
+        [--upstream-batch N] [PHOTO ...]
 
 SAM 2.1 Hiera-T at 1024 pixels with seeded weights that were never trained but give local masks
-(`tests.crafted_sam2`); both sides have the same weights and settings, and the thresholds let
-through the same shares of upstream's own masks whatever the photo. Without a photo: a drawn
-scene. Prints a Markdown table.
+(`tests.support.crafted_sam2`); with --quick, a small model at 256 pixels. Both sides have the same
+weights and settings, and the thresholds pass the same shares of upstream's own masks whatever the
+photo. Without a PHOTO, a drawn scene is measured.
 """
 
-import argparse
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -22,9 +21,17 @@ import torch
 from PIL import Image, ImageOps
 
 from matir_cli.engines.device import choose_device
-from matir_cli.engines.sam2.options import Sam2Options
+from matir_cli.engines.sam2.options import Architecture, Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.records import ImageArray
+from tests.bench.measuring import (
+    BenchParser,
+    Timings,
+    print_columns,
+    print_heading,
+    print_row,
+    time_rounds,
+)
 from tests.support.crafted_sam2 import (
     choose_thresholds,
     craft_model,
@@ -35,89 +42,125 @@ from tests.support.crafted_sam2 import (
 )
 
 LIKELY, STABLE = 0.7, 0.4
-"""Shares of masks that pass the predicted IoU, and of these the stability."""
+"""Shares of masks that pass the threshold on predicted IoU, and of these the one on stability."""
+
+HIERA_T = Sam2Options(config="configs/sam2.1/sam2.1_hiera_t.yaml")
+
+SMALL = msgspec.structs.replace(
+    HIERA_T,
+    image_size=256,
+    architecture=Architecture(
+        embed_dim=32,
+        stages=(1, 2, 2, 1),
+        global_att_blocks=(4,),
+        window_spec=(8, 4, 8, 4),
+        d_model=128,
+        memory_layers=0,
+    ),
+)
+"""The options of the small model of --quick."""
 
 Result = TypeVar("Result")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every photo and print the table."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    parser = BenchParser(__doc__, arguments)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--points", type=int, default=32, help="points a side")
+    parser.add_size("--points", 32, 8, "points per side")
+    parser.add_size("--rounds", 3, 1, "runs of each way, after one that warms up")
     parser.add_argument(
-        "--upstream-batch", type=int, help="upstream's default is 64; on a CPU 8 is kinder to it"
+        "--upstream-batch", type=int, help="points per batch upstream (default: 8 on a CPU, else 64, its own)"
     )
     parser.add_argument("photos", type=Path, nargs="*", metavar="PHOTO")
-    asked = parser.parse_args()
-    device = choose_device(asked.device)
-    batch = asked.upstream_batch or (8 if device == "cpu" else 64)
-    photos = {path.name: _working_size(path) for path in asked.photos} or {
-        "drawn scene": draw_scene(1024, 768)
-    }
-    options = Sam2Options(config="configs/sam2.1/sam2.1_hiera_t.yaml", points_per_side=asked.points)
-    name = (
+    options = parser.options()
+    device = choose_device(options.device)
+    batch = options.upstream_batch or (8 if device == "cpu" else 64)
+    model = msgspec.structs.replace(SMALL if parser.quick else HIERA_T, points_per_side=options.points)
+    drawn = draw_scene(320, 240) if parser.quick else draw_scene(1024, 768)
+    photos = {path.name: _read(path) for path in options.photos} or {"drawn scene": drawn}
+    print_heading(
+        f"{'small SAM 2' if parser.quick else 'SAM 2.1 Hiera-T'} at {model.image_size} pixels, untrained; "
+        f"{options.points} x {options.points} points",
+        "The time for points is, since it does not depend on the weights; the number of masks is not: "
+        "the thresholds are set to pass fixed shares.",
+        device_name(device),
+        f"upstream in batches of {batch}",
+    )
+    print_columns(
+        "photo",
+        "predicted IoU >",
+        "stability >=",
+        "upstream",
+        "here",
+        "faster",
+        "masks upstream / here",
+        "matched here / upstream",
+    )
+    for title, photo in photos.items():
+        _compare(f"{title} {photo.shape[1]} x {photo.shape[0]}", photo, model, device, batch, options.rounds)
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the CPU with its number of threads."""
+    return (
         torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
     )
-    print(
-        f"SAM 2.1 Hiera-T, {asked.points} x {asked.points} points, {name}, upstream in batches of {batch}\n"
-    )
-    print(
-        "| photo | predicted IoU > | stability >= | upstream | here | faster | masks | matched here / there |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for title, photo in photos.items():
-        print(
-            f"| {title} {photo.shape[1]} x {photo.shape[0]} | {_compare(photo, options, device, batch)} |",
-            flush=True,
-        )
 
 
-def _working_size(path: Path) -> ImageArray:
+def _read(path: Path) -> ImageArray:
+    """The photo upright, at a long side of at most 1024 pixels."""
     with Image.open(path) as opened:
         photo = ImageOps.exif_transpose(opened).convert("RGB")
     photo.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
-    return np.array(photo)  # upstream wants one that may be written to
+    return np.array(photo)  # upstream needs a writable array
 
 
-def _compare(photo: ImageArray, options: Sam2Options, device: str, batch: int) -> str:
-    """A row of the table, without its title."""
+def _compare(
+    title: str, photo: ImageArray, options: Sam2Options, device: str, batch: int, rounds: int
+) -> None:
+    """Print one row of the table."""
     model = craft_model(options, photo).to(device)
-    with _upstream_precision(device):
-        some_points = msgspec.structs.replace(options, points_per_side=12)
-        found = choose_thresholds(model, some_points, photo, LIKELY, STABLE)
+    with upstream_precision(device):
+        fewer_points = msgspec.structs.replace(options, points_per_side=min(12, options.points_per_side))
+        chosen = choose_thresholds(model, fewer_points, photo, LIKELY, STABLE)
         options = msgspec.structs.replace(
-            options, predicted_iou_threshold=found.predicted_iou, stability_threshold=found.stability
+            options, predicted_iou_threshold=chosen.predicted_iou, stability_threshold=chosen.stability
         )
         generator = upstream_generator(model, options, batch)
-        if device != "cpu":
-            generator.generate(photo)  # kernels are chosen on the first run
-        theirs, upstream_seconds = _timed(lambda: upstream_rles(generator, photo), device)
+        theirs_time, theirs = _timed(lambda: upstream_rles(generator, photo), device, rounds)
     proposer = Sam2Proposer(model, options, device)
-    if device != "cpu":
-        proposer.propose(photo)
-    ours, seconds = _timed(lambda: proposer.propose(photo), device)
+    ours_time, ours = _timed(lambda: proposer.propose(photo), device, rounds)
     here, there = match_shares(ours, theirs)
-    return (
-        f"{found.predicted_iou:.3f} | {found.stability:.3f} | {upstream_seconds:.2f} s | {seconds:.2f} s | "
-        f"{upstream_seconds / seconds:.1f}x | {len(theirs)} / {len(ours)} | {here:.1%} / {there:.1%}"
+    print_row(
+        title,
+        f"{chosen.predicted_iou:.3f}",
+        f"{chosen.stability:.3f}",
+        theirs_time,
+        ours_time,
+        f"{theirs_time.median / ours_time.median:.1f}x",
+        f"{len(theirs)} / {len(ours)}",
+        f"{here:.1%} / {there:.1%}",
     )
 
 
-def _upstream_precision(device: str) -> AbstractContextManager[object]:
-    """As upstream's examples run it."""
+def upstream_precision(device: str) -> AbstractContextManager[object]:
+    """The precision in which upstream's examples run."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device == "cuda" else nullcontext()
 
 
-def _timed(work: Callable[[], Result], device: str) -> tuple[Result, float]:
-    start = time.perf_counter()
-    result = work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
+def _timed(work: Callable[[], Result], device: str, rounds: int) -> tuple[Timings, Result]:
+    """Timings with all work on the device done, and the last result."""
+
+    def finished() -> Result:
+        result = work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return time_rounds(finished, rounds)
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     main()

@@ -1,27 +1,27 @@
-"""Queries of several parts on the drawn world, and what filters cost.
+"""Queries of several parts on the drawn world, and the cost of search filters.
 
-    python -m tests.bench.bench_queries
+    python -m tests.bench.bench_queries [--quick] [--pictures 400] [--examples 300] [--photos 4000]
 
-The tiny set indexes 400 pictures of the validation split; a region counts as the thing whose mask it
-covers with an IoU above 0.5. Every figure is the mean average precision of photos in stage 1 alone.
+The tiny set indexes pictures of the validation split; a region counts as the object whose mask it
+covers with an IoU above 0.5. Figures are the mean average precision of photos in stage 1 alone.
 
-- Text and example: the example shows a thing, the text says its colour and kind; photos are right that
-  hold another thing of the same colour, kind and texture. "Gap": the texts have a large part in common
-  where no region lies, as CLIP's texts have.
-- Not: photos are right that hold a thing which the query describes and the not-text does not.
+- Text and example: the example shows an object, the text names its colour and kind; relevant are
+  photos with another object of the same colour, kind and texture. "Gap": the texts share a large
+  component in a direction without regions, as CLIP's texts do.
+- Not: relevant are photos with an object that the query describes and the not-text does not.
 
-The filters are measured on 200,000 random regions, against the search without any.
+The filters are measured on random regions, 50 per photo, beside the search without any filter.
 """
 
-import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from matir_cli import masks
@@ -38,134 +38,160 @@ from matir_cli.search.query import AVERSION
 from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
 from tests.bench.bench_search import Floats
+from tests.bench.measuring import (
+    BenchParser,
+    Timings,
+    format_seconds,
+    in_new_process,
+    print_columns,
+    print_heading,
+    print_row,
+    time_once,
+)
 
 WEIGHTS = (0.3, 0.5, 0.7)
 AVERSIONS = (0.15, 0.25, AVERSION, 0.5, 0.75, 1.0)
-EXAMPLES = 300
+RESULTS = 10
+"""Photos that are searched for, the default of `matir find`."""
+
 GAP = 3.0
+"""Length of the component that gapped texts share, in lengths of a text vector."""
+
+Relevance = NDArray[np.bool_]
+"""(photos,) True for the photos that are relevant to a query."""
 
 
 @dataclass(frozen=True)
-class Indexed:
+class IndexedPictures:
     """The drawn pictures as stage 1 sees them."""
 
-    engines: ModelSession
+    models: ModelSession
     pictures: list[world.Picture]
     vectors: Floats
     """(n, d), photo by photo."""
-    starts: np.ndarray
+    starts: NDArray[np.int64]
     """(photos,) index of each photo's first region."""
-    things: np.ndarray
-    """(n,) the thing in its picture that each region covers, -1 for none."""
-    owners: np.ndarray
-    """(n,) which photo each region is of."""
+    objects: NDArray[np.int64]
+    """(n,) id of the object in its picture that each region covers, -1 for none."""
+    photos: NDArray[np.int64]
+    """(n,) the photo that each region belongs to."""
 
-    def text(self, words: str) -> Floats:
-        return self.engines.text_encoder.encode(words).vector
+    def encode(self, text: str) -> Floats:
+        """(d,) vector of a text."""
+        return self.models.text_encoder.encode(text).vector
 
-    def in_units(self, vector: Floats) -> Floats:
-        return vector / (self.vectors @ vector).std()
+    def by_spread(self, vector: Floats) -> Floats:
+        """`vector` in units of the standard deviation of its scores over all regions."""
+        scaled: Floats = vector / (self.vectors @ vector).std()
+        return scaled
 
-    def precision(self, vector: Floats, right: np.ndarray, left_out: int | None = None) -> float:
+    def average_precision(self, vector: Floats, relevant: Relevance, left_out: int | None = None) -> float:
+        """Average precision of the photos ranked by their best region; `left_out` is not ranked."""
         scores = np.maximum.reduceat(self.vectors @ vector, self.starts)
         order = [photo for photo in np.argsort(-scores, kind="stable") if photo != left_out]
-        hits = right[order]
+        hits = relevant[order]
         return float((np.cumsum(hits) / np.arange(1, hits.size + 1))[hits].mean())
 
-    def fulfilling(self, words: str) -> np.ndarray:
-        """(n,) bool: the regions of things that the words describe."""
-        asked = parse(words)
-        ids = [set(fulfils(asked, picture)) for picture in self.pictures]
-        return np.array([thing in ids[owner] for thing, owner in zip(self.things, self.owners, strict=True)])
+    def fulfilling(self, text: str) -> Relevance:
+        """(n,) bool: the regions of objects that the text describes."""
+        query = parse(text)
+        ids = [set(fulfils(query, picture)) for picture in self.pictures]
+        return np.array(
+            [number in ids[photo] for number, photo in zip(self.objects, self.photos, strict=True)]
+        )
 
 
-def index(folder: Path) -> Indexed:
-    pictures = [world.picture(seed) for seed in benchmark.seeds("validation")]
+def index(folder: Path, count: int) -> IndexedPictures:
+    """Index the first `count` pictures of the validation split with the tiny set, in `folder`."""
+    pictures = [world.picture(seed) for seed in benchmark.seeds("validation")[:count]]
     for number, picture in enumerate(pictures):
         Image.fromarray(picture.image).save(folder / f"{number:04}.png")
     gallery = GalleryFile.open(folder / "gallery.db", create=True)
-    engines = ModelSession(gallery, load_model_set("tiny"), "auto")
-    for _ in add_photos(
-        gallery,
-        [folder],
-        IndexingModels(lambda: engines.proposer, lambda: engines.region_encoder),
-        previews=False,
-    ):
+    models = ModelSession(gallery, load_model_set("tiny"), "auto")
+    for _ in add_photos(gallery, [folder], IndexingModels.of(models), previews=False):
         pass
-    vectors, things, owners, starts = [], [], [], []
+    vectors: list[Floats] = []
+    objects: list[int] = []
+    photos: list[int] = []
+    starts: list[int] = []
     for number, picture in enumerate(pictures):
         regions = gallery.regions(number + 1)
         starts.append(len(vectors))
-        drawn = [masks.encode(picture.mask(thing.id)) for thing in picture.things]
+        drawn = [masks.encode(picture.mask(each.id)) for each in picture.things]
         for region, ious in zip(regions, masks.iou([r.region.rle for r in regions], drawn), strict=True):
             vectors.append(region_vector(gallery, region.id))
-            things.append(int(ious.argmax()) if region.ordinal and ious.max() > 0.5 else -1)
-            owners.append(number)
-    return Indexed(engines, pictures, *map(np.array, (vectors, starts, things, owners)))
+            objects.append(int(ious.argmax()) if region.ordinal and ious.max() > 0.5 else -1)
+            photos.append(number)
+    return IndexedPictures(
+        models, pictures, np.array(vectors), np.array(starts), np.array(objects), np.array(photos)
+    )
 
 
-def examples(indexed: Indexed) -> Iterator[tuple[str, float]]:
-    """Name of a way to combine, and an average precision."""
+def combine_text_and_example(indexed: IndexedPictures, count: int) -> Iterator[tuple[str, float]]:
+    """Pairs of a way to combine text and example, and an average precision, for `count` examples."""
     rng = np.random.default_rng(1)
     gap = np.linalg.eigh(np.cov(indexed.vectors.T))[1][:, 0]  # the direction in which regions differ least
-    chosen = rng.permutation(np.flatnonzero(indexed.things >= 0))
     done = 0
-    for at in chosen:
-        photo = int(indexed.owners[at])
-        thing = indexed.pictures[photo].things[indexed.things[at]]
-        look = (thing.kind, thing.colour, thing.texture)
-        right = np.array(
+    for region in rng.permutation(np.flatnonzero(indexed.objects >= 0)):
+        photo = int(indexed.photos[region])
+        shown = indexed.pictures[photo].things[indexed.objects[region]]
+        look = (shown.kind, shown.colour, shown.texture)
+        relevant = np.array(
             [
                 any((t.kind, t.colour, t.texture) == look for t in picture.things)
                 for picture in indexed.pictures
             ]
         )
-        right[photo] = False
-        if right.sum() < 2 or done == EXAMPLES:
+        relevant[photo] = False
+        if relevant.sum() < 2 or done == count:
             continue
         done += 1
-        text, example = indexed.text(f"{thing.colour} {thing.kind}"), indexed.vectors[at]
+        text, example = indexed.encode(f"{shown.colour} {shown.kind}"), indexed.vectors[region]
         gapped = (text + GAP * gap) / np.linalg.norm(text + GAP * gap)
-        yield "text alone", indexed.precision(text, right, photo)
-        yield "example alone", indexed.precision(example, right, photo)
+        precision = partial(indexed.average_precision, relevant=relevant, left_out=photo)
+        yield "text alone", precision(text)
+        yield "example alone", precision(example)
         for weight in WEIGHTS:
-            for name, words in (("", text), (", gap", gapped)):
+            for suffix, words in (("", text), (", gap", gapped)):
                 plain = (1 - weight) * words + weight * example
-                units = (1 - weight) * indexed.in_units(words) + weight * indexed.in_units(example)
-                yield f"sum, example {weight}{name}", indexed.precision(plain, right, photo)
-                yield f"in units of spread, example {weight}{name}", indexed.precision(units, right, photo)
+                scaled = (1 - weight) * indexed.by_spread(words) + weight * indexed.by_spread(example)
+                yield f"sum, example {weight}{suffix}", precision(plain)
+                yield f"in units of spread, example {weight}{suffix}", precision(scaled)
 
 
-def negations(indexed: Indexed) -> Iterator[tuple[str, float]]:
+def subtract_unwanted(indexed: IndexedPictures) -> Iterator[tuple[str, float]]:
+    """Pairs of a way to treat the not-text, and an average precision."""
     pairs = [(kind, f"{look} {kind}") for kind in KINDS for look in (*COLOURS, *TEXTURES)]
     pairs += [(f"{c} {kind}", f"{t} {kind}") for kind in KINDS for c in COLOURS for t in TEXTURES]
     pairs += [("house", "house with a door"), ("dog", "dog led by rope"), ("car", "car on a rope")]
     for wanted, unwanted in pairs:
-        good = indexed.fulfilling(wanted) & ~indexed.fulfilling(unwanted)
-        right = np.maximum.reduceat(good, indexed.starts)
-        if right.sum() < 2:
+        matching = indexed.fulfilling(wanted) & ~indexed.fulfilling(unwanted)
+        relevant = np.maximum.reduceat(matching, indexed.starts)
+        if relevant.sum() < 2:
             continue
-        yes, no = (indexed.in_units(indexed.text(words)) for words in (wanted, unwanted))
-        yield "without --not", indexed.precision(yes, right)
-        # The part of the query's score that has nothing to do with the not-text's (Widdows, 2003).
+        yes, no = (indexed.by_spread(indexed.encode(text)) for text in (wanted, unwanted))
+        yield "without --not", indexed.average_precision(yes, relevant)
+        # The part of the query's score that is uncorrelated with the not-text's (Widdows, 2003).
         shared = np.corrcoef(indexed.vectors @ yes, indexed.vectors @ no)[0, 1]
-        yield "orthogonal to it", indexed.precision(yes - max(shared, 0) * no, right)
+        yield "orthogonal to it", indexed.average_precision(yes - max(shared, 0) * no, relevant)
         for aversion in AVERSIONS:
-            yield f"minus {aversion}", indexed.precision(yes - aversion * no, right)
+            yield f"minus {aversion}", indexed.average_precision(yes - aversion * no, relevant)
 
 
-def filters(folder: Path) -> Iterator[tuple[str, float]]:
-    """Name of a filter, and milliseconds of a query."""
-    bench_search.build(folder, 4000)
-    questions = np.load(folder / "queries.npy")
-    areas = np.clip(64 * np.exp(np.random.default_rng(0).normal(-4, 1.3, 200_000)), 1, 64).astype(int)
+def time_filters(folder: Path, photos: int) -> dict[str, Timings]:
+    """Timings of queries by the filter in use, in a gallery of `photos` photos."""
+    bench_search.build(folder, photos)
+    queries = np.load(folder / "queries.npy")
+    regions = photos * bench_search.REGIONS
+    areas = np.clip(64 * np.exp(np.random.default_rng(0).normal(-4, 1.3, regions)), 1, 64).astype(int)
+    timings = {}
     with GalleryFile.open(folder / "gallery.db") as gallery:
         db = gallery.connection
         with gallery.atomic():
             rows = [(area, number) for number, area in enumerate(areas.tolist(), start=1)]
             db.executemany("update regions set area = ? where id = ? and ordinal > 0", rows)
             db.execute("update photos set camera = iif(id % 2, 'one', 'other')")
-            db.execute("update photos set taken_at = printf('%d-05-17', 2000 + id / 200)")
+            db.execute("update photos set taken_at = printf('%d-05-17', 2000 + id * 20 / ?)", (photos,))
         cases = {
             "none": None,
             "a camera: half of the photos": Filters(camera="one"),
@@ -175,32 +201,47 @@ def filters(folder: Path) -> Iterator[tuple[str, float]]:
             "size: 13% of the regions": Filters(min_size=0.07),
             "size: 0.1% of the regions": Filters(min_size=0.99),
         }
-        for name, within in cases.items():
-            rank_photos(gallery, questions[0], 10, within)
-            for question in questions:
-                started = time.perf_counter()
-                rank_photos(gallery, question, 10, within)
-                yield name, 1e3 * (time.perf_counter() - started)
+        for name, filters in cases.items():
+            rank_photos(gallery, queries[0], RESULTS, filters)
+            seconds = [time_once(partial(rank_photos, gallery, q, RESULTS, filters))[0] for q in queries]
+            timings[name] = Timings(tuple(seconds))
+    return timings
 
 
-def show(title: str, rows: Iterator[tuple[str, float]], unit: str = "") -> None:
-    table: dict[str, list[float]] = {}
-    for name, value in rows:
-        table.setdefault(name, []).append(value)
-    print(f"\n| {title} |\n|---|---|", flush=True)
-    for name, values in table.items():
-        value = f"{statistics.median(values):.1f}{unit}" if unit else f"{statistics.mean(values):.3f}"
-        print(f"| {name} | {value} |", flush=True)
+def print_means(title: str, figures: Iterable[tuple[str, float]]) -> None:
+    """Print a table of the mean of each name's figures."""
+    by_name: dict[str, list[float]] = {}
+    for name, figure in figures:
+        by_name.setdefault(name, []).append(figure)
+    print()
+    print_columns(title, "mean AP")
+    for name, values in by_name.items():
+        print_row(name, f"{statistics.mean(values):.3f}")
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the three tables."""
+    parser = BenchParser(__doc__, arguments)
+    parser.add_size("--pictures", benchmark.PICTURES, 16, "pictures of the drawn world")
+    parser.add_size("--examples", 300, 2, "objects taken as examples")
+    parser.add_size("--photos", 4000, 40, "photos for the filters")
+    options = parser.options()
+    regions = options.photos * bench_search.REGIONS
+    print_heading(
+        f"{options.pictures} pictures of the drawn world, indexed by the tiny set; for the filters, "
+        f"{regions:,} random regions as bench_search draws them",
+        "No: pictures are drawn and the models tiny. The figures rank the ways to combine queries; they do "
+        "not predict the precision on photographs.",
+    )
     with tempfile.TemporaryDirectory() as name:
-        indexed = index(Path(name))
-        show("text and example | mean AP", examples(indexed))
-        show("not | mean AP", negations(indexed))
+        indexed = index(Path(name), options.pictures)
+        print_means("text and example", combine_text_and_example(indexed, options.examples))
+        print_means("not", subtract_unwanted(indexed))
     with tempfile.TemporaryDirectory() as name:
-        show("filter, 200,000 regions, top 10 | median", filters(Path(name)), " ms")
+        print()
+        print_columns(f"filter, {regions:,} regions, top {RESULTS}", "median", "p95")
+        for filtered, timings in in_new_process(time_filters, Path(name), options.photos).items():
+            print_row(filtered, format_seconds(timings.median), format_seconds(timings.p95))
 
 
 if __name__ == "__main__":

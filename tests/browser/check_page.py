@@ -1,7 +1,8 @@
-"""The HTML page in a real browser; run by name, as it needs one: `pytest tests/browser/check_page.py`.
+"""Tests of the HTML page in a real browser: `pytest tests/browser/check_page.py`.
 
-Needs `pip install -e '.[browser-test]'`, and Chromium: the system's (its path in MATIR_CHROMIUM, or
-`chromium` or `google-chrome` in PATH), else the one that `playwright install chromium` fetches.
+They are run by name only, since they need `pip install -e '.[browser-test]'` and Chromium: the system's
+(its path in MATIR_CHROMIUM, or `chromium` or `google-chrome` in PATH), else the one that
+`playwright install chromium` fetches.
 """
 
 import os
@@ -36,7 +37,7 @@ def html(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["light", "dark"])
 def page(browser: Browser, html: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page in light and in dark; whatever it complains of fails the test."""
+    """The page in light and in dark; an error, a console message or a web request fails the test."""
     opened = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme=request.param)
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
@@ -49,14 +50,15 @@ def page(browser: Browser, html: Path, request: pytest.FixtureRequest) -> Iterat
 
 
 def ground(page: Page) -> int:
-    """How bright the page's background is."""
+    """Brightness of the page's background, 0 to 255."""
     text = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     return int(text.split("(")[1].split(",")[0])
 
 
 def opacities(page: Page, kind: str) -> list[float]:
+    """Opacities of all elements of the page that `kind` selects."""
     script = "all => all.map(one => Number(getComputedStyle(one).opacity))"
-    return page.locator(f"main {kind}").evaluate_all(script)
+    return list(page.locator(f"main {kind}").evaluate_all(script))
 
 
 def test_it_renders(page: Page) -> None:

@@ -1,0 +1,1 @@
+"""Tests of the tiny model set: its world, its training recipe and its quality."""

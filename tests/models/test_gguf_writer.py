@@ -1,10 +1,11 @@
-"""The GGUF writer against a listing of what llama.cpp's own converter writes for the same model."""
+"""Tests of the GGUF writer against a listing of the output of llama.cpp's own converter."""
 
 import json
 from pathlib import Path
 
 import gguf
 import pytest
+from transformers import Qwen2_5_VLConfig
 
 from matir_cli.models.tiny.gguf_writer import check_config
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
@@ -16,12 +17,12 @@ FREE_TEXT = {"general.name", "general.size_label"}
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> SmallQwen:
-    """The model that the converter was given."""
+    """The model that the listing was made from."""
     return make_model(tmp_path_factory.mktemp("written"), seed=0, precision="f16")
 
 
 def listing(path: Path) -> dict[str, dict[str, list[object]]]:
-    """Keys with types and values (long lists by their length), tensors with types and extents."""
+    """Keys with types and values (long lists by their length), tensors with types and shapes."""
     reader = gguf.GGUFReader(path)
     keys: dict[str, list[object]] = {}
     for key, field in reader.fields.items():
@@ -64,10 +65,10 @@ def test_float32_and_tied_embeddings(tmp_path: Path) -> None:
         ("vision_config", {"hidden_act": "gelu"}, "hidden_act"),
     ],
 )
-def test_refuses_what_llama_cpp_would_compute_otherwise(
+def test_refuses_configs_that_llama_cpp_computes_differently(
     written: SmallQwen, part: str, change: dict[str, object], named: str
 ) -> None:
-    config = type(written.model.config).from_dict(written.model.config.to_dict())
+    config = Qwen2_5_VLConfig.from_dict(written.model.config.to_dict())
     for key, value in change.items():
         setattr(getattr(config, part), key, value)
     with pytest.raises(ValueError, match=named):

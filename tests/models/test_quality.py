@@ -1,6 +1,6 @@
-"""The whole method on a corner of the drawn world's test split, with the tiny set: quality it must keep.
+"""Quality of the whole method with the tiny set, on a part of the drawn world's test split.
 
-The floors lie well below what the whole split gives (see the README): so small a corner is noisy.
+The thresholds lie well below the figures of the whole split, since so small a part is noisy.
 """
 
 import json
@@ -24,7 +24,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def figure(results: dict[str, Any], table: int, method: str, group: str | None = None) -> float:
-    """Mean average precision in per cent; of one kind of query, if named."""
+    """Mean average precision in per cent, of all queries or of one group."""
     row = {row["method"]: row for row in results["tables"][table - 1]["rows"]}[method]
     summary = row["summary"] if group is None else row["by_group"][group]
     return 100 * float(summary["mean_by_relevant"])

@@ -1,4 +1,4 @@
-"""The tiny set's recipe as a real process: a few steps of each model, and files that the engines load."""
+"""Tests of the training recipe as a real process, with a few steps per stage."""
 
 import subprocess
 import sys
@@ -14,10 +14,11 @@ from matir_cli.models.tiny import world
 from matir_cli.records import EngineConfig, ModelIdentity
 
 SCALE = "0.001"
-"""Of the steps of the recipe: one to four a stage."""
+"""Factor for the recipe's steps: one to four remain per stage."""
 
 
 def train(out: Path, *words: str) -> str:
+    """Run the recipe; return its log."""
     done = subprocess.run(
         [sys.executable, "-m", "matir_cli.models.tiny.train", *words, "--out", str(out), "--threads", "2"],
         capture_output=True,
@@ -29,28 +30,28 @@ def train(out: Path, *words: str) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
-    said = train(out, "all", "--steps-scale", SCALE)
+    log = train(out, "all", "--steps-scale", SCALE)
     for stage in ("sam2", "alpha_clip", "qwen_vision", "qwen_singles", "qwen_relations", "qwen_boxes"):
-        assert f"{stage} 1/" in said or f"{stage} 2/" in said, said
+        assert f"{stage} 1/" in log or f"{stage} 2/" in log, log
     return out
 
 
 def configured(part: str, folder: Path) -> EngineConfig:
-    """The part of the shipped set, its files taken from `folder`."""
+    """The part of the shipped set, with its files taken from `folder`."""
     shipped = load_model_set("tiny").part(part)
     files = {file.role: folder / Path(file.source.address).name for file in shipped.files}
     return EngineConfig(shipped.engine, shipped.options, files, ModelIdentity(part, "0" * 64))
 
 
-def test_what_is_trained_is_loaded_by_the_engines(trained: Path) -> None:
+def test_the_engines_load_the_trained_files(trained: Path) -> None:
     picture = world.picture(world.SPLITS["validation"][0])
     proposer = load_proposer(configured("proposer", trained), "cpu")
     regions = [region.rle for region in proposer.propose(picture.image)]
     encoder = load_region_encoder(configured("encoder", trained), "cpu")
     vectors = encoder.encode(picture.image, regions)
-    asked = load_text_encoder(configured("encoder", trained)).encode("red house")
-    assert vectors.shape == (len(regions), len(asked.vector))
-    assert np.isfinite(vectors @ asked.vector).all()
+    query = load_text_encoder(configured("encoder", trained)).encode("red house")
+    assert vectors.shape == (len(regions), len(query.vector))
+    assert np.isfinite(vectors @ query.vector).all()
     judge = load_judge(configured("judge", trained), "cpu")
     verdicts = judge.rerank(JudgePhoto(1, picture.image), ["red house", "dog led by rope"])
     judge.close()
@@ -60,6 +61,6 @@ def test_what_is_trained_is_loaded_by_the_engines(trained: Path) -> None:
 
 def test_a_finished_training_is_not_done_again(trained: Path) -> None:
     before = (trained / "sam2.pt").read_bytes()
-    said = train(trained, "sam2", "--steps-scale", SCALE)
-    assert "s/step" not in said
+    log = train(trained, "sam2", "--steps-scale", SCALE)
+    assert "s/step" not in log
     assert (trained / "sam2.pt").read_bytes() == before

@@ -1,10 +1,11 @@
-"""The drawn world: pictures from seeds, clear relations, a grammar that reads back, true export formats."""
+"""Tests of the drawn world: pictures, relations, grammar, questions and exports."""
 
 import json
 import pickle
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,10 @@ PINNED = (
         ("ball", "yellow", "plain", "small"),
     ],
 )
-"""Size and things of the first test picture."""
+"""Shape and things of the first test picture."""
 
 TRAIN = 100
-"""First training seed looked at; any would do."""
+"""First training seed that is tested; any would do."""
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def pictures() -> list[world.Picture]:
     return [world.picture(seed) for seed in range(TRAIN, TRAIN + 150)]
 
 
-def thing(number: int, kind: str, x: float, y: float, side: float = 30, **looks: object) -> Thing:
-    """A plain red medium thing with its centre at (x, y)."""
+def thing(number: int, kind: str, x: float, y: float, side: float = 30, **looks: Any) -> Thing:
+    """A plain red medium thing with its centre at (x, y), changed by `looks`."""
     plain = Thing(
         number,
         kind,

@@ -1,0 +1,1 @@
+"""Fakes, pictures, crafted weights and galleries, and processes for the tests."""

@@ -1,4 +1,4 @@
-"""Small stand-ins that fulfil the Protocols without a model: regions and vectors by colour."""
+"""Fakes of the engines without a model: regions, vectors and verdicts by colour."""
 
 from collections.abc import Sequence
 
@@ -6,46 +6,47 @@ import numpy as np
 
 from matir_cli import masks
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, QueryVector
-from matir_cli.records import Box, FloatArray, Grounding, ImageArray, Point, Region, Rle, Verdict
+from matir_cli.records import Box, FloatArray, Grounding, ImageArray, MaskArray, Point, Region, Rle, Verdict
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
 
-def near(image: ImageArray, colour: str) -> np.ndarray:
-    """(h, w) bool: the pixels of about this colour."""
+def near(image: ImageArray, colour: str) -> MaskArray:
+    """(h, w) bool: the pixels close to this colour."""
     distance = np.abs(image.astype(np.int32) - np.array(COLOURS[colour])).max(axis=2)
     return np.asarray(distance < 60)
 
 
 class ColourProposer:
-    """One region for each colour that the picture has."""
+    """Proposes one region for each colour in the picture; refines a box to itself."""
 
     def __init__(self) -> None:
         self.seen = 0
+        """Pictures it has been given."""
 
     def propose(self, image: ImageArray) -> list[Region]:
         self.seen += 1
-        found = [near(image, colour) for colour in COLOURS]
-        rles = [masks.encode(mask) for mask in found if mask.any()]
+        coloured = [near(image, colour) for colour in COLOURS]
+        rles = [masks.encode(mask) for mask in coloured if mask.any()]
         return [Region(rle, masks.box(rle), masks.area(rle), 0.9, 0.95) for rle in rles]
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
-        found: list[Region | None] = []
+        regions: list[Region | None] = []
         for box in boxes:
             mask = np.zeros(image.shape[:2], dtype=np.bool_)
             mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
             rle = masks.encode(mask)
-            found.append(Region(rle, masks.box(rle), masks.area(rle), 0.8, 0.9) if mask.any() else None)
-        return found
+            regions.append(Region(rle, masks.box(rle), masks.area(rle), 0.8, 0.9) if mask.any() else None)
+        return regions
 
     def region_at(self, image: ImageArray, point: Point) -> Region | None:
         rles = [region.rle for region in self.propose(image)]
-        there = [rle for rle in rles if masks.decode(rle)[int(point.y), int(point.x)]]
-        return Region(there[0], masks.box(there[0]), masks.area(there[0]), 0.8, 0.9) if there else None
+        hit = [rle for rle in rles if masks.decode(rle)[int(point.y), int(point.x)]]
+        return Region(hit[0], masks.box(hit[0]), masks.area(hit[0]), 0.8, 0.9) if hit else None
 
 
 class ColourEncoder:
-    """A region's vector: how much of it has each of the colours, and a constant."""
+    """Encodes a region as its share of each colour, and a constant."""
 
     dimensions = 64
 
@@ -55,18 +56,18 @@ class ColourEncoder:
             inside = masks.decode(rle)
             vector[:3] = [near(image, colour)[inside].mean() for colour in COLOURS]
             vector[3] = 0.1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 class BrokenEncoder(ColourEncoder):
-    """Gives vectors that are not numbers."""
+    """Returns vectors of NaN."""
 
     def encode(self, image: ImageArray, rles: Sequence[Rle]) -> FloatArray:
         return super().encode(image, rles) * np.float32("nan")
 
 
 class ColourText:
-    """The vector of a query that names a colour."""
+    """Encodes a query as the colours that it names."""
 
     def encode(self, query: str) -> QueryVector:
         vector = np.zeros(ColourEncoder.dimensions, dtype=np.float32)
@@ -75,15 +76,17 @@ class ColourText:
 
 
 class ColourJudge:
-    """Says True the more of the colour there is, and boxes it; counts what it is asked."""
+    """Judges a photo by its share of the query's colour and boxes that colour; notes its questions."""
 
     grounds_at_once = 3
 
     def __init__(self, shift: float = 0.0) -> None:
         self.asked: list[int] = []
+        """Keys of the photos reranked, one per call."""
         self.grounded: list[int] = []
+        """Keys of the photos grounded, one per question."""
         self.shift = shift
-        """Pixels by which its boxes are off."""
+        """Error of its boxes, pixels."""
 
     def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
         self.asked.append(photo.key)

@@ -1,4 +1,4 @@
-"""A web server on loopback that misbehaves on demand: real sockets for the tests of fetching."""
+"""A web server on loopback that misbehaves on demand, for tests of downloads."""
 
 import threading
 from collections.abc import Iterator
@@ -10,42 +10,45 @@ from typing import Any
 
 @dataclass
 class Served:
-    """What the server does at one path."""
+    """The server's behaviour at one path."""
 
     body: bytes = b""
     status: int = 200
-    """Any other is sent without a body."""
+    """Any status but 200 is sent without a body."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent as well; "Content-Length" replaces the true one."""
+    """Additional headers; "Content-Length" replaces the true one."""
     ranges: bool = True
-    """It honours Range and If-Range."""
+    """True if Range and If-Range are honoured."""
     redirect: str | None = None
-    """It sends there instead, and `headers` with it."""
+    """Address of a redirection, which is sent with `headers` instead of the body."""
     cut_after: int | None = None
-    """It closes the connection after so many bytes of an answer's body."""
+    """Number of bytes of a body after which the connection is closed."""
     hold: threading.Event | None = None
-    """It waits for this after the first half of the body."""
+    """Event to wait for after the first half of the body."""
     halfway: threading.Event = field(default_factory=threading.Event)
     """Set when half of the body has been sent."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A request that the server received."""
 
     method: str
     path: str
     headers: dict[str, str]
-    """Names in lower case."""
+    """Headers; their names are in lower case."""
 
 
 @dataclass
 class FileServer:
-    """The server: `paths` says what it serves, `requests` what was asked."""
+    """A running server."""
 
     url: str
+    """Its address without a path."""
     paths: dict[str, Served] = field(default_factory=dict)
+    """The behaviour at each path; 404 at any other."""
     requests: list[Request] = field(default_factory=list)
+    """All requests so far."""
 
     def gets(self) -> list[Request]:
         """The GET requests so far."""
@@ -54,7 +57,6 @@ class FileServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    site: FileServer
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -63,14 +65,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the library's name
-        """Nothing."""
+        """Log nothing."""
 
     def _answer(self, *, with_body: bool) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.site.requests.append(Request(self.command, self.path, headers))
-        # One answer a connection: what the server cuts stays cut.
+        assert isinstance(self.server, _Server)
+        site = self.server.site
+        site.requests.append(Request(self.command, self.path, headers))
+        # One response per connection: a body that was cut short stays so.
         self.close_connection = True
-        served = self.site.paths.get(self.path, Served(status=404))
+        served = site.paths.get(self.path, Served(status=404))
         if served.redirect is not None:
             self._head(302, {"Location": served.redirect, "Content-Length": "0", **served.headers})
         elif served.status != 200:
@@ -78,12 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(served, headers, with_body=with_body)
 
-    def _send(self, served: Served, asked: dict[str, str], *, with_body: bool) -> None:
+    def _send(self, served: Served, received: dict[str, str], *, with_body: bool) -> None:
         start = 0
         whole = len(served.body)
-        same = asked.get("if-range") in (None, served.headers.get("ETag"))
-        if served.ranges and same and "range" in asked:
-            start = int(asked["range"].removeprefix("bytes=").removesuffix("-"))
+        same = received.get("if-range") in (None, served.headers.get("ETag"))
+        if served.ranges and same and "range" in received:
+            start = int(received["range"].removeprefix("bytes=").removesuffix("-"))
             if start >= whole:
                 self._head(416, {"Content-Range": f"bytes */{whole}", "Content-Length": "0"})
                 return
@@ -114,21 +118,23 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self) -> None:
+        """Listen on a free port of the loopback interface."""
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.site = FileServer(f"http://127.0.0.1:{self.server_port}")
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that goes away is part of the tests."""
+        """Ignore the error: clients that go away are part of the tests."""
 
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """A server for as long as the block runs."""
-    handler = type("Handler", (_Handler,), {})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        site = FileServer(f"http://127.0.0.1:{server.server_port}")
-        handler.site = site  # type: ignore[attr-defined]
+    """Run a server for the duration of the block."""
+    with _Server() as server:
         thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
         thread.start()
         try:
-            yield site
+            yield server.site
         finally:
             server.shutdown()
             thread.join()

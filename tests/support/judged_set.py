@@ -1,7 +1,8 @@
-"""A model set with all three parts: the tiny set and a judge with random weights."""
+"""A model set of the tiny proposer and encoder and a judge with random weights."""
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from matir_cli.model_sets.catalogue import load_model_set
@@ -10,7 +11,7 @@ from tests.support.small_qwen import make_model
 
 
 def make_set(folder: Path) -> Path:
-    """Write the set into `folder`; its TOML file."""
+    """Write the set into `folder`; return its TOML file."""
     tiny = load_model_set("tiny")
     lines = ['name = "random_judge"', 'description = "the tiny set and a random judge"']
     for kind in ("proposer", "encoder"):
@@ -30,11 +31,14 @@ def make_set(folder: Path) -> Path:
     return toml
 
 
-def _toml(options: dict[str, object]) -> list[str]:
-    plain = [f"{key} = {json.dumps(value)}" for key, value in options.items() if not isinstance(value, dict)]
+def _toml(options: Mapping[str, object]) -> list[str]:
+    """The options as lines of TOML, tables last."""
+    plain = [
+        f"{key} = {json.dumps(value)}" for key, value in options.items() if not isinstance(value, Mapping)
+    ]
     tables = [
         f"{key} = {{ {', '.join(_toml(value))} }}"
         for key, value in options.items()
-        if isinstance(value, dict)
+        if isinstance(value, Mapping)
     ]
     return plain + tables

@@ -1,4 +1,4 @@
-"""Pictures that tests make."""
+"""Pictures made for tests."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.fakes import COLOURS
 
 
 def scene(*colours: str, size: tuple[int, int] = (120, 90), seed: int = 0) -> Image.Image:
-    """Grey noise with one square of each colour, side by side from the left; every seed differs."""
+    """Grey noise with one square per colour, side by side from the left; it differs for every seed."""
     noise = np.random.default_rng(seed).integers(100, 140, (size[1], size[0], 1), dtype=np.uint8)
     picture = Image.fromarray(np.repeat(noise, 3, axis=2))
     draw = ImageDraw.Draw(picture)
@@ -20,7 +20,7 @@ def scene(*colours: str, size: tuple[int, int] = (120, 90), seed: int = 0) -> Im
 
 
 def save_scenes(folder: Path, **scenes: str) -> list[Path]:
-    """One PNG a keyword: its name, and its colours separated by spaces."""
+    """Write one PNG per keyword, which gives its name and its colours, separated by spaces."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for seed, (name, colours) in enumerate(scenes.items()):
