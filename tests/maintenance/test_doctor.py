@@ -9,7 +9,7 @@ import pytest
 
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.maintenance.doctor.examine import examine_installation
+from matir_cli.maintenance.doctor.installation import examine_installation
 from matir_cli.maintenance.doctor.findings import Finding, FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.progress import no_progress
@@ -159,7 +159,7 @@ def test_an_interrupted_write_is_no_damage(path: Path, tmp_path: Path) -> None:
             shutil.copy(f"{path}{suffix}", tmp_path / f"copy.db{suffix}")
         gallery.connection.execute("rollback")
     found = only(tmp_path / "copy.db")
-    assert (found.state, "waits to be undone" in found.text) == (FindingState.WARNING, True)
+    assert (found.state, "not been rolled back" in found.text) == (FindingState.WARNING, True)
     with GalleryFile.open(tmp_path / "copy.db"):
         pass
     assert bad(tmp_path / "copy.db", deep=True) == set()
