@@ -21,6 +21,7 @@ def open_defensively(filename: str, flags: int = READ_WRITE_CREATE) -> apsw.Conn
 
     Raises:
         apsw.CantOpenError, apsw.PermissionsError: the file cannot be opened.
+        apsw.IOError: the system fails to read it, as for a folder that is opened for reading only.
         UnicodeEncodeError: the name is not valid UTF-8.
     """
     connection = apsw.Connection(filename, flags=flags)

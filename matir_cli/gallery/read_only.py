@@ -40,7 +40,7 @@ def open_read_only(path: Path) -> GalleryFile:
         raise GalleryMissing(path)
     try:
         db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
-    except (apsw.CantOpenError, apsw.PermissionsError, UnicodeEncodeError) as error:
+    except (apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, UnicodeEncodeError) as error:
         raise GalleryReadOnly(path) from error
     db.limit(apsw.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     return GalleryFile(path, db)

@@ -284,7 +284,8 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
             first = first or f"photo {photo_id}"
     if faults:
         remedy = "Drop them (judging then reads the original files): matir compact --drop-previews"
-        return problem(name, f"{faults} of {checked} checked are damaged, such as that of {first}", remedy)
+        text = f"{faults} of {checked} checked are damaged or of the wrong size, such as that of {first}"
+        return problem(name, text, remedy)
     without = _count(gallery, "photos where not exists (select 1 from previews where photo_id = photos.id)")
     return ok(name, f"{checked} checked can be decoded; {without} photos have none")
 
