@@ -50,7 +50,7 @@ def test_a_rebuilt_index_gives_the_same_results(gallery: GalleryFile) -> None:
     blocks = count(gallery, "blocks")
     gallery.connection.execute(
         "delete from blocks where id = 2"
-    )  # these regions cannot be found: the index is damaged
+    )  # its regions cannot be found any more
     rebuild_index(gallery, BLOCK_REGIONS)
     assert ranking(gallery) == before
     assert count(gallery, "loose") == 0
@@ -87,7 +87,7 @@ def test_nothing_is_started_without_enough_room(gallery: GalleryFile) -> None:
 
 
 @pytest.mark.parametrize("vector", ["x'0102'", "zeroblob(64)", "'text'"])
-def test_an_impossible_vector_stops_compacting_before_anything_is_lost(
+def test_an_impossible_vector_ends_it_before_anything_is_lost(
     gallery: GalleryFile, vector: str
 ) -> None:
     blocks = count(gallery, "blocks")
