@@ -1,8 +1,8 @@
-"""The gallery: one SQLite file that holds photos, previews, masks and vectors.
+"""The gallery file: opening, transactions, models, files, photos and regions.
 
-Durability. The file is in rollback-journal mode: after a commit nothing but the one
-file remains, it opens from read-only media, and a process killed at any moment leaves
-a journal that the next opening rolls back. A photo is written in one transaction.
+Durability: the file is in rollback-journal mode. After a commit only the one file remains, and it
+can be opened from read-only media; a process killed at any moment leaves a journal that the next
+opening rolls back. Each photo is written in one transaction.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import sqlite_vec
 
 from matir_cli import errors
 from matir_cli.gallery import schema
+from matir_cli.gallery.connection import READ_WRITE_CREATE, open_defensively
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
-from matir_cli.gallery.rows import StoredPhoto, StoredRegion, checked_photo, read_region
+from matir_cli.gallery.rows import StoredPhoto, StoredRegion, check_photo, read_region
 from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
-
-BUSY_TIMEOUT_MS = 60_000
-"""How long a command waits for another one's transaction."""
 
 
 class GalleryFile:
-    """An open gallery. Use as a context manager: leaving it closes the file, and turns what
-    SQLite raised inside into the matching `GalleryError`."""
+    """An open gallery file.
+
+    As a context manager it closes the file on leaving, and turns errors that SQLite raised inside
+    into the matching `GalleryError`.
+    """
 
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
@@ -38,22 +39,25 @@ class GalleryFile:
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> GalleryFile:
-        """Open the gallery at `path`, bringing an older schema up to date.
+        """Open the gallery at `path` and migrate an older schema.
+
+        Args:
+            create: create the file and its folder if they do not exist.
 
         Raises:
-            GalleryMissing: no file there, and `create` is false.
-            NotAGallery: another kind of file; it is not touched.
-            GalleryTooNew: written by a later version of this tool.
-            GalleryReadOnly: it, or its folder, cannot be opened or made.
+            GalleryMissing: there is no file at `path`, and `create` is false.
+            NotAGallery: the file is of another kind; it is left unchanged.
+            GalleryTooNew: a later version of this tool wrote the file.
+            GalleryReadOnly: the file cannot be opened, or the file or its folder cannot be created.
         """
         if not path.exists() and not create:
             raise errors.GalleryMissing(path)
         try:
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite itself falls back to reading where writing is not allowed.
-            flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
-            connection = apsw.Connection(os.fspath(path), flags=flags)
+            # SQLite itself falls back to read-only access if the file cannot be written.
+            flags = READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE
+            connection = open_defensively(os.fspath(path), flags)
         except (apsw.CantOpenError, apsw.PermissionsError, OSError, UnicodeEncodeError) as error:
             raise errors.GalleryReadOnly(path) from error
         gallery = cls(path, connection)
@@ -66,23 +70,19 @@ class GalleryFile:
         return gallery
 
     def _prepare(self) -> None:
-        """Check that the file is ours before anything is written to it, then migrate."""
+        """Check that the file is a gallery before anything is written to it, then migrate."""
         db = self.connection
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # The file may come from a stranger: what its schema brings along must not reach beyond it.
-        db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         if schema.is_empty(db):
             db.pragma("page_size", schema.PAGE_SIZE)
         elif not schema.is_gallery(db):
             raise errors.NotAGallery(self.path)
-        if (found := schema.version_of(db)) > schema.VERSION:
-            raise errors.GalleryTooNew(self.path, found, schema.VERSION)
+        if (version := schema.version_of(db)) > schema.VERSION:
+            raise errors.GalleryTooNew(self.path, version, schema.VERSION)
         db.pragma("foreign_keys", True)
         db.enable_load_extension(True)
         db.load_extension(sqlite_vec.loadable_path())
         db.enable_load_extension(False)
-        if found < schema.VERSION:
+        if version < schema.VERSION:
             with self.atomic():
                 schema.migrate(db)
 
@@ -98,7 +98,10 @@ class GalleryFile:
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
-        """One write transaction: all of the block or nothing of it. Within another one, a part of that."""
+        """Run the block as one write transaction: all of it or nothing takes effect.
+
+        Inside another `atomic` block, it is a part of that block's transaction.
+        """
         if self.connection.in_transaction:
             yield
             return
@@ -111,38 +114,55 @@ class GalleryFile:
                 self.connection.execute("rollback")
             raise
 
+    # Size
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the database, bytes."""
+        return int(self.connection.pragma("page_count")) * int(self.connection.pragma("page_size"))
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the file that deleted rows left unused."""
+        return int(self.connection.pragma("freelist_count")) * int(self.connection.pragma("page_size"))
+
     # Models
 
     def model_set(self) -> str | None:
-        """The model set the gallery was made with: a name, or the path of a TOML; None while it is new."""
+        """Return the gallery's model set: a name, or the path of a TOML; None if no model is bound yet."""
         row = self.connection.execute("select model_set from models limit 1").fetchone()
         return None if row is None else str(row[0])
 
     def model(self, role: str) -> ModelIdentity | None:
-        """What the gallery was made with in `role`; None while nothing is stored for it."""
+        """Return the model that the gallery is bound to in `role`; None if none is bound yet."""
         select = "select name, weight_hash from models where role = ?"
         row = self.connection.execute(select, (role,)).fetchone()
         return None if row is None else ModelIdentity(str(row[0]), str(row[1]))
 
     def check_model(self, role: str, identity: ModelIdentity) -> None:
-        """Make sure that `identity` is what this gallery was made with in `role`.
+        """Check that `identity` is the model that the gallery is bound to in `role`.
+
+        Any model passes if none is bound yet.
 
         Raises:
-            ModelMismatch: it is not; a role that nothing is stored for matches anything.
+            ModelMismatch: the gallery is bound to another model.
         """
-        made = self.model(role)
-        if made is None or made.weight_hash == identity.weight_hash:
+        bound = self.model(role)
+        if bound is None or bound.weight_hash == identity.weight_hash:
             return
-        stored, wanted = made.name, identity.name
-        if stored == wanted:  # the same name over other weights or settings: the hashes tell them apart
-            stored, wanted = f"{stored} ({made.weight_hash[:12]})", f"{wanted} ({identity.weight_hash[:12]})"
+        stored, wanted = bound.name, identity.name
+        if stored == wanted:  # same name, other weights or settings: the hashes tell them apart
+            stored, wanted = f"{stored} ({bound.weight_hash[:12]})", f"{wanted} ({identity.weight_hash[:12]})"
         raise errors.ModelMismatch(self.path, role, stored, wanted)
 
     def bind_model(self, role: str, identity: ModelIdentity, model_set: str) -> None:
-        """Remember `identity` for `role`, or check it against what is remembered.
+        """Bind the gallery to the model `identity` in `role`, or check it against the bound one.
+
+        Args:
+            model_set: name or TOML path of the set that the model comes from; replaces an older one.
 
         Raises:
-            ModelMismatch: the gallery was made with another one.
+            ModelMismatch: the gallery is bound to another model.
         """
         with self.atomic():
             self.check_model(role, identity)
@@ -155,16 +175,19 @@ class GalleryFile:
     # Files
 
     def is_unchanged(self, file: FileRecord) -> bool:
-        """Whether the file was read before and has the same size and time of change since."""
+        """Return True if the file was indexed before with the same size and modification time."""
         row = self.connection.execute(
             "select bytes, mtime_ns from files where path = ?", (encode_path(file.path),)
         ).fetchone()
         return row == (file.bytes, file.mtime_ns)
 
     def remember_skipped(self, file: FileRecord, reason: str) -> None:
-        """Record that `file` cannot be indexed; a photo that lay there before is forgotten.
+        """Record that `file` cannot be indexed, and forget the photo that it held before.
 
-        It is tried again the next time: a permission, a package or a version may have changed.
+        The file is tried again in the next run: a permission, a package or a version may have changed.
+
+        Args:
+            reason: short and lower case, such as "zero bytes".
         """
         with self.atomic():
             self.unlink(file.path)
@@ -174,9 +197,9 @@ class GalleryFile:
             )
 
     def link_file(self, file: FileRecord, photo_id: int) -> None:
-        """Record that `file` holds a photo that is here already (a copy, or renamed).
+        """Record that `file` holds a photo that is already in the gallery: a copy, or a renamed file.
 
-        Files of that photo which are no longer on disk are forgotten: that is what a rename is.
+        Files of that photo that no longer exist on disk are forgotten; this completes a rename.
         """
         with self.atomic():
             self.link(file, photo_id)
@@ -185,7 +208,10 @@ class GalleryFile:
                     self.connection.execute("delete from files where path = ?", (encode_path(path),))
 
     def link(self, file: FileRecord, photo_id: int) -> None:
-        """Record that `file` holds this photo, whatever it held before; the caller holds the transaction."""
+        """Record that `file` holds this photo, whatever it held before.
+
+        The caller holds the transaction.
+        """
         stored = encode_path(file.path)
         row = self.connection.execute("select photo_id from files where path = ?", (stored,)).fetchone()
         if row is not None and row[0] != photo_id:
@@ -197,42 +223,47 @@ class GalleryFile:
         self.connection.execute("delete from skipped where path = ?", (stored,))
 
     def unlink(self, path: Path) -> bool:
-        """Forget the file, and its photo when no other file holds it; the caller holds the transaction.
+        """Forget the file at `path`, and its photo if no other file holds it.
+
+        The caller holds the transaction.
 
         Returns:
-            Whether anything was known of it.
+            True if the gallery knew the file, as a photo's file or as one that could not be indexed.
         """
         db, stored = self.connection, (encode_path(path),)
-        noted = db.execute("delete from skipped where path = ? returning 1", stored).fetchone()
+        skipped = db.execute("delete from skipped where path = ? returning 1", stored).fetchone()
         row = db.execute("delete from files where path = ? returning photo_id", stored).fetchone()
         if row is not None:
             db.execute(
                 "delete from photos where id = ?1 and not exists (select 1 from files where photo_id = ?1)",
                 row,
             )
-        return noted is not None or row is not None
+        return skipped is not None or row is not None
 
     # Photos and regions
 
     def photo_with(self, sha256: bytes) -> int | None:
-        """The id of the photo whose file has this SHA-256, None if it is not here."""
+        """Return the id of the photo whose file has this SHA-256 (32 bytes), None if there is none."""
         row = self.connection.execute("select id from photos where sha256 = ?", (sha256,)).fetchone()
         return None if row is None else int(row[0])
 
     def count_photos(self) -> int:
+        """Return the number of photos."""
         return int(_only(self.connection.execute("select count(*) from photos"))[0])
 
     def add_photo(
         self, file: FileRecord, photo: PhotoRecord, regions: Sequence[Region], preview: bytes | None
     ) -> tuple[int, list[int]]:
-        """Write a photo and its regions; the caller holds the transaction and adds the vectors.
+        """Write a photo with its first file, its regions and its preview.
+
+        The caller holds the transaction and stores the regions' vectors.
 
         Args:
             regions: the whole photo first; masks and boxes in working pixels.
-            preview: JPEG, or None to store none.
+            preview: JPEG at working size, or None to store none.
 
         Returns:
-            The photo's id and its regions' ids, in order.
+            The photo's id and the ids of its regions, in order.
         """
         db = self.connection
         photo_id = int(
@@ -270,16 +301,16 @@ class GalleryFile:
         return photo_id, region_ids
 
     def paths(self, photo_id: int) -> tuple[Path, ...]:
-        """The files that hold the photo, in order of path."""
+        """Return the files that hold the photo, in order of path."""
         rows = self.connection.execute("select path from files where photo_id = ? order by path", (photo_id,))
         return tuple(decode_path(row[0]) for row in rows)
 
     def photo(self, photo_id: int) -> StoredPhoto:
-        """The photo with this id.
+        """Return the photo with this id.
 
         Raises:
-            PhotoUnknown: it is not here, perhaps not any more.
-            GalleryDamaged: what is stored of it is impossible.
+            PhotoUnknown: the gallery does not hold it, perhaps no longer.
+            GalleryDamaged: a stored value is impossible, or no file holds the photo.
         """
         row = self.connection.execute(
             "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
@@ -289,26 +320,31 @@ class GalleryFile:
         if row is None:
             raise errors.PhotoUnknown(self.path, str(photo_id))
         try:
-            record = checked_photo(PhotoRecord(*row))
+            record = check_photo(PhotoRecord(*row))
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
-        found = self.paths(photo_id)
-        if not found:
+        paths = self.paths(photo_id)
+        if not paths:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: no file holds it")
-        return StoredPhoto(photo_id, found, record)
+        return StoredPhoto(photo_id, paths, record)
 
     def preview(self, photo_id: int) -> bytes | None:
-        """The photo's JPEG at working size, None where it was not stored."""
+        """Return the photo's JPEG at working size, None if no preview is stored.
+
+        Raises:
+            GalleryDamaged: the stored preview is not a blob.
+        """
         row = self.connection.execute("select jpeg from previews where photo_id = ?", (photo_id,)).fetchone()
         if row is not None and not isinstance(row[0], bytes):
-            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: its preview is no picture")
+            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: its preview is not an image")
         return None if row is None else row[0]
 
     def region(self, region_id: int) -> StoredRegion:
-        """The region with this id.
+        """Return the region with this id.
 
         Raises:
-            PhotoUnknown: it is not here, perhaps not any more.
+            PhotoUnknown: the gallery does not hold it, perhaps no longer.
+            GalleryDamaged: a stored value is impossible.
         """
         row = self.connection.execute(f"{_SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
         if row is None:
@@ -316,12 +352,16 @@ class GalleryFile:
         return self._read_region(row)
 
     def regions(self, photo_id: int) -> list[StoredRegion]:
-        """All regions of a photo, the whole photo first."""
+        """Return all regions of a photo, the whole photo first.
+
+        Raises:
+            GalleryDamaged: a stored value is impossible.
+        """
         rows = self.connection.execute(f"{_SELECT_REGION} where photo_id = ? order by ordinal", (photo_id,))
         return [self._read_region(row) for row in rows]
 
     def _read_region(self, row: Any) -> StoredRegion:
-        """A row of `_SELECT_REGION`, checked."""
+        """Convert a row of `_SELECT_REGION`, checking it."""
         try:
             return read_region(row)
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -336,7 +376,7 @@ _SELECT_REGION = (
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors about the file at `path` into `GalleryError`s."""
+    """Turn errors that SQLite raises about the file at `path` into the matching `GalleryError`."""
     try:
         yield
     except (apsw.Error, UnicodeDecodeError) as error:
@@ -360,9 +400,10 @@ def _as_gallery_error(path: Path, error: apsw.Error | UnicodeDecodeError) -> err
 
 
 def _only(cursor: apsw.Cursor) -> Any:
-    """The first row: a tuple of whatever types the query selects, None where there is none."""
+    """Return the cursor's first row, a tuple of the types that the query selects; None if there is none."""
     return cursor.fetchone()
 
 
 def _now() -> str:
+    """Return the current time: ISO 8601, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

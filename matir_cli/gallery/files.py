@@ -1,7 +1,7 @@
-"""The files that a gallery knows: by folder, by name, and forgetting them.
+"""The files that a gallery knows: listing, looking up and forgetting them.
 
-Listings are read a page at a time, so that neither memory nor a lock is held while what reads
-them waits, as a pager does: another command may write in between.
+Listings are read page by page: no lock is held and little memory used while the consumer waits, as
+a pager does, and another command may write in between.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from matir_cli.gallery.paths import BELOW, below_bindings, decode_path, encode_p
 from matir_cli.photos.discover import absolute_path
 
 PAGE = 1000
-"""Rows read at a time."""
+"""Number of rows read at a time."""
 
 FORGET_AT_ONCE = 256
-"""Files to a transaction: few enough that other commands get their turn."""
+"""Number of files per transaction: few enough that other commands get their turn."""
 
 _LONGEST_ID = 18
-"""Digits; anything longer may not fit SQLite's integers, and no gallery gets there."""
+"""Digits of an id at most: a longer number may not fit SQLite's integers, and no gallery gets there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class KnownFile:
 def paged_rows(
     gallery: GalleryFile, select: str, within: Path | None = None
 ) -> Iterator[tuple[apsw.SQLiteValue, ...]]:
-    """The rows of `select`, whose first column is `path`, in order of path.
+    """Yield the rows of `select` in order of path, reading `PAGE` rows at a time.
 
     Args:
-        select: an SQL query up to its `where`.
-        within: only what is at or below this absolute path.
+        select: an SQL query up to its `where`, whose first column is `path`.
+        within: yield only rows at or below this absolute path; None for all.
     """
     condition = "true" if within is None else BELOW
     page = f"{select} where {condition} and path > :after order by path limit {PAGE}"
@@ -57,26 +57,26 @@ def paged_rows(
 
 
 def known_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[KnownFile]:
-    """The files that hold photos, in order of path."""
+    """Yield the files that hold photos, in order of path; `within` as in `paged_rows`."""
     for path, photo_id in paged_rows(gallery, "select path, photo_id from files", within):
         assert isinstance(photo_id, int)
         yield KnownFile(decode_path(path), photo_id)
 
 
 def skipped_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
-    """The files that could not be indexed, in order of path."""
+    """Yield the files that could not be indexed, in order of path; `within` as in `paged_rows`."""
     for (path,) in paged_rows(gallery, "select path from skipped", within):
         yield decode_path(path)
 
 
 def count_files_below(gallery: GalleryFile, path: Path) -> int:
-    """How many files at or below the absolute `path` hold photos."""
+    """Return the number of files at or below the absolute `path` that hold photos."""
     select = f"select count(*) from files where {BELOW}"  # noqa: S608 - constant
     return int(gallery.connection.execute(select, below_bindings(path)).get)
 
 
 def photo_in_file(gallery: GalleryFile, path: Path) -> int | None:
-    """The id of the photo that the file at the absolute `path` holds, None if it holds none."""
+    """Return the id of the photo that the file at the absolute `path` holds, None if it holds none."""
     row = gallery.connection.execute(
         "select photo_id from files where path = ?", (encode_path(path),)
     ).fetchone()
@@ -84,7 +84,10 @@ def photo_in_file(gallery: GalleryFile, path: Path) -> int | None:
 
 
 def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
-    """Why the file at the absolute `path` could not be indexed; None if nothing of the kind is known."""
+    """Return the reason why the file at the absolute `path` could not be indexed.
+
+    None if the gallery has not recorded one.
+    """
     row = gallery.connection.execute(
         "select reason from skipped where path = ?", (encode_path(path),)
     ).fetchone()
@@ -92,10 +95,10 @@ def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
 
 
 def find_photo(gallery: GalleryFile, name: str) -> int:
-    """The id of the photo that `name` means: its id in digits, else a file that holds it.
+    """Return the id of the photo that `name` denotes: its id in digits, or a file that holds it.
 
     Raises:
-        PhotoUnknown: the gallery has none of that name.
+        PhotoUnknown: the gallery holds no such photo or file.
     """
     if is_photo_id(name):
         number = int(name) if len(name) <= _LONGEST_ID else -1
@@ -109,18 +112,19 @@ def find_photo(gallery: GalleryFile, name: str) -> int:
 
 
 def is_photo_id(name: str) -> bool:
-    """Whether `name` is meant as a photo's id; a file of such a name is written ./12."""
+    """Return True if `name` is taken as a photo's id; a file of such a name is written ./12."""
     return name.isascii() and name.isdecimal()
 
 
-def forget_files(gallery: GalleryFile, gone: Iterable[Path]) -> Iterator[Path]:
-    """Take files out of the gallery, and each photo with the last file that holds it; yields those it knew.
+def forget_files(gallery: GalleryFile, paths: Iterable[Path]) -> Iterator[Path]:
+    """Remove files from the gallery, and each photo with the last file that holds it.
 
-    The files on disk are not touched. What was remembered of a file that could not be indexed
-    goes as well. A transaction covers `FORGET_AT_ONCE` files, which are yielded once it is done.
+    Yields the files that the gallery knew. Records of files that could not be indexed are removed
+    as well; files on disk are not touched. Each transaction covers `FORGET_AT_ONCE` files, which are
+    yielded after its commit.
     """
-    waiting = iter(gone)
-    while together := list(islice(waiting, FORGET_AT_ONCE)):
+    remaining = iter(paths)
+    while batch := list(islice(remaining, FORGET_AT_ONCE)):
         with gallery.atomic():
-            forgotten = [path for path in together if gallery.unlink(path)]
+            forgotten = [path for path in batch if gallery.unlink(path)]
         yield from forgotten

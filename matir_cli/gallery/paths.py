@@ -1,4 +1,4 @@
-"""File names: kept byte for byte in SQL, found again by their folder, and still there or not."""
+"""Paths in SQL: kept byte for byte, selected by folder, checked for existence."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import apsw
 
 BELOW = "(path = :at or (path >= :text_from and path < :text_to) or (path >= :blob_from and path < :blob_to))"
-"""SQL condition on a column `path`: the file bound by `below`, or any file below that folder.
+"""SQL condition on a column `path`: the file bound by `below_bindings`, or any file below that folder.
 
-Each of its parts is a range of the primary key of `files` and `skipped`, so nothing else is read.
+Each of its parts is a range of the primary key of `files` and `skipped`, so no other row is read.
 """
 
 
 def encode_path(path: Path) -> str | bytes:
-    """Text where the name is UTF-8, its raw bytes where it is not: nothing is lost either way."""
+    """Return the value to store: text if the name is UTF-8, else its raw bytes. Nothing is lost."""
     raw = os.fsencode(path)
     try:
         return raw.decode()
@@ -24,25 +24,28 @@ def encode_path(path: Path) -> str | bytes:
 
 
 def decode_path(value: apsw.SQLiteValue) -> Path:
-    """The path that was stored as `value`."""
+    """Return the path that was stored as `value`."""
     return Path(os.fsdecode(value)) if isinstance(value, str | bytes) else Path(str(value))
 
 
 def below_bindings(path: Path) -> dict[str, str | bytes]:
-    """What `BELOW` is bound to for all at or below the absolute `path`: /a/b/c and /a/b, but not /a/bc."""
-    # SQLite sorts text before blobs, and each by its bytes. A folder with a UTF-8 name holds files of
-    # both kinds; below one without, all are blobs.
+    """Return the bindings of `BELOW` for the absolute `path`.
+
+    For /a/b they select /a/b itself and /a/b/c, but not /a/bc.
+    """
+    # SQLite sorts text before blobs, and each by its bytes. A folder with a UTF-8 name may hold files
+    # with either kind of name; below any other folder all names are blobs.
     folder = os.fsencode(path).rstrip(os.sep.encode())
     low, high = folder + os.sep.encode(), folder + chr(ord(os.sep) + 1).encode()
-    whole = isinstance(encode_path(path), str)
+    is_text = isinstance(encode_path(path), str)
     text = (
-        {"text_from": low.decode(), "text_to": high.decode()} if whole else {"text_from": "", "text_to": ""}
+        {"text_from": low.decode(), "text_to": high.decode()} if is_text else {"text_from": "", "text_to": ""}
     )
     return {"at": encode_path(path), "blob_from": low, "blob_to": high, **text}
 
 
 def is_gone(path: Path) -> bool:
-    """Whether there is nothing at `path`; not so where the system does not let us see."""
+    """Return True if nothing exists at `path`; False if the system does not allow a look."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -1,5 +1,7 @@
-"""Galleries read from end to end without being changed, and trusted in nothing: they may come from
-a stranger, or be damaged."""
+"""Galleries opened for reading only, with no trust in their content.
+
+Such a gallery may come from a stranger, or be damaged; it is read from end to end and never changed.
+"""
 
 from __future__ import annotations
 
@@ -12,60 +14,58 @@ import apsw
 
 from matir_cli.errors import GalleryMissing, GalleryReadOnly
 from matir_cli.gallery import schema
-from matir_cli.gallery.database import BUSY_TIMEOUT_MS, GalleryFile
+from matir_cli.gallery.connection import open_defensively
+from matir_cli.gallery.database import GalleryFile
 
 LONGEST_VALUE = 1 << 26
-"""Bytes; a preview has a few hundred thousand, a block's codes some two million."""
+"""Bytes of a value at most; a preview has a few hundred thousand, the codes of a block some two million."""
 
 PAGE = 256
-"""Photos whose ids are read at a time, so that no lock is held between them."""
+"""Number of photo ids read at a time, so that no lock is held between pages."""
 
 STEPS_BETWEEN_SIGNALS = 100_000
-"""SQLite's own steps between two looks at whether Ctrl-C was pressed; a fraction of a second."""
+"""Steps of SQLite's virtual machine between two checks for Ctrl-C; they take a fraction of a second."""
 
 
 def open_read_only(path: Path) -> GalleryFile:
-    """Open the file at `path` so that nothing can change it; what it holds is not looked at yet.
+    """Open the file at `path` so that nothing can change it; its content is not checked yet.
 
-    Unlike `GalleryFile.open` this brings no schema up to date.
+    Unlike `GalleryFile.open`, this does not migrate an older schema.
 
     Raises:
-        GalleryMissing: no file there.
-        GalleryReadOnly: it cannot be opened.
+        GalleryMissing: there is no file at `path`.
+        GalleryReadOnly: the file cannot be opened.
     """
     if not path.exists():
         raise GalleryMissing(path)
     try:
-        db = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
-    except (apsw.CantOpenError, apsw.PermissionsError, UnicodeEncodeError) as error:
+        db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
+    except (apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, UnicodeEncodeError) as error:
         raise GalleryReadOnly(path) from error
-    db.set_busy_timeout(BUSY_TIMEOUT_MS)
-    db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-    db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     db.limit(apsw.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     return GalleryFile(path, db)
 
 
 def schema_faults(db: apsw.Connection) -> list[str]:
-    """The tables and indexes that are missing from the file, or are not what this version makes."""
+    """Return the names of tables and indexes that are missing or differ from this version's, sorted."""
     fresh = apsw.Connection(":memory:")
     try:
         schema.migrate(fresh)
-        expected = _objects(fresh)
+        expected = _schema_objects(fresh)
     finally:
         fresh.close()
-    found = _objects(db)
-    return sorted(name for name, made in expected.items() if found.get(name) != made)
+    actual = _schema_objects(db)
+    return sorted(name for name, definition in expected.items() if actual.get(name) != definition)
 
 
-def _objects(db: apsw.Connection) -> dict[str, tuple[str, str]]:
-    """Name to kind and SQL; the indexes that SQLite makes for itself have no SQL."""
+def _schema_objects(db: apsw.Connection) -> dict[str, tuple[str, str]]:
+    """Map each name to its kind and SQL, leaving out SQLite's automatic indexes, which have no SQL."""
     rows = db.execute("select name, type, sql from sqlite_schema where sql is not null")
     return {str(name): (str(kind), str(sql)) for name, kind, sql in rows}
 
 
 def photo_ids(gallery: GalleryFile) -> Iterator[int]:
-    """The ids of all photos in order; one that is deleted meanwhile may be among them."""
+    """Yield the ids of all photos in ascending order; a photo deleted meanwhile may be among them."""
     last = -1
     while True:
         rows = gallery.connection.execute(
@@ -80,7 +80,7 @@ def photo_ids(gallery: GalleryFile) -> Iterator[int]:
 
 @contextmanager
 def interruptible(db: apsw.Connection) -> Iterator[None]:
-    """Let Python see Ctrl-C within a statement that runs for minutes; it is then rolled back."""
+    """Let Ctrl-C interrupt a statement that runs for minutes; the statement is then rolled back."""
     db.set_progress_handler(lambda: False, STEPS_BETWEEN_SIGNALS)
     try:
         yield

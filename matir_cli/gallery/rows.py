@@ -1,4 +1,4 @@
-"""What lies in a gallery, as records; checked when it is read, since a gallery may come from a stranger."""
+"""Gallery rows as records, validated on read: the file may be untrusted."""
 
 from __future__ import annotations
 
@@ -16,53 +16,59 @@ from matir_cli.records import MAX_PIXELS, Box, MaskArray, PhotoRecord, Region, R
 
 @dataclass(frozen=True, slots=True)
 class StoredPhoto:
-    """A photo as it lies in the gallery."""
+    """A photo stored in a gallery."""
 
     id: int
     paths: tuple[Path, ...]
-    """Every file that holds it, in order of path."""
+    """Every file that holds the photo, in order of path."""
     record: PhotoRecord
 
     def at_true_size(self, mask: Rle) -> MaskArray:
-        """A mask in working pixels as (height, width) bool in photo pixels."""
+        """Scale a mask in working pixels to photo pixels: (height, width) bool."""
         return masks.resize(masks.decode(mask), self.record.height, self.record.width)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRegion:
-    """A region as it lies in the gallery."""
+    """A region stored in a gallery."""
 
     id: int
     photo_id: int
     ordinal: int
-    """0 is the whole photo."""
+    """Position in the photo: 0 is the whole photo, then the proposer's order."""
     box: Box
     """Photo pixels."""
     region: Region
-    """As the proposer gave it: mask and box in working pixels."""
+    """The region as proposed: mask and box in working pixels."""
 
 
-def checked_photo(record: PhotoRecord) -> PhotoRecord:
-    """The record, if this tool may have written it; a gallery may come from a stranger. Else ValueError."""
+def check_photo(record: PhotoRecord) -> PhotoRecord:
+    """Return `record` if this tool could have written it.
+
+    Raises:
+        ValueError: a value has the wrong type, is out of range or contradicts another one.
+    """
     checked = msgspec.convert(asdict(record), PhotoRecord)
     if not isinstance(record.sha256, bytes) or len(record.sha256) != 32:
-        raise ValueError("its SHA-256 is none")
+        raise ValueError("its SHA-256 is invalid")
     if not (0 < checked.mask_width <= checked.width and 0 < checked.mask_height <= checked.height):
-        raise ValueError("an impossible size")
+        raise ValueError("its size is impossible")
     if checked.width * checked.height > MAX_PIXELS or checked.orientation not in range(1, 9):
-        raise ValueError("an impossible size or orientation")
+        raise ValueError("its size or orientation is impossible")
     if checked.taken_at is not None:
         datetime.fromisoformat(checked.taken_at)
-    if not all(place is None or math.isfinite(place) for place in (checked.latitude, checked.longitude)):
-        raise ValueError("an impossible place")
+    if not all(
+        degrees is None or math.isfinite(degrees) for degrees in (checked.latitude, checked.longitude)
+    ):
+        raise ValueError("its position is impossible")
     return checked
 
 
 def read_region(row: Any) -> StoredRegion:
-    """A region from its columns and its photo's four sizes, in the order of the tables.
+    """Convert a row of `GalleryFile`'s region query: the region's columns, then its photo's four sizes.
 
     Raises:
-        TypeError, ValueError, ZeroDivisionError: this tool has not written it.
+        TypeError, ValueError, ZeroDivisionError: this tool cannot have written the row.
     """
     region_id, photo_id, ordinal, x0, y0, x1, y1, area, iou, stability, counts, *sizes = row
     width, height, mask_width, mask_height = sizes

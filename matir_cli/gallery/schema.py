@@ -1,7 +1,7 @@
-"""The gallery file's tables, as numbered migrations, and the checks made before any of them runs.
+"""The gallery's tables as numbered migrations, and checks of a file's version.
 
-A migration is a list of statements that takes a file from version n to n + 1; `migrate`
-runs the missing ones, all in the caller's transaction. A released migration never changes.
+Migration n is the tuple of statements that brings a file from version n to n + 1; `migrate` runs
+the missing ones in the caller's transaction. A released migration never changes.
 """
 
 import apsw
@@ -10,7 +10,7 @@ APPLICATION_ID = 0x4D615449
 """`pragma application_id` of a gallery: "MaTI" in ASCII."""
 
 PAGE_SIZE = 8192
-"""Bytes. A region's row and vector fit ten to a page, where 4096 would leave a fifth of it empty."""
+"""Bytes. Ten regions with their vectors fill a page; pages of 4096 bytes would stay a fifth empty."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -107,7 +107,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) without rowid
         """,
         "create index groundings_by_photo on groundings (photo_id)",
-        # -- vectors and what is derived from them: see matir_cli/search.py ---------------
+        # Vectors and what is derived from them: see matir_cli/search/index.py.
         """
         create table vectors (
             region_id integer primary key references regions (id) on delete cascade,
@@ -128,31 +128,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             photo_id integer primary key references photos (id) on delete cascade
         )
         """,
-        # -- end of vectors ----------------------------------------------------------------
     ),
 )
 
 VERSION = len(MIGRATIONS)
-"""`pragma user_version` of a file that this version writes."""
+"""`pragma user_version` of the files that this version writes."""
 
 
 def version_of(connection: apsw.Connection) -> int:
-    """The schema version the file has; 0 for an empty one."""
+    """Return the file's schema version; 0 if the file is empty."""
     return int(connection.pragma("user_version"))
 
 
 def is_gallery(connection: apsw.Connection) -> bool:
-    """Whether the file carries our mark. Reads the header, writes nothing."""
+    """Return True if the file is marked as a gallery. Reads the header only."""
     return int(connection.pragma("application_id")) == APPLICATION_ID
 
 
 def is_empty(connection: apsw.Connection) -> bool:
-    """Whether the file has no content at all, so that making a gallery of it takes nothing away."""
+    """Return True if the file has no content, so that making a gallery of it overwrites nothing."""
     return int(connection.pragma("page_count")) == 0
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Bring the file to `VERSION`; the caller holds a write transaction."""
+    """Migrate the file to `VERSION`; the caller holds a write transaction."""
     for number in range(version_of(connection), VERSION):
         for statement in MIGRATIONS[number]:
             connection.execute(statement)

@@ -1,6 +1,7 @@
-"""Scores that took hours, kept in a file of their own: a stopped run goes on at the photo it was at.
+"""Evaluation scores that took hours, kept in an SQLite file of their own.
 
-One row a photo and run: float32, one score a query. Nothing else grows with the photos.
+A stopped run continues at the photo it had reached. The file holds one row per photo and run: one
+float32 score per query. Nothing else grows with the number of photos.
 """
 
 from __future__ import annotations
@@ -16,32 +17,31 @@ import msgspec
 import numpy as np
 
 from matir_cli.errors import OutputError
+from matir_cli.gallery.connection import open_defensively
 from matir_cli.records import FloatArray
 
 APPLICATION_ID = 0x4D615363
-"""Marks the file as ours: "MaSc"."""
-
-_BUSY_TIMEOUT_MS = 60_000
+"""`pragma application_id` of a file of scores: "MaSc" in ASCII."""
 
 _STORED = np.dtype("<f4")
 
 
 def run_key(method: str, weight_hash: str, settings: str, queries: Sequence[str]) -> str:
-    """Names a run by all that its scores depend on. SHA-256, hex.
+    """Return the key of a run: a SHA-256 (hex) of all that its scores depend on.
 
     Args:
-        method: a baseline's name.
-        weight_hash: of the model that computes, `ModelIdentity.weight_hash`.
-        settings: whatever else matters: the method's settings and the model's options; for a
-            method that looks at regions, what made them.
-        queries: their texts, in the order of the scores.
+        method: name of the baseline.
+        weight_hash: `ModelIdentity.weight_hash` of the model that computes the scores.
+        settings: everything else that matters: the method's settings and the model's options, and
+            for a method that works on regions, what made them.
+        queries: texts of the queries, in the order of the scores.
     """
     parts = msgspec.json.encode([method, weight_hash, settings, list(queries)])
     return hashlib.sha256(parts).hexdigest()
 
 
 class ScoreStore:
-    """An open file of scores. Use as a context manager: leaving it closes the file."""
+    """An open file of scores; a context manager that closes the file on leaving."""
 
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
@@ -49,14 +49,14 @@ class ScoreStore:
 
     @classmethod
     def open(cls, path: Path) -> ScoreStore:
-        """Open the file at `path`, making it and its folder if need be.
+        """Open the file at `path`; the file and its folder are created if they do not exist.
 
         Raises:
-            OutputError: it cannot be written, or is another kind of file; that one is left as it is.
+            OutputError: the file cannot be written, or is of another kind and is left unchanged.
         """
         with _translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = apsw.Connection(str(path))
+            connection = open_defensively(str(path))
         store = cls(path, connection)
         try:
             with _translated(path):
@@ -67,12 +67,12 @@ class ScoreStore:
         return store
 
     def _prepare(self) -> None:
+        """Create the tables in a new file; check the mark of an existing one."""
         db = self._connection
-        db.set_busy_timeout(_BUSY_TIMEOUT_MS)
         with db:
             tables = db.execute("select count(*) from sqlite_schema").get
             if tables and db.pragma("application_id") != APPLICATION_ID:
-                raise OutputError(self.path, "it is another file, not one of scores")
+                raise OutputError(self.path, "it is not a file of scores")
             if tables:
                 return
             db.pragma("application_id", APPLICATION_ID)
@@ -91,7 +91,7 @@ class ScoreStore:
         self._connection.close()
 
     def missing(self, run: str, photos: Sequence[bytes], queries: int) -> int:
-        """How many of `photos` `scores_of` would have to compute."""
+        """Return the number of `photos` for which `scores_of` would have to compute the scores."""
         with _translated(self.path):
             run_id = self._run(run)
             return sum(self._stored(run_id, photo, queries) is None for photo in photos)
@@ -104,45 +104,48 @@ class ScoreStore:
         compute: Callable[[int], FloatArray],
         done: Callable[[], object] = lambda: None,
     ) -> FloatArray:
-        """(len(photos), queries) float32: what is stored of the run `run` (a `run_key`), the rest computed.
+        """Return the scores of a run, (len(photos), queries) float32: stored ones, the rest computed.
 
         Args:
-            photos: what names each photo for ever, such as the SHA-256 of its file.
-            queries: how many scores a photo has.
-            compute: from the index of a photo to its (queries,) scores; stored before the next is asked.
+            run: key of the run, see `run_key`.
+            photos: permanent identity of each photo, such as the SHA-256 of its file.
+            queries: number of scores per photo.
+            compute: maps the index of a photo to its (queries,) scores; each result is stored before
+                the next call.
             done: called after each photo that was computed.
 
         Raises:
             OutputError: the file cannot be read or written.
-            ValueError: `compute` gave another number of scores.
+            ValueError: `compute` returned a wrong number of scores.
         """
-        found = np.empty((len(photos), queries), np.float32)
+        scores = np.empty((len(photos), queries), np.float32)
         with _translated(self.path):
             run_id = self._run(run)
         for index, photo in enumerate(photos):
             with _translated(self.path):
                 stored = self._stored(run_id, photo, queries)
             if stored is not None:
-                found[index] = stored
+                scores[index] = stored
                 continue
             row = compute(index)
             if row.shape != (queries,):
                 raise ValueError(f"{row.shape} scores for {queries} queries")
-            found[index] = row
+            scores[index] = row
             with _translated(self.path):
                 self._connection.execute(
                     "insert or replace into scores values (?, ?, ?)",
-                    (run_id, photo, found[index].astype(_STORED).tobytes()),
+                    (run_id, photo, scores[index].astype(_STORED).tobytes()),
                 )
             done()
-        return found
+        return scores
 
     def _run(self, key: str) -> int:
+        """Return the id of the run, inserting it if it is new."""
         self._connection.execute("insert or ignore into runs (key) values (?)", (key,))
         return int(self._connection.execute("select id from runs where key = ?", (key,)).get)
 
     def _stored(self, run_id: int, photo: bytes, queries: int) -> FloatArray | None:
-        """(queries,) float32; None if it is not there, or not whole."""
+        """Return a photo's stored scores, (queries,) float32; None if they are missing or incomplete."""
         row = self._connection.execute(
             "select scores from scores where run_id = ? and photo = ?", (run_id, photo)
         ).get
@@ -153,9 +156,9 @@ class ScoreStore:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the system says of the file at `path` into an `OutputError`."""
+    """Turn errors of SQLite or the system about the file at `path` into an `OutputError`."""
     try:
         yield
     except (apsw.Error, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(path, reason or "cannot be opened") from error
+        raise OutputError(path, reason or "it cannot be opened") from error

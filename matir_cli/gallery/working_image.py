@@ -1,4 +1,4 @@
-"""The pixels of a stored photo at working size: its preview, or its unchanged file."""
+"""The working image of a stored photo: its preview, or its unchanged file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from matir_cli.records import ImageArray
 
 
 def load_working_image(gallery: GalleryFile, photo_id: int) -> ImageArray | None:
-    """A stored photo at working size: its preview, else its file if that is as it was; else None.
+    """Load a stored photo at working size: (mask_height, mask_width, 3) uint8 RGB.
 
-    None, too, for a photo that is not stored any more.
+    The preview is used if one is stored, else the first file that is unchanged since it was indexed.
+    Returns None if there is neither, or if the photo is no longer in the gallery.
 
     Raises:
-        PhotoUnreadable: its preview is not one.
+        PhotoUnreadable: the stored preview cannot be decoded.
     """
     preview = gallery.preview(photo_id)
     if preview is not None:

@@ -1,10 +1,9 @@
-"""`matir add`: photo files become regions, vectors and previews in the gallery.
+"""`matir add`: photo files become regions, vectors and previews in a gallery.
 
-Four stages overlap, each at most a few photos ahead of the next, so that memory does
-not grow with their number: reading (stat, hash, decode), proposing, encoding, writing.
-The writing is the caller's thread; SQLite is never used from two threads at once. On a
-CPU, proposing and encoding take turns in one thread: each wants all cores for itself, and
-side by side they were half as fast.
+Four stages overlap: reading (stat, hash, decode), proposing, encoding, writing. Each is at most a few
+photos ahead of the next, so that memory does not grow with their number. Writing runs in the caller's
+thread; no SQLite connection is used by two threads. On a CPU, proposing and encoding take turns in
+one thread: each uses all cores, and concurrently they were half as fast.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from matir_cli.records import FileRecord, FloatArray, Region
 from matir_cli.search.index import seal_index, store_vectors
 
 PREFETCH = 3
-"""Photos that a stage may be ahead of the next one."""
+"""Number of photos that a stage may be ahead of the next one."""
 
 SEAL_EVERY = 256
-"""Photos between two tidyings of the search index during a long run."""
+"""Number of photos after which a long run moves loose photos into blocks of the search index."""
 
 
 class IndexingSession(Protocol):
@@ -59,12 +58,12 @@ class IndexingSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexingModels:
-    """What photos are indexed with; each is loaded when the first photo needs it, once."""
+    """Loaders of the models that index photos; each is called once, when the first photo needs it."""
 
     proposer: Callable[[], RegionProposer]
     encoder: Callable[[], RegionEncoder]
     side_by_side: Callable[[], bool] = lambda: False
-    """Whether both may run at a time: they do not compete for the processor's cores."""
+    """Returns True if both may run at a time, since they do not compete for the processor's cores."""
 
     @classmethod
     def of(cls, session: IndexingSession) -> IndexingModels:
@@ -74,23 +73,23 @@ class IndexingModels:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A new photo, or a new version of one, is in the gallery."""
+    """A new photo, or a new version of one, was added to the gallery."""
 
     path: Path
     regions: int
-    """How many the proposer found; the whole photo is not counted."""
+    """Number of regions that the proposer found, not counting the whole photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The file holds a photo that is in the gallery already: a copy, or renamed."""
+    """The file holds a photo that was already in the gallery: a copy, or a renamed file."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The file has not changed since it was indexed; it was not read."""
+    """The file has not changed since it was indexed, and was not read."""
 
     path: Path
 
@@ -108,7 +107,7 @@ Outcome = Added | Linked | Unchanged | Skipped
 
 @dataclass(frozen=True, slots=True)
 class _KnownFile:
-    """A file whose bytes are those of a photo that is, or is about to be, in the gallery."""
+    """A file with the same bytes as a photo in the gallery, or one about to be added."""
 
     file: FileRecord
     sha256: bytes
@@ -116,7 +115,7 @@ class _KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class _RefusedFile:
-    """A file that cannot be indexed; `file` is None when not even its size is known."""
+    """A file that cannot be indexed; `file` is None if not even its size is known."""
 
     path: Path
     file: FileRecord | None
@@ -125,7 +124,7 @@ class _RefusedFile:
 
 @dataclass(frozen=True, slots=True)
 class _ProposedPhoto:
-    """A photo with its regions."""
+    """A photo with its regions, before encoding."""
 
     photo: DecodedPhoto
     preview: bytes | None
@@ -135,21 +134,24 @@ class _ProposedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class _EncodedPhoto:
-    """A photo with all that will be written of it."""
+    """A photo with everything that will be written to the gallery."""
 
     proposed: _ProposedPhoto
     vectors: FloatArray
     """(len(regions), d) float32."""
 
 
-_Passed = Unchanged | _KnownFile | _RefusedFile
-"""What the stages hand on untouched."""
+_FileNote = Unchanged | _KnownFile | _RefusedFile
+"""A file without a new photo, which the stages pass on unchanged."""
 
 
 def pending_files(
     gallery: GalleryFile, paths: Iterable[Path], passed_over: Counter[str] | None = None
 ) -> Iterator[Path | Skipped]:
-    """The files among `paths` that `add` would read, new ones and changed ones, and those that it cannot."""
+    """Yield the new and changed files that `add_photos` would read, and those that cannot be accessed.
+
+    Arguments as in `find_photo_files`.
+    """
     for path in find_photo_files(paths, passed_over):
         try:
             if not gallery.is_unchanged(stat_file(path)):
@@ -166,25 +168,27 @@ def add_photos(
     previews: bool,
     passed_over: Counter[str] | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Index the photos that `paths` name (files, and folders recursively); one outcome a file.
+    """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
-    Each photo is committed by itself. Closing the iterator drops the photos in hand and
-    leaves the gallery as it is; running again goes on from there.
+    Each photo is committed in its own transaction. Closing the generator drops the photos in progress
+    and keeps those already written; the next run continues from there.
 
     Args:
-        passed_over: as `photos.find_files` has it; complete once the iterator has ended.
+        previews: store a preview of each added photo.
+        passed_over: as in `find_photo_files`; complete once the generator has ended.
 
     Raises:
-        MatirError: what ends the run, such as a full disk or weights that do not load.
+        MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
-    in_hand: set[bytes] = set()
-    read = prefetch(_read(gallery.path, find_photo_files(paths, passed_over), in_hand), PREFETCH)
-    encoded = prefetch(_see(read, models, previews), PREFETCH)
+    in_progress: set[bytes] = set()
+    files = find_photo_files(paths, passed_over)
+    read = prefetch(_read_photos(gallery.path, files, in_progress), PREFETCH)
+    encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
     written = 0
     for item in encoded:
         outcome = _write(gallery, item)
         if isinstance(item, _EncodedPhoto):
-            in_hand.discard(item.proposed.photo.record.sha256)
+            in_progress.discard(item.proposed.photo.record.sha256)
             written += 1
             if written % SEAL_EVERY == 0:
                 seal_index(gallery)
@@ -193,8 +197,14 @@ def add_photos(
         seal_index(gallery)
 
 
-def _read(gallery: Path, files: Iterable[Path], in_hand: set[bytes]) -> Iterator[DecodedPhoto | _Passed]:
-    """Stage 1, with its own connection: what is there already is not read, hashed or decoded again."""
+def _read_photos(
+    gallery: Path, files: Iterable[Path], in_progress: set[bytes]
+) -> Iterator[DecodedPhoto | _FileNote]:
+    """Run stage 1, on a connection of its own: read, hash and decode files that are not indexed yet.
+
+    Args:
+        in_progress: SHA-256 of the photos between this stage and the last one; extended here.
+    """
     with GalleryFile.open(gallery) as known:
         for path in files:
             file = None
@@ -204,21 +214,21 @@ def _read(gallery: Path, files: Iterable[Path], in_hand: set[bytes]) -> Iterator
                     yield Unchanged(path)
                     continue
                 digest = hash_file(file)
-                if digest in in_hand or known.photo_with(digest) is not None:
+                if digest in in_progress or known.photo_with(digest) is not None:
                     yield _KnownFile(file, digest)
                     continue
                 photo = decode_photo(file, digest)
             except PhotoUnreadable as error:
                 yield _RefusedFile(path, file, error.reason)
                 continue
-            in_hand.add(digest)
+            in_progress.add(digest)
             yield photo
 
 
-def _see(
-    items: Generator[DecodedPhoto | _Passed, None, None], models: IndexingModels, previews: bool
-) -> Iterator[_EncodedPhoto | _Passed]:
-    """Stages 2 and 3; where they run is asked when there is the first photo to see, not before."""
+def _propose_and_encode(
+    items: Generator[DecodedPhoto | _FileNote, None, None], models: IndexingModels, previews: bool
+) -> Iterator[_EncodedPhoto | _FileNote]:
+    """Run stages 2 and 3; no model is needed, and no device chosen, before the first new photo."""
     with closing(items):
         for item in items:
             if isinstance(item, DecodedPhoto):
@@ -226,17 +236,17 @@ def _see(
             yield item
         else:
             return
-        proposed = _propose(chain([item], items), cache(models.proposer), previews)
+        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews)
         if models.side_by_side():
             proposed = prefetch(proposed, PREFETCH)
         with closing(proposed):
-            yield from _encode(proposed, cache(models.encoder))
+            yield from _encode_regions(proposed, cache(models.encoder))
 
 
-def _propose(
-    items: Iterable[DecodedPhoto | _Passed], proposer: Callable[[], RegionProposer], previews: bool
-) -> Generator[_ProposedPhoto | _Passed, None, None]:
-    """Stage 2. The whole photo becomes a region too, so that scenes are found as well as objects."""
+def _propose_regions(
+    items: Iterable[DecodedPhoto | _FileNote], proposer: Callable[[], RegionProposer], previews: bool
+) -> Generator[_ProposedPhoto | _FileNote, None, None]:
+    """Run stage 2. The whole photo becomes a region too, so that scenes are found as well as objects."""
     for item in items:
         if not isinstance(item, DecodedPhoto):
             yield item
@@ -248,10 +258,10 @@ def _propose(
         yield _ProposedPhoto(item, preview, [whole, *proposer().propose(item.image)])
 
 
-def _encode(
-    items: Iterable[_ProposedPhoto | _Passed], encoder: Callable[[], RegionEncoder]
-) -> Iterator[_EncodedPhoto | _Passed]:
-    """Stage 3. Vectors that are not numbers are refused: they would outrank everything."""
+def _encode_regions(
+    items: Iterable[_ProposedPhoto | _FileNote], encoder: Callable[[], RegionEncoder]
+) -> Iterator[_EncodedPhoto | _FileNote]:
+    """Run stage 3. Vectors with NaN or infinity are refused: they would outrank everything."""
     for item in items:
         if not isinstance(item, _ProposedPhoto):
             yield item
@@ -264,8 +274,8 @@ def _encode(
             yield _RefusedFile(file.path, file, "the encoder gave a vector that is not a number")
 
 
-def _write(gallery: GalleryFile, item: _EncodedPhoto | _Passed) -> Outcome:
-    """Stage 4: one transaction a photo."""
+def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote) -> Outcome:
+    """Run stage 4 for one file, in one transaction."""
     match item:
         case Unchanged():
             return item
@@ -277,7 +287,7 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _Passed) -> Outcome:
             return _link(gallery, file, digest)
         case _EncodedPhoto(_ProposedPhoto(photo, preview, regions), vectors):
             with gallery.atomic():
-                # Another `add` may have been faster since this photo was read.
+                # Another process may have added the photo since it was read.
                 if gallery.photo_with(photo.record.sha256) is None:
                     photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview)
                     store_vectors(gallery, photo_id, ids, vectors)
@@ -286,6 +296,7 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _Passed) -> Outcome:
 
 
 def _link(gallery: GalleryFile, file: FileRecord, digest: bytes) -> Outcome:
+    """Record a further file of the photo with this SHA-256."""
     photo_id = gallery.photo_with(digest)
     if photo_id is None:  # its first file was refused after decoding
         reason = "the same bytes as a file that was skipped"

@@ -1,4 +1,4 @@
-"""Stages that run ahead of their consumer, each in a thread, behind a bounded queue."""
+"""Stages that run ahead of their consumer in threads, behind bounded queues."""
 
 import queue
 import threading
@@ -9,20 +9,20 @@ Item = TypeVar("Item")
 
 
 class _End:
-    """What a stage sends last: why it ended."""
+    """The last value of a stage, with the error that ended it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """Yield `items`, computing up to `depth` of them in advance in a thread of their own.
+    """Yield `items`, computing up to `depth` of them in advance in a separate thread.
 
-    What the computation raises is raised here, in its place in the order. Closing the
-    generator ends the thread after the item that it is working on, and closes `items`.
+    An error that the computation raises is raised here, at its place in the order. Closing the
+    generator ends the thread after its current item, and closes `items`.
     """
-    # SimpleQueue alone is safe here: Ctrl-C in the moment when a Queue, Event or Semaphore has taken its
-    # lock leaves the lock taken, and the end of the process then waits for it for ever.
+    # Only SimpleQueue is safe: Ctrl-C at the moment when a Queue, Event or Semaphore has taken its lock
+    # leaves the lock taken, and the end of the process then waits for it for ever.
     ready: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
     room: queue.SimpleQueue[None] = queue.SimpleQueue()
     for _ in range(depth):
@@ -40,7 +40,7 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
                 ready.put(next(source))
         except StopIteration:
             pass
-        except BaseException as error:  # it crosses to the consumer's thread
+        except BaseException as error:  # passed on to the consumer's thread
             end = _End(error)
         finally:
             if isinstance(items, Generator):
@@ -56,4 +56,4 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
             raise item.error
     finally:
         stopped = True
-        room.put(None)  # a worker that waits for room sees that it is over
+        room.put(None)  # wakes a worker that waits for room, so that it sees `stopped`

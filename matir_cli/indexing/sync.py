@@ -1,7 +1,7 @@
-"""`matir sync`: a gallery is brought to what some folders hold now.
+"""`matir sync`: bring a gallery up to date with folders on disk.
 
-New and changed files are indexed as `add` does it, then files that are gone are taken out.
-In this order a renamed file is recognised, and its photo never leaves the gallery.
+New and changed files are indexed as by `add`, then files that no longer exist are removed. In this
+order a renamed file is recognised, and its photo never leaves the gallery.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from matir_cli.search.index import seal_index
 
 
 class ChangeKind(Enum):
-    """What becomes of a file."""
+    """Kind of a difference between disk and gallery; the value marks it in listings."""
 
     NEW = "+"
     CHANGED = "~"
     GONE = "-"
     UNREADABLE = "!"
     RETRIED = "?"
-    """It could not be indexed before."""
+    """The file could not be indexed before and will be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file that is not in the gallery as it is on disk."""
+    """A file whose state on disk differs from the gallery's."""
 
     mark: ChangeKind
     path: Path
     reason: str | None = None
-    """Why it cannot be read, or could not be; None where it can."""
+    """Reason why the file cannot be read, or could not be; None if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The file is gone from disk, and now from the gallery."""
+    """The file no longer exists on disk and was removed from the gallery."""
 
     path: Path
 
@@ -59,27 +59,29 @@ class Dropped:
 SyncOutcome = Outcome | Dropped
 
 
-def folder_roots(given: Iterable[Path]) -> list[Path]:
-    """The absolute paths of `given`, without those that lie below another one."""
-    kept: list[Path] = []
-    for path in sorted({absolute_path(path) for path in given}):  # a folder comes before what is in it
-        if not any(path.is_relative_to(other) for other in kept):
-            kept.append(path)
-    return kept
+def folder_roots(paths: Iterable[Path]) -> list[Path]:
+    """Return `paths` as absolute paths, sorted, without those that lie below another one."""
+    roots: list[Path] = []
+    for path in sorted({absolute_path(path) for path in paths}):  # a folder sorts before its content
+        if not any(path.is_relative_to(root) for root in roots):
+            roots.append(path)
+    return roots
 
 
-def check_folders(gallery: GalleryFile, within: Sequence[Path], *, drop_all: bool) -> None:
-    """Make sure that what is gone below each path is a part of it, not all: then its volume is away.
+def check_folders(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool) -> None:
+    """Check that some of the known files below each root exist; otherwise its volume may be missing.
 
-    A file that is named itself may be gone as long as its folder is there.
+    A file that is itself a root may be missing as long as its folder exists.
 
     Args:
-        drop_all: let folders pass that hold none of their files any more.
+        roots: as returned by `folder_roots`.
+        drop_all: accept folders of which no known file is left.
 
     Raises:
-        FolderVanished: none of the files known below a path is there, or there is no such path.
+        FolderVanished: none of the files known below a root exists, or the root itself is unknown
+            and does not exist.
     """
-    for path in within:
+    for path in roots:
         if not is_gone(path) and path.is_file():
             continue
         if photo_in_file(gallery, path) is not None and path.parent.is_dir():
@@ -92,13 +94,17 @@ def check_folders(gallery: GalleryFile, within: Sequence[Path], *, drop_all: boo
 
 
 def list_changes(
-    gallery: GalleryFile, within: Sequence[Path], passed_over: Counter[str] | None = None
+    gallery: GalleryFile, roots: Sequence[Path], passed_over: Counter[str] | None = None
 ) -> Iterator[FileChange]:
-    """What `sync` would do, new and changed files first; nothing is read but names, sizes and times.
+    """Yield the changes that `sync_folders` would make, new and changed files first.
 
-    A renamed file is both gone and new here: only its bytes tell.
+    Only names, sizes and times are read. A renamed file is therefore listed as gone and as new.
+
+    Args:
+        roots: as returned by `folder_roots`.
+        passed_over: as in `find_photo_files`.
     """
-    for item in pending_files(gallery, within, passed_over):
+    for item in pending_files(gallery, roots, passed_over):
         if isinstance(item, Skipped):
             if not is_gone(item.path):
                 yield FileChange(ChangeKind.UNREADABLE, item.path, item.reason)
@@ -108,38 +114,43 @@ def list_changes(
             yield FileChange(ChangeKind.RETRIED, item, reason)
         else:
             yield FileChange(ChangeKind.NEW, item)
-    for path in gone_files(gallery, within):
+    for path in gone_files(gallery, roots):
         yield FileChange(ChangeKind.GONE, path)
 
 
-def gone_files(gallery: GalleryFile, within: Iterable[Path]) -> Iterator[Path]:
-    """The files at or below the paths that hold photos of the gallery and are no longer on disk."""
-    for path in within:
+def gone_files(gallery: GalleryFile, roots: Iterable[Path]) -> Iterator[Path]:
+    """Yield the photo files that the gallery knows at or below `roots` and that no longer exist."""
+    for path in roots:
         yield from (file.path for file in known_files(gallery, path) if is_gone(file.path))
 
 
 def sync_folders(
     gallery: GalleryFile,
-    within: Sequence[Path],
+    roots: Sequence[Path],
     models: IndexingModels,
     *,
     previews: bool,
     passed_over: Counter[str] | None = None,
 ) -> Generator[SyncOutcome, None, None]:
-    """Add, update and drop; one outcome a file. The paths are those of `roots`, and were `check`ed.
+    """Add new files, update changed ones and drop missing ones; yields one outcome per file.
+
+    Args:
+        roots: as returned by `folder_roots`, and passed by `check_folders`.
+        previews: store a preview of each added photo.
+        passed_over: as in `find_photo_files`.
 
     Raises:
-        MatirError: what ends the run, as in `add`; running again goes on from there.
+        MatirError: an error that ends the run, as in `add_photos`; the next run continues from there.
     """
-    there = [path for path in within if not is_gone(path)]
-    yield from add_photos(gallery, there, models, previews=previews, passed_over=passed_over)
+    present = [path for path in roots if not is_gone(path)]
+    yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over)
     dropped = False
-    for path in forget_files(gallery, gone_files(gallery, within)):
+    for path in forget_files(gallery, gone_files(gallery, roots)):
         dropped = True
         yield Dropped(path)
-    for path in within:
-        noted = (note for note in skipped_files(gallery, path) if is_gone(note))
-        for _ in forget_files(gallery, noted):
-            pass  # what was remembered of a file that could not be read is no photo, and no outcome
+    for path in roots:
+        missing = (skipped for skipped in skipped_files(gallery, path) if is_gone(skipped))
+        for _ in forget_files(gallery, missing):
+            pass  # forgetting a file that held no photo is not an outcome
     if dropped:
         seal_index(gallery)

@@ -1,4 +1,4 @@
-"""`matir info`: what a gallery holds, what its size is spent on and what it was made with."""
+"""`matir info`: a gallery's counts, disk usage, models and judges."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ _SPENT_ON = {
     "verdicts": "answers",
     "groundings": "answers",
 }
-"""Table to what it is for; a table's indexes count with it."""
+"""Table to the use that its space is counted for; a table's indexes count with it."""
 
 _COUNTS = {
-    "bytes": "select page_size * page_count from pragma_page_size, pragma_page_count",
     "photos": "select count(*) from photos",
     "files": "select count(*) from files",
     "skipped": "select count(*) from skipped",
@@ -42,7 +41,7 @@ _COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that the photos were indexed with."""
+    """A model that the gallery is bound to."""
 
     role: str
     name: str
@@ -53,10 +52,10 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class JudgeInfo:
-    """What is remembered of one judge."""
+    """Number of cached answers of one judge."""
 
     judge: str
-    """SHA-256 of its weights and settings, hex."""
+    """Identity of the judge: SHA-256 of its weights and settings, hex."""
     queries: int
     verdicts: int
     groundings: int
@@ -64,40 +63,43 @@ class JudgeInfo:
 
 @dataclass(frozen=True, slots=True)
 class GalleryInfo:
-    """A gallery in numbers."""
+    """Counts, disk usage, models and judges of a gallery."""
 
     path: Path
     bytes: int
-    """Of the file."""
+    """Size of the file."""
     schema: int
+    """Version of the schema."""
     photos: int
     files: int
-    """That hold photos; several may hold the same one."""
+    """Number of files that hold photos; several may hold the same one."""
     skipped: int
-    """Files that could not be indexed."""
+    """Number of files that could not be indexed."""
     regions: int
-    """That proposers found; the whole photos are not counted."""
+    """Number of proposed regions; whole photos are not counted."""
     previews: int
     models: tuple[ModelInfo, ...]
     judges: tuple[JudgeInfo, ...]
     space: dict[str, int]
-    """Bytes by what they are spent on, the most first; together they are the file.
+    """Bytes by use, in descending order; their sum is the size of the file.
 
-    previews; masks (and boxes); vectors; index (for a quick search); files (their names, and what is
-    known of photos); answers (of judges); free (pages to be used again); other.
+    Uses: previews; masks (and boxes); vectors; index (of the search); files (names, and records of
+    photos); answers (of judges); free (unused pages); other.
     """
 
 
 def gallery_info(gallery: GalleryFile) -> GalleryInfo:
-    """Count what is there. Previews, the bulk of a gallery, are not read for it."""
+    """Collect the numbers of a gallery; previews, most of its size, are not read."""
     db = gallery.connection
-    with db:  # one state of the file for all that is read
+    with db:  # one transaction, so that the numbers agree
+        size = gallery.file_bytes
         counts = {name: _integer(db, select) for name, select in _COUNTS.items()}
         models = db.execute("select role, name, weight_hash, model_set from models order by role").fetchall()
-        judges, space = _judges(db), _space(db)
+        judges, space = _judges(db), _space(gallery)
     return GalleryInfo(
         **counts,
         path=gallery.path,
+        bytes=size,
         schema=schema.version_of(db),
         models=tuple(ModelInfo(*map(str, row)) for row in models),
         judges=judges,
@@ -106,6 +108,7 @@ def gallery_info(gallery: GalleryFile) -> GalleryInfo:
 
 
 def _judges(db: apsw.Connection) -> tuple[JudgeInfo, ...]:
+    """Count the cached answers by judge."""
     rows = db.execute(
         "select judge, count(*), "
         "sum((select count(*) from verdicts where question_id = questions.id)), "
@@ -115,22 +118,23 @@ def _judges(db: apsw.Connection) -> tuple[JudgeInfo, ...]:
     return tuple(JudgeInfo(str(row[0]), *(int(count) for count in row[1:])) for row in rows)
 
 
-def _space(db: apsw.Connection) -> dict[str, int]:
-    page_size = _integer(db, "select page_size from pragma_page_size")
-    spent = {FREE: page_size * _integer(db, "select freelist_count from pragma_freelist_count")}
-    total = page_size * _integer(db, "select page_count from pragma_page_count")
+def _space(gallery: GalleryFile) -> dict[str, int]:
+    """Add up the space of tables and indexes by use; previews take what remains of the file."""
+    db = gallery.connection
+    spent = {FREE: gallery.free_bytes}
     for name, table in db.execute("select name, tbl_name from sqlite_schema where rootpage > 0").fetchall():
         if table == "previews":
-            continue  # measuring them would read every page they have
+            continue  # measuring this table would read all of its pages
         size = _integer(db, "select pgsize from dbstat where aggregate = 1 and name = ?", str(name))
-        word = _SPENT_ON.get(str(table), OTHER)
-        spent[word] = spent.get(word, 0) + size
+        use = _SPENT_ON.get(str(table), OTHER)
+        spent[use] = spent.get(use, 0) + size
     spent[OTHER] = spent.get(OTHER, 0) + _integer(
         db, "select pgsize from dbstat where aggregate = 1 and name = 'sqlite_schema'"
     )
-    spent[PREVIEWS] = total - sum(spent.values())
+    spent[PREVIEWS] = gallery.file_bytes - sum(spent.values())
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
-def _integer(db: apsw.Connection, select: str, *bound: str) -> int:
-    return int(db.execute(select, bound).get)
+def _integer(db: apsw.Connection, select: str, *bindings: str) -> int:
+    """Run a query that gives one integer."""
+    return int(db.execute(select, bindings).get)

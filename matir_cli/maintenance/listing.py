@@ -1,4 +1,4 @@
-"""`matir ls`: the files of a gallery, and those that could not be indexed."""
+"""`matir ls`: a gallery's photo files, and files that could not be indexed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class ListedFile:
 
     path: Path
     id: int
-    """Of the photo; two files with the same bytes have one."""
+    """Id of the photo; files with the same bytes share it."""
     width: int
     """Photo pixels."""
     height: int
     regions: int
-    """How many the proposer found; the whole photo is not counted."""
+    """Number of proposed regions; the whole photo is not counted."""
     bytes: int
-    """Of the file, when it was read."""
+    """Size of the file when it was indexed."""
     taken_at: str | None
     """ISO 8601, the camera's local time."""
     camera: str | None
@@ -45,9 +45,9 @@ class SkippedFile:
     path: Path
     reason: str
     bytes: int
-    """Of the file, when it was tried."""
+    """Size of the file at the last attempt."""
     seen_at: str
-    """ISO 8601, UTC: when it was tried last."""
+    """Time of the last attempt: ISO 8601, UTC."""
 
 
 Listed = TypeVar("Listed", ListedFile, SkippedFile)
@@ -64,11 +64,14 @@ _SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
 def list_photo_files(
     gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
 ) -> Iterator[ListedFile]:
-    """The files that hold photos, in order of path.
+    """Yield the files that hold photos, in order of path.
 
     Args:
-        within: only those at or below this absolute path.
-        missing: only those that are no longer on disk.
+        within: only files at or below this absolute path; None for all.
+        missing: only files that no longer exist on disk.
+
+    Raises:
+        GalleryDamaged: a stored value has the wrong type.
     """
     for path, *rest in paged_rows(gallery, _SELECT_FILES, within):
         file = _checked(gallery, ListedFile, decode_path(path), *rest)
@@ -79,7 +82,10 @@ def list_photo_files(
 def list_skipped_files(
     gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
 ) -> Iterator[SkippedFile]:
-    """The files that could not be indexed, in order of path; the arguments are those of `listed`."""
+    """Yield the files that could not be indexed, in order of path.
+
+    Arguments and errors as in `list_photo_files`.
+    """
     for path, *rest in paged_rows(gallery, _SELECT_SKIPPED, within):
         file = _checked(gallery, SkippedFile, decode_path(path), *rest)
         if not missing or is_gone(file.path):
@@ -87,7 +93,7 @@ def list_skipped_files(
 
 
 def _checked(gallery: GalleryFile, kind: type[Listed], path: Path, *rest: object) -> Listed:
-    """The row as a record, of the types that it must have; a gallery may come from a stranger."""
+    """Convert a row to a record, checking its types: the gallery may be untrusted."""
     names = (field.name for field in fields(kind))
     try:
         return msgspec.convert(dict(zip(names, (path, *rest), strict=True)), kind)

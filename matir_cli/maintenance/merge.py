@@ -1,12 +1,12 @@
-"""`matir merge`: another gallery's photos, with what is known of them, are taken over into this one.
+"""`matir merge`: copy another gallery's photos, with everything known of them.
 
-The other gallery is only read, and nothing in it is believed: whatever is taken over is checked
-first. Photos are the same when their files' SHA-256 are.
+The source gallery is only read and is not trusted: everything is checked before it is copied. Two
+photos are the same if the SHA-256 of their files are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,26 +26,26 @@ from matir_cli.records import FileRecord
 from matir_cli.search.index import seal_index, store_quantised
 
 PHOTOS_AT_ONCE = 32
-"""Photos to a transaction: few enough that other commands get their turn, and memory stays small."""
+"""Number of photos per transaction: few enough that other commands get their turn, and memory stays small."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """A photo that was not here is here now."""
+    """A photo of the source that was added to the gallery."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """A photo that is here already: files, verdicts and a preview that were not known here were added."""
+    """A photo present in both: unknown files, judge's answers and a missing preview were added."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A photo of which the other gallery knows no file but such as hold something else by now."""
+    """A photo not added, since all of its files hold other photos by now."""
 
     sha256: bytes
 
@@ -53,51 +53,58 @@ class LeftOut:
 Outcome = TakenOver | Combined | LeftOut
 
 
-def merge_gallery(gallery: GalleryFile, other: GalleryFile, *, dry_run: bool) -> Iterator[Outcome]:
-    """Take over the photos of `other`, which `foreign.check_mergeable` has passed; one outcome a photo.
+def merge_gallery(
+    gallery: GalleryFile, source: GalleryFile, *, dry_run: bool
+) -> Generator[Outcome, None, None]:
+    """Merge the photos of `source` into `gallery`; yields one outcome per photo.
 
-    `PHOTOS_AT_ONCE` photos are committed together. A run that is stopped leaves the gallery sound;
-    running again goes on from there. Files that could not be indexed are not taken over.
+    `PHOTOS_AT_ONCE` photos are committed together. A stopped run leaves the gallery sound, and the next
+    run continues from there. Records of files that could not be indexed are not copied.
 
     Args:
-        dry_run: write nothing.
+        source: a gallery that `check_mergeable` has passed.
+        dry_run: write nothing, and yield the outcomes that a run would have.
 
     Raises:
         ModelMismatch: the galleries were made with different models.
-        GalleryDamaged: something in `other` cannot be right; what was committed before stays.
+        GalleryDamaged: a value in `source` is impossible; photos committed before are kept.
     """
-    bound = source_models(other)
+    bound = source_models(source)
     for model in bound:
         gallery.check_model(model.role, model.identity)
     if dry_run:
-        for photo_id in source_photo_ids(other):
-            if (photo := read_source_photo(gallery, other, photo_id)) is not None:
+        for photo_id in source_photo_ids(source):
+            if (photo := read_source_photo(gallery, source, photo_id)) is not None:
                 yield _plan(gallery, photo)[0]
         return
     known = {str(role) for (role,) in gallery.connection.execute("select role from models")}
     for model in bound:
         if model.role not in known:
             gallery.bind_model(model.role, model.identity, model.model_set)
-    waiting = source_photo_ids(other)
-    while together := list(islice(waiting, PHOTOS_AT_ONCE)):
+    remaining = source_photo_ids(source)
+    while batch := list(islice(remaining, PHOTOS_AT_ONCE)):
         with gallery.atomic():
-            read = (read_source_photo(gallery, other, photo_id) for photo_id in together)
-            outcomes = [_take(gallery, photo) for photo in read if photo is not None]
+            photos = (read_source_photo(gallery, source, photo_id) for photo_id in batch)
+            outcomes = [_merge_photo(gallery, photo) for photo in photos if photo is not None]
         yield from outcomes
     seal_index(gallery)
 
 
 def _plan(gallery: GalleryFile, photo: SourcePhoto) -> tuple[Outcome, list[FileRecord]]:
-    """What is to become of the photo, and which of its files are new here."""
-    here = gallery.photo_with(photo.record.sha256)
-    files = [file for file in photo.files if _is_wanted(gallery, file, here)]
-    if here is not None:
-        return Combined((*gallery.paths(here), Path())[0]), files
+    """Decide the outcome for a photo, and which of its files to link."""
+    present = gallery.photo_with(photo.record.sha256)
+    files = [file for file in photo.files if _is_wanted(gallery, file, present)]
+    if present is not None:
+        return Combined((*gallery.paths(present), Path())[0]), files
     return (TakenOver(files[0].path) if files else LeftOut(photo.record.sha256)), files
 
 
 def _is_wanted(gallery: GalleryFile, file: FileRecord, photo_id: int | None) -> bool:
-    """Whether `file` is not known here; or it is, as holding something else, and the disk says otherwise."""
+    """Return True if `file` should be linked to the photo.
+
+    It should if the gallery does not know the file, or if it knows it with other content and the file
+    on disk is the one that the source knows.
+    """
     row = gallery.connection.execute(
         "select photo_id from files where path = ?1 union all select null from skipped where path = ?1",
         (encode_path(file.path),),
@@ -112,7 +119,7 @@ def _is_wanted(gallery: GalleryFile, file: FileRecord, photo_id: int | None) -> 
         return False
 
 
-def _take(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
+def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
     """Write what is new of a photo; the caller holds the transaction."""
     outcome, files = _plan(gallery, photo)
     match outcome:
@@ -122,26 +129,26 @@ def _take(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
             photo_id, ids = gallery.add_photo(files[0], photo.record, photo.regions, photo.preview)
             store_quantised(gallery, photo_id, ids, photo.vectors)
         case Combined():
-            found = gallery.photo_with(photo.record.sha256)
-            assert found is not None  # `_plan` saw it in this transaction
-            photo_id = found
+            present = gallery.photo_with(photo.record.sha256)
+            assert present is not None  # `_plan` has seen it in this transaction
+            photo_id = present
             if photo.preview is not None:
                 gallery.connection.execute(
                     "insert or ignore into previews values (?, ?)", (photo_id, photo.preview)
                 )
     for file in files:
         gallery.link(file, photo_id)
-    for table, said in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):
-        for item in said:
-            _remember(gallery, table, photo_id, item)
+    for table, answers in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):
+        for answer in answers:
+            _store_answer(gallery, table, photo_id, answer)
     return outcome
 
 
-def _remember(gallery: GalleryFile, table: str, photo_id: int, said: JudgeAnswer) -> None:
-    """What a judge said here before stays as it is."""
-    db, question = gallery.connection, (said.judge, said.query)
+def _store_answer(gallery: GalleryFile, table: str, photo_id: int, answer: JudgeAnswer) -> None:
+    """Store a judge's answer, unless the gallery has one to the same question already."""
+    db, question = gallery.connection, (answer.judge, answer.query)
     db.execute("insert or ignore into questions (judge, query) values (?, ?)", question)
     question_id = db.execute("select id from questions where judge = ? and query = ?", question).get
-    row = (question_id, photo_id, *said.values)
+    row = (question_id, photo_id, *answer.values)
     marks = ", ".join("?" * len(row))
     db.execute(f"insert or ignore into {table} values ({marks})", row)  # noqa: S608 - constant

@@ -1,4 +1,4 @@
-"""`matir rm`: files, photos and what was noted of unreadable files leave the gallery, never the disk."""
+"""`matir rm`: select the files to remove from a gallery, never from disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from matir_cli.photos.discover import absolute_path
 
 
 def files_of_photo(gallery: GalleryFile, name: str, *, all_copies: bool) -> tuple[Path, ...]:
-    """The files to forget for `name`: of a photo's id all that hold it, of a file itself alone.
+    """Return the files to forget for `name`: a file by itself, or all files of a photo given by id.
 
     Args:
-        all_copies: of a file, all that hold the same photo.
+        name: id of a photo in digits, or a path, also of a file that could not be indexed.
+        all_copies: for a path, select all files that hold the same photo.
 
     Raises:
         PhotoUnknown: the gallery knows no such photo or file.
@@ -30,17 +31,19 @@ def files_of_photo(gallery: GalleryFile, name: str, *, all_copies: bool) -> tupl
 
 
 def files_below(gallery: GalleryFile, path: Path) -> Iterator[Path]:
-    """All files at or below the absolute `path` that the gallery knows anything of.
+    """Yield all files at or below the absolute `path` that the gallery knows.
+
+    Files that hold photos come first, then files that could not be indexed.
 
     Raises:
-        PhotoUnknown: there is none.
+        PhotoUnknown: there are none; raised at the end of the iteration.
     """
-    found = False
+    is_empty = True
     for file in known_files(gallery, path):
-        found = True
+        is_empty = False
         yield file.path
     for skipped in skipped_files(gallery, path):
-        found = True
+        is_empty = False
         yield skipped
-    if not found:
+    if is_empty:
         raise PhotoUnknown(gallery.path, str(path))

@@ -1,4 +1,4 @@
-"""`matir show`: all that a gallery holds of one photo."""
+"""`matir show`: everything that a gallery stores about one photo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FileDetails:
 
     path: Path
     state: str
-    """here: as it was when it was read. changed: not so. not readable: gone, or out of reach."""
+    """`HERE` (unchanged since it was indexed), `CHANGED`, or `NOT_READABLE` (missing or not accessible)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +32,24 @@ class RegionDetails:
     """A region of the photo."""
 
     ordinal: int
-    """0 is the whole photo, then the proposer's order."""
+    """Position in the photo: 0 is the whole photo, then the proposer's order."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1, photo pixels, continuous edges."""
     area_share: float
-    """Part of the photo that the mask covers, 0..1."""
+    """Fraction of the photo that the mask covers, 0..1."""
     predicted_iou: float
     stability: float
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoDetails:
-    """A photo of the gallery."""
+    """Everything that the gallery stores about a photo."""
 
     id: int
     files: tuple[FileDetails, ...]
-    """In order of path."""
+    """The files that hold the photo, in order of path."""
     sha256: str
-    """Of the file, hex."""
+    """SHA-256 of the file, hex."""
     width: int
     """Photo pixels, orientation applied."""
     height: int
@@ -68,15 +68,20 @@ class PhotoDetails:
     added_at: str
     """ISO 8601, UTC."""
     preview_bytes: int | None
-    """None where no preview is stored."""
+    """Size of the preview; None if none is stored."""
     model_set: str | None
-    """What it was indexed with."""
+    """Model set of the gallery."""
     regions: tuple[RegionDetails, ...]
-    """The whole photo first."""
+    """The regions, the whole photo first."""
 
 
 def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
-    """All about the photo with this id; it must be here."""
+    """Collect everything about the photo with this id.
+
+    Raises:
+        PhotoUnknown: the gallery does not hold it.
+        GalleryDamaged: a stored value is impossible.
+    """
     photo = gallery.photo(photo_id)
     select = (
         "select added_at, (select octet_length(jpeg) from previews where photo_id = id) "
@@ -105,6 +110,7 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
 
 
 def _state(gallery: GalleryFile, path: Path) -> str:
+    """Compare a file on disk with the gallery's record of it."""
     try:
         return HERE if gallery.is_unchanged(stat_file(path)) else CHANGED
     except PhotoUnreadable:

@@ -1,31 +1,30 @@
-"""Model sets: which models work together, and where each of their files comes from.
+"""Model sets in TOML: which models work together, and sources of their files.
 
-A model set is a TOML file with a table for each part, `[proposer]`, `[encoder]` and
-`[judge]` (the last may be left out: such a set serves the first stage alone; with an encoder
-alone it serves as a baseline of the evaluation):
+A model set is a TOML file with one table per part: `[proposer]`, `[encoder]` and `[judge]`. Without a
+judge, the set serves only the first stage; with an encoder alone, only as a baseline of the evaluation.
 
-    name = "mine"                         # of the set
+    name = "mine"                         # name of the set
     description = "one line for the list"
-    note = "shown whenever the set is used"               # may be left out
+    note = "shown whenever the set is used"               # optional
 
     [encoder]
-    name = "alpha_clip_vit_l14_grit20m"   # the identity that people read
-    engine = "alpha_clip"                 # which engine loads it
+    name = "alpha_clip_vit_l14_grit20m"   # name of the model, for people
+    engine = "alpha_clip"                 # engine that loads it
     licence = "MIT"
 
-    [encoder.options]                     # the engine's own; only the engine reads them
+    [encoder.options]                     # settings that only the engine reads
 
-    [encoder.files.visual]                # one table a file, named by its role
+    [encoder.files.visual]                # one table per file, named by its role
     ...
 
-A file comes from exactly one of three places:
+A file has exactly one of three sources:
 
     hub = "owner/repo", file = "path/in/repo", revision = "main or a commit"
     url = "https://...", mirrors = ["https://..."], file = "name on disk"
-    path = "tiny/visual.pth"              # lies beside the TOML, never outside its folder
+    path = "tiny/visual.pth"              # relative to the TOML, never outside its folder
 
-with `bytes`, its exact size, or `about_bytes` where nobody publishes it (one of them for
-`hub` and `url`), and `sha256` where upstream publishes one. Nothing here touches the network.
+A file from `hub` or `url` also needs `bytes`, its exact size, or `about_bytes` if nobody publishes the
+size. `sha256` is given if upstream publishes one. Nothing here accesses the network.
 """
 
 import ipaddress
@@ -42,18 +41,21 @@ import msgspec
 from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing
 
 DEFAULT_MODEL_SET = "full"
-"""What a new gallery is made with unless told otherwise."""
+"""Model set of a new gallery, unless another one is chosen."""
 
 PARTS = ("proposer", "encoder", "judge")
 
 LARGEST_TOML = 1 << 20
-"""Bytes read of a model set at most: whatever is named by mistake is not read to its end."""
+"""Bytes of a model set at most: a file named by mistake is not read to its end."""
+
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+"""A SHA-256 in lower-case hex."""
 
 _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=2000)]
 
 _Size: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=1 << 50)]
 
-_Made = TypeVar("_Made")
+_Table = TypeVar("_Table")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -67,52 +69,50 @@ _REPO = re.compile(f"{_REPO_NAME}/{_REPO_NAME}")
 
 _ADDRESS = re.compile(r"[!-~]{1,2000}")
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class HubSource(msgspec.Struct, frozen=True):
-    """A file of a repository on the Hugging Face hub."""
+    """A file in a repository on the Hugging Face hub."""
 
     repo: str
     """Owner and name, such as "facebook/sam2.1-hiera-large"."""
     file: str
-    """Path in the repository, forward slashes."""
+    """Path in the repository, with forward slashes."""
     revision: str
     """Branch, tag, pull request or commit."""
 
     @property
     def address(self) -> str:
-        """Names the file for people, and in the record."""
+        """Identifier of the source, for messages and hash records."""
         return f"hub:{self.repo}@{self.revision}/{self.file}"
 
 
 class UrlSource(msgspec.Struct, frozen=True):
-    """A file at an address of the web."""
+    """A file at a web address."""
 
     url: str
-    """https, or http on this machine itself."""
+    """An https address, or http on this machine itself."""
     mirrors: tuple[str, ...]
-    """Other addresses of the same file, tried in this order when `url` fails."""
+    """Other addresses of the same file, tried in this order if `url` fails."""
     name: str
-    """What the file is called on disk: one plain file name."""
+    """Name of the file on disk: one plain file name."""
 
     @property
     def address(self) -> str:
-        """Names the file for people, and in the record."""
+        """Identifier of the source, for messages and hash records."""
         return self.url
 
 
 class LocalSource(msgspec.Struct, frozen=True):
-    """A file that lies in the folder of the model set's TOML."""
+    """A file in the folder of the model set's TOML."""
 
     path: Path
     """Absolute, symbolic links resolved."""
 
     @property
     def address(self) -> str:
-        """Names the file for people, and in the record."""
+        """Identifier of the source, for messages and hash records."""
         return str(self.path)
 
 
@@ -123,16 +123,16 @@ class ModelFile(msgspec.Struct, frozen=True):
     """One file of a model."""
 
     part: str
-    """The part that it belongs to, one of `PARTS`."""
+    """Part that the file belongs to, one of `PARTS`."""
     role: str
-    """What the engine calls it, such as "checkpoint"."""
+    """The engine's name for the file, such as "checkpoint"."""
     source: Source
     bytes: int | None
-    """Its size; None for a local file that does not say."""
+    """Size of the file; None for a local file without a declared size."""
     exact: bool
-    """`bytes` is the very size; otherwise it is about right."""
+    """True if `bytes` is the exact size, False if it is approximate."""
     sha256: str | None
-    """As published upstream, lower-case hex; None where upstream publishes none."""
+    """Hash published upstream, lower-case hex; None if upstream publishes none."""
 
     @property
     def label(self) -> str:
@@ -146,34 +146,38 @@ class ModelPart(msgspec.Struct, frozen=True):
     kind: str
     """One of `PARTS`."""
     name: str
-    """For people, such as "sam2.1_hiera_large"."""
+    """Name of the model for people, such as "sam2.1_hiera_large"."""
     engine: str
-    """The engine's name in the registry."""
+    """Name of the engine in the registry."""
     licence: str
     options: dict[str, Any]
-    """The engine's settings as the TOML has them."""
+    """Settings of the engine, as given in the TOML."""
     files: tuple[ModelFile, ...]
 
 
 class ModelSet(msgspec.Struct, frozen=True):
-    """Models that work together."""
+    """A set of models that work together."""
 
     name: str
     handle: str
-    """What finds this set again: the name of a packaged set, the absolute path of any other."""
+    """Argument of `load_model_set` for this set: a packaged set's name, or the TOML's absolute path."""
     description: str
     note: str
-    """A sentence to show when the set is used; may be empty."""
+    """Sentence to show whenever the set is used; may be empty."""
     parts: tuple[ModelPart, ...]
     """In the order of `PARTS`; proposer and judge may be missing."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
-        """Every file of every part."""
+        """All files of all parts."""
         return tuple(file for part in self.parts for file in part.files)
 
     def part(self, kind: str) -> ModelPart:
-        """The part called `kind`; PartMissing if this set has none."""
+        """Return the part `kind`, one of `PARTS`.
+
+        Raises:
+            PartMissing: the set has no such part.
+        """
         for part in self.parts:
             if part.kind == kind:
                 return part
@@ -210,30 +214,34 @@ class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def model_set_names() -> list[str]:
-    """The packaged model sets, sorted."""
+    """Return the names of the packaged model sets, sorted."""
     return sorted(path.stem for path in _packaged().glob("*.toml"))
 
 
-def load_model_set(wanted: str) -> ModelSet:
-    """The packaged set called `wanted`, or the one in the file `wanted`.
+def load_model_set(name: str) -> ModelSet:
+    """Load the packaged set `name`, or the set in the file `name`.
 
-    A file is what ends in ".toml" or has a path separator in it.
+    `name` is taken as a file if it ends in ".toml" or contains a path separator.
 
     Raises:
         ModelSetUnknown: there is no such set or file.
-        ModelSetInvalid: the TOML does not say what it must; the reason names the key.
+        ModelSetInvalid: the TOML is not a valid model set; the reason names the key.
     """
-    if wanted.endswith(".toml") or "/" in wanted or os.sep in wanted:
-        path = Path(wanted).absolute()
+    if name.endswith(".toml") or "/" in name or os.sep in name:
+        path = Path(name).absolute()
         return read_model_set(path, str(path))
     known = model_set_names()
-    if wanted not in known:
-        raise ModelSetUnknown(wanted, known)
-    return read_model_set(_packaged() / f"{wanted}.toml", wanted)
+    if name not in known:
+        raise ModelSetUnknown(name, known)
+    return read_model_set(_packaged() / f"{name}.toml", name)
 
 
 def read_model_set(path: Path, handle: str) -> ModelSet:
-    """The model set in the file at `path`, called `handle` in messages; errors as in `find`."""
+    """Read the model set in the file at `path`, called `handle` in messages.
+
+    Raises:
+        ModelSetUnknown, ModelSetInvalid: as in `load_model_set`.
+    """
     try:
         with path.open("rb") as stream:
             raw = stream.read(LARGEST_TOML + 1)
@@ -247,23 +255,24 @@ def read_model_set(path: Path, handle: str) -> ModelSet:
 
 
 def address_fault(url: str) -> str | None:
-    """Why `url` is not an address to fetch a model from, or None if it is one."""
+    """Return the reason why a model must not be fetched from `url`, None if it may."""
     if not _ADDRESS.fullmatch(url):
-        return "an address is plain ASCII without spaces"
+        return "an address must be plain ASCII without spaces"
     try:
         parts: SplitResult = urlsplit(url)
         host = parts.hostname or ""
-        _ = parts.port  # raises for a port that is none
+        _ = parts.port  # raises ValueError for an invalid port
     except ValueError as error:
         return f"not an address: {error}"
     if not host or parts.username is not None or parts.password is not None:
-        return "an address has a host and no user name"
+        return "an address must have a host and no user name"
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
         return None
-    return "an address starts with https:// (http:// on this machine itself)"
+    return "an address must start with https:// (http:// on this machine itself)"
 
 
 def _is_loopback(host: str) -> bool:
+    """Return True if `host` is this machine: localhost or a loopback IP address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -271,15 +280,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def _packaged() -> Path:
-    # Found, not imported: an editable install maps the top-level folder models/ to this name.
+    """Return the folder of the packaged model sets."""
+    # Located without an import: an editable install maps the top-level folder models/ to this name.
     spec = util.find_spec("matir_cli.models")
     if spec is None or not spec.submodule_search_locations:
         raise ModelSetUnknown("matir_cli.models", [])
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _convert(value: object, into: type[_Made]) -> tuple[_Made | None, str]:
-    """`value` as an `into`, or where it is wrong and why (": reason" or ".key: reason")."""
+def _convert(value: object, into: type[_Table]) -> tuple[_Table | None, str]:
+    """Convert `value`, or return None and the fault: ": reason" or ".key: reason"."""
     try:
         return msgspec.convert(value, into), ""
     except msgspec.ValidationError as error:
@@ -292,22 +302,23 @@ def _convert(value: object, into: type[_Made]) -> tuple[_Made | None, str]:
 
 
 class _TomlReader:
-    """Reads one TOML; carries what every complaint names."""
+    """Reads one model set; each method converts a table or value, or raises ModelSetInvalid."""
 
     def __init__(self, handle: str, folder: Path) -> None:
         self.handle = handle
         self.folder = folder
 
     def invalid(self, where: str, reason: str) -> ModelSetInvalid:
-        # A stranger's keys are shown on a terminal.
+        """Make the error for the key `where`; unprintable characters in it become "?"."""
+        # The file may be a stranger's, and its keys are shown on a terminal.
         shown = _UNPRINTABLE.sub("?", f"{where}{reason}").removeprefix(".").removeprefix(": ")
         return ModelSetInvalid(self.handle, shown)
 
-    def table(self, value: object, into: type[_Made], where: str) -> _Made:
-        made, fault = _convert(value, into)
-        if made is None:
+    def table(self, value: object, into: type[_Table], where: str) -> _Table:
+        table, fault = _convert(value, into)
+        if table is None:
             raise self.invalid(where, fault)
-        return made
+        return table
 
     def text(self, value: str, where: str) -> str:
         if _UNPRINTABLE.search(value):
@@ -357,16 +368,16 @@ class _TomlReader:
             raise self.invalid(where, ": `bytes` is missing (or `about_bytes`)")
         sha256 = table.sha256.lower() if table.sha256 is not None else None
         if sha256 is not None:
-            self.matching(sha256, _SHA256, f"{where}.sha256", "must be 64 hexadecimal digits")
+            self.matching(sha256, SHA256_HEX, f"{where}.sha256", "must be 64 hexadecimal digits")
         return ModelFile(kind, role, source, size, table.bytes is not None, sha256)
 
     def source(self, table: _FileTable, where: str) -> Source:
         if [table.hub, table.url, table.path].count(None) != 2:
             raise self.invalid(where, ": exactly one of `hub`, `url` and `path`")
-        taken = {"hub": ("file", "revision"), "url": ("file", "mirrors"), "path": ()}
-        kind = next(name for name in taken if getattr(table, name) is not None)
+        keys_of = {"hub": ("file", "revision"), "url": ("file", "mirrors"), "path": ()}
+        kind = next(name for name in keys_of if getattr(table, name) is not None)
         for key in ("file", "revision", "mirrors"):
-            if getattr(table, key) and key not in taken[kind]:
+            if getattr(table, key) and key not in keys_of[kind]:
                 raise self.invalid(f"{where}.{key}", f": does not go with `{kind}`")
         if table.hub is not None:
             return self.hub(table, table.hub, where)
@@ -375,11 +386,11 @@ class _TomlReader:
         return self.local(table.path or "", where)
 
     def hub(self, table: _FileTable, repo: str, where: str) -> HubSource:
-        # What the hub itself refuses in a name.
+        # The same rules as the hub's own.
         if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith(".git"):
             raise self.invalid(f"{where}.hub", ': must be "owner/repository"')
         if table.file is None:
-            raise self.invalid(where, ": `file` is missing, the path in the repository")
+            raise self.invalid(where, ": `file` is missing (the path in the repository)")
         file = self.inner_path(table.file, f"{where}.file")
         revision = self.inner_path(table.revision or "main", f"{where}.revision")
         return HubSource(repo, file, revision)
@@ -397,14 +408,14 @@ class _TomlReader:
         inner = self.inner_path(path, f"{where}.path")
         try:
             full = (self.folder / inner).resolve()
-        except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle
+        except (OSError, RuntimeError) as error:  # RuntimeError: circular links
             raise self.invalid(f"{where}.path", f": {error}") from error
         if not full.is_relative_to(self.folder):
             raise self.invalid(f"{where}.path", ": leads out of the folder of the model set")
         return LocalSource(full)
 
     def inner_path(self, path: str, where: str) -> str:
-        """A path of plain names with single forward slashes between them, inside something."""
+        """Check that `path` is relative, of plain names with single forward slashes between them."""
         if not all(_FILE_NAME.fullmatch(name) and ".." not in name for name in path.split("/")):
             raise self.invalid(where, ": must be a relative path of plain names, with '/' between them")
         return path

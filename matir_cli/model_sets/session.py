@@ -1,4 +1,4 @@
-"""The engines of one model set at work on one gallery, each loaded when it is first used, once."""
+"""The engines of a model set for one gallery, each loaded when first used."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from matir_cli.model_sets.weights import locate_files
 from matir_cli.records import EngineConfig
 
 INDEXING_PARTS = ("proposer", "encoder")
-"""What photos are indexed with; a gallery is made for these."""
+"""Parts that index photos; a gallery is bound to one model of each."""
 
 
 def locate_part(models: ModelSet, part: str) -> EngineConfig:
-    """Where the part's files are; its identity is of all that what it gives depends on.
+    """Locate a part's files; the identity covers everything that the part's results depend on.
 
     Raises:
         PartMissing: the set has no such part.
-        WeightsMissing, WeightsChanged: its files are not here, or are not what they were.
-        ModelSetInvalid: its settings are wrong.
+        WeightsMissing, WeightsChanged: files are missing, or have changed.
+        ModelSetInvalid: the part's settings are invalid.
     """
     return identify_config(locate_files(models, part))
 
 
 def check_indexing_weights(models: ModelSet, gallery: Path) -> None:
-    """Make sure that what photos are indexed with is here, before the file `gallery` is made for it.
+    """Check that the models that index photos are present before the file `gallery` is created.
 
-    One that is there already says itself what it was made with, see `Engines.bind`.
+    An existing gallery is not checked here: `ModelSession.bind` compares it with the models.
 
     Raises:
-        PartMissing, WeightsMissing, WeightsChanged: it is not.
+        PartMissing, WeightsMissing, WeightsChanged: a model is missing, or its files have changed.
     """
     if not gallery.exists():
         for part in INDEXING_PARTS:
@@ -49,78 +49,83 @@ def check_indexing_weights(models: ModelSet, gallery: Path) -> None:
 
 
 class ModelSession:
-    """What a model set's parts are loaded as. Asking for a part finds its files and loads it.
+    """The loaded engines of a model set; the first access to a part locates its files and loads it.
 
-    Raises, at the first use of a part:
+    Raises, at the first access to a part:
         PartMissing: the set has no such part.
-        WeightsMissing, WeightsChanged: its files are not here, or are not what they were.
-        ModelMismatch: the gallery was made with another one.
-        CheckpointInvalid, DeviceUnavailable: as its engine says.
+        WeightsMissing, WeightsChanged: files are missing, or have changed.
+        ModelMismatch: the gallery was made with another model.
+        CheckpointInvalid, DeviceUnavailable: raised by the engine.
     """
 
     def __init__(self, gallery: GalleryFile, models: ModelSet, device: str) -> None:
-        """Nothing is looked for yet; `device` is "auto", "cuda", "mps" or "cpu"."""
+        """Create a session; nothing is located yet. `device` is "auto", "cuda", "mps" or "cpu"."""
         self.models = models
         self.device = device
         self._gallery = gallery
         self._configs: dict[str, EngineConfig] = {}
 
     def bind(self) -> None:
-        """Make the gallery one of this set's proposer and encoder, or check that it is."""
+        """Bind the gallery to this set's proposer and encoder, or check that it is bound to them."""
         for part in INDEXING_PARTS:
-            config = self._located(part)
+            config = self._locate(part)
             self._gallery.bind_model(part, config.identity, self.models.handle)
             self._configs[part] = config
 
     def config(self, part: str) -> EngineConfig:
-        """Where the part's files are, checked against the gallery; loads nothing.
+        """Locate the part's files and check them against the gallery, without loading the part.
 
-        Once it was asked for, loading the part touches no SQLite and may happen in any thread.
+        After this call, loading the part uses no SQLite and may happen in any thread.
         """
         if part not in self._configs:
-            config = self._located(part)
+            config = self._locate(part)
             if part != "judge":
                 self._gallery.check_model(part, config.identity)
             self._configs[part] = config
         return self._configs[part]
 
-    def _located(self, part: str) -> EngineConfig:
+    def _locate(self, part: str) -> EngineConfig:
+        """Locate the part; if it is missing and the gallery was made with another one, say so instead."""
         try:
             return locate_part(self.models, part)
         except WeightsMissing:
-            made, wanted = self._gallery.model(part), self.models.part(part).name
-            if made is not None and made.name != wanted:  # fetching them would not help
-                raise ModelMismatch(self._gallery.path, part, made.name, wanted) from None
+            bound, wanted = self._gallery.model(part), self.models.part(part).name
+            if bound is not None and bound.name != wanted:  # fetching the files would not help
+                raise ModelMismatch(self._gallery.path, part, bound.name, wanted) from None
             raise
 
     @cached_property
     def proposer(self) -> RegionProposer:
+        """The set's proposer, on the session's device."""
         return load_proposer(self.config("proposer"), self.device)
 
     @cached_property
     def region_encoder(self) -> RegionEncoder:
+        """The encoder of regions, on the session's device."""
         return load_region_encoder(self.config("encoder"), self.device)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
+        """The encoder of query texts, on the CPU."""
         return load_text_encoder(self.config("encoder"))
 
     @cached_property
     def judge(self) -> Judge:
+        """The set's judge, on the session's device."""
         return load_judge(self.config("judge"), self.device)
 
     def release_judge(self) -> None:
-        """Free the judge where it is loaded; whoever asks it again loads it again."""
+        """Free the judge if it is loaded; the next access loads it again."""
         loaded = vars(self).pop("judge", None)
         if loaded is not None:
             loaded.close()
 
     @property
     def judge_key(self) -> str:
-        """Names the judge by all that its answers depend on. SHA-256, hex."""
+        """Identity of the judge: SHA-256 (hex) of everything that its answers depend on."""
         return self.config("judge").identity.weight_hash
 
     @property
     def side_by_side(self) -> bool:
-        """Whether proposer and encoder may run at a time: they leave the processor's cores to others."""
+        """True if proposer and encoder may run at a time, since they do not compete for CPU cores."""
         return has_own_processor(self.device)

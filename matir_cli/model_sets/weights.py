@@ -1,16 +1,16 @@
-"""Where the files of a model set lie, and that they are what they should be.
+"""Model files on disk: locations, hashes, and verification.
 
-Files fetched from plain addresses lie in the models folder: `MATIR_MODELS`, or "models" in
-the platform's data folder. Files of the Hugging Face hub lie in the hub's own cache, which
-other tools share and which `HF_HOME` moves; with `MATIR_MODELS` set they lie in its folder
-"hub" instead (the same layout), so that this one folder then holds everything and can be
-put on another disk or carried to a machine without a network.
+Files fetched from web addresses are kept in the models folder: `MATIR_MODELS`, or "models" in the
+platform's data folder. Files of the Hugging Face hub are kept in the hub's own cache, which other
+tools share and `HF_HOME` moves. If `MATIR_MODELS` is set, they are kept in its subfolder "hub" in the
+same layout, so that one folder holds everything and can be moved to another disk or to a machine
+without a network.
 
-A small record, one file a source in the models folder's ".record", keeps where a file was
-found, its size, modification time and SHA-256. It makes starting cheap (neither the hub's
-library is loaded nor a gigabyte hashed while size and time are unchanged), and it is what
-a file is held against whose hash nobody publishes: the hash seen first counts from then on.
-A record that cannot be written costs time and that check, nothing else.
+A hash record, one small file per source in the subfolder ".record" of the models folder, keeps the
+path, size, modification time and SHA-256 of a file. It makes starting cheap: while size and time are
+unchanged, neither the hub's library is loaded nor a gigabyte hashed. It is also the reference for
+files whose hash nobody publishes: the hash seen first is expected from then on. If a record cannot be
+written, only this speed and this check are lost.
 """
 
 import contextlib
@@ -36,19 +36,19 @@ _CHUNK = 1 << 20
 
 
 class HashRecord(msgspec.Struct, frozen=True):
-    """What the record keeps of one source."""
+    """The hash record of one source."""
 
     source: str
-    """The source's address, for whoever reads the record."""
+    """Address of the source."""
     path: str
-    """Where the file was found; relative to the models folder when it lies in there."""
+    """Path of the file; relative to the models folder if the file is inside it."""
     bytes: int
     mtime_ns: int
     sha256: str
 
 
 class FileState(Enum):
-    """What became of a file that was checked."""
+    """Result of verifying a file."""
 
     OK = "ok"
     MISSING = "missing"
@@ -57,18 +57,18 @@ class FileState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """A file of a model set, read through."""
+    """A file of a model set after verification."""
 
     file: ModelFile
     path: Path
-    """Where it lies, or where it should."""
+    """Path of the file, or the path where it is expected."""
     state: FileState
     fault: WeightsChanged | CheckpointInvalid | None
-    """What is wrong with a file that has CHANGED."""
+    """The fault of a file that has CHANGED; None in other states."""
 
 
 def models_folder() -> Path:
-    """The folder of the models; it need not exist yet."""
+    """Return the models folder, which need not exist yet."""
     chosen = os.environ.get(MODELS_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -76,23 +76,28 @@ def models_folder() -> Path:
 
 
 def hub_cache() -> Path:
-    """The folder that holds hub files, in the hub's cache layout. Loads the hub's library."""
+    """Return the folder of hub files, in the hub's cache layout; may load the hub's library."""
     if os.environ.get(MODELS_VARIABLE):
         return models_folder() / "hub"
-    # Here: this library takes a tenth of a second to load, and `find` does without.
+    # Imported late: the library takes a tenth of a second to load, and `find` does not need it.
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
+def hub_repo_folder(source: HubSource) -> Path:
+    """Return the folder of the source's repository in the hub's cache."""
+    return hub_cache() / f"models--{source.repo.replace('/', '--')}"
+
+
 def url_path(source: UrlSource) -> Path:
-    """Where a fetched file lies: a folder an address, so that equal names never meet."""
+    """Return the path of a fetched file: one folder per address, so that equal names do not collide."""
     digest = hashlib.sha256(source.url.encode()).hexdigest()
     return models_folder() / "files" / digest[:16] / source.name
 
 
 def local_path(file: ModelFile) -> Path | None:
-    """Where `file` lies on this machine, or None. No network; hashes nothing."""
+    """Return the path of `file` if it is on this machine, else None; uses no network, hashes nothing."""
     source = file.source
     if isinstance(source, HubSource):
         return _recorded_path(source) or _cached_path(source)
@@ -101,97 +106,106 @@ def local_path(file: ModelFile) -> Path | None:
 
 
 def expected_path(file: ModelFile) -> Path:
-    """Where `file` lies, or where it would."""
-    found = local_path(file)
-    if found is not None:
-        return found
+    """Return the path of `file`, or the path where it would be after fetching."""
+    path = local_path(file)
+    if path is not None:
+        return path
     source = file.source
     if isinstance(source, HubSource):
-        # Exact for a commit; for a branch the hub decides the commit when it is asked.
-        folder = hub_cache() / f"models--{source.repo.replace('/', '--')}" / "snapshots"
-        return folder / source.revision / source.file
+        # Exact if the revision is a commit; the commit of a branch is known to the hub only.
+        return hub_repo_folder(source) / "snapshots" / source.revision / source.file
     return source.path if isinstance(source, LocalSource) else url_path(source)
 
 
 def expected_hash(file: ModelFile) -> str | None:
-    """The SHA-256 that `file` must have: the declared one, else the one seen first, else None.
+    """Return the SHA-256 (hex) that `file` must have: the declared one, else the one seen first, else None.
 
-    A file beside a user's own TOML is his to change: without a declared hash, another
-    content is simply another model, with another identity.
+    Users may change a file beside their own TOML: without a declared hash, other content is
+    another model with another identity, not an error.
     """
     if file.sha256 is not None:
         return file.sha256
     if isinstance(file.source, LocalSource):
         return None
-    seen = _read_record(file.source.address)
-    return seen.sha256 if seen is not None else None
+    record = _read_record(file.source.address)
+    return record.sha256 if record is not None else None
 
 
 def locate_files(model_set: ModelSet, kind: str) -> EngineConfig:
-    """All that an engine needs to load the part `kind` ("proposer", "encoder", "judge").
+    """Locate the files of the part `kind` ("proposer", "encoder", "judge") for its engine.
 
-    The identity covers every file of the part, so whoever loads only some of them gets the
-    same one. Fast when the files are on record and unchanged; hashes them otherwise.
+    The identity covers every file of the part, even if an engine loads only some of them. Fast if all
+    files are on record and unchanged; hashes them otherwise.
 
     Raises:
-        WeightsMissing: files that are not here, all of them named.
-        WeightsChanged, CheckpointInvalid: as `checked_hash`.
+        WeightsMissing: files are missing; the error names all of them.
+        WeightsChanged, CheckpointInvalid: as in `verified_hash`.
         PartMissing: the set has no such part.
     """
     part = model_set.part(kind)
     paths = {file.role: local_path(file) for file in part.files}
-    found = {role: path for role, path in paths.items() if path is not None}
-    if len(found) < len(paths):
-        missing = [expected_path(file) for file in part.files if file.role not in found]
+    present = {role: path for role, path in paths.items() if path is not None}
+    if len(present) < len(paths):
+        missing = [expected_path(file) for file in part.files if file.role not in present]
         raise WeightsMissing(model_set.handle, missing, kind)
-    hashes = {file.role: verified_hash(file, found[file.role]) for file in part.files}
-    return EngineConfig(part.engine, part.options, found, _identity(part, hashes))
+    hashes = {file.role: verified_hash(file, present[file.role]) for file in part.files}
+    return EngineConfig(part.engine, part.options, present, _identity(part, hashes))
 
 
 def verified_hash(file: ModelFile, path: Path) -> str:
-    """SHA-256 of `file` at `path`: the recorded one while size and time are unchanged.
+    """Return the SHA-256 (hex) of `file` at `path`: the recorded one while size and time are unchanged.
 
     Raises:
-        WeightsChanged: it is not the declared one, or the one seen first.
-        CheckpointInvalid: it has another size than declared, or cannot be read.
+        WeightsChanged: the hash is not the declared one, or not the one seen first.
+        CheckpointInvalid: the file has another size than declared, or cannot be read.
     """
-    seen = _read_record(file.source.address)
+    record = _read_record(file.source.address)
     try:
         status = path.stat()
     except OSError as error:
         raise CheckpointInvalid(path, f"cannot be read: {error.strerror}") from error
-    known = seen is not None and (seen.bytes, seen.mtime_ns) == (status.st_size, status.st_mtime_ns)
-    if seen is None or not known or _absolute(seen.path) != path:
+    unchanged = record is not None and (record.bytes, record.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    if record is None or not unchanged or _absolute(record.path) != path:
         return hash_and_record(file, path)
-    if file.sha256 is not None and seen.sha256 != file.sha256:
-        raise WeightsChanged(path, file.sha256, seen.sha256)
-    return seen.sha256
+    if file.sha256 is not None and record.sha256 != file.sha256:
+        raise WeightsChanged(path, file.sha256, record.sha256)
+    return record.sha256
 
 
 def hash_and_record(file: ModelFile, path: Path, progress: ProgressObserver = no_progress) -> str:
-    """Reads `path` through, holds it against what is expected, and records it.
+    """Hash the file at `path`, compare it with the expected size and hash, and record it.
+
+    Returns:
+        The SHA-256, hex.
 
     Raises:
-        WeightsChanged, CheckpointInvalid: as `checked_hash`; nothing is recorded then.
+        WeightsChanged, CheckpointInvalid: as in `verified_hash`; nothing is recorded then.
     """
     try:
         status = path.stat()
-        if file.exact and status.st_size != file.bytes:
-            raise CheckpointInvalid(
-                path, f"has {status.st_size} bytes, not the {file.bytes} of the model set"
-            )
-        found = sha256_of(path, file.label, progress)
+        check_size(file, path, status.st_size)
+        actual = sha256_of(path, file.label, progress)
     except OSError as error:
         raise CheckpointInvalid(path, f"cannot be read: {error.strerror}") from error
     expected = expected_hash(file)
-    if expected is not None and found != expected:
-        raise WeightsChanged(path, expected, found)
-    record_hash(file, path, status, found)
-    return found
+    if expected is not None and actual != expected:
+        raise WeightsChanged(path, expected, actual)
+    record_hash(file, path, status, actual)
+    return actual
+
+
+def check_size(file: ModelFile, path: Path, size: int) -> None:
+    """Check that `size`, the bytes of the file at `path`, is what the model set declares.
+
+    Raises:
+        CheckpointInvalid: the model set declares another exact size.
+    """
+    if file.exact and size != file.bytes:
+        raise CheckpointInvalid(path, f"has {size} bytes, not the {file.bytes} of the model set")
 
 
 def sha256_of(path: Path, name: str, progress: ProgressObserver) -> str:
-    """SHA-256 of the file at `path`, hex; OSError as the system raises it."""
+    """Return the SHA-256 (hex) of the file at `path`; raises OSError if it cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -203,7 +217,7 @@ def sha256_of(path: Path, name: str, progress: ProgressObserver) -> str:
 
 
 def verify_model_set(model_set: ModelSet, progress: ProgressObserver) -> Iterator[CheckedFile]:
-    """Reads every file of the set through, whatever is on record, and tells of each."""
+    """Hash every file of the set, whatever is on record; yields the result of each."""
     for file in model_set.files:
         path = local_path(file)
         if path is None:
@@ -218,67 +232,76 @@ def verify_model_set(model_set: ModelSet, progress: ProgressObserver) -> Iterato
 
 
 def record_hash(file: ModelFile, path: Path, status: os.stat_result, sha256: str) -> None:
-    """Remembers where `file` lies and what it hashed to; silently not, where nothing can be written."""
+    """Record path and hash of `file`; does nothing if the record cannot be written."""
     folder = models_folder()
-    # Relative where it can be: the folder may be moved, or carried to another machine.
-    shown = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-    seen = HashRecord(file.source.address, shown, status.st_size, status.st_mtime_ns, sha256)
+    # Relative if possible: the folder may be moved to another place or machine.
+    stored = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    record = HashRecord(file.source.address, stored, status.st_size, status.st_mtime_ns, sha256)
     target = _record_path(file.source.address)
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own, then a rename: two processes never see half a record.
+        # Written under a unique name, then renamed: no process ever reads half a record.
         handle, name = tempfile.mkstemp(dir=target.parent, suffix=".new")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(msgspec.json.encode(seen))
+            stream.write(msgspec.json.encode(record))
         Path(name).replace(target)
 
 
 def forget_hash(file: ModelFile) -> None:
-    """Drops what is on record of `file`: the next hash seen is the first again."""
+    """Delete the hash record of `file`, so that the next hash seen counts as the first."""
     with contextlib.suppress(FileNotFoundError):
         _record_path(file.source.address).unlink()
 
 
+def address_key(address: str) -> str:
+    """Return a file name for things kept per source: 32 hex digits of the SHA-256 of its address."""
+    return hashlib.sha256(address.encode()).hexdigest()[:32]
+
+
 def _identity(part: ModelPart, hashes: dict[str, str]) -> ModelIdentity:
+    """Make the identity of a part from the hash of each role's file."""
     lines = "".join(f"{role} {hashes[role]}\n" for role in sorted(hashes))
     return ModelIdentity(part.name, hashlib.sha256(lines.encode()).hexdigest())
 
 
 def _record_path(address: str) -> Path:
-    name = hashlib.sha256(address.encode()).hexdigest()[:32]
-    return models_folder() / ".record" / f"{name}.json"
+    return models_folder() / ".record" / f"{address_key(address)}.json"
 
 
 def _read_record(address: str) -> HashRecord | None:
+    """Read the hash record of a source; None if it is missing, damaged or another source's."""
     try:
-        seen = msgspec.json.decode(_record_path(address).read_bytes(), type=HashRecord)
+        record = msgspec.json.decode(_record_path(address).read_bytes(), type=HashRecord)
     except (OSError, msgspec.DecodeError):
         return None
-    return seen if seen.source == address else None
+    return record if record.source == address else None
 
 
 def _absolute(path: str) -> Path:
+    """Return the path of a hash record as an absolute one."""
     return models_folder() / path
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # such as a folder that may not be looked into
+    except OSError:  # such as a folder without access
         return False
 
 
 def _recorded_path(source: HubSource) -> Path | None:
-    seen = _read_record(source.address)
-    if seen is None:
+    """Return the path on record if the file still exists."""
+    record = _read_record(source.address)
+    if record is None:
         return None
-    path = _absolute(seen.path)
+    path = _absolute(record.path)
     return path if _is_file(path) else None
 
 
 def _cached_path(source: HubSource) -> Path | None:
-    # Here: see hub_cache.
+    """Return the path of the file in the hub's cache, None if it is not there."""
+    # Imported late, as in `hub_cache`.
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, source.file, hub_cache(), source.revision)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(source.repo, source.file, hub_cache(), source.revision)
+    return Path(cached) if isinstance(cached, str) else None

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from matir_cli import masks
 from matir_cli.atomic_write import atomic_write
+from matir_cli.gallery.coco_annotation import coco_annotation
 from matir_cli.output.result_pixels import ResultPixels
 
 
@@ -31,24 +31,10 @@ class CocoFile:
         found = subject.found
         for _, rle in subject.masked:
             self._annotations += 1
-            mask = masks.encode(found.photo.at_true_size(rle))
-            box = masks.box(mask)
-            self._write(
-                {
-                    "id": self._annotations,
-                    "image_id": found.photo.id,
-                    "category_id": len(self._queries),
-                    "segmentation": {
-                        "size": [mask.height, mask.width],
-                        "counts": mask.counts.decode("ascii"),
-                    },
-                    "bbox": [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0],
-                    "area": masks.area(mask),
-                    "iscrowd": 0,
-                    "score": round(found.score, 6),
-                },
-                first=self._annotations == 1,
+            annotation = coco_annotation(
+                found.photo, rle, annotation_id=self._annotations, category_id=len(self._queries)
             )
+            self._write(annotation | {"score": round(found.score, 6)}, first=self._annotations == 1)
         if subject.masked:
             size = found.photo.record
             self._images[found.photo.id] = {

@@ -1,13 +1,12 @@
-"""Photo files decoded to working size or full size, upright, in RGB.
+"""Photo files decoded to working size or true size, upright, in RGB.
 
-Files come from strangers. Only formats that Pillow decodes by itself are read (EPS
-would start Ghostscript), and sizes are bounded before a pixel is decoded.
+The files are untrusted. Only formats that Pillow decodes by itself are read (EPS would start
+Ghostscript), and sizes are checked before a pixel is decoded.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.photos.colour import WORKING_SIDE, to_rgb, working_rgb
-from matir_cli.photos.exif import UPRIGHT, camera, position, stated_turn, taken_at
+from matir_cli.photos.colour import WORKING_SIDE, to_rgb, to_working_rgb
+from matir_cli.photos.exif import UPRIGHT, read_camera, read_orientation, read_position, read_taken_at
 from matir_cli.photos.formats import (
     DECODE_ERRORS,
     HEIF_SUFFIXES,
@@ -27,18 +26,12 @@ from matir_cli.photos.formats import (
 from matir_cli.records import MAX_PIXELS, FileRecord, ImageArray, PhotoRecord
 
 MIN_SIDE = 8
-"""Pixels: anything with a shorter side shows no object."""
-
-# `_open` checks first, but a format may hold another picture inside, which only Pillow sees. Its limit
-# is one global, at which it warns; it refuses from twice that on.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+"""Pixels: shortest side of a photo that can show an object."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedPhoto:
-    """A photo ready for the models."""
+    """A photo decoded to working size, ready for the models."""
 
     file: FileRecord
     record: PhotoRecord
@@ -47,24 +40,27 @@ class DecodedPhoto:
 
 
 def decode_photo(file: FileRecord, digest: bytes) -> DecodedPhoto:
-    """Decode to working size, upright, RGB; of an animation, the first frame.
+    """Decode a photo to working size, upright, RGB; the first frame of an animation.
+
+    Args:
+        digest: SHA-256 of the file, 32 bytes.
 
     Raises:
-        PhotoUnreadable: not a picture, damaged, too large or too small.
+        PhotoUnreadable: the file is not an image, damaged, too large or too small.
     """
     register_heif()
     try:
         with file.path.open("rb") as stream, _open(file.path, stream) as picture:
-            orientation, turned = _orientation(picture)
+            orientation, remaining = _orientations(picture)
             width, height = picture.size
-            # A JPEG decodes to a half, a quarter or an eighth for a fraction of the work.
+            # A JPEG can be decoded at a half, a quarter or an eighth of its size with far less work.
             picture.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
-            working = working_rgb(picture, width, height)
-            if turned > 1:
-                working = working.transpose(UPRIGHT[turned])
-            if turned >= 5:  # on its side
+            working = to_working_rgb(picture, width, height)
+            if remaining > 1:
+                working = working.transpose(UPRIGHT[remaining])
+            if remaining >= 5:  # on its side
                 width, height = height, width
-            image = np.array(working)  # a copy: torch takes no read-only array
+            image = np.array(working)  # a copy, since torch does not accept read-only arrays
             record = _record(digest, width, height, image, orientation, picture.getexif())
     except PhotoUnreadable:
         raise
@@ -74,47 +70,53 @@ def decode_photo(file: FileRecord, digest: bytes) -> DecodedPhoto:
 
 
 def decode_full_size(path: Path) -> Image.Image:
-    """Decode at true size, upright, RGB, with the colour profile where it still fits; of an
-    animation, the first frame.
+    """Decode a photo at true size, upright, RGB; the first frame of an animation.
+
+    The colour profile is kept if the file's pixels are RGB, since it describes them.
 
     Raises:
-        PhotoUnreadable: not a picture, damaged, too large or too small.
+        PhotoUnreadable: the file is not an image, damaged, too large or too small.
     """
     register_heif()
     try:
         with path.open("rb") as stream, _open(path, stream) as picture:
-            _, turned = _orientation(picture)
+            _, remaining = _orientations(picture)
             profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
-            whole = to_rgb(picture)
-            whole.load()
+            rgb = to_rgb(picture)
+            rgb.load()
     except PhotoUnreadable:
         raise
     except DECODE_ERRORS as error:
         raise PhotoUnreadable(path, decode_reason(error)) from error
-    whole = whole.transpose(UPRIGHT[turned]) if turned > 1 else whole
-    whole.info = {} if profile is None else {"icc_profile": profile}
-    return whole
+    rgb = rgb.transpose(UPRIGHT[remaining]) if remaining > 1 else rgb
+    rgb.info = {} if profile is None else {"icc_profile": profile}
+    return rgb
 
 
-def _orientation(picture: Image.Image) -> tuple[int, int]:
-    """How EXIF says the file's pixels are turned (1: not at all), and which of that is left to undo."""
-    stated = stated_turn(picture)
+def _orientations(picture: Image.Image) -> tuple[int, int]:
+    """Return the EXIF orientation of the file, and the one that still has to be undone (1: upright)."""
+    orientation = read_orientation(picture)
     if picture.format == "TIFF":
-        picture.load()  # Pillow turns this format upright itself, and takes the tag away
-    return stated, stated_turn(picture)
+        picture.load()  # Pillow turns this format upright itself, and removes the tag
+    return orientation, read_orientation(picture)
 
 
 def _record(
     digest: bytes, width: int, height: int, image: ImageArray, orientation: int, exif: Image.Exif
 ) -> PhotoRecord:
-    """What to store of a photo of `width` x `height` pixels upright; `orientation` is its file's."""
+    """Make the record of a photo of `width` x `height` photo pixels; `orientation` is the file's."""
     return PhotoRecord(
         *(digest, width, height, image.shape[1], image.shape[0], orientation),
-        *(taken_at(exif), camera(exif), *position(exif)),
+        *(read_taken_at(exif), read_camera(exif), *read_position(exif)),
     )
 
 
 def _open(path: Path, stream: io.BufferedReader) -> Image.Image:
+    """Open the image without decoding it.
+
+    Raises:
+        PhotoUnreadable: the format is unknown or not readable, or the size is out of bounds.
+    """
     try:
         picture = Image.open(stream, formats=readable_formats())
     except UnidentifiedImageError as error:

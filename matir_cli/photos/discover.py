@@ -1,4 +1,4 @@
-"""Finding photo files: walking folders, file status, hashing."""
+"""Photo files on disk: walking folders, file status, hashing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matir_cli.records import FileRecord
 
 
 def absolute_path(path: Path) -> Path:
-    """`path` as a gallery has it: absolute, without . and .., links left as they are."""
+    """Return `path` as galleries store it: absolute, without . and .., symbolic links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
 
 
@@ -28,33 +28,33 @@ RAW_SUFFIXES = frozenset(
         ".x3f",
     }
 )
-"""Cameras' own formats, which Pillow does not read. Beside each there often is a JPEG of the same photo."""
+"""Suffixes of camera raw formats, which Pillow does not read; a JPEG often lies beside such a file."""
 
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
-"""What network drives and operating systems strew among photos; hidden folders are skipped as well."""
+"""Folders that network drives and operating systems create; hidden folders are skipped as well."""
 
 _LATEST = 2**63 - 1
+"""Largest integer that SQLite stores: nanoseconds since 1970 until the year 2262."""
 
 
 def find_photo_files(paths: Iterable[Path], passed_over: Counter[str] | None = None) -> Iterator[Path]:
-    """The photo files that `paths` name: files as given, folders recursively, in order of name.
+    """Yield the photo files at or below `paths`: files as given, folders recursively in order of name.
 
-    In folders, hidden entries and `SKIPPED_FOLDERS` are passed over, and so is any file
-    whose name does not end like a picture's. A folder is entered once however many links
-    lead to it. Paths are absolute; a path that does not exist is yielded like any other,
-    for the reader to report.
+    In folders, hidden entries, `SKIPPED_FOLDERS` and files without the suffix of an image are passed
+    over. A folder is entered once, however many links lead to it. The yielded paths are absolute; a
+    path that does not exist is yielded like any other, for its reader to report.
 
     Args:
-        passed_over: counts the files that have one of `RAW_SUFFIXES`, by that.
+        passed_over: counter that receives the number of raw files passed over, by suffix.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
-    suffixes |= HEIF_SUFFIXES  # without the package they are reported, not passed over
+    suffixes |= HEIF_SUFFIXES  # without pillow-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
+        absolute = absolute_path(path)
         if absolute.is_dir():
             yield from _walk(absolute, suffixes, entered, raw)
         else:
@@ -64,17 +64,18 @@ def find_photo_files(paths: Iterable[Path], passed_over: Counter[str] | None = N
 def _walk(
     folder: Path, suffixes: set[str], entered: set[tuple[int, int]], raw: Counter[str]
 ) -> Iterator[Path]:
+    """Yield the photo files below `folder`, adding to `entered` (device and inode) and `raw`."""
     try:
         status = folder.stat()
         if (identity := (status.st_dev, status.st_ino)) in entered:
             return
         entered.add(identity)
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError:
         yield folder  # its reader reports what is wrong with it
         return
-    for entry in found:
+    for entry in ordered:
         if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
             continue
         path = folder / entry.name
@@ -87,26 +88,27 @@ def _walk(
 
 
 def stat_file(path: Path) -> FileRecord:
-    """Size and time of change of a file.
+    """Return the size and modification time of a file.
 
     Raises:
-        PhotoUnreadable: it is not there, not a plain file, or may not be looked at.
+        PhotoUnreadable: it does not exist, is not a plain file, or cannot be accessed.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         raise PhotoUnreadable(path, _system_reason(error)) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise PhotoUnreadable(path, "cannot be listed" if stat.S_ISDIR(found.st_mode) else "not a plain file")
-    # SQLite's integers end in 2262; a wrong clock may be beyond.
-    return FileRecord(path, found.st_size, max(-_LATEST, min(found.st_mtime_ns, _LATEST)))
+    if not stat.S_ISREG(status.st_mode):
+        is_folder = stat.S_ISDIR(status.st_mode)
+        raise PhotoUnreadable(path, "cannot be listed" if is_folder else "not a plain file")
+    # The time that a wrong clock has set may lie beyond what SQLite stores.
+    return FileRecord(path, status.st_size, max(-_LATEST, min(status.st_mtime_ns, _LATEST)))
 
 
 def hash_file(file: FileRecord) -> bytes:
-    """SHA-256 of the file's bytes, 32 bytes.
+    """Return the SHA-256 of the file's content, 32 bytes.
 
     Raises:
-        PhotoUnreadable: it cannot be read, or is empty.
+        PhotoUnreadable: the file cannot be read, or is empty.
     """
     if file.bytes == 0:
         raise PhotoUnreadable(file.path, "zero bytes")
@@ -118,6 +120,6 @@ def hash_file(file: FileRecord) -> bytes:
 
 
 def _system_reason(error: OSError | ValueError) -> str:
-    """The system's word for it, without the path."""
+    """Return the system's error message, lower case and without the path."""
     text = error.strerror if isinstance(error, OSError) else None
     return (text or str(error) or "cannot be read").lower()

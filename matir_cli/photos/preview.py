@@ -14,21 +14,21 @@ from matir_cli.photos.formats import DECODE_ERRORS, decode_reason
 from matir_cli.records import ImageArray
 
 PREVIEW_QUALITY = 85
-"""JPEG quality of the stored preview; 85 keeps a 1024-pixel photo at some 100 to 200 KB."""
+"""JPEG quality of the stored preview; at 85, a 1024-pixel photo takes some 100 to 200 KB."""
 
 
 def encode_preview(image: ImageArray) -> bytes:
-    """The working image as JPEG."""
+    """Encode a working image, (height, width, 3) uint8 RGB, as JPEG."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=PREVIEW_QUALITY)
     return stream.getvalue()
 
 
 def decode_preview(jpeg: bytes) -> ImageArray:
-    """The working image that `encode_preview` was given, as near as JPEG keeps it.
+    """Decode a stored preview to the working image, (height, width, 3) uint8 RGB.
 
     Raises:
-        PhotoUnreadable: the gallery holds something else there.
+        PhotoUnreadable: the bytes are not a JPEG, are damaged, or exceed the working size.
     """
     try:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:

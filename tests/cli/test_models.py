@@ -343,7 +343,7 @@ def test_damaged_hub_file_is_fetched_again(machine: Machine) -> None:
         ("EntryNotFound", "the repository has no such file"),
         ("RevisionNotFound", "the repository has no such revision"),
         ("RepoNotFound", "the hub has no such repository"),
-        ("GatedRepo", "its owner wants the licence accepted"),
+        ("GatedRepo", "its licence must be accepted"),
     ],
 )
 def test_hub_refusals_are_told(machine: Machine, site: FileServer, code: str, reason: str) -> None:

@@ -1,3 +1,5 @@
+"""The gallery file: what is stored, what is refused, and what survives."""
+
 import os
 import sqlite3
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 from matir_cli import errors, masks
 from matir_cli.gallery import schema
+from matir_cli.gallery.connection import open_defensively
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Box, FileRecord, ModelIdentity, PhotoRecord, Region
 
@@ -55,7 +58,7 @@ def test_what_is_written_is_read_back(path: Path) -> None:
         assert gallery.photo_with(bytes([1]) * 32) == photo_id
 
 
-def test_only_the_one_file_remains(path: Path) -> None:
+def test_one_file_remains_after_closing(path: Path) -> None:
     with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     assert [*path.parent.iterdir()] == [path]
@@ -98,7 +101,7 @@ def test_files_of_one_photo(path: Path, tmp_path: Path) -> None:
         assert gallery.paths(photo_id) == (copy.path, renamed.path)
 
 
-def test_a_changed_file_takes_its_old_photo_along(path: Path) -> None:
+def test_a_changed_file_replaces_its_old_photo(path: Path) -> None:
     with GalleryFile.open(path, create=True) as gallery:
         old = add(gallery, seed=1)
         new = add(gallery, seed=2)
@@ -127,7 +130,7 @@ def test_any_file_name_survives(path: Path, name: bytes) -> None:
         assert gallery.is_unchanged(FileRecord(whole, 1234, 7))
 
 
-def test_models_are_remembered_and_not_mixed(path: Path) -> None:
+def test_a_gallery_is_bound_to_its_models(path: Path) -> None:
     one, other = ModelIdentity("clip", "a" * 64), ModelIdentity("clip", "b" * 64)
     with GalleryFile.open(path, create=True) as gallery:
         gallery.check_model("encoder", one)
@@ -141,7 +144,7 @@ def test_models_are_remembered_and_not_mixed(path: Path) -> None:
         assert gallery.model_set() == "./mine.toml"
 
 
-def test_a_missing_gallery_is_not_made_by_reading(path: Path) -> None:
+def test_reading_creates_no_gallery(path: Path) -> None:
     with pytest.raises(errors.GalleryMissing):
         GalleryFile.open(path)
     assert not path.exists()
@@ -167,7 +170,7 @@ def test_another_database_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_newer_gallery_is_refused_untouched(path: Path) -> None:
+def test_a_newer_gallery_is_refused_and_left_unchanged(path: Path) -> None:
     GalleryFile.open(path, create=True).connection.close()
     later = sqlite3.connect(path)
     later.execute(f"pragma user_version = {schema.VERSION + 1}")
@@ -179,7 +182,7 @@ def test_a_newer_gallery_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_damaged_gallery_says_so(path: Path) -> None:
+def test_a_damaged_file_is_an_error(path: Path) -> None:
     with GalleryFile.open(path, create=True) as gallery:
         add(gallery)
     content = bytearray(path.read_bytes())
@@ -241,8 +244,8 @@ def test_a_read_only_gallery_can_be_read(path: Path) -> None:
         add(gallery)
     immutable = path.with_name("immutable.db")
     immutable.write_bytes(path.read_bytes())
-    connection = apsw.Connection(
-        f"file:{immutable}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = open_defensively(
+        f"file:{immutable}?mode=ro", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     )
     gallery = GalleryFile(immutable, connection)
     gallery._prepare()
@@ -292,3 +295,13 @@ def test_a_process_killed_in_a_transaction_leaves_a_sound_file(path: Path) -> No
         assert gallery.count_photos() == 1
         assert gallery.connection.pragma("integrity_check") == "ok"
     assert [*path.parent.iterdir()] == [path]
+
+
+def test_file_size_and_unused_space_are_known(path: Path) -> None:
+    with GalleryFile.open(path, create=True) as gallery:
+        add(gallery)
+        assert gallery.file_bytes == path.stat().st_size
+        assert gallery.free_bytes == 0
+        gallery.connection.execute("insert into questions values (1, 'judge', ?)", ("x" * 100_000,))
+        gallery.connection.execute("delete from questions")
+        assert 100_000 < gallery.free_bytes < gallery.file_bytes == path.stat().st_size

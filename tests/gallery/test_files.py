@@ -1,4 +1,4 @@
-"""The files a gallery knows: names of any bytes, folders as prefixes, paging, forgetting."""
+"""Files that a gallery knows: names of any bytes, folders, paging, forgetting."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from matir_cli.gallery.files import (
     known_files,
     skipped_files,
 )
-from matir_cli.gallery.paths import BELOW, below_bindings, is_gone
+from matir_cli.gallery.paths import BELOW, below_bindings
 from matir_cli.records import FileRecord
 from tests.gallery.test_database import add, file, photo, region
 
@@ -39,7 +39,7 @@ NAMES = [
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> GalleryFile:
-    """One photo a name, and each name once more among the files that could not be indexed, under /skipped."""
+    """One photo per name; under /skipped, each name again as a file that could not be indexed."""
     gallery = GalleryFile.open(tmp_path / "gallery.db", create=True)
     with gallery.atomic():
         for seed, name in enumerate(NAMES, start=1):
@@ -52,7 +52,7 @@ def gallery(tmp_path: Path) -> GalleryFile:
 @pytest.mark.parametrize(
     "folder", [b"/", b"/a", b"/a/b", b"/a/b/", b"/a/\xff", b"/a/b/1.jpg", b"/a/%", b"/a/_", b"/no"]
 )
-def test_below_a_folder_is_what_python_says_is_below_it(gallery: GalleryFile, folder: bytes) -> None:
+def test_files_below_a_folder_are_those_that_pathlib_names(gallery: GalleryFile, folder: bytes) -> None:
     within = Path(os.fsdecode(folder))
     expected = {name for name in NAMES if Path(os.fsdecode(name)).is_relative_to(within)}
     assert {os.fsencode(item.path) for item in known_files(gallery, within)} == expected
@@ -64,14 +64,14 @@ def test_below_a_folder_is_what_python_says_is_below_it(gallery: GalleryFile, fo
     }
 
 
-def test_below_reads_nothing_else(gallery: GalleryFile) -> None:
+def test_a_folder_is_read_by_primary_key_alone(gallery: GalleryFile) -> None:
     plan = "explain query plan select photo_id from files where " + BELOW
     steps = [row[3] for row in gallery.connection.execute(plan, below_bindings(Path("/a/b")))]
     assert any("USING PRIMARY KEY (path=?)" in step for step in steps)
     assert not any("SCAN" in step for step in steps)
 
 
-def test_a_listing_is_whole_over_pages_and_holds_no_lock(tmp_path: Path) -> None:
+def test_a_listing_is_complete_over_pages_and_holds_no_lock(tmp_path: Path) -> None:
     count = 2 * PAGE + 1
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         photo_id = add(gallery, name="/p/00000.jpg")
@@ -80,7 +80,7 @@ def test_a_listing_is_whole_over_pages_and_holds_no_lock(tmp_path: Path) -> None
                 gallery.link(file(f"/p/{number:05}.jpg"), photo_id)
         listing = known_files(gallery)
         assert next(listing).path == Path("/p/00000.jpg")
-        with GalleryFile.open(tmp_path / "gallery.db") as other:  # it does not wait for the listing's end
+        with GalleryFile.open(tmp_path / "gallery.db") as other:  # need not wait until the listing ends
             other.connection.set_busy_timeout(0)
             other.remember_skipped(file("/q.jpg"), "zero bytes")
         assert [item.path.name for item in listing] == [f"{number:05}.jpg" for number in range(1, count)]
@@ -89,7 +89,7 @@ def test_a_listing_is_whole_over_pages_and_holds_no_lock(tmp_path: Path) -> None
         assert gallery.count_photos() == 0
 
 
-def test_a_photo_goes_with_its_last_file(tmp_path: Path) -> None:
+def test_a_photo_is_forgotten_with_its_last_file(tmp_path: Path) -> None:
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         photo_id = add(gallery, name="/a/1.jpg")
         with gallery.atomic():
@@ -102,7 +102,9 @@ def test_a_photo_goes_with_its_last_file(tmp_path: Path) -> None:
             assert gallery.connection.execute(f"select count(*) from {table}").get == 0
 
 
-def test_names_and_ids(gallery: GalleryFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_is_found_by_id_and_by_file(
+    gallery: GalleryFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert find_photo(gallery, "3") == 3
     assert find_photo(gallery, os.fsdecode(NAMES[2])) == 3
     monkeypatch.chdir(tmp_path)
@@ -113,13 +115,3 @@ def test_names_and_ids(gallery: GalleryFile, tmp_path: Path, monkeypatch: pytest
         with pytest.raises(errors.PhotoUnknown) as caught:
             find_photo(gallery, name)
         assert caught.value.name == name
-
-
-def test_gone_is_only_what_is_seen_to_be_gone(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "loop").symlink_to("loop")
-    for name in ("file", "dangling", "loop/x", "y" * 300):
-        assert not is_gone(tmp_path / name), name
-    for name in ("nothing", "nothing/x", "file/x", "a\0b"):
-        assert is_gone(tmp_path / name), name

@@ -1,3 +1,5 @@
+"""Indexing with models that see colours: outcomes, errors, interruptions, concurrency."""
+
 import os
 import shutil
 import threading
@@ -21,6 +23,7 @@ from matir_cli.indexing.pipeline import (
     add_photos,
     pending_files,
 )
+from matir_cli.records import ImageArray, Region
 from matir_cli.search.grounding import results_by_region
 from matir_cli.search.pipeline import check_searchable, rank_candidates
 from matir_cli.search.rerank import JudgedCandidate
@@ -30,7 +33,7 @@ from tests.support.pictures import save_scenes, scene
 
 
 class Indexer:
-    """A gallery file, a folder of photos and models that count what they are asked."""
+    """A gallery file, a folder of photos, and models that count their calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "photos"
@@ -73,7 +76,9 @@ def test_photos_become_searchable_regions(indexer: Indexer) -> None:
     by_path = {item.path: item.answers[0] for item in found}
     box = by_path[paths[0]].box
     assert (box.x0, box.y0, box.x1, box.y1) == (45, 20, 70, 45)
-    assert masks.decode(by_path[paths[0]].mask)[32, 60]
+    mask = by_path[paths[0]].mask
+    assert mask is not None
+    assert masks.decode(mask)[32, 60]
     assert indexer.find("blue", limit=1) == found[:1]
     assert indexer.find("blue", min_score=0.9) == found[:2]
 
@@ -87,7 +92,7 @@ def test_the_whole_photo_is_the_first_region(indexer: Indexer) -> None:
         assert (square.ordinal, square.region.area) == (1, 25 * 25)
 
 
-def test_unchanged_files_are_not_looked_at_again(indexer: Indexer) -> None:
+def test_unchanged_files_are_not_indexed_again(indexer: Indexer) -> None:
     paths = save_scenes(indexer.folder, a="red", b="green")
     indexer.run()
     assert indexer.run() == [Unchanged(path) for path in paths]
@@ -99,7 +104,7 @@ def test_a_second_run_loads_no_model(indexer: Indexer) -> None:
     indexer.run()
 
     def refuse() -> ColourEncoder:
-        raise AssertionError("loaded without need")
+        raise AssertionError("a model was loaded without need")
 
     assert kinds(indexer.run(encoder=refuse)) == {Unchanged: 1}
 
@@ -168,11 +173,11 @@ def test_dry_run_names_new_and_changed_files(indexer: Indexer) -> None:
         assert list(pending_files(gallery, [indexer.folder])) == paths
 
 
-def test_what_stops_a_stage_stops_the_run_and_keeps_what_was_written(indexer: Indexer) -> None:
+def test_an_error_in_a_stage_ends_the_run_and_keeps_written_photos(indexer: Indexer) -> None:
     save_scenes(indexer.folder, a="red", b="green", c="blue")
 
     class Failing(ColourProposer):
-        def propose(self, image):  # type: ignore[no-untyped-def]
+        def propose(self, image: ImageArray) -> list[Region]:
             if self.seen == 2:
                 raise MemoryError
             return super().propose(image)
@@ -186,7 +191,7 @@ def test_what_stops_a_stage_stops_the_run_and_keeps_what_was_written(indexer: In
     assert kinds(indexer.run()) == {Unchanged: 2, Added: 1}
 
 
-def test_leaving_early_drops_the_photos_in_hand(indexer: Indexer) -> None:
+def test_closing_early_drops_the_photos_in_progress(indexer: Indexer) -> None:
     save_scenes(indexer.folder, **{f"p{number:02}": "red" for number in range(30)})
     models = IndexingModels(lambda: indexer.proposer, ColourEncoder)
     with GalleryFile.open(indexer.gallery, create=True) as gallery:
@@ -198,7 +203,7 @@ def test_leaving_early_drops_the_photos_in_hand(indexer: Indexer) -> None:
     assert kinds(indexer.run()) == {Unchanged: 1, Added: 29}
 
 
-def test_side_by_side_gives_the_same(indexer: Indexer) -> None:
+def test_concurrent_stages_give_the_same_results(indexer: Indexer) -> None:
     save_scenes(indexer.folder, a="red blue", b="green", c="blue")
     (indexer.folder / "bad.png").write_bytes(b"x")
     first = indexer.run()

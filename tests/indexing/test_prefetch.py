@@ -1,3 +1,5 @@
+"""Stages in threads: order, depth, errors, ending."""
+
 import threading
 from collections.abc import Iterator
 
@@ -10,7 +12,7 @@ def test_keeps_the_order_and_ends() -> None:
     assert list(prefetch(prefetch(range(100), 3), 2)) == list(range(100))
 
 
-def test_runs_ahead_but_not_further_than_its_depth() -> None:
+def test_a_stage_is_ahead_by_its_depth_at_most() -> None:
     made: list[int] = []
     reached = threading.Event()
 
@@ -29,7 +31,7 @@ def test_runs_ahead_but_not_further_than_its_depth() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and thread.daemon:
             thread.join(10)
-    assert 4 <= len(made) <= 5  # those consumed, and three in advance
+    assert 4 <= len(made) <= 5  # the consumed ones and three in advance
 
 
 def test_an_error_arrives_in_its_place() -> None:

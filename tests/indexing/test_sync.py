@@ -1,4 +1,4 @@
-"""A gallery follows its folders: with models that see colours."""
+"""A gallery follows its folders, with models that see colours."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from matir_cli.indexing.sync import (
     ChangeKind,
     Dropped,
     FileChange,
-    Outcome,
+    SyncOutcome,
     check_folders,
     folder_roots,
     list_changes,
@@ -36,15 +36,15 @@ class Folders:
         self.others = save_scenes(self.outside, red="red blue")
         self.sync(self.inside, self.outside)
 
-    def sync(self, *given: Path, drop_all: bool = False) -> list[Outcome]:
-        within = folder_roots(given)
+    def sync(self, *paths: Path, drop_all: bool = False) -> list[SyncOutcome]:
+        roots = folder_roots(paths)
         with GalleryFile.open(self.db, create=True) as gallery:
-            check_folders(gallery, within, drop_all=drop_all)
-            return list(sync_folders(gallery, within, MODELS, previews=False))
+            check_folders(gallery, roots, drop_all=drop_all)
+            return list(sync_folders(gallery, roots, MODELS, previews=False))
 
-    def changes(self, *given: Path) -> list[FileChange]:
+    def changes(self, *paths: Path) -> list[FileChange]:
         with GalleryFile.open(self.db) as gallery:
-            return list(list_changes(gallery, folder_roots(given)))
+            return list(list_changes(gallery, folder_roots(paths)))
 
     def known(self) -> dict[Path, int]:
         with GalleryFile.open(self.db) as gallery:
@@ -64,13 +64,13 @@ def test_new_changed_gone_and_nothing_outside(folders: Folders) -> None:
     scene("blue", "green", seed=8).save(two)
     one.unlink()
     folders.others[0].unlink()
-    marks = [
+    changes = [
         FileChange(ChangeKind.NEW, new),
         FileChange(ChangeKind.CHANGED, two),
         FileChange(ChangeKind.GONE, one),
     ]
     before = folders.db.read_bytes()
-    assert folders.changes(folders.inside) == marks
+    assert folders.changes(folders.inside) == changes
     assert folders.db.read_bytes() == before
     assert folders.sync(folders.inside) == [Added(new, 2), Unchanged(three), Added(two, 2), Dropped(one)]
     assert set(folders.known()) == {new, two, three, folders.others[0]}
@@ -91,7 +91,7 @@ def test_a_renamed_file_keeps_its_photo(folders: Folders) -> None:
     assert one not in folders.known()
 
 
-def test_a_copy_elsewhere_keeps_the_photo_of_a_file_that_is_gone(folders: Folders) -> None:
+def test_a_copy_elsewhere_keeps_the_photo_of_a_missing_file(folders: Folders) -> None:
     one = folders.photos[0]
     copy = Path(shutil.copy(one, folders.outside / "copy.png"))
     assert Linked(copy) in folders.sync(folders.outside)
@@ -100,13 +100,13 @@ def test_a_copy_elsewhere_keeps_the_photo_of_a_file_that_is_gone(folders: Folder
     assert copy in folders.known()
 
 
-def test_a_folder_that_is_away_is_refused(folders: Folders) -> None:
+def test_an_empty_folder_is_refused_as_an_unmounted_volume(folders: Folders) -> None:
     known = folders.known()
     hidden = folders.inside.rename(folders.inside.with_name("hidden"))
     with pytest.raises(errors.FolderVanished) as caught:
         folders.sync(folders.outside, folders.inside)
     assert (caught.value.path, caught.value.count) == (folders.inside, 3)
-    folders.inside.mkdir()  # the empty place of a volume that is not mounted
+    folders.inside.mkdir()  # the empty mount point of a volume
     with pytest.raises(errors.FolderVanished):
         folders.sync(folders.inside)
     save_scenes(folders.inside, other="blue blue")  # another volume in its place
@@ -120,7 +120,7 @@ def test_a_folder_that_is_away_is_refused(folders: Folders) -> None:
     assert hidden.is_dir()
 
 
-def test_all_moved_on_purpose_is_recognised(folders: Folders) -> None:
+def test_files_that_were_all_moved_are_recognised(folders: Folders) -> None:
     deep = folders.inside / "deep"
     deep.mkdir()
     photos = folders.known()
@@ -133,16 +133,16 @@ def test_all_moved_on_purpose_is_recognised(folders: Folders) -> None:
     assert {photo for path, photo in folders.known().items()} == set(photos.values())
 
 
-def test_a_folder_that_is_gone_for_good(folders: Folders) -> None:
+def test_a_deleted_folder_can_be_dropped_once(folders: Folders) -> None:
     shutil.rmtree(folders.inside)
     outcomes = folders.sync(folders.inside, drop_all=True)
     assert outcomes == [Dropped(path) for path in sorted(folders.photos)]
-    with pytest.raises(errors.FolderVanished) as caught:  # nothing is known there now
+    with pytest.raises(errors.FolderVanished) as caught:  # the gallery knows no file there now
         folders.sync(folders.inside, drop_all=True)
     assert caught.value.count == 0
 
 
-def test_a_file_by_name_may_be_gone(folders: Folders) -> None:
+def test_a_file_given_by_name_may_be_missing(folders: Folders) -> None:
     one, two, _ = folders.photos
     one.unlink()
     assert folders.sync(one, two) == [Unchanged(two), Dropped(one)]
@@ -150,7 +150,7 @@ def test_a_file_by_name_may_be_gone(folders: Folders) -> None:
         folders.sync(folders.inside / "never.png")
 
 
-def test_what_was_noted_of_a_broken_file_goes_with_it(folders: Folders) -> None:
+def test_the_record_of_an_unreadable_file_is_dropped_with_it(folders: Folders) -> None:
     broken = folders.inside / "broken.png"
     broken.write_bytes(b"junk")
     assert Skipped(broken, "not an image") in folders.sync(folders.inside)
@@ -161,7 +161,7 @@ def test_what_was_noted_of_a_broken_file_goes_with_it(folders: Folders) -> None:
         assert [*skipped_files(gallery)] == []
 
 
-def test_a_link_that_leads_nowhere_is_reported_and_its_photo_kept(folders: Folders, tmp_path: Path) -> None:
+def test_a_dangling_link_is_reported_and_its_photo_kept(folders: Folders, tmp_path: Path) -> None:
     target = folders.photos[0].rename(tmp_path / "target.png")
     folders.photos[0].symlink_to(target)
     folders.sync(folders.inside)
@@ -172,7 +172,7 @@ def test_a_link_that_leads_nowhere_is_reported_and_its_photo_kept(folders: Folde
     assert folders.photos[0] in folders.known()
 
 
-def test_roots_lie_beside_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_root_lies_below_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     given = [Path("b/c"), Path("b"), Path("bc"), Path("b/../b/d"), Path("./bc")]
     assert folder_roots(given) == [tmp_path / "b", tmp_path / "bc"]

@@ -1,4 +1,7 @@
+"""Compacting: the file shrinks and nothing else changes."""
+
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ BLOCK_REGIONS = 128
 
 @pytest.fixture(scope="module")
 def crafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery with blocks of which half the photos are gone."""
+    """A gallery with blocks, half of whose photos were deleted."""
     path = tmp_path_factory.mktemp("crafted") / "gallery.db"
     with craft(path, NAMES) as made:
         seal_index(made, BLOCK_REGIONS)
@@ -32,7 +35,7 @@ def crafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gallery(crafted: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+def gallery(crafted: Path, tmp_path: Path) -> Iterator[GalleryFile]:
     with GalleryFile.open(Path(shutil.copy(crafted, tmp_path))) as opened:
         yield opened
 
@@ -41,22 +44,22 @@ def count(gallery: GalleryFile, table: str) -> int:
     return int(gallery.connection.execute(f"select count(*) from {table}").get)
 
 
-def test_an_index_made_anew_gives_the_same_results(gallery: GalleryFile) -> None:
+def test_a_rebuilt_index_gives_the_same_results(gallery: GalleryFile) -> None:
     before = ranking(gallery)
     assert len(before[0]) == 15
     blocks = count(gallery, "blocks")
-    gallery.connection.execute("delete from blocks where id = 2")  # found nowhere: the index is damaged
+    gallery.connection.execute("delete from blocks where id = 2")  # its regions cannot be found any more
     rebuild_index(gallery, BLOCK_REGIONS)
     assert ranking(gallery) == before
     assert count(gallery, "loose") == 0
     full = BLOCK_REGIONS // REGIONS
     assert count(gallery, "blocks") == -(-150 // full) < blocks
-    rebuild_index(gallery)  # blocks far larger than the gallery: none is made
+    rebuild_index(gallery)  # the gallery is smaller than one block: none is made
     assert (count(gallery, "blocks"), count(gallery, "loose")) == (0, 150)
     assert ranking(gallery) == before
 
 
-def test_unused_space_is_given_back_and_nothing_else_changes(gallery: GalleryFile) -> None:
+def test_unused_space_is_returned_and_nothing_else_changes(gallery: GalleryFile) -> None:
     before, size = ranking(gallery), gallery.path.stat().st_size
     VerdictCache(gallery, "f" * 64, "a dog").remember(2, Verdict(1.0, 2.0))
     done = compact_gallery(gallery, drop_previews=False, forget_verdicts=False)
@@ -73,7 +76,7 @@ def test_unused_space_is_given_back_and_nothing_else_changes(gallery: GalleryFil
     assert ranking(gallery) == before
 
 
-def test_without_room_nothing_is_begun(gallery: GalleryFile) -> None:
+def test_nothing_is_started_without_enough_room(gallery: GalleryFile) -> None:
     free = shutil.disk_usage(gallery.path.parent).free
     check_room(gallery, free)
     with pytest.raises(errors.RoomTooSmall) as caught:
@@ -82,7 +85,7 @@ def test_without_room_nothing_is_begun(gallery: GalleryFile) -> None:
 
 
 @pytest.mark.parametrize("vector", ["x'0102'", "zeroblob(64)", "'text'"])
-def test_an_impossible_vector_stops_it_before_anything_is_lost(gallery: GalleryFile, vector: str) -> None:
+def test_an_impossible_vector_ends_it_before_anything_is_lost(gallery: GalleryFile, vector: str) -> None:
     blocks = count(gallery, "blocks")
     gallery.connection.execute(f"update vectors set vector = {vector} where region_id = 7")
     with pytest.raises(errors.GalleryDamaged, match=str(gallery.path)):
@@ -90,8 +93,8 @@ def test_an_impossible_vector_stops_it_before_anything_is_lost(gallery: GalleryF
     assert count(gallery, "blocks") == blocks > 0
 
 
-def test_the_command_says_what_it_gained(indexed: Indexed, tmp_path: Path) -> None:
-    path = shutil.copy(indexed.gallery, tmp_path / "gallery.db")
+def test_the_command_reports_the_space_gained(indexed: Indexed, tmp_path: Path) -> None:
+    path = Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
     before = matir("find", "--no-rerank", "red house", "--db", path, "--jsonl")
     done = matir("compact", "--drop-previews", "--db", path)
     assert done.returncode == 0, done.stderr
@@ -99,6 +102,6 @@ def test_the_command_says_what_it_gained(indexed: Indexed, tmp_path: Path) -> No
     assert b" before, " in done.stderr
     assert path.stat().st_size < indexed.gallery.stat().st_size
     assert matir("find", "--no-rerank", "red house", "--db", path, "--jsonl").stdout == before.stdout != b""
-    gone = matir("compact", "--db", tmp_path / "none.db")
-    assert gone.returncode == 2
-    assert b"there is no gallery at" in gone.stderr
+    missing = matir("compact", "--db", tmp_path / "none.db")
+    assert missing.returncode == 2
+    assert b"there is no gallery at" in missing.stderr

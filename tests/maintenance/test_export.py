@@ -1,7 +1,10 @@
+"""Exports that other tools read: COCO and numpy."""
+
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -32,21 +35,21 @@ ODD = [b"new\nline", b"\xff\xfe.jpg", "עברית.jpg".encode(), b"'quo\"te", b"
 
 
 @pytest.fixture
-def gallery(tmp_path: Path):  # type: ignore[no-untyped-def]
+def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
     with craft(tmp_path / "gallery.db", NAMES) as made:
         yield made
 
 
-def written(gallery: GalleryFile, path: Path, shape: ExportOptions) -> COCO:
+def exported(gallery: GalleryFile, path: Path, options: ExportOptions) -> COCO:
     with path.open("w", encoding="ascii") as stream:
-        list(export_coco(gallery, stream, shape))
+        list(export_coco(gallery, stream, options))
     return COCO(path)
 
 
 @pytest.mark.parametrize("working", [False, True])
 def test_pycocotools_reads_every_region(gallery: GalleryFile, tmp_path: Path, working: bool) -> None:
     scale = 1 if working else 2
-    loaded = written(gallery, tmp_path / "coco.json", ExportOptions(working_size=working))
+    loaded = exported(gallery, tmp_path / "coco.json", ExportOptions(working_size=working))
     assert len(loaded.imgs) == len(NAMES)
     assert len(loaded.anns) == len(NAMES) * (REGIONS - 1)
     for number, name in enumerate(NAMES, 1):
@@ -64,8 +67,8 @@ def test_pycocotools_reads_every_region(gallery: GalleryFile, tmp_path: Path, wo
             assert gallery.region(annotation["id"]).photo_id == number
 
 
-def test_pycocotools_scores_it(gallery: GalleryFile, tmp_path: Path) -> None:
-    loaded = written(gallery, tmp_path / "coco.json", ExportOptions())
+def test_pycocotools_scores_an_export(gallery: GalleryFile, tmp_path: Path) -> None:
+    loaded = exported(gallery, tmp_path / "coco.json", ExportOptions())
     results = json.loads((tmp_path / "coco.json").read_text())["annotations"]
     evaluation = COCOeval(loaded, loaded.loadRes(results), "segm")
     evaluation.evaluate()
@@ -79,7 +82,7 @@ def test_any_file_name_survives(gallery: GalleryFile, tmp_path: Path) -> None:
         for name in ODD:
             path = Path(os.fsdecode(b"/photos/" + name))
             put(gallery, os.fsdecode(name), file=FileRecord(path, 1, 1))
-    loaded = written(gallery, tmp_path / "coco.json", ExportOptions(relative_to=Path("/photos/below")))
+    loaded = exported(gallery, tmp_path / "coco.json", ExportOptions(relative_to=Path("/photos/below")))
     names = [os.fsencode(image["file_name"]) for image in loaded.imgs.values()]
     assert names[len(NAMES) :] == [b"../" + name for name in ODD]
     ids = StringIO()
@@ -89,17 +92,17 @@ def test_any_file_name_survives(gallery: GalleryFile, tmp_path: Path) -> None:
 
 
 def test_vectors_are_those_of_the_encoder(gallery: GalleryFile, tmp_path: Path) -> None:
-    names = [f"more {number}" for number in range(VECTORS_AT_ONCE // REGIONS)]  # so that there are two parts
+    names = [f"more {number}" for number in range(VECTORS_AT_ONCE // REGIONS)]  # enough for two chunks
     with gallery.atomic():
         for name in names:
             put(gallery, name, previews=False)
         gallery.unlink(place(NAMES[3]))
     with (tmp_path / "v.npy").open("wb") as array, (tmp_path / "ids").open("w") as ids:
-        parts = list(export_vectors(gallery, array, ids, ExportOptions()))
+        chunks = list(export_vectors(gallery, array, ids, ExportOptions()))
     rows = np.load(tmp_path / "v.npy")
     lines = [json.loads(line) for line in (tmp_path / "ids").read_text().splitlines()]
-    assert len(parts) == 2
-    assert (rows.shape, rows.dtype, sum(parts)) == ((len(lines), DIMENSIONS), np.float32, len(lines))
+    assert len(chunks) == 2
+    assert (rows.shape, rows.dtype, sum(chunks)) == ((len(lines), DIMENSIONS), np.float32, len(lines))
     assert len(lines) == (len(NAMES) - 1 + len(names)) * REGIONS
     expected = np.stack([vectors(Path(line["path"]).name)[line["ordinal"]] for line in lines])
     assert np.einsum("nd,nd->n", rows, expected).min() > 0.9995
@@ -163,7 +166,7 @@ def test_the_command_writes_whole_files_and_keeps_those_that_exist(indexed: Inde
     assert through.stderr == b""
 
 
-def test_a_failed_export_leaves_no_file_and_a_reader_that_leaves_is_no_error(
+def test_a_failed_export_leaves_no_file_and_a_closed_pipe_is_not_an_error(
     indexed: Indexed, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
@@ -173,8 +176,8 @@ def test_a_failed_export_leaves_no_file_and_a_reader_that_leaves_is_no_error(
     assert done.returncode == 2
     assert b"is damaged" in done.stderr
     assert [*tmp_path.iterdir()] == [path]
-    words = [*MATIR, "export", "--db", indexed.gallery, "--coco", "-"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [*MATIR, "export", "--db", str(indexed.gallery), "--coco", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -1,3 +1,5 @@
+"""Merging galleries: nothing lost, nothing doubled, nothing trusted."""
+
 import json
 import os
 import shutil
@@ -53,7 +55,7 @@ def theirs(crafted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(crafted / "theirs.db", tmp_path))
 
 
-def test_a_merged_gallery_finds_what_one_of_all_photos_finds(
+def test_a_merged_gallery_gives_the_results_of_one_with_all_photos(
     ours: Path, theirs: Path, tmp_path: Path
 ) -> None:
     before = theirs.read_bytes()
@@ -79,14 +81,14 @@ def test_a_merged_gallery_finds_what_one_of_all_photos_finds(
         assert list(gallery.connection.execute("pragma foreign_key_check")) == []
 
 
-def test_a_gallery_that_is_not_there_becomes_the_other(theirs: Path, tmp_path: Path) -> None:
+def test_a_missing_gallery_becomes_a_copy_of_the_source(theirs: Path, tmp_path: Path) -> None:
     assert kinds(merged(tmp_path / "new" / "gallery.db", theirs)) == {TakenOver: 20}
     with GalleryFile.open(tmp_path / "new" / "gallery.db") as gallery, GalleryFile.open(theirs) as other:
         assert ranking(gallery) == ranking(other)
         assert gallery.model_set() == "crafted"
 
 
-def test_files_verdicts_and_previews_of_one_photo_are_united(tmp_path: Path) -> None:
+def test_files_verdicts_and_previews_of_one_photo_are_combined(tmp_path: Path) -> None:
     here, there = tmp_path / "here.db", tmp_path / "there.db"
     grounding = Grounding((Box(1, 2, 3, 4),), "[1, 2, 3, 4]", readable=True)
     with craft(here, ["a"], previews=False) as gallery:
@@ -100,22 +102,21 @@ def test_files_verdicts_and_previews_of_one_photo_are_united(tmp_path: Path) -> 
     with GalleryFile.open(here) as gallery:
         assert gallery.paths(1) == (place("a"), place("copy"))
         assert gallery.preview(1) is not None
-        assert VerdictCache(gallery, JUDGE, "a dog").verdict(1) == Verdict(
-            3.0, 1.0
-        )  # what was said here stays
+        # The verdict that the gallery had before is kept.
+        assert VerdictCache(gallery, JUDGE, "a dog").verdict(1) == Verdict(3.0, 1.0)
         assert VerdictCache(gallery, JUDGE, "a cat").verdict(1) == Verdict(0.0, 5.0)
         assert VerdictCache(gallery, JUDGE, "a cat").grounding(1) == grounding
         assert VerdictCache(gallery, JUDGE, "a cat").verdict(2) is None
 
 
-def test_of_two_contents_of_one_file_the_one_on_disk_counts(tmp_path: Path) -> None:
+def test_a_file_with_two_contents_has_the_one_on_disk(tmp_path: Path) -> None:
     here, there, path = tmp_path / "here.db", tmp_path / "there.db", tmp_path / "photo.jpg"
     path.write_bytes(b"new")
     new, old = stat_file(path), FileRecord(path, 99, 1)
     for gallery_path, name, file in ((here, "before", old), (there, "after", new)):
         with craft(gallery_path, ["other"]) as gallery, gallery.atomic():
             put(gallery, name, file=file)
-    backwards = shutil.copy(there, tmp_path / "backwards.db")
+    backwards = Path(shutil.copy(there, tmp_path / "backwards.db"))
     assert kinds(merged(here, there)) == {TakenOver: 1, Combined: 1}
     assert kinds(merged(backwards, here)) == {Combined: 2}
     assert kinds(merged(tmp_path / "third.db", here)) == {TakenOver: 2}
@@ -127,13 +128,13 @@ def test_of_two_contents_of_one_file_the_one_on_disk_counts(tmp_path: Path) -> N
         assert gallery.is_unchanged(new)
 
 
-def test_a_run_that_was_stopped_goes_on(ours: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_is_continued(ours: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     craft(other, [f"new {name}" for name in NAMES]).connection.close()
     with open_read_only(other) as theirs, GalleryFile.open(ours) as gallery:
         outcomes = merge_gallery(gallery, theirs, dry_run=False)
         next(outcomes)
-        outcomes.close()  # type: ignore[attr-defined]
+        outcomes.close()
         assert gallery.count_photos() == 25 + PHOTOS_AT_ONCE
     assert kinds(merged(ours, other)) == {TakenOver: 40 - PHOTOS_AT_ONCE, Combined: PHOTOS_AT_ONCE}
 
@@ -215,7 +216,7 @@ def tamper(path: Path, statement: str) -> None:
         "update groundings set readable = 7",
     ],
 )
-def test_what_a_stranger_wrote_is_not_believed(ours: Path, theirs: Path, statement: str) -> None:
+def test_impossible_values_in_the_source_are_refused(ours: Path, theirs: Path, statement: str) -> None:
     with GalleryFile.open(theirs) as gallery:
         VerdictCache(gallery, JUDGE, "a dog").remember(15, Verdict(1.0, 2.0))
         VerdictCache(gallery, JUDGE, "a dog").remember_grounding(15, Grounding((), "[]", readable=True))

@@ -1,4 +1,4 @@
-"""The model sets that ship, and what is refused of a stranger's."""
+"""The packaged model sets, and what is refused in other ones."""
 
 from importlib import resources
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_packaged_sets_name_engines_files_sizes_and_licences(name: str) -> None:
     assert unpublished == ({"encoder.visual"} if name == "full" else {"encoder.visual", "encoder.text"})
 
 
-def test_every_packaged_set_reads_and_is_called_like_its_file() -> None:
+def test_every_packaged_set_is_named_like_its_file() -> None:
     assert {"full", "lite"} <= set(model_set_names())
     for name in model_set_names():
         assert load_model_set(name).name == name
@@ -109,7 +109,7 @@ def test_own_set_is_read_with_defaults(tmp_path: Path) -> None:
         model_set.part("judge")
 
 
-def test_handle_of_own_set_finds_it_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handle_of_own_set_works_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, MINIMAL)
     monkeypatch.chdir(tmp_path)
     handle = load_model_set("mine.toml").handle
@@ -164,7 +164,7 @@ def test_unknown_set_names_the_known_ones(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, reason: str) -> None:
+def test_the_wrong_key_is_named(tmp_path: Path, old: str, new: str, reason: str) -> None:
     assert old in MINIMAL
     assert reason in refused(tmp_path, MINIMAL.replace(old, new, 1))
 
@@ -264,14 +264,14 @@ def test_plain_http_is_for_this_machine(tmp_path: Path, host: str) -> None:
         (b"# long\n" * 200_000, "it is larger than"),
     ],
 )
-def test_no_toml(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_not_toml_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(ModelSetInvalid, match=reason):
         load_model_set(str(path))
 
 
-def test_folder_is_no_model_set(tmp_path: Path) -> None:
+def test_folder_is_not_a_model_set(tmp_path: Path) -> None:
     with pytest.raises(ModelSetInvalid, match="it cannot be read"):
         load_model_set(f"{tmp_path}/")
     with pytest.raises(ModelSetInvalid, match="it cannot be read"):

@@ -1,4 +1,4 @@
-"""What a gallery was made with: the files of its models and the settings that matter."""
+"""The identity of models: their files and the settings that affect results."""
 
 from pathlib import Path
 
@@ -35,33 +35,33 @@ def key(engine: str, files: str = "a", **options: object) -> str:
 
 
 @pytest.mark.parametrize("engine", sorted(OPTIONS))
-def test_every_setting_is_known_to_matter_or_not_to(engine: str) -> None:
+def test_every_setting_is_classified(engine: str) -> None:
     kind = OPTIONS[engine]
     assert set(kind.IDENTITY_OPTIONS) | OF_SPEED_AND_QUERIES[engine] == set(kind.__struct_fields__)
     assert not set(kind.IDENTITY_OPTIONS) & OF_SPEED_AND_QUERIES[engine]
 
 
-def test_a_judge_is_known_by_weights_and_settings_that_matter() -> None:
+def test_a_judge_is_identified_by_weights_and_settings_that_matter() -> None:
     assert (
         key("qwen_vl") == key("qwen_vl", threads=2, n_gpu_layers=3) == key("qwen_vl", max_pixels=1280 * 28**2)
     )
     assert len({key("qwen_vl"), key("qwen_vl", "b"), key("qwen_vl", max_pixels=9000)}) == 3
 
 
-def test_a_judge_that_is_asked_in_other_words_is_another_one() -> None:
+def test_a_judge_with_other_questions_has_another_identity() -> None:
     class Rude(QwenVlOptions, frozen=True):
         METHOD = QwenVlOptions.METHOD.replace("Answer True or False.", "Well?")
 
     assert Rude().identity() != QwenVlOptions().identity() != b""
 
 
-def test_usual_settings_are_no_part_of_an_identity() -> None:
+def test_default_settings_do_not_change_an_identity() -> None:
     assert key("sam2") == key("sam2", points_per_side=32, points_per_batch=8) == "a"
     assert key("sam2", points_per_side=16) != "a"
     assert key("alpha_clip", prompts=["a {}"]) == "a" != key("alpha_clip", transform="crop")
 
 
-def test_settings_that_an_engine_does_not_take_are_refused() -> None:
+def test_unknown_settings_and_engines_are_refused() -> None:
     with pytest.raises(ModelSetInvalid):
         key("sam2", points=3)
     with pytest.raises(ModelSetInvalid, match="no engine is called 'sam9'"):

@@ -1,4 +1,4 @@
-"""Files on disk: found, hashed once, held against what they should be."""
+"""Model files on disk: located, hashed once, compared with what they should be."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ def sha(content: bytes) -> str:
 
 
 def own_set(folder: Path, declared: str = "") -> ModelSet:
-    """A set whose encoder lies beside its TOML, and whose proposer is to be fetched."""
+    """A set whose encoder is local, and whose proposer has to be fetched."""
     folder.mkdir(exist_ok=True)
     for role, content in CONTENTS.items():
         (folder / f"{role}.bin").write_bytes(content)
@@ -69,26 +69,26 @@ def checkpoint(model_set: ModelSet) -> ModelFile:
     return model_set.part("proposer").files[0]
 
 
-def put_by_hand(model_set: ModelSet, content: bytes) -> Path:
+def put_file(model_set: ModelSet, content: bytes) -> Path:
     path = expected_path(checkpoint(model_set))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def test_locate_gives_the_engine_all_it_needs(home: Path, tmp_path: Path) -> None:
+def test_an_engine_gets_options_files_and_identity(home: Path, tmp_path: Path) -> None:
     config = locate_files(own_set(tmp_path / "a"), "encoder")
     assert (config.engine, config.options) == ("alpha_clip", {"transform": "squash"})
     assert config.files == {role: tmp_path / "a" / f"{role}.bin" for role in CONTENTS}
     lines = "".join(f"{role} {sha(CONTENTS[role])}\n" for role in sorted(CONTENTS))
     assert (config.identity.name, config.identity.weight_hash) == ("e", sha(lines.encode()))
-    assert list(home.glob(".record/*.json")), "the next start need not hash again"
+    assert list(home.glob(".record/*.json")), "the next start should not hash again"
 
 
 def test_identity_follows_every_file_of_the_part(tmp_path: Path) -> None:
     first = locate_files(own_set(tmp_path / "a"), "encoder").identity
     model_set = own_set(tmp_path / "b")
-    assert locate_files(model_set, "encoder").identity == first, "the place does not matter"
+    assert locate_files(model_set, "encoder").identity == first, "the folder does not matter"
     (tmp_path / "b" / "vocabulary.bin").write_bytes(b"[]")
     assert locate_files(model_set, "encoder").identity.weight_hash != first.weight_hash
 
@@ -115,15 +115,15 @@ def test_missing_files_are_all_named(tmp_path: Path) -> None:
         locate_files(model_set, "judge")
 
 
-def test_a_file_put_in_its_place_by_hand_is_found(home: Path, tmp_path: Path) -> None:
+def test_a_file_copied_to_its_path_is_found(home: Path, tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    path = put_by_hand(model_set, b"weights")
+    path = put_file(model_set, b"weights")
     assert path.is_relative_to(home)
     assert path.name == "sam2.pt"
     assert locate_files(model_set, "proposer").files == {"checkpoint": path}
 
 
-def test_equal_names_at_other_addresses_do_not_meet() -> None:
+def test_equal_names_at_different_addresses_do_not_collide() -> None:
     places = {
         url_path(UrlSource(url, (), "model.pt"))
         for url in (
@@ -138,12 +138,14 @@ def test_equal_names_at_other_addresses_do_not_meet() -> None:
 
 def test_hash_is_computed_once_while_size_and_time_stay(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    path = put_by_hand(model_set, b"weights")
+    path = put_file(model_set, b"weights")
     first = locate_files(model_set, "proposer").identity
     before = path.stat()
     path.write_bytes(b"WEIGHTS")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert locate_files(model_set, "proposer").identity == first, "read again although nothing seems changed"
+    assert locate_files(model_set, "proposer").identity == first, (
+        "hashed again although size and time are unchanged"
+    )
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     with pytest.raises(WeightsChanged):
         locate_files(model_set, "proposer")
@@ -151,17 +153,17 @@ def test_hash_is_computed_once_while_size_and_time_stay(tmp_path: Path) -> None:
 
 def test_touched_file_is_the_same_model(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    path = put_by_hand(model_set, b"weights")
+    path = put_file(model_set, b"weights")
     first = locate_files(model_set, "proposer").identity
     os.utime(path, (1, 1))
     assert locate_files(model_set, "proposer").identity == first
 
 
-def test_hash_seen_first_counts_from_then_on(tmp_path: Path) -> None:
+def test_hash_seen_first_is_expected_from_then_on(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    path = put_by_hand(model_set, b"weights")
+    path = put_file(model_set, b"weights")
     locate_files(model_set, "proposer")
-    put_by_hand(model_set, b"swapped")
+    put_file(model_set, b"swapped")
     for _ in range(2):
         with pytest.raises(WeightsChanged) as caught:
             locate_files(model_set, "proposer")
@@ -171,8 +173,8 @@ def test_hash_seen_first_counts_from_then_on(tmp_path: Path) -> None:
     locate_files(model_set, "proposer")
 
 
-def test_declared_hash_counts_even_against_the_record(tmp_path: Path) -> None:
-    put_by_hand(own_set(tmp_path / "a"), b"weights")
+def test_declared_hash_takes_precedence_over_the_record(tmp_path: Path) -> None:
+    put_file(own_set(tmp_path / "a"), b"weights")
     locate_files(own_set(tmp_path / "a"), "proposer")
     right, wrong = (f'sha256 = "{sha(content)}"' for content in (b"weights", b"other"))
     locate_files(own_set(tmp_path / "a", right), "proposer")
@@ -182,7 +184,7 @@ def test_declared_hash_counts_even_against_the_record(tmp_path: Path) -> None:
 
 def test_another_size_than_declared_is_refused(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    put_by_hand(model_set, b"half")
+    put_file(model_set, b"half")
     with pytest.raises(CheckpointInvalid, match="has 4 bytes, not the 7 of the model set"):
         locate_files(model_set, "proposer")
 
@@ -191,7 +193,7 @@ def test_models_folder_can_be_carried_elsewhere(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model_set = own_set(tmp_path / "a")
-    put_by_hand(model_set, b"weights")
+    put_file(model_set, b"weights")
     first = locate_files(model_set, "proposer").identity
     shutil.copytree(home, tmp_path / "disk")
     shutil.rmtree(home)
@@ -202,9 +204,9 @@ def test_models_folder_can_be_carried_elsewhere(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"source": 1}', b"\xff"])
-def test_spoilt_record_is_as_good_as_none(home: Path, tmp_path: Path, content: bytes) -> None:
+def test_damaged_record_is_ignored(home: Path, tmp_path: Path, content: bytes) -> None:
     model_set = own_set(tmp_path / "a")
-    put_by_hand(model_set, b"weights")
+    put_file(model_set, b"weights")
     first = locate_files(model_set, "proposer").identity
     for record in home.glob(".record/*.json"):
         record.write_bytes(content)
@@ -220,9 +222,9 @@ def test_record_that_cannot_be_written_breaks_nothing(
     assert config.files["text"].read_bytes() == CONTENTS["text"]
 
 
-def test_verify_reads_everything_and_tells_of_each(tmp_path: Path) -> None:
+def test_verifying_hashes_every_file_and_reports_each(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    path = put_by_hand(model_set, b"weights")
+    path = put_file(model_set, b"weights")
     (tmp_path / "a" / "text.bin").unlink()
     states = {check.file.label: check.state for check in verify_model_set(model_set, no_progress)}
     assert states == {
@@ -241,7 +243,7 @@ def test_verify_reads_everything_and_tells_of_each(tmp_path: Path) -> None:
 
 def test_finding_models_loads_no_library_for_fetching(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
-    put_by_hand(model_set, b"weights")
+    put_file(model_set, b"weights")
     code = f"""
 import sys
 from matir_cli.model_sets.catalogue import load_model_set

@@ -71,7 +71,7 @@ def doctor(context: click.Context, gallery_path: Path, deep: bool, as_json: bool
 
 def _rows(gallery_path: Path, deep: bool) -> Iterator[_Row]:
     # Here: what reads packages' versions is needed by no other command.
-    from matir_cli.maintenance.doctor.examine import examine_installation
+    from matir_cli.maintenance.doctor.installation import examine_installation
 
     for found in examine_installation(gallery_path, DEFAULT_MODEL_SET, deep=deep, progress=show_progress):
         text, remedy = (found.text, found.remedy) if found.fault is None else explain(found.fault)

@@ -1,4 +1,4 @@
-"""What `matir doctor` finds: one line each, with its remedy."""
+"""Findings of `matir doctor`: the result of each check, with its remedy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matir_cli.errors import MatirError
 
 
 class FindingState(Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """Something that works less well than it could, or that a user should know."""
+    """Something works less well than it could, or users should know of it."""
     PROBLEM = "problem"
-    """Something that makes commands fail or answer wrongly."""
+    """Commands fail, or give wrong results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +23,26 @@ class Finding:
     """The result of one check."""
 
     name: str
-    """What was looked at, such as "gallery masks"."""
+    """Subject of the check, such as "gallery masks"."""
     state: FindingState
     text: str = ""
-    """What was found."""
+    """Description of the state."""
     remedy: str = ""
-    """What to do about it; empty where there is nothing to do."""
+    """Suggested action; empty if there is nothing to do."""
     fault: MatirError | None = None
-    """The error that the check ended with, which says both in place of `text` and `remedy`."""
+    """Error that ended the check; its message and remedy replace `text` and `remedy`."""
 
 
 def ok(name: str, text: str, remedy: str = "") -> Finding:
-    """Nothing is wrong."""
+    """Make a finding in the state `OK`."""
     return Finding(name, FindingState.OK, text, remedy)
 
 
 def warning(name: str, text: str, remedy: str = "") -> Finding:
-    """See `State.WARNING`."""
+    """Make a finding in the state `WARNING`."""
     return Finding(name, FindingState.WARNING, text, remedy)
 
 
 def problem(name: str, text: str, remedy: str = "") -> Finding:
-    """See `State.PROBLEM`."""
+    """Make a finding in the state `PROBLEM`."""
     return Finding(name, FindingState.PROBLEM, text, remedy)

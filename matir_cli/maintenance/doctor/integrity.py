@@ -1,7 +1,7 @@
-"""Whether a gallery is sound: SQLite's own checks, then whether what its rows say can be true.
+"""Integrity checks of a gallery: SQLite's own, then checks of its rows.
 
-The file is only read. It may be damaged in any way, so every check stands by itself: one that
-cannot be made is a problem found, and the next one follows.
+The file is only read. It may be damaged in any way, so the checks are independent: a check that cannot
+be completed is reported as a problem, and the next one follows.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from matir_cli.search.index import read_runs
 from matir_cli.search.sign_codes import SignCodes, encode_signs
 
 SAMPLE = 200
-"""Photos whose masks and previews are looked at, spread evenly; all of them if asked for."""
+"""Number of photos, evenly spread, whose masks and previews are checked unless all of them are."""
 
 MOST_FAULTS = 10
-"""Faults that SQLite lists before it stops."""
+"""Number of faults after which SQLite stops listing them."""
 
 WASTE = 0.25
-"""Unused part of the file from which it pays to compact it."""
+"""Unused fraction of the file above which compacting is worthwhile."""
 
 STRAYED_BITS = 0.01
-"""Share of a block's sign bits that may differ when they are made anew: values next to zero, on
-another machine."""
+"""Fraction of a block's sign bits that may differ from recomputed ones: for values close to zero the
+sign may depend on the machine."""
 
-RESTORE = "Restore a copy, or make it anew: matir add FOLDER --db NEWFILE"
+RESTORE = "Restore a backup, or index again: matir add FOLDER --db NEWFILE"
 
-COMPACT = "Make the search index anew: matir compact"
+COMPACT = "Rebuild the search index: matir compact"
 
 
 def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check the gallery at `path`, one finding at a time; a file that is not there is no problem.
+    """Check the gallery at `path`; yields one finding after another. A missing file is not a problem.
 
     Args:
-        deep: look at every photo's masks and preview and at every vector's codes, not at a sample.
+        deep: check every photo's masks and preview, not a sample, and recompute all sign codes.
     """
     if not path.exists():
-        yield ok("gallery", f"none yet at {path}", "Make one: matir add FOLDER")
+        yield ok("gallery", f"none yet at {path}", "Create one: matir add FOLDER")
         return
     try:
         gallery = open_read_only(path)
@@ -60,7 +60,7 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
     with gallery:
         opened = _guarded(gallery, deep, "gallery", _header)
         yield opened
-        if opened.remedy or opened.fault:  # not a gallery that this version can look into
+        if opened.remedy or opened.fault:  # not a gallery that this version can check
             return
         with interruptible(gallery.connection):
             for name, check in _CHECKS:
@@ -68,59 +68,60 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
 
 
 _Check = Callable[[GalleryFile, str, bool], Finding]
+"""A check: takes the gallery, the name of the finding, and `deep`."""
 
 
 def _guarded(gallery: GalleryFile, deep: bool, name: str, check: _Check) -> Finding:
-    """What `check` finds; whatever a damaged file makes it fail with is a finding too."""
+    """Run `check`; an error that a damaged file makes it raise becomes a finding."""
     try:
         return check(gallery, name, deep)
     except apsw.BusyError:
-        return problem(name, "another command keeps the file locked", "Try again when that one has ended.")
+        return problem(name, "another command keeps the file locked", "Try again when it has ended.")
     except MatirError as error:
         return Finding(name, FindingState.PROBLEM, fault=error)
-    # ValueError and its like: values of another kind than the schema says, text that is no UTF-8.
+    # ValueError and the like: values of another type than in the schema, text that is not UTF-8.
     except (apsw.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
         return problem(name, f"cannot be checked: {error}", RESTORE)
 
 
 def _header(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check that the file is a gallery of this version's schema, with no write to undo."""
     db, path = gallery.connection, gallery.path
     try:
-        empty = schema.is_empty(db)
-        found = schema.version_of(db)
-        ours = schema.is_gallery(db)
+        is_empty = schema.is_empty(db)
+        version = schema.version_of(db)
+        is_gallery = schema.is_gallery(db)
     except apsw.NotADBError as error:
         raise NotAGallery(path) from error
     except (apsw.ReadOnlyError, apsw.CantOpenError):
         journal = path.with_name(f"{path.name}-journal")
         if not journal.exists():
             raise
-        return warning(
-            name, f"an interrupted write to {path} waits to be undone", "Any command does it: matir info"
-        )
-    if empty:
+        text = f"an interrupted write to {path} has not been rolled back yet"
+        return warning(name, text, "Any command rolls it back: matir info")
+    if is_empty:
         return ok(name, f"{path} is empty", "Index photos: matir add FOLDER")
-    if not ours:
+    if not is_gallery:
         raise NotAGallery(path)
-    if found > schema.VERSION:
-        return problem(name, f"{path} was written by a newer version (schema {found})", "Upgrade matir-cli.")
-    if found < schema.VERSION:
-        return warning(
-            name,
-            f"{path} was written by an older version (schema {found})",
-            "Any command brings it up to date: matir info",
-        )
-    return ok(name, f"{path}, {path.stat().st_size / 1e6:.1f} MB, schema {found}")
+    if version > schema.VERSION:
+        text = f"{path} was written by a newer version (schema {version})"
+        return problem(name, text, "Upgrade matir-cli.")
+    if version < schema.VERSION:
+        text = f"{path} was written by an older version (schema {version})"
+        return warning(name, text, "Any command brings it up to date: matir info")
+    return ok(name, f"{path}, {path.stat().st_size / 1e6:.1f} MB, schema {version}")
 
 
 def _schema(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Compare tables and indexes with those of a new gallery."""
     faults = schema_faults(gallery.connection)
     if faults:
         return problem(name, f"missing or changed: {', '.join(faults)}", RESTORE)
-    return ok(name, "as this version makes it")
+    return ok(name, "complete and unchanged")
 
 
 def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Run SQLite's integrity check."""
     rows = gallery.connection.execute(f"pragma integrity_check({MOST_FAULTS})").fetchall()
     faults = [str(row[0]) for row in rows]
     if faults != ["ok"]:
@@ -130,26 +131,29 @@ def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
 
 
 def _references(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check that foreign keys refer to rows that exist."""
     counts: dict[str, int] = {}
     for table, *_ in gallery.connection.execute("pragma foreign_key_check"):
         counts[str(table)] = counts.get(str(table), 0) + 1
     if counts:
         listed = ", ".join(f"{count} in {table}" for table, count in counts.items())
-        return problem(name, f"rows that refer to nothing: {listed}", RESTORE)
-    return ok(name, "every row refers to one that is there")
+        return problem(name, f"rows that refer to missing rows: {listed}", RESTORE)
+    return ok(name, "no row refers to a missing one")
 
 
 def _photos(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the photos' values, and that each has a file and regions."""
     count = gallery.count_photos()
     impossible = _count(gallery, _IMPOSSIBLE_PHOTOS)
     if impossible:
         return problem(name, f"{impossible} of {count} have an impossible size or hash", RESTORE)
-    lost = _count(gallery, "photos where not exists (select 1 from files where photo_id = photos.id)")
-    if lost:
-        return warning(name, f"{lost} of {count} have no file", "Index their folders again: matir add FOLDER")
+    fileless = _count(gallery, "photos where not exists (select 1 from files where photo_id = photos.id)")
+    if fileless:
+        remedy = "Index their folders again: matir add FOLDER"
+        return warning(name, f"{fileless} of {count} have no file", remedy)
     bare = _count(gallery, "photos where not exists (select 1 from regions where photo_id = photos.id)")
     if bare:
-        return problem(name, f"{bare} of {count} have no region and are never found", RESTORE)
+        return problem(name, f"{bare} of {count} have no region and cannot be found", RESTORE)
     return ok(name, f"{count} photos, {_count(gallery, 'regions where ordinal > 0')} regions")
 
 
@@ -162,17 +166,18 @@ _IMPOSSIBLE_PHOTOS = """
 
 
 def _vectors(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check that each region has a vector of the common length that is not all zeros."""
     lacking = _count(
         gallery,
         "regions left join vectors on region_id = regions.id where vectors.photo_id is not regions.photo_id",
     )
     if lacking:
-        return problem(name, f"{lacking} regions have none, or another photo's", RESTORE)
+        return problem(name, f"{lacking} regions have none, or one of another photo", RESTORE)
     lengths = gallery.connection.execute(
         "select typeof(vector), octet_length(vector), count(*) from vectors group by 1, 2"
     ).fetchall()
     if any(kind != "blob" or not length for kind, length, _ in lengths) or len(lengths) > 1:
-        return problem(name, f"{len(lengths)} kinds and lengths where there is one", RESTORE)
+        return problem(name, "they differ in type or length, or are empty", RESTORE)
     zeros = _count(gallery, "vectors where vector = zeroblob(octet_length(vector))")
     if zeros:
         return problem(name, f"{zeros} are all zeros", RESTORE)
@@ -180,29 +185,30 @@ def _vectors(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
 
 
 def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
-    looked_at = faults = 0
+    """Check that the masks of sampled photos can be decoded and have the stored areas."""
+    checked = faults = 0
     first = ""
     for photo_id in _sample(gallery, deep):
-        looked_at += 1
+        checked += 1
         try:
             regions = gallery.regions(photo_id)
             wrong = [r.id for r in regions if masks.area(r.region.rle) != r.region.area]
-            fault = f"region {wrong[0]}: the mask has another area than is written" if wrong else ""
+            fault = f"region {wrong[0]}: the mask's area is not the stored one" if wrong else ""
         except MatirError as error:
             fault = str(getattr(error, "reason", error))
         if fault:
             faults += 1
             first = first or fault
     if faults:
-        return problem(name, f"{first} ({faults} of {looked_at} photos looked at)", RESTORE)
-    return ok(name, f"those of {looked_at} photos can be decoded")
+        return problem(name, f"{first} ({faults} of {checked} checked photos have faults)", RESTORE)
+    return ok(name, f"those of {checked} checked photos can be decoded")
 
 
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
-    """Every region must be found: its photo is loose, or a block has its codes."""
+    """Check that a search finds every region: its photo is loose, or a block holds its sign codes."""
     db = gallery.connection
     dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
-    db.execute("create temp table covered (photo, first, past)")  # no part of the file
+    db.execute("create temp table covered (photo, first, past)")  # temporary: the file is not changed
     blocks = 0
     rows = db.execute("select id, runs, octet_length(centre), octet_length(codes) from blocks")
     for block_id, blob, centre, codes in rows:
@@ -213,13 +219,15 @@ def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
         if centre != 4 * dimensions[0] or codes != SignCodes.size(count, dimensions[0]):
             return problem(name, f"block {block_id} has an impossible length", COMPACT)
         if deep and _strayed(gallery, int(block_id)) > STRAYED_BITS:
-            return problem(name, f"block {block_id} has other codes than its vectors", COMPACT)
+            return problem(name, f"the codes of block {block_id} do not match its vectors", COMPACT)
         db.executemany("insert into temp.covered values (?1, ?2, ?2 + ?3)", runs.tolist())
         blocks += 1
     db.execute("create index temp.covered_by_photo on covered (photo, first)")
     missing = _count(gallery, _NOT_FOUND)
     if missing:
-        return problem(name, f"{missing} regions are in no block and not loose: they are not found", COMPACT)
+        return problem(
+            name, f"{missing} regions are in no block and not loose: they cannot be found", COMPACT
+        )
     return ok(name, f"{blocks} blocks, {_count(gallery, 'loose')} photos outside of them")
 
 
@@ -233,7 +241,10 @@ _NOT_FOUND = """
 
 
 def _strayed(gallery: GalleryFile, block_id: int) -> float:
-    """Share of a block's sign bits that are not its vectors'; 0 where some of these are gone by now."""
+    """Return the fraction of a block's sign bits that do not match its vectors.
+
+    0 if some of the vectors have been deleted since.
+    """
     row: Any = gallery.connection.execute(
         "select runs, codes from blocks where id = ?", (block_id,)
     ).fetchone()
@@ -248,20 +259,21 @@ def _strayed(gallery: GalleryFile, block_id: int) -> float:
         blobs += [vector for (vector,) in part]
         if len(blobs) < before + count:
             return 0.0
-    stored = np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1)
-    found = SignCodes.over(np.frombuffer(row[1], np.uint8), *stored.shape)
-    _, made = encode_signs(stored)
-    return float(np.bitwise_count(found.words ^ made.words).sum()) / stored.size
+    vectors = np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1)
+    stored = SignCodes.over(np.frombuffer(row[1], np.uint8), *vectors.shape)
+    _, recomputed = encode_signs(vectors)
+    return float(np.bitwise_count(stored.words ^ recomputed.words).sum()) / vectors.size
 
 
 def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
-    looked_at = faults = 0
+    """Check that the previews of sampled photos can be decoded and have the size of the masks."""
+    checked = faults = 0
     first = ""
     for photo_id in _sample(gallery, deep):
         jpeg = gallery.preview(photo_id)
         if jpeg is None:
             continue
-        looked_at += 1
+        checked += 1
         record = gallery.photo(photo_id).record
         try:
             fault = decode_preview(jpeg).shape[:2] != (record.mask_height, record.mask_width)
@@ -271,47 +283,49 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
             faults += 1
             first = first or f"photo {photo_id}"
     if faults:
-        remedy = "Drop them (judging then reads the originals): matir compact --drop-previews"
-        return problem(name, f"{faults} of {looked_at} looked at do not fit, such as that of {first}", remedy)
+        remedy = "Drop them (judging then reads the original files): matir compact --drop-previews"
+        text = f"{faults} of {checked} checked are damaged or of the wrong size, such as that of {first}"
+        return problem(name, text, remedy)
     without = _count(gallery, "photos where not exists (select 1 from previews where photo_id = photos.id)")
-    return ok(name, f"{looked_at} looked at can be decoded; {without} photos have none")
+    return ok(name, f"{checked} checked can be decoded; {without} photos have none")
 
 
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
-    count = gone = 0
+    """Check that the photos' files exist on disk."""
+    count = missing = 0
     first: Path | None = None
     for known in known_files(gallery):
         count += 1
         if is_gone(known.path):
-            gone += 1
+            missing += 1
             first = first or known.path
-    if gone:
+    if missing:
         return warning(
             name,
-            f"{gone} of {count} are not there, such as {first}",
-            "If they were moved or deleted: matir sync FOLDER; else mount their volume.",
+            f"{missing} of {count} do not exist, such as {first}",
+            "If they were moved or deleted: matir sync FOLDER; otherwise mount their volume.",
         )
     skipped = _count(gallery, "skipped")
-    return ok(name, f"all {count} are there; {skipped} others could not be indexed")
+    return ok(name, f"all {count} exist; {skipped} others could not be indexed")
 
 
 def _space(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
-    db = gallery.connection
-    pages, free = int(db.pragma("page_count")), int(db.pragma("freelist_count"))
-    size = free * int(db.pragma("page_size"))
-    if free > WASTE * pages:
-        return warning(name, f"{size / 1e6:.1f} MB of the file are unused", "Give them back: matir compact")
-    return ok(name, f"{size / 1e6:.1f} MB of the file are unused")
+    """Check how much of the file is unused."""
+    text = f"{gallery.free_bytes / 1e6:.1f} MB of the file are unused"
+    if gallery.free_bytes > WASTE * gallery.file_bytes:
+        return warning(name, text, "Return them to the disk: matir compact")
+    return ok(name, text)
 
 
 def _sample(gallery: GalleryFile, deep: bool) -> Iterator[int]:
-    """Ids of photos, evenly spread; read as they are asked for."""
+    """Yield ids of photos: all of them if `deep`, else some `SAMPLE`, evenly spread."""
     step = 1 if deep else max(1, gallery.count_photos() // SAMPLE)
     for (photo_id,) in gallery.connection.execute("select id from photos where id % ? = 0", (step,)):
         yield int(photo_id)
 
 
 def _count(gallery: GalleryFile, source: str) -> int:
+    """Count the rows of `source`, which is what follows `from` in SQL."""
     return int(gallery.connection.execute(f"select count(*) from {source}").get)  # noqa: S608 - constants
 
 

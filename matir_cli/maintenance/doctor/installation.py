@@ -1,4 +1,4 @@
-"""`matir doctor`: whether all that the commands stand on is in order, from Python to the gallery."""
+"""All checks of `matir doctor`: Python, packages, devices, models, the gallery."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, pro
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
-from matir_cli.model_sets.weights import FileState, local_path, verify_model_set
+from matir_cli.model_sets.weights import FileState, check_size, local_path, verify_model_set
 from matir_cli.progress import ProgressObserver
 
 DISTRIBUTION = "matir-cli"
 
 LITTLE_ROOM = 1_000_000_000
-"""Bytes on the gallery's disk; a photo takes some 200 kB."""
+"""Free bytes on the gallery's disk below which a warning is due; a photo takes some 200 kB."""
 
-# All that a broken or mismatched package was seen to raise when it is imported.
 _IMPORT_ERRORS = (ImportError, OSError, RuntimeError, AttributeError, ValueError, TypeError)
+"""Exceptions that the import of a broken or mismatched package was seen to raise."""
 
 
 def examine_installation(
     path: Path, default_set: str, *, deep: bool, progress: ProgressObserver
 ) -> Iterator[Finding]:
-    """Look at everything, one finding at a time.
+    """Run all checks; yields one finding after another.
 
     Args:
-        path: of the gallery; there need be none.
-        default_set: the model set that a new gallery would be made with.
-        deep: read every file of every model set through, and all of the gallery.
-        progress: watches files being read through.
+        path: path of the gallery, which need not exist.
+        default_set: name of the model set that a new gallery would be made with.
+        deep: hash every file of every model set, and check the whole gallery instead of a sample.
+        progress: observer of the files being hashed.
     """
     yield _python()
     yield from _packages()
@@ -56,45 +56,47 @@ def examine_installation(
     yield _heic()
     yield _terminal()
     yield from _model_sets(_used_set(path) or default_set, deep, progress)
-    yield _room(path)
+    yield _disk_space(path)
     yield from examine_gallery(path, deep=deep)
     yield from _gallery_models(path)
 
 
-# Programs
+# Programs and packages
 def _python() -> Finding:
+    """Check the version of Python."""
     text = f"{platform.python_version()} ({platform.system()} {platform.machine()})"
     try:
-        wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"]
+        required = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        return warning("python", f"{text}; {DISTRIBUTION} is not installed, it runs from its folder", "")
-    if not SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
-        return problem("python", text, f"Use Python {wanted}")
+        return warning("python", f"{text}; {DISTRIBUTION} is not installed and runs from its source folder")
+    if not SpecifierSet(required).contains(platform.python_version(), prereleases=True):
+        return problem("python", text, f"Use Python {required}")
     return ok("python", text)
 
 
 def _packages() -> Iterator[Finding]:
-    """The packages that this one declares, and whether their versions are among those it was made for."""
+    """Check that each required package is installed in an accepted version."""
     try:
         declared = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
         return
-    for wanted in declared:
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    for required in declared:
+        if required.marker is not None and not required.marker.evaluate({"extra": ""}):
             continue
-        remedy = f"pip install '{wanted.name}{wanted.specifier}'"
+        remedy = f"pip install '{required.name}{required.specifier}'"
         try:
-            found = metadata.version(wanted.name)
+            installed = metadata.version(required.name)
         except metadata.PackageNotFoundError:
-            yield problem(wanted.name, "not installed", remedy)
+            yield problem(required.name, "not installed", remedy)
             continue
-        if wanted.specifier.contains(found, prereleases=True):
-            yield ok(wanted.name, found)
+        if required.specifier.contains(installed, prereleases=True):
+            yield ok(required.name, installed)
         else:
-            yield problem(wanted.name, f"{found}, wanted {wanted.specifier}", remedy)
+            yield problem(required.name, f"{installed} installed, {required.specifier} required", remedy)
 
 
 def _sqlite() -> Finding:
+    """Check that SQLite loads the sqlite-vec extension."""
     db = apsw.Connection(":memory:")
     try:
         db.enable_load_extension(True)
@@ -108,7 +110,7 @@ def _sqlite() -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    """Whether each engine's module, and so all that it stands on, can be imported."""
+    """Check that each engine's module, and so everything it imports, can be imported."""
     kinds = (PROPOSERS, REGION_ENCODERS, TEXT_ENCODERS, JUDGES)
     modules = {loader.partition(":")[0] for kind in kinds for loader in kind.values()}
     for module in sorted(modules):
@@ -117,43 +119,45 @@ def _engines() -> Iterator[Finding]:
             importlib.import_module(module)
         except _IMPORT_ERRORS as error:
             remedy = f"pip install --force-reinstall {DISTRIBUTION}"
-            yield problem(name, f"does not load: {error}", remedy)
+            yield problem(name, f"cannot be imported: {error}", remedy)
         else:
-            yield ok(name, "loads")
+            yield ok(name, "can be imported")
 
 
 # The machine
 def _devices() -> Iterator[Finding]:
+    """Report the CPU and its free memory, the GPU, and llama.cpp's use of it."""
     try:
         from matir_cli.engines.llama_cpp.bindings import available_threads, gpu_available
         from matir_cli.engines.qwen_vl.preflight import available_memory
     except _IMPORT_ERRORS:
-        pass  # `_engines` has told of it
+        pass  # reported by `_engines`
     else:
-        memory = f"{available_memory() / 1e9:.1f} GB of memory can be had"
+        memory = f"{available_memory() / 1e9:.1f} GB of memory available"
         yield ok("cpu", f"{available_threads()} of {os.cpu_count()} cores, {memory}")
     try:
         import torch
     except _IMPORT_ERRORS:
         return
     if torch.cuda.is_available():
-        found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-        listed = ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in found)
+        cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+        listed = ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards)
         yield ok("gpu", f"cuda: {listed}")
     elif torch.backends.mps.is_available():
         yield ok("gpu", "mps")
     else:
-        yield ok("gpu", "none that torch can use; indexing on the CPU takes seconds a photo")
+        yield ok("gpu", "none that torch can use; indexing on the CPU takes seconds per photo")
         return
     if gpu_available():
-        yield ok("llama.cpp", "built to use a GPU")
+        yield ok("llama.cpp", "built with GPU support")
     else:
         flag = "-DGGML_CUDA=on" if torch.cuda.is_available() else "-DGGML_METAL=on"
         remedy = f"CMAKE_ARGS={flag} pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
-        yield warning("llama.cpp", "built without GPU: the judge runs on the CPU", remedy)
+        yield warning("llama.cpp", "built without GPU support: the judge runs on the CPU", remedy)
 
 
 def _heic() -> Finding:
+    """Check whether HEIC photos can be read."""
     try:
         import pillow_heif
     except ImportError:
@@ -162,26 +166,29 @@ def _heic() -> Finding:
 
 
 def _terminal() -> Finding:
+    """Check the encoding of standard output."""
     encoding = sys.stdout.encoding or ""
-    kind = os.environ.get("TERM") or "of no known kind"
-    text = f"{kind}, {encoding}" if sys.stdout.isatty() else f"none on standard output, {encoding}"
+    kind = os.environ.get("TERM") or "unknown type"
+    text = f"{kind}, {encoding}" if sys.stdout.isatty() else f"standard output is not a terminal, {encoding}"
     if encoding.lower().replace("-", "") != "utf8":
-        return warning("terminal", text, "Names of files may be garbled: use a UTF-8 locale.")
+        return warning("terminal", text, "File names may be garbled: use a UTF-8 locale.")
     return ok("terminal", text)
 
 
-def _room(path: Path) -> Finding:
+def _disk_space(path: Path) -> Finding:
+    """Check the free space on the gallery's disk, and that the gallery can be written."""
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
-    text = f"{free / 1e9:.1f} GB are free where the gallery lies, {folder}"
+    text = f"{free / 1e9:.1f} GB free in the gallery's folder, {folder}"
     if not os.access(path if path.exists() else folder, os.W_OK):
-        return warning("room", f"{path} cannot be written", "Check its permissions: it can only be searched.")
-    return warning("room", text, "Make room.") if free < LITTLE_ROOM else ok("room", text)
+        remedy = "Check its permissions: until then it can only be searched."
+        return warning("room", f"{path} cannot be written", remedy)
+    return warning("room", text, "Free some disk space.") if free < LITTLE_ROOM else ok("room", text)
 
 
 # Models
 def _used_set(path: Path) -> str | None:
-    """The model set of the gallery at `path`; None where it says none, for whatever reason."""
+    """Return the model set of the gallery at `path`; None if it cannot be read or has none yet."""
     try:
         with open_read_only(path) as gallery:
             return gallery.model_set()
@@ -190,67 +197,72 @@ def _used_set(path: Path) -> str | None:
 
 
 def _model_sets(used: str, deep: bool, progress: ProgressObserver) -> Iterator[Finding]:
-    """The packaged sets and the one in use, which alone needs to be here."""
+    """Check the packaged model sets and the one in use, which is the only one required."""
     for name in sorted({*model_set_names(), used}):
         title = f"models {name}"
         try:
-            chosen = load_model_set(name)
+            model_set = load_model_set(name)
         except MatirError as error:
             yield Finding(title, FindingState.PROBLEM, fault=error)
             continue
         if deep:
-            checked = list(verify_model_set(chosen, progress))
+            checked = list(verify_model_set(model_set, progress))
             missing = {item.file.part for item in checked if item.state is FileState.MISSING}
             faults = [item.fault for item in checked if item.fault is not None]
         else:
-            missing = {file.part for file in chosen.files if local_path(file) is None}
-            faults = [fault for fault in map(_size_fault, chosen.files) if fault is not None]
+            missing = {file.part for file in model_set.files if local_path(file) is None}
+            faults = [fault for fault in map(_size_fault, model_set.files) if fault is not None]
         if faults:
             yield Finding(title, FindingState.PROBLEM, fault=faults[0])
         else:
-            yield _presence(title, chosen, missing, used=name == used)
+            yield _completeness(title, model_set, missing, used=name == used)
 
 
-def _presence(title: str, chosen: ModelSet, missing: set[str], *, used: bool) -> Finding:
-    remedy = f"Fetch them: matir models pull {chosen.handle}"
+def _completeness(title: str, model_set: ModelSet, missing: set[str], *, used: bool) -> Finding:
+    """Make the finding for the parts whose files are `missing`."""
+    remedy = f"Fetch them: matir models pull {model_set.handle}"
     if not missing:
-        return ok(title, "all files are here")
-    text = f"files of {', '.join(sorted(missing))} are not here"
+        return ok(title, "all files are present")
+    text = f"files are missing: {', '.join(sorted(missing))}"
     if not used:
         return ok(title, text, remedy)
     if missing == {"judge"}:
-        return warning(title, f"{text}: no reranking", remedy)
+        return warning(title, f"{text}; results are not reranked", remedy)
     return problem(title, text, remedy)
 
 
 def _size_fault(file: ModelFile) -> errors.CheckpointInvalid | None:
-    """A file that is here with another size than it must have; nothing is read through."""
+    """Return the fault of a file that is present with a wrong size; the file is not read."""
     path = local_path(file)
-    if path is None or not file.exact or path.stat().st_size == file.bytes:
+    if path is None:
         return None
-    reason = f"has {path.stat().st_size} bytes, not the {file.bytes} of the model set"
-    return errors.CheckpointInvalid(path, reason)
+    try:
+        check_size(file, path, path.stat().st_size)
+    except errors.CheckpointInvalid as fault:
+        return fault
+    return None
 
 
 def _gallery_models(path: Path) -> Iterator[Finding]:
-    """Whether the models that are here are those that the gallery was made with."""
+    """Check that the models on this machine are those that the gallery was made with."""
     name = "gallery models"
     if _used_set(path) is None:
         return
     try:
         with open_read_only(path) as gallery:
-            yield _compare(gallery, name)
+            yield _compare_models(gallery, name)
     except errors.WeightsMissing:
-        yield ok(name, "cannot be compared: they are not here")
+        yield ok(name, "cannot be compared: their files are missing")
     except (MatirError, ValueError) as error:
         fault = error if isinstance(error, MatirError) else None
         yield Finding(name, FindingState.PROBLEM, str(error), fault=fault)
 
 
-def _compare(gallery: GalleryFile, name: str) -> Finding:
+def _compare_models(gallery: GalleryFile, name: str) -> Finding:
+    """Compare the gallery's models with the files of its model set; raises ModelMismatch."""
     handle = gallery.model_set()
-    assert handle is not None  # the caller has asked
-    chosen = load_model_set(handle)
+    assert handle is not None  # checked by the caller
+    model_set = load_model_set(handle)
     for role in INDEXING_PARTS:
-        gallery.check_model(role, locate_part(chosen, role).identity)
-    return ok(name, f"those of the model set {chosen.name}")
+        gallery.check_model(role, locate_part(model_set, role).identity)
+    return ok(name, f"those of the model set {model_set.name}")
