@@ -21,7 +21,7 @@ from PIL import Image
 
 from matir_cli.engines.protocols import Judge
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
-from matir_cli.evaluation.judging import ground_photos_by_photo, judge_photos
+from matir_cli.evaluation.judging import ground_by_photo, judge_by_photo
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
@@ -50,12 +50,12 @@ def by_query(rooms: Rooms, candidates: list[Candidate], keep: int) -> None:
 
 def by_photo(rooms: Rooms, candidates: list[Candidate], keep: int) -> None:
     """As `eval` does it."""
-    judge_photos(rooms, {item.photo_id: list(rooms) for item in candidates})
+    judge_by_photo(rooms, {item.photo_id: list(rooms) for item in candidates})
     wanted: dict[int, list[str]] = {}
     for text, room in rooms.items():
         for item in order_by_verdict(list(rerank_candidates(room, candidates)))[:keep]:
             wanted.setdefault(item.candidate.photo_id, []).append(text)
-    ground_photos_by_photo(rooms, wanted)
+    ground_by_photo(rooms, wanted)
 
 
 def prepare(folder: Path, photos: int) -> GalleryFile:

@@ -99,7 +99,7 @@ def made(size: Size, rng: np.random.Generator) -> tuple[Dataset, list[Rle], list
 def scores_of(dataset: Dataset, query: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(photos,) noise; as many irrelevant photos as relevant ones (50 at most) reach to the top."""
     scores = rng.random(len(dataset.images))
-    relevant = np.fromiter(dataset.relevant(query), int)
+    relevant = np.fromiter(dataset.relevant_images(query), int)
     scores[relevant] += 1.0
     scores[rng.choice(scores.size, min(50, relevant.size), replace=False)] += 1.0
     scores[rng.choice(relevant, relevant.size // 2)] += 0.3
@@ -129,10 +129,10 @@ def measure(size: Size) -> str:
     for query in range(size.queries):
         scores = scores_of(dataset, query, rng)
         with clock.at("ranking"):
-            ranking = metrics.ranked(ids, scores, depth=metrics.DEPTH).tolist()
+            ranking = metrics.rank_images(ids, scores, depth=metrics.DEPTH).tolist()
         predicted = guesses(dataset, query, ranking, like, rng)
         with clock.at("image level"):
-            relevant = len(dataset.relevant(query))
+            relevant = len(dataset.relevant_images(query))
             hits = metrics.image_hits(dataset, query, ranking)
             at_image.append(metrics.average_precision(hits, relevant))
         compared += int(hits.sum())
