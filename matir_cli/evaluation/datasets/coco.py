@@ -236,7 +236,7 @@ def segmentation_to_rle(segmentation: RunLengths | Sequence[Sequence[float]], he
 def _compress(counts: list[int], height: int, width: int) -> Rle:
     """Compress a list of run lengths."""
     if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise ValueError("the run lengths do not add up to the size of the mask")
+        raise ValueError("runs do not fill the mask")
     compressed = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return Rle(height, width, compressed["counts"])
 
