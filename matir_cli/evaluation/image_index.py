@@ -1,4 +1,4 @@
-"""A data set's images as photos of a gallery: which is which, and masks from one frame to the other."""
+"""Images of a data set as photos of a gallery: ids, files and frames."""
 
 from __future__ import annotations
 
@@ -21,66 +21,71 @@ class ImageIndex:
     """The photos of a gallery that are images of a data set."""
 
     photos: Mapping[int, int]
-    """Image id to photo id; nothing for an image that could not be indexed."""
+    """Image id to photo id; images that could not be indexed are missing."""
     images: Mapping[int, tuple[int, ...]]
     """Photo id to the ids of the images that are this photo byte for byte, ascending."""
     files: Mapping[int, Path]
     """Photo id to the file of one of its images."""
-    turned: Mapping[int, int]
-    """Image id to EXIF orientation, where the annotations are of the photo before it is turned upright."""
+    orientations: Mapping[int, int]
+    """Image id to EXIF orientation, only for images whose annotations refer to the photo before it is
+    turned upright."""
 
-    def ranked(self, photo_ids: Sequence[int]) -> list[int]:
-        """A ranking of photos as one of images."""
+    def image_ranking(self, photo_ids: Sequence[int]) -> list[int]:
+        """Convert a ranking of photo ids to one of image ids."""
         return [image for photo_id in photo_ids for image in self.images[photo_id]]
 
-    def framed(self, rle: Rle | None, image_id: int) -> Rle | None:
-        """A mask of a photo as the annotations of an image have it: at working size, but not turned."""
-        orientation = self.turned.get(image_id, 1)
+    def to_annotation_frame(self, rle: Rle | None, image_id: int) -> Rle | None:
+        """Turn a mask of an upright photo into the frame of the image's annotations, at working size."""
+        orientation = self.orientations.get(image_id, 1)
         if rle is None or orientation == 1:
             return rle
-        return masks.encode(np.ascontiguousarray(_as_filed(masks.decode(rle), orientation)))
+        return masks.encode(np.ascontiguousarray(_unrotate(masks.decode(rle), orientation)))
 
 
-def index_images(gallery: GalleryFile, dataset: Dataset) -> ImageIndex:
-    """Find each image's photo in the gallery.
+def locate_images(gallery: GalleryFile, dataset: Dataset) -> ImageIndex:
+    """Find the photo of each image of the data set in the gallery.
 
     Raises:
-        AnnotationsInvalid: an image's file has another size than its annotations.
+        AnnotationsInvalid: an image file's size differs from that in the annotations.
     """
     photos: dict[int, int] = {}
     images: dict[int, list[int]] = {}
-    paths: dict[int, Path] = {}
-    turned: dict[int, int] = {}
+    files: dict[int, Path] = {}
+    orientations: dict[int, int] = {}
     for image in dataset.images:
         photo_id = photo_in_file(gallery, image.path)
         if photo_id is None:
             continue
         record = gallery.photo(photo_id).record
         photos[image.id] = photo_id
-        paths[photo_id] = image.path
+        files[photo_id] = image.path
         images.setdefault(photo_id, []).append(image.id)
-        if _is_annotated_as_filed(image, record):
-            turned[image.id] = record.orientation
+        if _is_annotated_as_stored(image, record):
+            orientations[image.id] = record.orientation
     sorted_images = {photo_id: tuple(sorted(ids)) for photo_id, ids in images.items()}
-    return ImageIndex(photos, sorted_images, paths, turned)
+    return ImageIndex(photos, sorted_images, files, orientations)
 
 
-def _is_annotated_as_filed(image: EvalImage, record: PhotoRecord) -> bool:
-    """Whether the annotations are of the pixels as they lie in the file, not upright.
+def _is_annotated_as_stored(image: EvalImage, record: PhotoRecord) -> bool:
+    """Return whether the annotations refer to the pixels as the file stores them, not turned upright.
 
-    COCO's tools know no EXIF orientation, so where both have the size it is the file's that counts.
+    COCO's tools ignore the EXIF orientation, so where stored and upright photo have the same size, the
+    annotations are taken to be of the stored pixels.
+
+    Raises:
+        AnnotationsInvalid: the annotated size is neither of the two.
     """
     upright = record.width, record.height
-    filed = upright[::-1] if record.orientation >= 5 else upright
+    stored = upright[::-1] if record.orientation >= 5 else upright
     annotated = image.width, image.height
-    if annotated not in (filed, upright):
-        sizes = "{} x {} pixels, its annotations {} x {}".format(*filed, *annotated)
+    if annotated not in (stored, upright):
+        sizes = "{} x {} pixels, its annotations {} x {}".format(*stored, *annotated)
         raise AnnotationsInvalid(image.path, f"image {image.id} has {sizes}")
-    return record.orientation > 1 and annotated == filed
+    return record.orientation > 1 and annotated == stored
 
 
-def _as_filed(mask: MaskArray, orientation: int) -> MaskArray:
-    """The (h, w) mask of an upright photo as it lies in the file of that EXIF orientation (2 to 8)."""
+def _unrotate(mask: MaskArray, orientation: int) -> MaskArray:
+    """Turn the (h, w) mask of an upright photo back to how its file stores it; EXIF orientation 2 to 8."""
     match orientation:
         case 2:
             return mask[:, ::-1]

@@ -1,8 +1,9 @@
-"""Stage 2 of a whole evaluation, photo by photo: each is encoded once and then asked all of its questions.
+"""Stage 2 of a whole evaluation, photo by photo.
 
-What comes of it is nothing but what the judge remembers (`verdicts`). `rerank` and `answers` then
-run over that memory as in any search, and find nothing left to ask. A photo's verdicts are stored
-before the next one is looked at, so a stopped run goes on at the photo it was at.
+Each photo is encoded once and then asked all of its questions. The answers go into the judge's
+cache (`gallery.verdict_cache`) and nowhere else: reranking and grounding then run over that cache as
+in any search and find nothing left to ask. A photo's verdicts are stored before the next photo is
+encoded, so a stopped run resumes at the photo it had reached.
 """
 
 from __future__ import annotations
@@ -16,65 +17,77 @@ from matir_cli.search.grounding import to_photo_pixels
 from matir_cli.search.rerank import JudgeSession
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
-"""Photo id to the queries to ask about it."""
+"""Photo id to the queries to ask about that photo."""
 
 
-def judge_photos(
-    rooms: Mapping[str, JudgeSession], wanted: Questions, progress: ProgressObserver = no_progress
+def judge_by_photo(
+    sessions: Mapping[str, JudgeSession], questions: Questions, progress: ProgressObserver = no_progress
 ) -> None:
-    """See to it that the judge has judged all that is `wanted`, in order of photo id.
+    """Ask the judge for every verdict of `questions` that is not stored yet, in order of photo id.
+
+    Photos whose pixels are not available are skipped.
 
     Args:
-        rooms: for each query where it is asked, all of one judge and one gallery.
+        sessions: by query, all of the same judge and gallery.
     """
-    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.verdict(photo_id) is None)
+    missing = _unanswered(questions, lambda query, photo_id: sessions[query].memory.verdict(photo_id) is None)
     with progress("judging", len(missing), "photo") as advance:
-        for photo_id, texts in missing.items():
-            room = rooms[texts[0]]
-            photo = room.photo(photo_id)
+        for photo_id, queries in missing.items():
+            session = sessions[queries[0]]
+            photo = session.photo(photo_id)
             if photo is not None:
-                verdicts = room.judge().rerank(photo, texts)
-                with room.gallery.atomic():  # to wait for the disk once a photo, not once a question
-                    for text, verdict in zip(texts, verdicts, strict=True):
-                        rooms[text].memory.remember(photo_id, verdict)
+                verdicts = session.judge().rerank(photo, queries)
+                with session.gallery.atomic():  # one commit per photo, not one per question
+                    for query, verdict in zip(queries, verdicts, strict=True):
+                        sessions[query].memory.remember(photo_id, verdict)
             advance()
 
 
-def ground_photos_by_photo(
-    rooms: Mapping[str, JudgeSession], wanted: Questions, progress: ProgressObserver = no_progress
+def ground_by_photo(
+    sessions: Mapping[str, JudgeSession], questions: Questions, progress: ProgressObserver = no_progress
 ) -> None:
-    """See to it that the judge has said where all that is `wanted` lies, in order of photo id."""
-    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.grounding(photo_id) is None)
+    """Ask the judge for every grounding of `questions` that is not stored yet, in order of photo id.
+
+    Questions about several photos are asked in batches of the size that the judge answers at once.
+    Photos whose pixels are not available are skipped.
+
+    Args:
+        sessions: by query, all of the same judge and gallery.
+    """
+    missing = _unanswered(
+        questions, lambda query, photo_id: sessions[query].memory.grounding(photo_id) is None
+    )
     waiting: list[GroundingQuestion] = []
     with progress("grounding", len(missing), "photo") as advance:
-        for photo_id, texts in missing.items():
-            room = rooms[texts[0]]
-            photo = room.photo(photo_id)
+        for photo_id, queries in missing.items():
+            session = sessions[queries[0]]
+            photo = session.photo(photo_id)
             if photo is not None:
-                waiting += [GroundingQuestion(photo, text) for text in texts]
-                at_once = room.judge().grounds_at_once
-                while len(waiting) >= at_once:
-                    _ground_together(rooms, waiting[:at_once])
-                    del waiting[:at_once]
+                waiting += [GroundingQuestion(photo, query) for query in queries]
+                batch = session.judge().grounds_at_once
+                while len(waiting) >= batch:
+                    _ground_batch(sessions, waiting[:batch])
+                    del waiting[:batch]
             advance()
         if waiting:
-            _ground_together(rooms, waiting)
+            _ground_batch(sessions, waiting)
 
 
-def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int, list[str]]:
-    """What is still open, each question once."""
-    found = {
-        photo_id: [text for text in dict.fromkeys(wanted[photo_id]) if is_open(text, photo_id)]
-        for photo_id in sorted(wanted)
+def _unanswered(questions: Questions, is_open: Callable[[str, int], bool]) -> dict[int, list[str]]:
+    """Return the questions that are still open, each once, in order of photo id."""
+    still_open = {
+        photo_id: [query for query in dict.fromkeys(questions[photo_id]) if is_open(query, photo_id)]
+        for photo_id in sorted(questions)
     }
-    return {photo_id: texts for photo_id, texts in found.items() if texts}
+    return {photo_id: queries for photo_id, queries in still_open.items() if queries}
 
 
-def _ground_together(rooms: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]) -> None:
-    first = rooms[questions[0].query]
+def _ground_batch(sessions: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]) -> None:
+    """Ask the questions in one batch and store the answers, with boxes in photo pixels."""
+    first = sessions[questions[0].query]
     answers = first.judge().ground(questions)
     with first.gallery.atomic():
         for question, answer in zip(questions, answers, strict=True):
-            room = rooms[question.query]
-            found = to_photo_pixels(room.gallery, question.photo, answer)
-            room.memory.remember_grounding(question.photo.key, found)
+            session = sessions[question.query]
+            grounding = to_photo_pixels(session.gallery, question.photo, answer)
+            session.memory.remember_grounding(question.photo.key, grounding)

@@ -1,6 +1,7 @@
-"""Ways to rank and to segment: the whole method, its first stage alone, and its ablations.
+"""Retrieval methods under evaluation: the whole method, stage 1 alone, and ablations.
 
-Each goes through the steps of `find`: `find.candidates`, `rerank.rerank` and `in_order`, `answers`.
+Each method runs the same steps as `matir find`: `search.pipeline.rank_candidates`,
+`search.rerank.rerank_candidates` and `order_by_verdict`, then `search.grounding`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from matir_cli.engines.protocols import TextEncoder
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery
 from matir_cli.evaluation.image_index import ImageIndex
-from matir_cli.evaluation.judging import ground_photos_by_photo, judge_photos
+from matir_cli.evaluation.judging import ground_by_photo, judge_by_photo
 from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
@@ -28,210 +29,215 @@ from matir_cli.search.rerank import JudgedCandidate, JudgeSession, order_by_verd
 from matir_cli.search.results import SearchResult
 
 JudgeSessions = Mapping[str, JudgeSession]
-"""Where each query is asked, by its text; all of one judge."""
+"""Query text to the session in which that query is asked; all sessions are of one judge."""
 
 PrecisionByQuery = Mapping[int, AveragePrecision]
-"""Average precision by query id."""
+"""Query id to average precision."""
 
 PredictedMasks = Mapping[int, Rle | None]
-"""Image id to the one mask predicted there, in the frame of the annotations."""
+"""Image id to the one mask predicted in that image, in the frame of the annotations; None: no mask."""
+
+NOT_ASKED = "not asked"
+"""Outcome of a photo that the judge did not judge; its mask is stage 1's."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSetup:
-    """What a method is put to."""
+    """A data set and the gallery that holds its images."""
 
     dataset: Dataset
     gallery: GalleryFile
-    indexed: ImageIndex
+    image_index: ImageIndex
 
     @property
     def queries(self) -> tuple[EvalQuery, ...]:
-        """Those that have a relevant image; the others count in no mean and need not be asked."""
-        return tuple(query for query in self.dataset.queries if self.dataset.relevant(query.id))
+        """Queries with at least one relevant image; the others count in no mean and are not asked."""
+        return tuple(query for query in self.dataset.queries if self.dataset.relevant_images(query.id))
 
-    def image_values(self, rankings: Mapping[int, Sequence[int]]) -> PrecisionByQuery:
-        """Average precision of rankings of images, query by query."""
+    def image_precision(self, rankings: Mapping[int, Sequence[int]]) -> PrecisionByQuery:
+        """Average precision at image level of rankings (query id to image ids, best first)."""
         return {
-            query: self._value(query, metrics.image_hits(self.dataset, query, ranking))
+            query: self._precision(query, metrics.image_hits(self.dataset, query, ranking))
             for query, ranking in rankings.items()
         }
 
-    def object_value(
+    def object_precision(
         self, query_id: int, ranking: Sequence[int], predicted: PredictedMasks
     ) -> AveragePrecision:
-        """Average precision of a ranking of images with one mask in each; no mask is a miss."""
-        shown = ranking[: metrics.DEPTH]
-        masks = [predicted.get(image) for image in shown]
-        return self._value(query_id, metrics.object_hits(self.dataset, query_id, shown, masks))
+        """Average precision at object level of a ranking of image ids; an image without a mask is a miss."""
+        images = ranking[: metrics.DEPTH]
+        masks = [predicted.get(image) for image in images]
+        return self._precision(query_id, metrics.object_hits(self.dataset, query_id, images, masks))
 
-    def _value(self, query_id: int, hits: NDArray[np.bool_]) -> AveragePrecision:
-        return metrics.average_precision(hits, len(self.dataset.relevant(query_id)))
+    def _precision(self, query_id: int, hits: NDArray[np.bool_]) -> AveragePrecision:
+        return metrics.average_precision(hits, len(self.dataset.relevant_images(query_id)))
 
     def is_relevant(self, query_id: int, photo_id: int) -> bool:
-        """Whether a mask in the photo can count at all."""
-        return any(self.dataset.instances(query_id, image) for image in self.indexed.images[photo_id])
+        """Return whether the photo holds an instance of the query; elsewhere no mask can be right."""
+        return any(self.dataset.instances(query_id, image) for image in self.image_index.images[photo_id])
 
 
 @dataclass(frozen=True, slots=True)
 class Stage1Results:
-    """Stage 1's answer to every query."""
+    """Stage 1's candidates for every query."""
 
     candidates: Mapping[int, Sequence[Candidate]]
     """By query id, best first."""
     truncated: int
-    """Queries that are longer than the encoder reads; their ends were left out."""
+    """Number of queries longer than the encoder reads; their ends were cut off."""
 
 
 def run_stage_1(
-    bench: EvaluationSetup,
+    setup: EvaluationSetup,
     gallery: GalleryFile,
     encoder: TextEncoder,
     depth: int,
     progress: ProgressObserver,
-    within: Filters | None = None,
+    filters: Filters | None = None,
 ) -> Stage1Results:
-    """Stage 1 over the images of the data set, whatever else `gallery` holds.
+    """Run stage 1 for every query over the images of the data set; other photos of `gallery` are ignored.
 
     Args:
-        gallery: the bench's own, or one with other vectors for the same regions.
+        gallery: that of `setup`, or one with other vectors for the same regions.
+        depth: number of candidates per query.
+        filters: the part of the gallery to search; None for all of it.
     """
-    strangers = gallery.count_photos() - len(bench.indexed.images)
-    found: dict[int, Sequence[Candidate]] = {}
+    other_photos = gallery.count_photos() - len(setup.image_index.images)
+    candidates: dict[int, Sequence[Candidate]] = {}
     truncated = 0
-    with progress("searching", len(bench.queries), "query") as advance:
-        for query in bench.queries:
-            asked = encoder.encode(query.text)
-            truncated += asked.truncated
-            ranked = rank_candidates(gallery, asked.vector, depth + strangers, within=within)
-            found[query.id] = [item for item in ranked if item.photo_id in bench.indexed.images][:depth]
+    with progress("searching", len(setup.queries), "query") as advance:
+        for query in setup.queries:
+            encoded = encoder.encode(query.text)
+            truncated += encoded.truncated
+            ranking = rank_candidates(gallery, encoded.vector, depth + other_photos, within=filters)
+            in_dataset = [item for item in ranking if item.photo_id in setup.image_index.images]
+            candidates[query.id] = in_dataset[:depth]
             advance()
-    return Stage1Results(found, truncated)
+    return Stage1Results(candidates, truncated)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to rank."""
+    """One way to rank the photos of a gallery."""
 
-    retrieved: Stage1Results
-    rooms: JudgeSessions | None
-    """None where there is no judge: stage 1's order stays."""
+    stage_1: Stage1Results
+    sessions: JudgeSessions | None
+    """None where there is no judge: stage 1's order is final."""
     candidates: int = CANDIDATES
-    """N_C."""
+    """N_C: photos per query that the judge reranks."""
     keep: int = KEEP
-    """N_K."""
+    """N_K: photos per query left after reranking."""
     fusion: float = 0.0
-    """lambda: ranked by zTrue - zFalse + lambda x stage 1's score."""
+    """lambda: photos are ranked by zTrue - zFalse + lambda x stage 1's score."""
 
-    def first_stage(self, query: EvalQuery) -> list[JudgedCandidate]:
-        """The candidates in stage 1's order."""
-        return [JudgedCandidate(item, None) for item in self.retrieved.candidates[query.id]]
+    def stage_1_ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
+        """All candidates of the query in stage 1's order, without verdicts."""
+        return [JudgedCandidate(item, None) for item in self.stage_1.candidates[query.id]]
 
     def ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
-        """The photos that are left, best first."""
-        if self.rooms is None:
-            return self.first_stage(query)[: self.keep]
-        shown = self.retrieved.candidates[query.id][: self.candidates]
-        judged = [self._fused(item) for item in rerank_candidates(self.rooms[query.text], shown)]
+        """The `keep` photos left for the query, best first."""
+        if self.sessions is None:
+            return self.stage_1_ranking(query)[: self.keep]
+        candidates = self.stage_1.candidates[query.id][: self.candidates]
+        judged = [self._fused(item) for item in rerank_candidates(self.sessions[query.text], candidates)]
         return order_by_verdict(judged)[: self.keep]
 
     def _fused(self, item: JudgedCandidate) -> JudgedCandidate:
+        """The candidate with stage 1's score added to its margin."""
         if item.verdict is None or not self.fusion:
             return item
-        lifted = item.verdict.z_true + self.fusion * item.candidate.score
-        return replace(item, verdict=Verdict(lifted, item.verdict.z_false))
+        z_true = item.verdict.z_true + self.fusion * item.candidate.score
+        return replace(item, verdict=Verdict(z_true, item.verdict.z_false))
 
 
 def photo_ids(ranking: Sequence[JudgedCandidate]) -> list[int]:
+    """Photo ids of a ranking, in its order."""
     return [item.candidate.photo_id for item in ranking]
 
 
 def ask_judge(
-    bench: EvaluationSetup,
-    rooms: JudgeSessions,
+    setup: EvaluationSetup,
+    sessions: JudgeSessions,
     methods: Sequence[Method],
     progress: ProgressObserver,
     *,
     everywhere: bool = False,
 ) -> None:
-    """Ask the judge all that the methods need of it; they share what they have in common.
+    """Ask the judge all questions that the methods need; a question that several need is asked once.
 
-    Where the object lies is asked only in photos that are relevant: elsewhere no mask can be right.
+    Boxes are asked for in relevant photos only: elsewhere no mask can be right.
 
     Args:
-        methods: all of these rooms.
-        everywhere: ask where it lies in all photos that are left, for masks that leave the house.
+        methods: all of these sessions.
+        everywhere: ask for boxes in all ranked photos, for masks that are exported.
     """
-    wanted: dict[int, list[str]] = {}
+    questions: dict[int, list[str]] = {}
     for method in methods:
-        for query in bench.queries:
-            for item in method.retrieved.candidates[query.id][: method.candidates]:
-                wanted.setdefault(item.photo_id, []).append(query.text)
-    judge_photos(rooms, wanted, progress)
-    wanted = {}
+        for query in setup.queries:
+            for item in method.stage_1.candidates[query.id][: method.candidates]:
+                questions.setdefault(item.photo_id, []).append(query.text)
+    judge_by_photo(sessions, questions, progress)
+    questions = {}
     for method in methods:
-        for query in bench.queries:
+        for query in setup.queries:
             for photo_id in photo_ids(method.ranking(query)):
-                if everywhere or bench.is_relevant(query.id, photo_id):
-                    wanted.setdefault(photo_id, []).append(query.text)
-    ground_photos_by_photo(rooms, wanted, progress)
+                if everywhere or setup.is_relevant(query.id, photo_id):
+                    questions.setdefault(photo_id, []).append(query.text)
+    ground_by_photo(sessions, questions, progress)
 
 
 @dataclass(frozen=True, slots=True)
 class BoxMasks:
-    """Masks by the judge's boxes; what a photo came to is kept for the methods that share it."""
+    """Masks made from the judge's boxes, each made once and shared by the methods of one judge."""
 
-    bench: EvaluationSetup
-    rooms: JudgeSessions
+    setup: EvaluationSetup
+    sessions: JudgeSessions
     matching: MatchOptions
     outcomes: Counter[str] = field(default_factory=Counter)
-    """How the boxes became masks, by the words of `answers`; relevant photos alone."""
-    _known: dict[tuple[int, int], Rle | None] = field(default_factory=dict)
+    """How the boxes became masks, in the words of `search.results`; relevant photos only."""
+    _masks: dict[tuple[int, int], Rle | None] = field(default_factory=dict)
+    """By query id and photo id, working pixels."""
 
-    def predicted(
+    def predict(
         self, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
     ) -> PredictedMasks:
-        """The masks in the ranked photos, those that are not relevant left out unless `everywhere`."""
+        """Masks in the ranked photos: in relevant ones only, unless `everywhere`."""
         new = [
             item
             for item in ranking
-            if (query.id, item.candidate.photo_id) not in self._known
-            and (everywhere or self.bench.is_relevant(query.id, item.candidate.photo_id))
+            if (query.id, item.candidate.photo_id) not in self._masks
+            and (everywhere or self.setup.is_relevant(query.id, item.candidate.photo_id))
         ]
-        for found in results_by_box(self.rooms[query.text], new, self.matching):
-            self._known[query.id, found.photo.id] = _first_mask(found)
-            if self.bench.is_relevant(query.id, found.photo.id):
-                self.outcomes[found.grounding or NOT_ASKED] += 1
+        for result in results_by_box(self.sessions[query.text], new, self.matching):
+            self._masks[query.id, result.photo.id] = _first_mask(result)
+            if self.setup.is_relevant(query.id, result.photo.id):
+                self.outcomes[result.grounding or NOT_ASKED] += 1
         masks = {
-            photo_id: self._known[query.id, photo_id]
+            photo_id: self._masks[query.id, photo_id]
             for photo_id in photo_ids(ranking)
-            if (query.id, photo_id) in self._known
+            if (query.id, photo_id) in self._masks
         }
-        return _in_images(self.bench, masks)
+        return _by_image(self.setup, masks)
 
 
-NOT_ASKED = "not asked"
-"""A photo that the judge did not judge; its mask is stage 1's."""
-
-
-def region_masks(
-    bench: EvaluationSetup, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+def predict_region_masks(
+    setup: EvaluationSetup, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
 ) -> PredictedMasks:
-    """The masks of stage 1's best regions, in relevant photos alone unless `everywhere`."""
-    shown = [item for item in ranking if everywhere or bench.is_relevant(query.id, item.candidate.photo_id)]
-    found = results_by_region(bench.gallery, shown)
-    return _in_images(bench, {item.photo.id: _first_mask(item) for item in found})
+    """Masks of stage 1's best region in the ranked photos: in relevant ones only, unless `everywhere`."""
+    masked = [item for item in ranking if everywhere or setup.is_relevant(query.id, item.candidate.photo_id)]
+    results = results_by_region(setup.gallery, masked)
+    return _by_image(setup, {result.photo.id: _first_mask(result) for result in results})
 
 
-def _first_mask(found: SearchResult) -> Rle | None:
-    """Of *the* object; other objects that the judge pointed at do not count."""
-    return found.answers[0].mask if found.answers else None
+def _first_mask(result: SearchResult) -> Rle | None:
+    """The mask of the first object; a method predicts one mask per image."""
+    return result.answers[0].mask if result.answers else None
 
 
-def _in_images(bench: EvaluationSetup, masks: Mapping[int, Rle | None]) -> PredictedMasks:
-    """Masks by photo as masks by image."""
+def _by_image(setup: EvaluationSetup, masks: Mapping[int, Rle | None]) -> PredictedMasks:
+    """Convert masks by photo id, working pixels, to masks by image id, in the annotations' frame."""
     return {
-        image: bench.indexed.framed(rle, image)
+        image: setup.image_index.to_annotation_frame(rle, image)
         for photo_id, rle in masks.items()
-        for image in bench.indexed.images[photo_id]
+        for image in setup.image_index.images[photo_id]
     }

@@ -1,11 +1,11 @@
-"""mAP@50 and mAP@50@50: from ranked lists and predicted masks to figures with their intervals.
+"""Retrieval metrics mAP@50 and mAP@50@50, with bootstrap intervals.
 
 The average precision of a query over its first 50 ranks is the sum of precision(i) x rel(i),
-divided by a normaliser. Dividing by all R relevant images would bound the figure of a query
-with thousands of them near zero, so two normalisers are in use, and both are computed:
-min(50, R), the default, and the hits among the first 50. A mean is over the queries that
-have a relevant image. Object level (mAP@50@50): rel(i) also wants the image's one predicted
-mask to overlap one of its instances of the query by an IoU of at least 0.5.
+divided by a normaliser. Dividing by all R relevant images would limit the figure of a query
+with thousands of them to almost zero, so two normalisers are in use, and both are computed:
+min(50, R), the default, and the number of hits among the first 50. Means are over the queries that
+have at least one relevant image. At object level (mAP@50@50), rel(i) also requires that the image's
+one predicted mask overlaps one of its instances of the query with an IoU of at least 0.5.
 """
 
 import math
@@ -21,31 +21,31 @@ from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.records import Rle
 
 DEPTH = 50
-"""Ranks that count."""
+"""Number of ranks that count."""
 
-IOU = 0.5
-"""The least overlap that makes a predicted mask a hit."""
+MIN_IOU = 0.5
+"""Least IoU at which a predicted mask is a hit."""
 
-SAMPLES = 2000
-"""Bootstrap samples behind an interval."""
+BOOTSTRAP_SAMPLES = 2000
+"""Number of bootstrap samples behind an interval."""
 
-LEVEL = 0.95
-"""Share of the bootstrap's means that lie within an interval."""
+CONFIDENCE = 0.95
+"""Share of the bootstrap means that lie within an interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class AveragePrecision:
-    """One query's average precision, 0..1, with either normaliser."""
+    """Average precision of one query, 0..1, with both normalisers."""
 
     by_relevant: float
-    """Divided by min(depth, relevant images): what the tables rank by."""
+    """Divided by min(depth, relevant images); the default of the tables."""
     by_hits: float
-    """Divided by the hits within the depth; 0 without any."""
+    """Divided by the number of hits within the depth; 0 without hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval of a mean."""
+    """Confidence interval of a mean."""
 
     low: float
     high: float
@@ -53,25 +53,25 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The mean over queries, 0..1, with either normaliser."""
+    """Mean average precision over queries, 0..1, with both normalisers."""
 
     mean_by_relevant: float
     mean_by_hits: float
     interval: Interval
-    """Of `mean_by_relevant`, over the choice of queries."""
+    """Interval of `mean_by_relevant`, over resampled queries."""
     interval_by_hits: Interval
-    """Of `mean_by_hits`, over the same choices."""
+    """Interval of `mean_by_hits`, over the same samples."""
     queries: int
-    """How many the mean is over."""
+    """Number of queries in the mean."""
 
 
-def ranked(image_ids: ArrayLike, *scores: ArrayLike, depth: int | None = None) -> NDArray[np.int64]:
-    """Image ids, best first: by the first of `scores`, its ties by the next, the last ties by smaller id.
+def rank_images(image_ids: ArrayLike, *scores: ArrayLike, depth: int | None = None) -> NDArray[np.int64]:
+    """Sort image ids, best first: by the first of `scores`, ties by the next one, last ties by smaller id.
 
     Args:
         image_ids: (n,) ints.
         scores: (n,) each, compared in float64, higher is better.
-        depth: how many to return; all without it.
+        depth: number of ids to return; None for all.
     """
     ids = np.asarray(image_ids, np.int64)
     keys = [-np.asarray(values, np.float64) for values in reversed(scores)]
@@ -79,41 +79,41 @@ def ranked(image_ids: ArrayLike, *scores: ArrayLike, depth: int | None = None) -
 
 
 def image_hits(dataset: Dataset, query_id: int, ranking: Sequence[int]) -> NDArray[np.bool_]:
-    """(len(ranking),) whether the image at each rank is relevant."""
-    relevant = dataset.relevant(query_id)
+    """(len(ranking),) bool: True where the image at that rank is relevant."""
+    relevant = dataset.relevant_images(query_id)
     return np.fromiter((image in relevant for image in ranking), np.bool_, len(ranking))
 
 
 def object_hits(
     dataset: Dataset, query_id: int, ranking: Sequence[int], predicted: Sequence[Rle | None]
 ) -> NDArray[np.bool_]:
-    """(len(ranking),) whether each image is relevant and its predicted mask lies on an instance."""
+    """(len(ranking),) bool: True where the image is relevant and its predicted mask matches an instance."""
     pairs = zip(ranking, predicted, strict=True)
-    found = (mask_hit(mask, dataset.instances(query_id, image)) for image, mask in pairs)
-    return np.fromiter(found, np.bool_, len(ranking))
+    hits = (is_mask_hit(mask, dataset.instances(query_id, image)) for image, mask in pairs)
+    return np.fromiter(hits, np.bool_, len(ranking))
 
 
-def mask_hit(predicted: Rle | None, truth: Sequence[Rle], threshold: float = IOU) -> bool:
-    """Whether the mask has an IoU of at least `threshold` with any of `truth`, all of one size.
+def is_mask_hit(predicted: Rle | None, truth: Sequence[Rle], threshold: float = MIN_IOU) -> bool:
+    """Return whether the mask has an IoU of at least `threshold` with any mask of `truth`.
 
-    They are compared at the size of `truth`: a mask made at working size is scaled to it.
-    The run lengths must be safe (`masks.check`) if they come from a file.
+    All masks of `truth` have one size, and masks are compared at that size: a mask made at working size
+    is resized to it. Run lengths that come from a file must be safe to decode (`masks.check`).
     """
     if predicted is None or not truth:
         return False
     height, width = truth[0].height, truth[0].width
     if (predicted.height, predicted.width) != (height, width):
-        predicted = scaled(predicted, height, width)
+        predicted = resize_mask(predicted, height, width)
     return bool((masks.iou([predicted], truth) >= threshold).any())
 
 
-def scaled(rle: Rle, height: int, width: int) -> Rle:
-    """The mask at another size, as `masks.resize` makes it, but only where the mask is: several times faster.
+def resize_mask(rle: Rle, height: int, width: int) -> Rle:
+    """Resize a mask as `masks.resize` does, computing only the part where the mask is: several times faster.
 
-    Pillow takes the part's position in single precision, so a pixel that lies on the very threshold may
-    come out on the other side of it: some 0.1% of a mask at most.
+    Pillow takes the part's position in single precision, so a pixel that lies exactly on the threshold may
+    come out differently: at most about 0.1% of a mask.
     """
-    box, (down, across) = masks.box(rle), (rle.height / height, rle.width / width)  # old pixels a new one
+    box, (down, across) = masks.box(rle), (rle.height / height, rle.width / width)  # old pixels per new one
     if box.area == 0:
         return masks.encode(np.zeros((height, width), dtype=np.bool_))
     columns = _span(box.x0, box.x1, across, width)
@@ -126,48 +126,48 @@ def scaled(rle: Rle, height: int, width: int) -> Rle:
         *(min(columns[1] * across - left, right - left), min(rows[1] * down - top, bottom - top)),
     )
     size = columns[1] - columns[0], rows[1] - rows[0]
-    drawn = np.zeros((height, width), dtype=np.bool_, order="F")  # the order of run lengths
-    cut = np.asarray(part.resize(size, Image.Resampling.BILINEAR, source)) >= 128
-    drawn[rows[0] : rows[1], columns[0] : columns[1]] = cut
-    return masks.encode(drawn)
+    canvas = np.zeros((height, width), dtype=np.bool_, order="F")  # the order of run lengths
+    resized = np.asarray(part.resize(size, Image.Resampling.BILINEAR, source)) >= 128
+    canvas[rows[0] : rows[1], columns[0] : columns[1]] = resized
+    return masks.encode(canvas)
 
 
 def _span(low: float, high: float, step: float, end: int) -> tuple[int, int]:
-    """Pixels of `step` each that cover low..high and what a bilinear filter reaches beyond, in 0..end."""
+    """Range of pixels, `step` wide each, within 0..end that cover low..high and a bilinear filter's reach."""
     reach = max(1.0, step)
     return max(0, math.floor((low - reach) / step)), min(end, math.ceil((high + reach) / step))
 
 
 def average_precision(hits: NDArray[np.bool_], relevant: int, depth: int = DEPTH) -> AveragePrecision:
-    """The average precision of one ranked list.
+    """Compute the average precision of one ranked list.
 
     Args:
-        hits: (n,) rel(i) by rank; ranks beyond `depth` do not count, missing ones are misses.
-        relevant: R, the relevant images of the whole data set.
+        hits: (n,) rel(i) by rank; ranks beyond `depth` do not count, missing ranks are misses.
+        relevant: R, the number of relevant images in the whole data set.
 
     Raises:
-        ValueError: nothing is relevant (such a query has no average precision), or less than is hit.
+        ValueError: no image is relevant (such a query has no average precision), or fewer are than were hit.
     """
     counted = np.asarray(hits[:depth], np.float64)
-    found = int(counted.sum())
-    if relevant < max(1, found):
-        raise ValueError(f"{found} hits of {relevant} relevant images")
+    hit_count = int(counted.sum())
+    if relevant < max(1, hit_count):
+        raise ValueError(f"{hit_count} hits of {relevant} relevant images")
     precision = np.cumsum(counted) / np.arange(1, counted.size + 1)
     total = float(precision @ counted)
-    return AveragePrecision(total / min(depth, relevant), total / found if found else 0.0)
+    return AveragePrecision(total / min(depth, relevant), total / hit_count if hit_count else 0.0)
 
 
 def summarise(values: Sequence[AveragePrecision], *, seed: int = 0) -> Summary:
-    """The means over queries, with percentile bootstrap intervals (Efron 1979) over the choice of queries.
+    """Compute the means over queries, with percentile bootstrap intervals (Efron 1979) over the queries.
 
     Raises:
-        ValueError: there is no query.
+        ValueError: `values` is empty.
     """
     if not values:
         raise ValueError("no query with a relevant image")
     table = np.array([(value.by_relevant, value.by_hits) for value in values])
-    drawn = np.random.default_rng(seed).integers(0, len(table), (SAMPLES, len(table)))
-    tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
+    drawn = np.random.default_rng(seed).integers(0, len(table), (BOOTSTRAP_SAMPLES, len(table)))
+    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
     low, high = np.percentile(table[drawn].mean(axis=1), tails, axis=0)  # (2,) each
     by_relevant, by_hits = table.mean(axis=0)
     return Summary(

@@ -1,4 +1,4 @@
-"""What can be chosen, by name; imports nothing, since the command line needs it to start."""
+"""Names of ablations and baselines; imports nothing heavy, for a quick `--help`."""
 
 from typing import Literal, get_args
 
@@ -7,7 +7,7 @@ Ablation = Literal["prompts", "transform", "whole-photo", "candidates", "keep", 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo")
-"""Those that change something without a judge."""
+"""Ablations that change stage 1, so that they need no judge."""
 
 BASELINE_NAMES = ("whole", "dense", "cluster", "cropping")
-"""In the order of `baselines.BASELINES`."""
+"""Baselines as options name them, in the order of `baselines.clip.BASELINES`."""

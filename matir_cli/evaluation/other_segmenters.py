@@ -1,8 +1,9 @@
-"""Other segmenters on our list: the ranking goes out as JSON lines, masks come back as COCO results.
+"""Exchange with other segmenters: rankings out, masks in and out.
 
-A result is `{"image_id", "category_id", "segmentation", "score"}`, the category being the
-query's id (https://cocodataset.org/#format-results). Of several masks for one image and
-query the one with the highest score counts, since a method predicts one.
+Rankings are written as JSON lines, masks as COCO results (https://cocodataset.org/#format-results):
+`{"image_id", "category_id", "segmentation", "score"}`, where the category is the query's id. Of
+several masks for one image and query, the one with the highest score counts, since a method predicts
+one mask.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ import msgspec
 from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import AnnotationsInvalid
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.datasets.coco import MAX_BYTES, RunLengths, mask_of
-from matir_cli.evaluation.datasets.dataset import Dataset, read_bytes
+from matir_cli.evaluation.datasets.coco import MAX_BYTES, RunLengths, segmentation_to_rle
+from matir_cli.evaluation.datasets.dataset import Dataset, read_annotation_file
 from matir_cli.evaluation.methods import EvaluationSetup, PredictedMasks
 from matir_cli.records import Rle
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedMasks:
-    """A segmenter's masks."""
+    """Masks of another segmenter."""
 
     name: str
     masks: Mapping[int, PredictedMasks]
-    """By query id and image id, at the image's size."""
+    """Query id to the masks by image id, at the image's size."""
 
 
-class _Listed(msgspec.Struct):
-    """A line of the exported ranking."""
+class _RankedImage(msgspec.Struct):
+    """One line of the exported ranking."""
 
     query_id: int
     query: str
@@ -40,7 +41,7 @@ class _Listed(msgspec.Struct):
     """1 is the best."""
     image_id: int
     image: str
-    """File name as in the annotations."""
+    """File name in the annotations."""
 
 
 class _Segmentation(msgspec.Struct):
@@ -48,14 +49,14 @@ class _Segmentation(msgspec.Struct):
     counts: str
 
 
-class _Result(msgspec.Struct):
+class _ImportedResult(msgspec.Struct):
     image_id: int
     category_id: int
     segmentation: RunLengths | list[list[float]]
     score: float = 0.0
 
 
-class _Written(msgspec.Struct):
+class _ExportedResult(msgspec.Struct):
     image_id: int
     category_id: int
     segmentation: _Segmentation
@@ -63,66 +64,79 @@ class _Written(msgspec.Struct):
 
 
 def export_ranking(
-    path: Path, bench: EvaluationSetup, rankings: Mapping[int, Sequence[int]], *, force: bool
+    path: Path, setup: EvaluationSetup, rankings: Mapping[int, Sequence[int]], *, force: bool
 ) -> None:
-    """Write, for each query, its ranked images.
+    """Write the ranked images of each query as JSON lines.
+
+    Args:
+        rankings: query id to image ids, best first.
+        force: replace an existing file.
 
     Raises:
-        OutputExists, OutputError: it is there already, and not `force`; it cannot be written.
+        OutputExists: the file exists and `force` is false.
+        OutputError: the file cannot be written.
     """
-    names = {image.id: image.name for image in bench.dataset.images}
+    names = {image.id: image.name for image in setup.dataset.images}
     with atomic_write(path, force=force) as temporary, temporary.open("wb") as stream:
-        for query in bench.queries:
+        for query in setup.queries:
             for rank, image in enumerate(rankings[query.id], start=1):
-                line = _Listed(query.id, query.text, rank, image, names[image])
+                line = _RankedImage(query.id, query.text, rank, image, names[image])
                 stream.write(msgspec.json.encode(line) + b"\n")
 
 
 def export_masks(
     path: Path,
-    bench: EvaluationSetup,
+    setup: EvaluationSetup,
     rankings: Mapping[int, Sequence[int]],
     predicted: Mapping[int, PredictedMasks],
     *,
     force: bool,
 ) -> None:
-    """Write our own masks of the ranked images as COCO results, at the images' size; errors as above.
+    """Write predicted masks in the ranked images as COCO results, at the images' size; score = 1 / rank.
 
-    The score falls with the rank.
+    Args:
+        rankings: query id to image ids, best first.
+        predicted: query id to masks by image id.
+        force: replace an existing file.
+
+    Raises:
+        OutputExists: the file exists and `force` is false.
+        OutputError: the file cannot be written.
     """
-    sizes = {image.id: (image.height, image.width) for image in bench.dataset.images}
+    sizes = {image.id: (image.height, image.width) for image in setup.dataset.images}
     with atomic_write(path, force=force) as temporary, temporary.open("wb") as stream:
         separator = b"["
-        for query in bench.queries:
+        for query in setup.queries:
             for rank, image in enumerate(rankings[query.id], start=1):
                 rle = predicted[query.id].get(image)
                 if rle is None:
                     continue
                 if (rle.height, rle.width) != sizes[image]:
-                    rle = metrics.scaled(rle, *sizes[image])
-                shape = _Segmentation((rle.height, rle.width), rle.counts.decode("ascii"))
-                result = _Written(image, query.id, shape, 1.0 / rank)
+                    rle = metrics.resize_mask(rle, *sizes[image])
+                segmentation = _Segmentation((rle.height, rle.width), rle.counts.decode("ascii"))
+                result = _ExportedResult(image, query.id, segmentation, 1.0 / rank)
                 stream.write(separator + msgspec.json.encode(result))
                 separator = b",\n"
         stream.write(b"[]" if separator == b"[" else b"]")
 
 
 def import_masks(name: str, path: Path, dataset: Dataset) -> ImportedMasks:
-    """Read a segmenter's masks.
+    """Read another segmenter's masks.
 
     Args:
-        dataset: in full; what is no image or query of it is an error.
+        name: of the segmenter, for the tables.
+        dataset: the whole data set; results for other images or queries are an error.
 
     Raises:
-        AnnotationsInvalid: the file, or a result in it, which is named by its place.
+        AnnotationsInvalid: the file, or a result in it (named by its position, from 1), is invalid.
     """
     images = {image.id: image for image in dataset.images}
     queries = {query.id for query in dataset.queries}
     best: dict[tuple[int, int], float] = {}
-    found: dict[int, dict[int, Rle | None]] = {}
-    for place, raw in enumerate(_results(path), start=1):
+    masks: dict[int, dict[int, Rle | None]] = {}
+    for number, raw in enumerate(_results(path), start=1):
         try:
-            result = msgspec.json.decode(raw, type=_Result)
+            result = msgspec.json.decode(raw, type=_ImportedResult)
             if result.image_id not in images:
                 raise ValueError(f"there is no image {result.image_id}")
             if result.category_id not in queries:
@@ -131,16 +145,16 @@ def import_masks(name: str, path: Path, dataset: Dataset) -> ImportedMasks:
             pair = result.category_id, result.image_id
             if result.score <= best.get(pair, float("-inf")):
                 continue
-            rle = mask_of(result.segmentation, image.height, image.width)
-        except ValueError as error:  # msgspec's errors are some, too
-            raise AnnotationsInvalid(path, f"result number {place}: {error}") from error
+            rle = segmentation_to_rle(result.segmentation, image.height, image.width)
+        except ValueError as error:  # msgspec's errors are ValueErrors, too
+            raise AnnotationsInvalid(path, f"result number {number}: {error}") from error
         best[pair] = result.score
-        found.setdefault(pair[0], {})[pair[1]] = rle
-    return ImportedMasks(name, found)
+        masks.setdefault(pair[0], {})[pair[1]] = rle
+    return ImportedMasks(name, masks)
 
 
 def _results(path: Path) -> list[msgspec.Raw]:
     try:
-        return msgspec.json.decode(read_bytes(path, MAX_BYTES), type=list[msgspec.Raw])
+        return msgspec.json.decode(read_annotation_file(path, MAX_BYTES), type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnnotationsInvalid(path, f"not COCO's list of results: {error}") from error

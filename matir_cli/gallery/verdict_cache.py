@@ -116,3 +116,13 @@ _SELECT_GROUNDING = (
     "select boxes, answer, readable from groundings where photo_id = ? and question_id = "
     "(select id from questions where judge = ? and query = ?)"
 )
+
+
+def count_verdicts(gallery: GalleryFile) -> int:
+    """Return the number of stored verdicts, of all judges and queries."""
+    return int(gallery.connection.execute("select count(*) from verdicts").get)
+
+
+def count_groundings(gallery: GalleryFile) -> int:
+    """Return the number of stored groundings, of all judges and queries."""
+    return int(gallery.connection.execute("select count(*) from groundings").get)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from matir_cli.engines.protocols import Judge
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
-from matir_cli.evaluation.judging import ground_photos_by_photo, judge_photos
+from matir_cli.evaluation.judging import ground_by_photo, judge_by_photo
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
@@ -65,12 +65,12 @@ def query_by_query(sessions: Sessions, candidates: list[Candidate], keep: int) -
 
 def photo_by_photo(sessions: Sessions, candidates: list[Candidate], keep: int) -> None:
     """As `eval` does it: all questions about one photo, then the next photo."""
-    judge_photos(sessions, {item.photo_id: list(sessions) for item in candidates})
+    judge_by_photo(sessions, {item.photo_id: list(sessions) for item in candidates})
     to_ground: dict[int, list[str]] = {}
     for query, session in sessions.items():
         for item in order_by_verdict(list(rerank_candidates(session, candidates)))[:keep]:
             to_ground.setdefault(item.candidate.photo_id, []).append(query)
-    ground_photos_by_photo(sessions, to_ground)
+    ground_by_photo(sessions, to_ground)
 
 
 def make_gallery(folder: Path, photos: int) -> GalleryFile:

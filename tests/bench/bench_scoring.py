@@ -109,7 +109,7 @@ def make_dataset(size: Size, rng: np.random.Generator) -> tuple[Dataset, list[Rl
 def draw_scores(dataset: Dataset, query: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(photos,) noise; as many irrelevant photos as relevant ones (50 at most) reach to the top."""
     scores = rng.random(len(dataset.images))
-    relevant = np.fromiter(dataset.relevant(query), int)
+    relevant = np.fromiter(dataset.relevant_images(query), int)
     scores[relevant] += 1.0
     scores[rng.choice(scores.size, min(50, relevant.size), replace=False)] += 1.0
     scores[rng.choice(relevant, relevant.size // 2)] += 0.3
@@ -141,7 +141,7 @@ def score_plainly(
         for instance in instances:
             truth = masks.decode(instance)
             mask = masks.resize(masks.decode(rle), *truth.shape)
-            hit |= bool((mask & truth).sum() >= metrics.IOU * (mask | truth).sum())
+            hit |= bool((mask & truth).sum() >= metrics.MIN_IOU * (mask | truth).sum())
         hits.append(hit)
     return np.array(hits)
 
@@ -157,10 +157,10 @@ def measure(size: Size, plain_queries: int) -> None:
     for query in range(size.queries):
         scores = draw_scores(dataset, query, rng)
         with clock.at("ranking"):
-            ranking = metrics.ranked(ids, scores, depth=metrics.DEPTH).tolist()
+            ranking = metrics.rank_images(ids, scores, depth=metrics.DEPTH).tolist()
         predicted = draw_predictions(dataset, query, ranking, moved, rng)
         with clock.at("image level"):
-            relevant = len(dataset.relevant(query))
+            relevant = len(dataset.relevant_images(query))
             hits = metrics.image_hits(dataset, query, ranking)
             at_image.append(metrics.average_precision(hits, relevant))
         compared += int(hits.sum())

@@ -1,4 +1,4 @@
-"""`matir eval` as a real process: the drawn world, and small data in the true formats of COCO and D3."""
+"""`matir eval` as a real process: the drawn world, and small data sets in COCO's and D3's formats."""
 
 import csv
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import count_groundings, count_verdicts
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.models.tiny import benchmark
@@ -25,7 +26,7 @@ IMAGES, QUERIES = 5, 12
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation of a corner of the drawn world, with a judge that knows nothing."""
+    """One evaluation of a few pictures of the drawn world, with a random judge."""
 
     out: Path
     words: tuple[object, ...]
@@ -35,20 +36,16 @@ class Evaluated:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, model_set: Path) -> Evaluated:
     folder = tmp_path_factory.mktemp("world")
-    words = ("eval", "world", "--limit-images", IMAGES, "--limit-queries", QUERIES, "--models", model_set)
-    words += ("--out", folder / "out")
+    words: tuple[object, ...] = ("eval", "world", "--limit-images", IMAGES, "--limit-queries", QUERIES)
+    words += ("--models", model_set, "--out", folder / "out")
     exported = ("--export-ranking", folder / "ranking.jsonl", "--export-masks", folder / "masks.json")
     return Evaluated(folder / "out", words, matir(*words, *exported, "--baselines", "whole,cropping"))
 
 
-def remembered(out: Path) -> tuple[int, int]:
-    """Verdicts and groundings."""
+def stored_answers(out: Path) -> tuple[int, int]:
+    """Numbers of stored verdicts and groundings."""
     with GalleryFile.open(out / "gallery.db") as gallery:
-        counts = [
-            gallery.connection.execute(f"select count(*) from {table}").get
-            for table in ("verdicts", "groundings")
-        ]
-    return counts[0], counts[1]
+        return count_verdicts(gallery), count_groundings(gallery)
 
 
 def rows(out: Path, number: int) -> dict[str, dict[str, object]]:
@@ -82,7 +79,7 @@ def test_the_four_tables_are_printed_and_written(world: Evaluated) -> None:
     }
 
 
-def test_every_query_and_all_that_produced_the_figures_is_written(world: Evaluated) -> None:
+def test_the_figures_of_each_query_and_their_provenance_are_written(world: Evaluated) -> None:
     result = json.loads((world.out / "results.json").read_text())
     asked = result["dataset"]["queries_with_a_relevant_image"]
     with (world.out / "per_query.csv").open(newline="") as stream:
@@ -91,7 +88,8 @@ def test_every_query_and_all_that_produced_the_figures_is_written(world: Evaluat
     assert len(stage_1) == asked > 0
     mean = sum(float(line["ap"]) for line in stage_1) / asked
     row = rows(world.out, 1)["MaTIR without reranking (stage 1)"]
-    assert row["summary"]["mean_by_relevant"] == pytest.approx(mean)  # type: ignore[index]
+    assert isinstance(row["summary"], dict)
+    assert row["summary"]["mean_by_relevant"] == pytest.approx(mean)
     assert set(result["models"]) == {"proposer", "encoder", "judge"}
     assert all("SHA-256" in model for model in result["models"].values())
     assert {"matir-cli", "torch", "llama-cpp-python"} <= set(result["versions"])
@@ -104,7 +102,7 @@ ABLATIONS = ("prompts", "transform", "whole-photo", "fusion", "keep")
 
 @pytest.fixture(scope="module")
 def again(world: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
-    """The same once more, with whatever needs no new answer."""
+    """The same evaluation again, with options that need no new answers."""
     out = tmp_path_factory.mktemp("again") / "out"
     shutil.copytree(world.out, out)
     masks = world.out.parent / "masks.json"
@@ -113,15 +111,17 @@ def again(world: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
     return Evaluated(out, words, matir(*words, *(word for name in ABLATIONS for word in ("--ablate", name))))
 
 
-def test_again_asks_nothing_and_our_own_masks_give_our_own_figure(world: Evaluated, again: Evaluated) -> None:
+def test_running_again_asks_nothing_and_imported_masks_score_the_same(
+    world: Evaluated, again: Evaluated
+) -> None:
     assert again.done.returncode == 0, again.done.stderr.decode()
-    talk = again.done.stderr.decode()
-    assert "searching" in talk
+    messages = again.done.stderr.decode()
+    assert "searching" in messages
     for step in ("judging", "grounding", "whole image", "added"):
-        assert step not in talk
-    verdicts, groundings = remembered(world.out)
-    assert verdicts == groundings > 0  # --export-masks wants a mask everywhere
-    assert remembered(again.out) == (verdicts, groundings)
+        assert step not in messages
+    verdicts, groundings = stored_answers(world.out)
+    assert verdicts == groundings > 0  # --export-masks asks for a mask everywhere
+    assert stored_answers(again.out) == (verdicts, groundings)
     second = rows(again.out, 2)
     assert second["ours"]["summary"] == second["MaTIR"]["summary"] == second["APE"]["summary"]
     assert second["APE"]["paper"] == {"coco": 71.27, "d3": 41.56}
@@ -131,7 +131,7 @@ def test_again_asks_nothing_and_our_own_masks_give_our_own_figure(world: Evaluat
     assert set(json.loads(ranking[0])) == {"query_id", "query", "rank", "image_id", "image"}
 
 
-def test_each_ablation_is_a_table_that_begins_with_the_setting_of_all_others(again: Evaluated) -> None:
+def test_each_ablation_is_a_table_that_starts_with_the_base_setting(again: Evaluated) -> None:
     found = json.loads((again.out / "results.json").read_text())["ablations"]
     assert [each["ablation"] for each in found] == list(ABLATIONS)
     settings = {each["ablation"]: [row["setting"] for row in each["rows"]] for each in found}
@@ -145,10 +145,10 @@ def test_each_ablation_is_a_table_that_begins_with_the_setting_of_all_others(aga
     assert {values[0] for values in first.values()} == {first["fusion"][0]}
 
 
-def test_ctrl_c_keeps_what_was_judged_and_the_next_run_goes_on(
+def test_ctrl_c_keeps_verdicts_and_the_next_run_resumes(
     world: Evaluated, model_set: Path, tmp_path: Path
 ) -> None:
-    # Pictures looked at in a much larger size, so that there is time for Ctrl-C.
+    # The judge sees the pictures at a much larger size, so that there is time for Ctrl-C.
     slow = model_set.with_name("slow-eval.toml")
     slow.write_text(
         model_set.read_text().replace("max_pixels = 50176", "min_pixels = 401408\nmax_pixels = 802816")
@@ -156,42 +156,42 @@ def test_ctrl_c_keeps_what_was_judged_and_the_next_run_goes_on(
     out = shutil.copytree(world.out, tmp_path / "out")
     words = ["eval", "world", "--limit-images", IMAGES, "--limit-queries", 4, "--baselines", "none"]
     words += ["--models", slow, "--out", out]
-    before = remembered(out)[0]
-    shown, terminal = open_terminal()
+    before = stored_answers(out)[0]
+    screen, terminal = open_terminal()
     process = subprocess.Popen([*MATIR, *map(str, words)], stderr=terminal, stdout=subprocess.PIPE)
     os.close(terminal)
-    said = b""
-    while not BEGUN.search(said[said.find(b"judging") :] if b"judging" in said else b""):
-        said += os.read(shown, 4096)
+    output = b""
+    while not BEGUN.search(output[output.find(b"judging") :] if b"judging" in output else b""):
+        output += os.read(screen, 4096)
     process.send_signal(signal.SIGINT)
     assert process.communicate()[0] == b""
-    said += b"".join(_rest(shown))
+    output += b"".join(_rest(screen))
     assert process.returncode == 130
-    assert b"are kept in " in said
-    assert b"run the same command again to go on" in said
-    kept = remembered(out)[0] - before
+    assert b"are kept in " in output
+    assert b"run the same command again to go on" in output
+    kept = stored_answers(out)[0] - before
     assert 0 < kept < 4 * IMAGES
     done = matir(*words)
     assert done.returncode == 0, done.stderr.decode()
     queries = json.loads((out / "results.json").read_text())["dataset"]["queries_with_a_relevant_image"]
-    assert remembered(out)[0] - before == queries * IMAGES
+    assert stored_answers(out)[0] - before == queries * IMAGES
     assert f"judging: {IMAGES - kept // queries} photos" in done.stderr.decode()
 
 
-def _rest(shown: int) -> Iterator[bytes]:
+def _rest(screen: int) -> Iterator[bytes]:
     try:
-        while chunk := os.read(shown, 4096):
+        while chunk := os.read(screen, 4096):
             yield chunk
     except OSError:  # the terminal's other end is closed
-        os.close(shown)
+        os.close(screen)
 
 
-# Data in the true formats
+# Data in the published formats
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same few pictures as COCO and as D3, and a gallery that both share."""
+    """A few pictures both as COCO and as D3, and a folder for the gallery that they share."""
     folder = tmp_path_factory.mktemp("drawn")
     start = SPLITS["test"].start
     pictures = [picture(seed) for seed in range(start, start + 4)]
@@ -203,7 +203,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_encoder_set(folder: Path) -> Path:
-    """A model set of an encoder alone: the tiny one by another name."""
+    """A model set with only an encoder: the tiny one under another name."""
     config = locate_files(load_model_set("tiny"), "encoder")
     lines = ['name = "other"', 'description = "an encoder"', "[encoder]", 'name = "another"']
     lines += [f'engine = "{config.engine}"', 'licence = "none"']
@@ -237,15 +237,15 @@ def test_coco_then_d3(drawn: Path) -> None:
     whole = {method for method in rows(drawn / "out", 1) if method.startswith("whole image")}
     assert whole == {"whole image (alpha_clip_tiny_drawn_world)", "whole image (another)"}
     assert "LISA++" not in text
-    assert "paper" not in text.split("## Table 3")[1].split("##")[0]  # somebody's own data set
+    assert "paper" not in text.split("## Table 3")[1].split("##")[0]  # not one of the paper's data sets
     assert rows(drawn / "out", 1)["MaTIR without reranking (stage 1)"]["summary"] is not None
-    # The published file by its name: its figures stand beside ours, and what differs is said.
+    # The published file is recognised by name: the paper's figures are shown, differences are noted.
     shutil.copy(drawn / "coco" / "instances.json", drawn / "coco" / "instances_val2017.json")
     done = on_coco(drawn, "--baselines", "none", annotations="instances_val2017.json")
     assert "| MaTIR without reranking (stage 1) |" in done.stdout.decode()
     assert "| 83.54 |" in done.stdout.decode()
     assert "the published val2017 has 5,000 images and 80 categories" in done.stdout.decode()
-    # D3 has the same pictures by other names: they are recognised, not indexed again.
+    # D3 has the same pictures under other names: they are recognised, not indexed again.
     done = on_d3(drawn)
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
@@ -261,7 +261,7 @@ def test_coco_then_d3(drawn: Path) -> None:
     assert "Queries: 2, of which 1 have a relevant image" in absent.stdout.decode()
 
 
-def test_images_that_cannot_be_read_are_counted_and_said(drawn: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_counted_and_reported(drawn: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(drawn, tmp_path / "drawn")
     for image in (folder / "coco" / "images").iterdir():
         if image.name.endswith("1.png"):
@@ -285,7 +285,9 @@ def test_images_that_cannot_be_read_are_counted_and_said(drawn: Path, tmp_path: 
         (("--clip", "full"), "weights of the model set full are missing"),
     ],
 )
-def test_what_cannot_be_done_is_said_at_once(drawn: Path, words: tuple[str, str], complaint: str) -> None:
+def test_invalid_options_are_reported_before_any_work(
+    drawn: Path, words: tuple[str, str], complaint: str
+) -> None:
     folder = drawn / "coco"
     option, value = words
     value = value.replace("instances.json", str(folder / "instances.json"))

@@ -1,4 +1,4 @@
-"""Average precision by hand and by a second implementation, mask hits against pycocotools, intervals."""
+"""Average precision by hand and by a second implementation, mask hits, intervals."""
 
 import random
 from pathlib import Path
@@ -16,10 +16,10 @@ from matir_cli.evaluation.metrics import (
     AveragePrecision,
     average_precision,
     image_hits,
-    mask_hit,
+    is_mask_hit,
     object_hits,
-    ranked,
-    scaled,
+    rank_images,
+    resize_mask,
     summarise,
 )
 from matir_cli.records import Rle
@@ -82,7 +82,7 @@ def test_average_precision_against_a_second_implementation(images: int, data: st
     relevant = data.draw(st.sets(st.integers(0, images - 1), min_size=1))
     depth = data.draw(st.sampled_from([1, 5, 50]))
     dataset = of_images(images, {7: dict.fromkeys(relevant, ())})
-    found = average_precision(image_hits(dataset, 7, ranking), len(dataset.relevant(7)), depth)
+    found = average_precision(image_hits(dataset, 7, ranking), len(dataset.relevant_images(7)), depth)
     assert (found.by_relevant, found.by_hits) == pytest.approx(by_definition(ranking, relevant, depth))
 
 
@@ -94,22 +94,22 @@ def of_images(count: int, truth: dict[int, dict[int, tuple[Rle, ...]]]) -> Datas
 
 def test_a_mask_hits_any_instance_from_half_on() -> None:
     left, right = square(0, 0, 12), square(30, 10, 12)
-    assert mask_hit(left, [right, left])
-    assert not mask_hit(left, [right])
-    assert not mask_hit(None, [right])
-    assert not mask_hit(left, [])
+    assert is_mask_hit(left, [right, left])
+    assert not is_mask_hit(left, [right])
+    assert not is_mask_hit(None, [right])
+    assert not is_mask_hit(left, [])
     half = np.zeros((40, 60), dtype=np.bool_)
     half[10:16, 30:42] = True  # 72 of the 144 pixels: exactly one half
-    assert mask_hit(masks.encode(half), [right])
+    assert is_mask_hit(masks.encode(half), [right])
     half[10, 30] = False
-    assert not mask_hit(masks.encode(half), [right])
-    assert mask_hit(masks.encode(half), [right], threshold=0.49)
+    assert not is_mask_hit(masks.encode(half), [right])
+    assert is_mask_hit(masks.encode(half), [right], threshold=0.49)
 
 
 def test_a_mask_of_working_size_is_compared_at_the_size_of_the_truth() -> None:
     truth = square(120, 60, 48, width=240, height=160)
-    assert mask_hit(square(30, 15, 12), [truth])
-    assert not mask_hit(square(38, 15, 12), [truth])  # 32 of 96 columns: one third
+    assert is_mask_hit(square(30, 15, 12), [truth])
+    assert not is_mask_hit(square(38, 15, 12), [truth])  # 32 of 96 columns: one third
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -121,12 +121,12 @@ def test_scaling_a_part_gives_what_scaling_the_whole_gives(seed: int) -> None:
     x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(8, 220)
     mask = np.hypot(columns - x, rows - y) < radius
     expected = masks.resize(mask, high, wide)
-    made = masks.decode(scaled(masks.encode(mask), high, wide))
+    made = masks.decode(resize_mask(masks.encode(mask), high, wide))
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((wide, high), Image.Resampling.BILINEAR)
     # Only what lies on the very threshold may come out on its other side.
     assert np.abs(np.asarray(grey)[made != expected].astype(int) - 128).max(initial=0) <= 1
     nothing = masks.encode(np.zeros((height, width), dtype=np.bool_))
-    assert not masks.decode(scaled(nothing, high, wide)).any()
+    assert not masks.decode(resize_mask(nothing, high, wide)).any()
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -141,19 +141,19 @@ def test_mask_hits_against_pycocotools(seed: int) -> None:
     best = pycoco.iou([{"size": [40, 60], "counts": predicted.counts}], as_dicts, [0] * len(truth)).max()
     pixels = [(masks.decode(predicted), masks.decode(each)) for each in truth]
     assert best == pytest.approx(max((a & b).sum() / (a | b).sum() for a, b in pixels))
-    assert mask_hit(predicted, truth) == (best >= 0.5)
-    assert mask_hit(predicted, truth, threshold=0.2) == (best >= 0.2)
+    assert is_mask_hit(predicted, truth) == (best >= 0.5)
+    assert is_mask_hit(predicted, truth, threshold=0.2) == (best >= 0.2)
 
 
-def test_object_hits_want_the_image_relevant_and_the_mask_right() -> None:
-    here, there = square(0, 0, 10), square(30, 20, 10)
-    dataset = of_images(4, {1: {0: (here,), 1: (here, there), 2: (there,)}, 2: {3: (here,)}})
+def test_object_hits_require_a_relevant_image_and_a_matching_mask() -> None:
+    left, right = square(0, 0, 10), square(30, 20, 10)
+    dataset = of_images(4, {1: {0: (left,), 1: (left, right), 2: (right,)}, 2: {3: (left,)}})
     ranking = [3, 1, 0, 2]
     assert image_hits(dataset, 1, ranking).tolist() == [False, True, True, True]
-    hits = object_hits(dataset, 1, ranking, [here, there, None, here])
+    hits = object_hits(dataset, 1, ranking, [left, right, None, left])
     assert hits.tolist() == [False, True, False, False]
     # Same normaliser as at image level: three images are relevant.
-    assert average_precision(hits, len(dataset.relevant(1))).by_relevant == pytest.approx(1 / 2 / 3)
+    assert average_precision(hits, len(dataset.relevant_images(1))).by_relevant == pytest.approx(1 / 2 / 3)
 
 
 def test_both_means_of_random_rankings_against_a_second_implementation() -> None:
@@ -198,10 +198,10 @@ def overlap(left: Rle, right: Rle) -> float:
 
 def test_ties_go_to_the_second_score_and_then_to_the_smaller_id() -> None:
     ids, margin, score = [9, 4, 7, 1, 3], [1.0, 1.0, 2.0, 1.0, 0.5], [0.3, 0.3, 0.1, 0.4, 0.9]
-    assert ranked(ids, margin, score).tolist() == [7, 1, 4, 9, 3]
-    assert ranked(ids, margin, score, depth=2).tolist() == [7, 1]
+    assert rank_images(ids, margin, score).tolist() == [7, 1, 4, 9, 3]
+    assert rank_images(ids, margin, score, depth=2).tolist() == [7, 1]
     # Scores that are one in float32 are still two in float64.
-    assert ranked([1, 2], [30.0, 30.0 + 1e-12]).tolist() == [2, 1]
+    assert rank_images([1, 2], [30.0, 30.0 + 1e-12]).tolist() == [2, 1]
 
 
 def test_a_summary_has_the_means_and_an_interval_around_them() -> None:

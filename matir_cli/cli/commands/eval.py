@@ -1,40 +1,52 @@
-"""`matir eval`: what it takes and says of itself; `evaluating` does it.
+"""`matir eval`: evaluation on COCO, D3 or the drawn world.
 
-That one is imported by the commands alone, so that all others start without it.
+The evaluation itself is imported inside the commands, so that help is shown quickly.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from matir_cli.cli.options.evaluation import EvaluationArguments, evaluation_options
+from matir_cli.cli.boundary import say
+from matir_cli.cli.exit_codes import SKIPPED
+from matir_cli.cli.options.common import choose_model_set
+from matir_cli.cli.options.evaluation import WORLD_MODEL_SET, EvaluationArguments, evaluation_options
+from matir_cli.cli.progress import show_progress
+from matir_cli.cli.text import count_of
+from matir_cli.progress import Advance, no_progress
 
 if TYPE_CHECKING:
     from matir_cli.evaluation.datasets.d3 import Subset
+    from matir_cli.evaluation.datasets.source import DatasetSource
+    from matir_cli.gallery.database import GalleryFile
 
 _images_option = click.option(
     "--images",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder that the file names of the annotations are relative to.",
+    help="Folder that the file names in the annotations are relative to.",
 )
 
 
 @click.group("eval", short_help="Measure retrieval and segmentation: the paper's tables.")
 def evaluate() -> None:
-    """Index a data set, ask all its queries, and print the four tables of the paper.
+    """Index a data set, run all its queries, and print the four tables of the paper.
 
-    Everything that takes time is kept in one folder: stopped at any moment, the same
-    command goes on where it was, and another option computes only what is new. The tables
-    go to stdout and, with every query's figures, to that folder: tables.md, results.json,
-    per_query.csv.
+    Everything that takes time to compute is stored in one folder: after an interruption the
+    same command resumes, and with other options only what is missing is computed. The tables
+    are printed and, with the figures of each query, written to that folder: tables.md,
+    results.json, per_query.csv.
 
     \b
-    Exit code: 0 done, 2 an error, 3 done but some images could not be read, 130 interrupted.
+    Exit code: 0 done, 2 error, 3 done but some images could not be read, 130 interrupted.
 
     \b
     Examples:
@@ -51,12 +63,12 @@ def evaluate() -> None:
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Instances JSON; its categories are the queries.",
+    help="Instances JSON file; its categories are the queries.",
 )
-@click.option("--crowd", is_flag=True, help="Count annotations of crowds as instances.")
+@click.option("--crowd", is_flag=True, help="Count crowd annotations as instances.")
 @evaluation_options
-def coco(wanted: EvaluationArguments, images: Path, annotations: Path, crowd: bool) -> None:
-    """Evaluate on COCO val2017, or on a data set of your own in COCO's instances format.
+def coco(arguments: EvaluationArguments, images: Path, annotations: Path, crowd: bool) -> None:
+    """Evaluate on COCO val2017, or on your own data set in COCO's instances format.
 
     \b
     Examples:
@@ -65,30 +77,30 @@ def coco(wanted: EvaluationArguments, images: Path, annotations: Path, crowd: bo
           --limit-images 200 --models lite
       matir eval coco --images photos --annotations mine.json --no-rerank --baselines none
     """
-    from matir_cli.cli.evaluating import on_coco
+    from matir_cli.evaluation.datasets.source import coco_source
 
-    on_coco(wanted, images, annotations, crowd=crowd)
+    _evaluate(coco_source(images, annotations, crowd=crowd), arguments)
 
 
-@evaluate.command("d3", short_help="D3, the descriptions of d-cube.")
+@evaluate.command("d3", short_help="D3, the described objects of d-cube.")
 @_images_option
 @click.option(
     "--annotations",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of the pickles: sentences.pkl, annotations.pkl, images.pkl.",
+    help="Folder with the pickles sentences.pkl, annotations.pkl and images.pkl.",
 )
 @click.option(
     "--subset",
     type=click.Choice(["full", "pres", "abs"]),
     default="full",
     show_default=True,
-    help="All descriptions, those of something present, or those of something absent.",
+    help="Which descriptions: all, those of something present, or those of something absent.",
 )
 @evaluation_options
-def d3(wanted: EvaluationArguments, images: Path, annotations: Path, subset: Subset) -> None:
-    """Evaluate on D3: every description is searched for in the images of all groups.
+def d3(arguments: EvaluationArguments, images: Path, annotations: Path, subset: Subset) -> None:
+    """Evaluate on D3; every description is searched for in the images of all groups.
 
     \b
     Examples:
@@ -96,25 +108,25 @@ def d3(wanted: EvaluationArguments, images: Path, annotations: Path, subset: Sub
       matir eval d3 --images d3_images --annotations d3_pkl --subset abs --export-ranking abs.jsonl
       matir eval d3 --images d3_images --annotations d3_pkl --import-masks APE=ape.json
     """
-    from matir_cli.cli.evaluating import on_d3
+    from matir_cli.evaluation.datasets.source import d3_source
 
-    on_d3(wanted, images, annotations, subset)
+    _evaluate(d3_source(images, annotations, subset), arguments)
 
 
-@evaluate.command("world", short_help="The drawn world of the tiny set.")
+@evaluate.command("world", short_help="The drawn world of the tiny models.")
 @click.option(
     "--split",
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
-    help="Pictures to draw; settings are chosen on validation.",
+    help="Pictures to draw; validation is the split that settings were chosen on.",
 )
 @evaluation_options
-def world(wanted: EvaluationArguments, split: str) -> None:
-    """Evaluate the tiny models on the world that they were trained for; nothing is downloaded.
+def world(arguments: EvaluationArguments, split: str) -> None:
+    """Evaluate the tiny models on the drawn world that they were trained for.
 
-    The pictures are drawn from seeds that training never saw. The paper's figures stand in
-    columns of their own: they are of other models on photographs.
+    Nothing is downloaded: the pictures are drawn, from seeds not used in training. The paper's
+    figures, in columns of their own, are of other models on photographs.
 
     \b
     Examples:
@@ -122,6 +134,69 @@ def world(wanted: EvaluationArguments, split: str) -> None:
       matir eval world --limit-images 100 --baselines none
       matir eval world --ablate whole-photo --ablate fusion
     """
-    from matir_cli.cli.evaluating import on_world
+    from matir_cli.evaluation.datasets.source import world_source
 
-    on_world(wanted, split)
+    source = world_source(split, arguments.options.limit_images)
+    _evaluate(source, replace(arguments, model_set=arguments.model_set or WORLD_MODEL_SET))
+
+
+def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
+    """Run the pipeline on a data set, and print its report and remarks."""
+    from matir_cli.cli.indexing import run_with_progress
+    from matir_cli.evaluation import pipeline
+    from matir_cli.evaluation.reporting.reports import write_report
+    from matir_cli.gallery.database import GalleryFile
+    from matir_cli.indexing.pipeline import Added
+    from matir_cli.model_sets.catalogue import load_model_set
+
+    models = choose_model_set(None, arguments.model_set)
+    clips = [load_model_set(name) for name in arguments.clips]
+    folder = arguments.out or Path("matir-eval") / f"{source.name}-{models.name}"
+    prepared = pipeline.prepare_evaluation(source, models, clips, arguments.options, folder)
+    if prepared.lacks_judge:
+        say(f"the model set {models.name} has no judge: stage 1 only")
+    if prepared.skipped_ablations:
+        say(f"without a judge these ablations change nothing: {', '.join(prepared.skipped_ablations)}")
+    with GalleryFile.open(prepared.gallery_path, create=True) as gallery:
+        run_with_progress(
+            pipeline.index_dataset(prepared, gallery),
+            len(prepared.dataset.images),
+            lambda counts: f"{count_of(counts[Added], 'image')} added",
+        )
+        with _report_interruption(gallery, folder):
+            report = pipeline.evaluate_dataset(prepared, gallery, _show_step)
+        click.echo(write_report(report, folder), nl=False)
+    say(f"written to {folder}: tables.md, results.json, per_query.csv")
+    if report.unreadable_images:
+        click.get_current_context().exit(SKIPPED)
+
+
+@contextmanager
+def _report_interruption(gallery: GalleryFile, folder: Path) -> Iterator[None]:
+    """On Ctrl-C, say what is stored and how to resume."""
+    from matir_cli.gallery.verdict_cache import count_groundings, count_verdicts
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        counts = (
+            count_of(gallery.count_photos(), "photo"),
+            count_of(count_verdicts(gallery), "verdict"),
+            count_of(count_groundings(gallery), "box", "boxes"),
+        )
+        stored = "{}, {} and {}".format(*counts)
+        say(f"{stored} are kept in {folder}; run the same command again to go on")
+        raise
+
+
+@contextmanager
+def _show_step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show a progress bar on a terminal, elsewhere one line when a step begins; nothing for an empty step."""
+    if not total:
+        with no_progress(name, total, unit) as ignore:
+            yield ignore
+        return
+    if not sys.stderr.isatty():
+        say(f"{name}: {count_of(total, unit, {'query': 'queries'}.get(unit))}")
+    with show_progress(name, total, unit, done) as advance:
+        yield advance

@@ -1,9 +1,9 @@
-"""The options that `matir eval` takes for every data set."""
+"""Options that `matir eval` takes for every data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 
@@ -11,47 +11,40 @@ import click
 
 from matir_cli.cli.options.common import device_option, verbose_option
 from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, Ablation
+from matir_cli.evaluation.options import EvaluationOptions
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
 from matir_cli.search.pipeline import CANDIDATES, KEEP
 
 WORLD_MODEL_SET = "tiny"
+"""Default model set for the drawn world."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationArguments:
-    """The options that all data sets have in common."""
+    """Values of the options that all data sets share."""
 
     model_set: str | None
-    device: str
-    out: Path | None
-    limit_images: int | None
-    limit_queries: int | None
-    baselines: tuple[str, ...]
+    """Name or TOML file of the model set; None for the default."""
     clips: tuple[str, ...]
-    no_rerank: bool
-    candidates: int
-    keep: int
-    refine: bool
-    ablations: tuple[Ablation, ...]
-    export_ranking: Path | None
-    export_masks: Path | None
-    import_masks: tuple[tuple[str, Path], ...]
-    force: bool
+    """Further model sets whose encoders the baselines run with."""
+    out: Path | None
+    """Output folder; None for the default."""
+    options: EvaluationOptions
 
 
-def _read_baselines(_context: click.Context, _parameter: click.Parameter, given: str) -> tuple[str, ...]:
-    if given in ("all", "none"):
-        return BASELINE_NAMES if given == "all" else ()
-    names = given.split(",")
+def _read_baselines(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    if value in ("all", "none"):
+        return BASELINE_NAMES if value == "all" else ()
+    names = value.split(",")
     if unknown := [name for name in names if name not in BASELINE_NAMES]:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(BASELINE_NAMES)}, all, none")
     return tuple(name for name in BASELINE_NAMES if name in names)
 
 
 def _read_imports(
-    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
 ) -> tuple[tuple[str, Path], ...]:
-    pairs = [each.partition("=") for each in given]
+    pairs = [each.partition("=") for each in values]
     if wrong := next((each for each in pairs if not (each[0].strip() and each[2])), None):
         raise click.BadParameter(f"{''.join(wrong)!r} is not NAME=FILE")
     return tuple((name, Path(file)) for name, _, file in pairs)
@@ -73,11 +66,14 @@ _OPTIONS = (
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Where everything is kept that takes time, and the tables.  [default: matir-eval/DATA-SET]",
+        help="Directory for cached results and tables.  [default: matir-eval/DATASET-SET]",
     ),
-    click.option("--limit-images", type=click.IntRange(1), metavar="N", help="Only the first N images."),
+    click.option("--limit-images", type=click.IntRange(1), metavar="N", help="Use only the first N images."),
     click.option(
-        "--limit-queries", type=click.IntRange(1), metavar="N", help="Only N queries, spread over the list."
+        "--limit-queries",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Use only N queries, spread evenly over the list.",
     ),
     click.option(
         "--baselines",
@@ -85,23 +81,23 @@ _OPTIONS = (
         show_default=True,
         callback=_read_baselines,
         metavar="NAMES",
-        help=f"Of {', '.join(BASELINE_NAMES)}: some, separated by commas, or all, or none.",
+        help=f"Baselines to run: {', '.join(BASELINE_NAMES)} (separated by commas), all, or none.",
     ),
     click.option(
         "--clip",
         "clips",
         multiple=True,
         metavar="SET",
-        help="Run the baselines with the encoder of this model set, too. May be repeated.",
+        help="Also run the baselines with the encoder of this model set. May be repeated.",
     ),
-    click.option("--no-rerank", is_flag=True, help="Stage 1 alone: no judge is asked."),
+    click.option("--no-rerank", is_flag=True, help="Run stage 1 only, without the judge."),
     click.option(
         "--candidates",
         type=click.IntRange(1),
         default=CANDIDATES,
         show_default=True,
         metavar="N_C",
-        help="Photos that the judge reranks for each query.",
+        help="Photos per query that the judge reranks.",
     ),
     click.option(
         "--keep",
@@ -109,15 +105,15 @@ _OPTIONS = (
         default=KEEP,
         show_default=True,
         metavar="N_K",
-        help="Photos left after reranking.",
+        help="Photos per query left after reranking.",
     ),
-    click.option("--refine", is_flag=True, help="A row more: masks as `find --refine` makes them."),
+    click.option("--refine", is_flag=True, help="Add a row with masks made as by `find --refine`."),
     click.option(
         "--ablate",
         "ablations",
         multiple=True,
         type=click.Choice(ABLATIONS),
-        help="A table more: the method with other values of this one setting. May be repeated.",
+        help="Add a table of the method with other values of this setting. May be repeated.",
     ),
     click.option(
         "--export-ranking",
@@ -136,20 +132,54 @@ _OPTIONS = (
         multiple=True,
         callback=_read_imports,
         metavar="NAME=FILE",
-        help="Score a segmenter's masks (COCO results) on our ranking. May be repeated.",
+        help="Score another segmenter's masks (COCO results) on our ranking. May be repeated.",
     ),
     click.option("--force", is_flag=True, help="Replace exported files that exist."),
 )
 
 
-def evaluation_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The options of a `Wanted`; the command gets them as its one argument `wanted`."""
+def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the shared options to a command, which gets them as its first argument, `EvaluationArguments`."""
 
     @wraps(command)
-    def with_wanted(**values: object) -> object:
-        given = {field.name: values.pop(field.name) for field in fields(EvaluationArguments)}
-        return command(wanted=EvaluationArguments(**given), **values)  # type: ignore[arg-type]
+    def gather(
+        *,
+        model_set: str | None,
+        clips: tuple[str, ...],
+        out: Path | None,
+        device: str,
+        limit_images: int | None,
+        limit_queries: int | None,
+        baselines: tuple[str, ...],
+        no_rerank: bool,
+        candidates: int,
+        keep: int,
+        refine: bool,
+        ablations: tuple[Ablation, ...],
+        export_ranking: Path | None,
+        export_masks: Path | None,
+        import_masks: tuple[tuple[str, Path], ...],
+        force: bool,
+        **others: object,
+    ) -> None:
+        options = EvaluationOptions(
+            device=device,
+            limit_images=limit_images,
+            limit_queries=limit_queries,
+            baselines=baselines,
+            rerank=not no_rerank,
+            candidates=candidates,
+            keep=keep,
+            refine=refine,
+            ablations=ablations,
+            export_ranking=export_ranking,
+            export_masks=export_masks,
+            import_masks=import_masks,
+            force=force,
+        )
+        command(EvaluationArguments(model_set, clips, out, options), **others)
 
+    decorated: Callable[..., None] = gather
     for option in reversed(_OPTIONS):
-        with_wanted = option(with_wanted)
-    return with_wanted
+        decorated = option(decorated)
+    return decorated

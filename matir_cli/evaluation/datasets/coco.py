@@ -1,8 +1,8 @@
-"""COCO's instances JSON: categories are the queries, annotations the instances.
+"""Reader of COCO's instances JSON: categories are the queries.
 
-Format: https://cocodataset.org/#format-data. Masks come as polygons, as run lengths in a
-list (crowds), or compressed into a string. pycocotools turns all of them into the one kind
-that is kept, and trusts what it is given: everything is bounded before it gets there.
+Format: https://cocodataset.org/#format-data. Masks come as polygons, as a list of run lengths
+(crowds), or as run lengths compressed into a string. pycocotools converts all of them to compressed
+run lengths; it trusts its input, so everything is checked and bounded before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,27 +20,27 @@ from matir_cli.evaluation.datasets.dataset import (
     Dataset,
     EvalImage,
     EvalQuery,
-    check_files,
+    check_image_files,
     content_digest,
-    image_path,
-    read_bytes,
+    locate_image,
+    read_annotation_file,
 )
 from matir_cli.records import Rle
 
 MAX_BYTES = 2 << 30
-"""Of a JSON file; COCO's largest, train2017, has 448 MB."""
+"""Size limit of a JSON file; COCO's largest, train2017, has 448 MB."""
 
 VAL2017 = "instances_val2017"
-"""Stem of the paper's file."""
+"""Stem of the annotation file that the paper uses."""
 
 VAL2017_SIZE = 5000, 80
-"""Its images and categories."""
+"""Number of images and of categories in the published val2017."""
 
 _MAX_OUTLINE = 4_000_000
-"""Pixels along a polygon; pycocotools takes 40 bytes for each."""
+"""Longest outline of a polygon, in pixels; pycocotools allocates 40 bytes per pixel."""
 
 
-class _Lists(msgspec.Struct):
+class _File(msgspec.Struct):
     images: list[msgspec.Raw]
     annotations: list[msgspec.Raw]
     categories: list[msgspec.Raw]
@@ -59,10 +59,10 @@ class _Category(msgspec.Struct):
 
 
 class RunLengths(msgspec.Struct):
-    """A mask as run lengths, before anything of it was checked."""
+    """A mask as run lengths, not checked yet."""
 
     size: tuple[int, int]
-    """Rows, columns."""
+    """Height and width, pixels."""
     counts: str | list[int]
 
 
@@ -74,8 +74,8 @@ class _Annotation(msgspec.Struct):
     iscrowd: int | bool = 0
 
 
-class _Named(msgspec.Struct):
-    """The id alone, of a record that does not read."""
+class _Identified(msgspec.Struct):
+    """The id of a record whose other fields are invalid."""
 
     id: int
 
@@ -85,7 +85,7 @@ _Record = TypeVar("_Record", _Image, _Category, _Annotation)
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One annotated object, or a crowd of them."""
+    """One annotated object, or a crowd."""
 
     image_id: int
     category_id: int
@@ -94,99 +94,102 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Instances:
-    """What an instances JSON holds."""
+class InstancesFile:
+    """The checked content of an instances JSON."""
 
     images: tuple[EvalImage, ...]
     categories: dict[int, str]
     """Category id to name."""
     annotations: dict[int, Instance]
-    """By annotation id; crowds only where asked for."""
+    """By annotation id; crowds only if they are to count."""
     content: bytes
-    """Of the file."""
+    """Bytes of the file."""
 
 
 def read_coco(images: Path, annotations: Path, *, crowd: bool = False) -> Dataset:
-    """The data set of any COCO instances JSON, such as a user's own.
+    """Read any COCO instances JSON, such as a user's own, as a data set.
 
     Args:
         images: the folder that the file names are relative to.
-        crowd: count annotations of crowds as instances; without it they are passed over.
+        crowd: count annotations of crowds as instances; otherwise they are ignored.
 
     Raises:
-        AnnotationsInvalid: the file, a record of it (named by its id), or an image file.
+        AnnotationsInvalid: the file, one of its records (named by its id), or an image file is invalid.
     """
-    read = read_instances(images, annotations, crowd=crowd)
-    truth: dict[int, dict[int, list[Rle]]] = {category: {} for category in read.categories}
-    for instance in read.annotations.values():
+    file = read_instances(images, annotations, crowd=crowd)
+    truth: dict[int, dict[int, list[Rle]]] = {category: {} for category in file.categories}
+    for instance in file.annotations.values():
         truth[instance.category_id].setdefault(instance.image_id, []).append(instance.rle)
-    published = annotations.stem == VAL2017
+    is_val2017 = annotations.stem == VAL2017
     return Dataset(
-        "coco" if published else annotations.stem,
-        read.images,
-        tuple(EvalQuery(number, text) for number, text in read.categories.items()),
-        {query: {i: tuple(rles) for i, rles in found.items()} for query, found in truth.items()},
-        content_digest(read.content),
-        _notes(len(read.images), len(read.categories)) if published else (),
+        coco_name(annotations),
+        file.images,
+        tuple(EvalQuery(category, text) for category, text in file.categories.items()),
+        {query: {i: tuple(rles) for i, rles in in_images.items()} for query, in_images in truth.items()},
+        content_digest(file.content),
+        _notes(len(file.images), len(file.categories)) if is_val2017 else (),
     )
 
 
+def coco_name(annotations: Path) -> str:
+    """Name of the data set in an annotation file: "coco" for val2017, else the file's stem."""
+    return "coco" if annotations.stem == VAL2017 else annotations.stem
+
+
 def _notes(images: int, categories: int) -> tuple[str, ...]:
+    """Remarks where the file differs from the published val2017."""
     if (images, categories) == VAL2017_SIZE:
         return ()
     published = "the published val2017 has {:,} images and {} categories".format(*VAL2017_SIZE)
     return (f"{published}, this one {images:,} and {categories}",)
 
 
-def read_instances(images: Path, annotations: Path, *, crowd: bool = False) -> Instances:
-    """All records of the file, checked, and their masks made; arguments and errors as of `read_coco`."""
-    content = read_bytes(annotations, MAX_BYTES)
+def read_instances(images: Path, annotations: Path, *, crowd: bool = False) -> InstancesFile:
+    """Read and check all records of the file; arguments and errors as for `read_coco`."""
+    content = read_annotation_file(annotations, MAX_BYTES)
     try:
-        lists = msgspec.json.decode(content, type=_Lists)
+        file = msgspec.json.decode(content, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnnotationsInvalid(annotations, f"not COCO's instances JSON: {error}") from error
     try:
-        shown = {record.id: _image(record, images) for record in _records("image", lists.images, _Image)}
-        categories = {each.id: _name(each) for each in _records("category", lists.categories, _Category)}
-        kept = {
-            record.id: _instance(record, shown, categories)
-            for record in _records("annotation", lists.annotations, _Annotation)
+        image_by_id = {
+            each.id: locate_image(images, each.id, each.file_name, each.width, each.height)
+            for each in _records("image", file.images, _Image)
+        }
+        categories = {each.id: _name(each) for each in _records("category", file.categories, _Category)}
+        instances = {
+            record.id: _instance(record, image_by_id, categories)
+            for record in _records("annotation", file.annotations, _Annotation)
             if crowd or not record.iscrowd
         }
     except ValueError as error:
         raise AnnotationsInvalid(annotations, str(error)) from error
-    check_files(tuple(shown.values()), annotations)
-    return Instances(tuple(shown.values()), categories, kept, content)
+    all_images = tuple(image_by_id.values())
+    check_image_files(all_images, annotations)
+    return InstancesFile(all_images, categories, instances, content)
 
 
-def _records(kind: str, raw: Sequence[msgspec.Raw], form: type[_Record]) -> Iterator[_Record]:
-    """Each record in its form; ValueError names the one that is not, or whose id another one has."""
-    decoder = msgspec.json.Decoder(form)
+def _records(kind: str, raw: Sequence[msgspec.Raw], record_type: type[_Record]) -> Iterator[_Record]:
+    """Decode the records; ValueError names the first that is invalid or has the id of another one."""
+    decoder = msgspec.json.Decoder(record_type)
     seen: set[int] = set()
-    for place, each in enumerate(raw, start=1):
+    for number, each in enumerate(raw, start=1):
         try:
             record = decoder.decode(each)
         except msgspec.ValidationError as error:
-            raise ValueError(f"{_label(kind, place, each)}: {error}") from error
+            raise ValueError(f"{_label(kind, number, each)}: {error}") from error
         if record.id in seen:
-            raise ValueError(f"{kind} {record.id} is there twice")
+            raise ValueError(f"{kind} {record.id} occurs twice")
         seen.add(record.id)
         yield record
 
 
-def _label(kind: str, place: int, raw: msgspec.Raw) -> str:
-    """Names a record that does not read: by its id if it has one, else by its place."""
+def _label(kind: str, number: int, raw: msgspec.Raw) -> str:
+    """Name an invalid record: by its id if it has one, else by its position, from 1."""
     try:
-        return f"{kind} {msgspec.json.decode(raw, type=_Named).id}"
+        return f"{kind} {msgspec.json.decode(raw, type=_Identified).id}"
     except msgspec.ValidationError:
-        return f"{kind} number {place}"
-
-
-def _image(record: _Image, images: Path) -> EvalImage:
-    if record.width < 1 or record.height < 1:
-        raise ValueError(f"image {record.id}: a size of {record.width} x {record.height} pixels")
-    path = image_path(images, record.id, record.file_name)
-    return EvalImage(record.id, record.file_name, path, record.width, record.height)
+        return f"{kind} number {number}"
 
 
 def _name(record: _Category) -> str:
@@ -203,61 +206,61 @@ def _instance(
     if record.category_id not in categories:
         raise ValueError(f"annotation {record.id}: there is no category {record.category_id}")
     try:
-        rle = mask_of(record.segmentation, image.height, image.width)
+        rle = segmentation_to_rle(record.segmentation, image.height, image.width)
     except ValueError as error:
         raise ValueError(f"annotation {record.id}: {error}") from error
     return Instance(record.image_id, record.category_id, rle)
 
 
-def mask_of(segmentation: RunLengths | Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """The mask that COCO's `segmentation` means, for an image of height x width; safe to decode.
+def segmentation_to_rle(segmentation: RunLengths | Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """Convert COCO's `segmentation` to a mask of the image's height x width, safe to decode.
 
     Raises:
-        ValueError: it is of another size, empty, malformed, or larger than masks may be.
+        ValueError: it has another size, is empty or malformed, or exceeds the size limit of masks.
     """
     if max(height, width) > masks.MAX_SIDE:
-        raise ValueError(f"a mask of {width} x {height} pixels, more than {masks.MAX_SIDE} a side")
+        raise ValueError(f"a mask of {width} x {height} pixels, more than {masks.MAX_SIDE} on a side")
     if not isinstance(segmentation, RunLengths):
-        made = _polygons(segmentation, height, width)
+        rle = _polygons_to_rle(segmentation, height, width)
     elif segmentation.size != (height, width):
         rows, columns = segmentation.size
         raise ValueError(f"a mask of {columns} x {rows} pixels for an image of {width} x {height}")
     elif isinstance(segmentation.counts, list):
-        made = _listed(segmentation.counts, height, width)
+        rle = _compress(segmentation.counts, height, width)
     else:
-        made = Rle(height, width, segmentation.counts.encode())
-    masks.check(made)
-    return made
+        rle = Rle(height, width, segmentation.counts.encode())
+    masks.check(rle)
+    return rle
 
 
-def _listed(counts: list[int], height: int, width: int) -> Rle:
-    """Run lengths of a list, compressed."""
+def _compress(counts: list[int], height: int, width: int) -> Rle:
+    """Compress a list of run lengths."""
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError("runs do not fill the mask")
-    made = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return Rle(height, width, made["counts"])
+    compressed = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return Rle(height, width, compressed["counts"])
 
 
-def _polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """The union of polygons, each x0, y0, x1, y1, ...; they may reach a little out of the image."""
+def _polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """The union of polygons, each x0, y0, x1, y1, ... in pixels; they may reach a little out of the image."""
     if not polygons:
-        raise ValueError("it has no mask")  # pycocotools would look at the first
+        raise ValueError("it has no mask")  # pycocotools would access the first polygon
     side = max(height, width)
     for polygon in polygons:
-        # pycocotools takes four numbers for a box, and reads on behind an odd one's end.
+        # pycocotools takes four numbers for a box, and reads past the end of an odd count.
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon of {len(polygon)} numbers")
         points = np.array(polygon).reshape(-1, 2)
         if not ((-side <= points) & (points <= 2 * side)).all():
-            raise ValueError("a polygon far outside of its image")
+            raise ValueError("a polygon far outside its image")
         if np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum() > _MAX_OUTLINE:
-            raise ValueError("a polygon of endless outline")
+            raise ValueError(f"a polygon with an outline of more than {_MAX_OUTLINE:,} pixels")
     parts = pycoco.frPyObjects(polygons, height, width)
-    return union([Rle(height, width, part["counts"]) for part in parts])
+    return merge_masks([Rle(height, width, part["counts"]) for part in parts])
 
 
-def union(parts: Sequence[Rle]) -> Rle:
-    """One mask of several of the same size; ValueError if there is none."""
+def merge_masks(parts: Sequence[Rle]) -> Rle:
+    """The union of masks of the same size; ValueError if there is none."""
     if not parts:
         raise ValueError("it has no mask")
     if len(parts) == 1:

@@ -1,6 +1,7 @@
-"""The drawn world of the tiny set as a data set: pictures from seeds and the fixed questions about them.
+"""The drawn world of the tiny models as a data set: drawn pictures and queries.
 
-It lies in a folder as `instances.json` (COCO), `queries.json` and `images/`.
+The pictures are drawn from seeds, the queries about them are fixed. On disk the data set is a folder
+with `instances.json` (COCO), `queries.json` and `images/`.
 """
 
 import shutil
@@ -10,13 +11,13 @@ import msgspec
 
 from matir_cli.errors import AnnotationsInvalid, OutputError
 from matir_cli.evaluation.datasets.coco import Instance, read_instances
-from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery, content_digest, read_bytes
+from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery, content_digest, read_annotation_file
 from matir_cli.models.tiny import benchmark
 from matir_cli.models.tiny.world import picture
 from matir_cli.records import Rle
 
 MAX_BYTES = 64 << 20
-"""Of queries.json; that of a split has half a million."""
+"""Size limit of queries.json; that of a split has half a million bytes."""
 
 _INSTANCES = "instances.json"
 
@@ -33,30 +34,30 @@ class _Query(msgspec.Struct):
     group: str
     held_out: bool
     annotations: dict[int, list[int]]
-    """Image id to the ids of the annotations there that fulfil it."""
+    """Image id to the ids of the annotations in that image that fulfil the query."""
 
 
-class _Queries(msgspec.Struct):
+class _QueriesFile(msgspec.Struct):
     queries: list[_Query]
 
 
-class _Numbered(msgspec.Struct):
+class _ImageId(msgspec.Struct):
     id: int
 
 
-class _Images(msgspec.Struct):
-    images: list[_Numbered]
+class _ImageIds(msgspec.Struct):
+    images: list[_ImageId]
 
 
 def write_world(folder: Path, split: str, limit: int | None = None) -> None:
-    """Draws the benchmark of a split into `folder`, unless it is there already.
+    """Draw the benchmark of a split into `folder`, unless it is complete there already.
 
-    Pictures that are there are kept as they are, so that what was indexed of them stays
-    valid; nothing under its final name is ever half written.
+    Pictures that exist are kept unchanged, so that what was indexed of them stays valid. No file
+    with its final name is ever incomplete.
 
     Args:
         split: one of `matir_cli.models.tiny.world.SPLITS`.
-        limit: the first so many pictures; all without it. The queries are those of all.
+        limit: draw only the first so many pictures; None for all. The queries are always those of all.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -72,7 +73,7 @@ def write_world(folder: Path, split: str, limit: int | None = None) -> None:
         for drawn in sorted((unfinished / _IMAGES).iterdir()):
             if not (final := folder / _IMAGES / drawn.name).exists():
                 drawn.replace(final)
-        # Last of all, and never beside the instances of another split: its presence says "complete".
+        # Written last, and never beside the instances of another split: its presence means "complete".
         (folder / _QUERIES).unlink(missing_ok=True)
         (unfinished / _INSTANCES).replace(folder / _INSTANCES)
         (unfinished / _QUERIES).replace(folder / _QUERIES)
@@ -82,9 +83,9 @@ def write_world(folder: Path, split: str, limit: int | None = None) -> None:
 
 
 def _is_written(folder: Path, seeds: range) -> bool:
-    """Whether the folder holds the pictures of these seeds, and what is asked of them."""
+    """Return whether the folder holds the pictures of these seeds, and queries."""
     try:
-        listed = msgspec.json.decode((folder / _INSTANCES).read_bytes(), type=_Images).images
+        listed = msgspec.json.decode((folder / _INSTANCES).read_bytes(), type=_ImageIds).images
     except (OSError, msgspec.DecodeError):
         return False
     return (
@@ -95,39 +96,45 @@ def _is_written(folder: Path, seeds: range) -> bool:
 
 
 def read_world(folder: Path) -> Dataset:
-    """The data set that `write_world` made; a query is counted under its group and "held out".
+    """Read the data set that `write_world` wrote; queries count in their group and, if so, in "held out".
 
     Raises:
-        AnnotationsInvalid: a file, a record of it (named by its id), or a picture.
+        AnnotationsInvalid: a file, one of its records (named by its id), or a picture is invalid.
     """
-    read = read_instances(folder / _IMAGES, folder / _INSTANCES)
+    instances = read_instances(folder / _IMAGES, folder / _INSTANCES)
     path = folder / _QUERIES
-    content = read_bytes(path, MAX_BYTES)
+    content = read_annotation_file(path, MAX_BYTES)
     try:
-        asked = msgspec.json.decode(content, type=_Queries).queries
+        queries = msgspec.json.decode(content, type=_QueriesFile).queries
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnnotationsInvalid(path, f"not the queries of a drawn world: {error}") from error
     truth: dict[int, dict[int, tuple[Rle, ...]]] = {}
-    for query in asked:
+    for query in queries:
         if query.id in truth:
-            raise AnnotationsInvalid(path, f"query {query.id} is there twice")
+            raise AnnotationsInvalid(path, f"query {query.id} occurs twice")
         try:
-            truth[query.id] = _truth(query, read.annotations)
+            truth[query.id] = _truth(query, instances.annotations)
         except ValueError as error:
             raise AnnotationsInvalid(path, f"query {query.id}: {error}") from error
-    queries = tuple(EvalQuery(query.id, query.text, _groups(query)) for query in asked)
-    return Dataset("world", read.images, queries, truth, content_digest(read.content, content))
+    return Dataset(
+        "world",
+        instances.images,
+        tuple(EvalQuery(query.id, query.text, _groups(query)) for query in queries),
+        truth,
+        content_digest(instances.content, content),
+    )
 
 
-def read_objects(folder: Path) -> dict[int, list[Rle]]:
-    """Image id to all that is drawn there, asked for or not; errors as of `read_world`."""
-    found: dict[int, list[Rle]] = {}
+def read_drawn_objects(folder: Path) -> dict[int, list[Rle]]:
+    """Image id to all objects drawn in it, also those that no query describes; errors as for `read_world`."""
+    objects: dict[int, list[Rle]] = {}
     for instance in read_instances(folder / _IMAGES, folder / _INSTANCES).annotations.values():
-        found.setdefault(instance.image_id, []).append(instance.rle)
-    return found
+        objects.setdefault(instance.image_id, []).append(instance.rle)
+    return objects
 
 
 def _truth(query: _Query, instances: dict[int, Instance]) -> dict[int, tuple[Rle, ...]]:
+    """Image id to the masks in that image that fulfil the query."""
     for image, numbers in query.annotations.items():
         for number in numbers:
             if number not in instances or instances[number].image_id != image:

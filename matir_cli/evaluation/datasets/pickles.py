@@ -1,9 +1,9 @@
-"""Reading pickles of strangers: values only, nothing that runs.
+"""Safe reading of untrusted pickles: plain values, no code.
 
-An unpickler calls what a pickle names. This one knows the handful of names that a pickled
-numpy array or scalar consists of and puts harmless stand-ins in their places; every other
-name is refused. Before that, the opcodes are walked through once, because CPython's
-unpickler makes room for whatever length or memo slot a pickle claims.
+An unpickler calls the functions that a pickle names. This one accepts only the few names that a
+pickled numpy array or scalar consists of, with harmless stand-ins in their place, and refuses every
+other name. Before that, it checks the opcodes, because CPython's unpickler allocates memory for
+whatever length or memo slot a pickle claims.
 """
 
 import io
@@ -19,20 +19,20 @@ _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError),
     *(ArithmeticError, MemoryError, RecursionError, AssertionError),
 )
-"""What unpicklers were seen to raise on damaged input."""
+"""Exceptions that unpicklers raise on damaged input."""
 
 
 class Array:
-    """Stands where a numpy array was; its values are not kept."""
+    """Stand-in for a numpy array; its values are dropped."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        """Nothing of it is needed."""
+        """Drop the state."""
 
 
 class _DataType:
-    """Stands for a numpy dtype: its code such as "f8", and the order of its bytes."""
+    """Stand-in for a numpy dtype: its code, such as "f8", and its byte order."""
 
     __slots__ = ("code", "order")
 
@@ -55,7 +55,7 @@ def _scalar(kind: _DataType, data: bytes) -> object:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes as pickles of protocol 2 have them."""
+    """Bytes as pickles of protocol 2 encode them."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text encoded as {encoding!r}")
     return text.encode("latin1")
@@ -75,18 +75,18 @@ for _package in ("numpy.core", "numpy._core"):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
-        """The stand-in for a name; UnpicklingError for one without."""
+        """Return the stand-in for a name; UnpicklingError for any other name."""
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which could run code") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which could run code") from None
 
 
 def load_pickle(content: bytes) -> object:
-    """The value of a pickle: containers, text, bytes, numbers; an `Array` for each numpy array.
+    """Read a pickle of containers, text, bytes and numbers; each numpy array becomes an `Array`.
 
     Raises:
-        ValueError: it names anything that could run, or is damaged.
+        ValueError: the pickle refers to anything that could run, or is damaged.
     """
     try:
         for opcode, argument, _ in pickletools.genops(content):

@@ -1,4 +1,4 @@
-"""A part of a data set, for a first look that does not take hours."""
+"""Subsets of a data set, for evaluations that take minutes instead of hours."""
 
 from dataclasses import replace
 
@@ -6,24 +6,28 @@ from matir_cli.evaluation.datasets.dataset import Dataset
 
 
 def limit_dataset(dataset: Dataset, images: int | None, queries: int | None) -> Dataset:
-    """The first `images` images and `queries` queries spread evenly over the list; None takes all.
+    """Keep the first `images` images, and `queries` queries spread evenly over the list; None keeps all.
 
-    What was cut is among the notes: figures of a part are not those of the whole.
+    A note says what was left out, since figures of a part are not those of the whole.
     """
-    count = len(dataset.images) if images is None else min(images, len(dataset.images))
-    asked = len(dataset.queries) if queries is None else min(queries, len(dataset.queries))
-    if (count, asked) == (len(dataset.images), len(dataset.queries)):
+    image_count = len(dataset.images) if images is None else min(images, len(dataset.images))
+    query_count = len(dataset.queries) if queries is None else min(queries, len(dataset.queries))
+    if (image_count, query_count) == (len(dataset.images), len(dataset.queries)):
         return dataset
-    # Not the first ones: lists of queries tend to be sorted by kind.
-    kept = tuple(dataset.queries[place * len(dataset.queries) // asked] for place in range(asked))
-    shown = dataset.images[:count]
-    ids = {image.id for image in shown}
+    # Not the first queries: lists of queries tend to be sorted by kind.
+    kept_queries = tuple(
+        dataset.queries[index * len(dataset.queries) // query_count] for index in range(query_count)
+    )
+    kept_images = dataset.images[:image_count]
+    ids = {image.id for image in kept_images}
     truth = {
-        query.id: {image: rles for image, rles in dataset.truth.get(query.id, {}).items() if image in ids}
-        for query in kept
+        query.id: {i: rles for i, rles in dataset.truth.get(query.id, {}).items() if i in ids}
+        for query in kept_queries
     }
     note = (
-        f"a part of the data set: {count:,} of {len(dataset.images):,} images, "
-        f"{asked:,} of {len(dataset.queries):,} queries"
+        f"a part of the data set: {image_count:,} of {len(dataset.images):,} images, "
+        f"{query_count:,} of {len(dataset.queries):,} queries"
     )
-    return replace(dataset, images=shown, queries=kept, truth=truth, notes=(*dataset.notes, note))
+    return replace(
+        dataset, images=kept_images, queries=kept_queries, truth=truth, notes=(*dataset.notes, note)
+    )

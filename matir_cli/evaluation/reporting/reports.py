@@ -1,9 +1,9 @@
-"""An evaluation's result as Markdown for people, JSON for programs and CSV for spreadsheets."""
+"""Report files: Markdown for people, JSON for programs, CSV for spreadsheets."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +11,45 @@ import msgspec
 
 from matir_cli.atomic_write import atomic_write
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.coverage import LEVELS
+from matir_cli.evaluation.coverage import IOU_LEVELS
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery
 from matir_cli.evaluation.metrics import Summary
+from matir_cli.evaluation.reporting.provenance import Provenance
 from matir_cli.evaluation.reporting.tables import AblationTable, Row, Table
 from matir_cli.evaluation.run import EvaluationOutcome
 from matir_cli.output.terminal import printable
 
-_NOTHING = "–"
+_NO_FIGURE = "–"
 
-_TEXTS = ("method", "setting", "measure", "note")
+_TEXT_COLUMNS = ("method", "setting", "measure", "note")
 
 PAPER_SETS = {"coco": ("COCO",), "d3": ("D3",), "world": ("COCO", "D3")}
-"""Data set to the paper's figures that are shown beside its own."""
+"""Name of a data set to the data sets of the paper whose figures are shown beside ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A result with all that it depends on."""
+    """The results of an evaluation and everything that they depend on."""
 
     dataset: Dataset
-    asked: tuple[EvalQuery, ...]
-    """The queries that the means are over."""
+    queries: tuple[EvalQuery, ...]
+    """The queries that the means are over: those with a relevant image."""
     outcome: EvaluationOutcome
-    settings: Mapping[str, str]
-    """What a person needs to get the same figures again."""
-    models: Mapping[str, str]
-    """Part to name, hash of the weights and options."""
-    versions: Mapping[str, str]
-    """Package to version."""
-    notes: tuple[str, ...]
-    """What a reader should know, each a sentence without its full stop."""
+    provenance: Provenance
+    unreadable_images: int = 0
+    """Number of images that could not be read and count as not found."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for the reader, sentences without a full stop: on the data set, the run, the models."""
+        notes = [*self.dataset.notes]
+        if self.unreadable_images:
+            notes.append(f"images that could not be read and count as not found: {self.unreadable_images}")
+        if self.outcome.truncated_queries:
+            notes.append(
+                f"queries cut off at the length that the encoder reads: {self.outcome.truncated_queries}"
+            )
+        return (*notes, *self.provenance.notes)
 
 
 def write_report(report: Report, folder: Path) -> str:
@@ -51,67 +59,68 @@ def write_report(report: Report, folder: Path) -> str:
         The Markdown.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: a file cannot be written.
     """
     text = report_markdown(report)
     with atomic_write(folder / "tables.md", force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     with atomic_write(folder / "results.json", force=True) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_values(report)), indent=1))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_json_values(report)), indent=1))
     with (
         atomic_write(folder / "per_query.csv", force=True) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
-        csv.writer(stream).writerows(_lines(report))
+        csv.writer(stream).writerows(_csv_lines(report))
     return text
 
 
 # Markdown
 def report_markdown(report: Report) -> str:
-    """The tables with the paper's figures beside them, then what produced them."""
-    data, outcome = report.dataset, report.outcome
+    """Render the tables with the paper's figures beside ours, then what produced them."""
+    data, outcome, provenance = report.dataset, report.outcome, report.provenance
     lines = [
         f"# Evaluation on {_cell(data.name)}",
         "",
-        f"Images: {len(data.images):,}. Queries: {len(data.queries):,}, of which {len(report.asked):,} "
+        f"Images: {len(data.images):,}. Queries: {len(data.queries):,}, of which {len(report.queries):,} "
         "have a relevant image and count. In per cent; each figure with the interval that holds "
-        f"{metrics.LEVEL:.0%} of {metrics.SAMPLES:,} bootstrap means over queries. AP is divided by "
-        "min(50, R); in the columns “by hits” by the hits among the first 50 instead.",
+        f"{metrics.CONFIDENCE:.0%} of {metrics.BOOTSTRAP_SAMPLES:,} bootstrap means over queries. AP "
+        "is divided by min(50, R); in the columns “by hits” by the hits among the first 50 instead.",
     ]
-    lines += [f"\n> {_cell(note)}." for note in (*data.notes, *report.notes)]
-    shown = PAPER_SETS.get(data.name, ())
+    lines += [f"\n> {_cell(note)}." for note in report.notes]
+    paper_sets = PAPER_SETS.get(data.name, ())
     for table in outcome.tables:
-        lines += ["", *_table(table, shown)]
+        lines += ["", *_table(table, paper_sets)]
     lines += ["", *_coverage(outcome)]
-    groups = list(dict.fromkeys(group for query in report.asked for group in query.groups))
+    groups = list(dict.fromkeys(group for query in report.queries for group in query.groups))
     if groups:
-        lines += ["", *_by_group(outcome.tables, report.asked, groups)]
+        lines += ["", *_by_group(outcome.tables, report.queries, groups)]
     for ablation in outcome.ablations:
         lines += ["", *_ablation(ablation)]
     lines += ["", "## What produced this", ""]
-    for part in (report.settings, report.models, report.versions):
+    for part in (provenance.settings, provenance.models, provenance.versions):
         lines += [f"- {_cell(name)}: {_cell(value)}" for name, value in part.items()]
     lines.append(f"- annotations: SHA-256 {data.digest}")
     return "\n".join(lines) + "\n"
 
 
-def _table(table: Table, shown: Sequence[str]) -> Iterator[str]:
+def _table(table: Table, paper_sets: Sequence[str]) -> Iterator[str]:
     yield f"## Table {table.number}: {table.title}, {table.measure}"
     yield ""
-    papers = [f"paper, {name}" for name in shown]
-    rows = [row for row in table.rows if shown or not row.theirs]
-    notes = any(row.note for row in rows)
-    yield from _head(["method", table.measure, "by hits", *papers, *(["note"] if notes else [])])
+    paper_columns = [f"paper, {name}" for name in paper_sets]
+    rows = [row for row in table.rows if paper_sets or not row.paper_only]
+    has_notes = any(row.note for row in rows)
+    yield from _head(["method", table.measure, "by hits", *paper_columns, *(["note"] if has_notes else [])])
     for row in rows:
         figures = {"COCO": row.paper.coco, "D3": row.paper.d3}
-        cells = [_cell(row.method), *_measured(row.summary)]
-        cells += [f"{figures[name]:.2f}" if figures[name] is not None else _NOTHING for name in shown]
-        yield _row([*cells, *([row.note] if notes else [])])
+        cells = [_cell(row.method), *_summary_cells(row.summary)]
+        cells += [f"{figures[name]:.2f}" if figures[name] is not None else _NO_FIGURE for name in paper_sets]
+        yield _row([*cells, *([row.note] if has_notes else [])])
 
 
-def _measured(summary: Summary | None) -> tuple[str, str]:
+def _summary_cells(summary: Summary | None) -> tuple[str, str]:
+    """The means by relevant images and by hits, each with its interval, in per cent."""
     if summary is None:
-        return _NOTHING, _NOTHING
+        return _NO_FIGURE, _NO_FIGURE
     pairs = (
         (summary.mean_by_relevant, summary.interval),
         (summary.mean_by_hits, summary.interval_by_hits),
@@ -123,11 +132,11 @@ def _measured(summary: Summary | None) -> tuple[str, str]:
 def _coverage(outcome: EvaluationOutcome) -> Iterator[str]:
     yield "## Masks"
     yield ""
-    covered = outcome.coverage
-    for level, count in zip(LEVELS, covered.covered, strict=True):
-        share = count / covered.objects if covered.objects else 0.0
+    coverage = outcome.coverage
+    for level, count in zip(IOU_LEVELS, coverage.covered, strict=True):
+        share = count / coverage.objects if coverage.objects else 0.0
         yield (
-            f"- proposer: {share:.1%} of {covered.objects:,} annotated objects have a stored region "
+            f"- proposer: {share:.1%} of {coverage.objects:,} annotated objects have a stored region "
             f"with an IoU of at least {level}"
         )
     total = sum(outcome.groundings.values())
@@ -135,15 +144,15 @@ def _coverage(outcome: EvaluationOutcome) -> Iterator[str]:
         yield f"- judge's box in relevant images: {word} in {count / total:.1%} of {total:,}"
 
 
-def _by_group(tables: Sequence[Table], asked: Sequence[EvalQuery], groups: Sequence[str]) -> Iterator[str]:
+def _by_group(tables: Sequence[Table], queries: Sequence[EvalQuery], groups: Sequence[str]) -> Iterator[str]:
     yield "## By kind of query"
     yield ""
-    counts = [sum(group in query.groups for query in asked) for group in groups]
+    counts = [sum(group in query.groups for query in queries) for group in groups]
     heads = [f"{_cell(group)} ({count})" for group, count in zip(groups, counts, strict=True)]
     yield from _head(["method", "measure", *heads])
     for table, row in _distinct(tables):
-        found = row.by_group(asked)
-        cells = [f"{100 * found[group].mean_by_relevant:.2f}" for group in groups]
+        summaries = row.by_group(queries)
+        cells = [f"{100 * summaries[group].mean_by_relevant:.2f}" for group in groups]
         yield _row([_cell(row.method), table.measure, *cells])
 
 
@@ -152,12 +161,12 @@ def _ablation(table: AblationTable) -> Iterator[str]:
     yield ""
     yield from _head(["setting", "stage 1, mAP@50", "mAP@50", "mAP@50@50"])
     for row in table.rows:
-        cells = [_measured(each.summary)[0] for each in (row.stage_1, row.matir, row.boxes)]
+        cells = [_summary_cells(each.summary)[0] for each in (row.stage_1, row.matir, row.boxes)]
         yield _row([_cell(row.setting), *cells])
 
 
 def _distinct(tables: Sequence[Table]) -> Iterator[tuple[Table, Row]]:
-    """Each row that was run, once: some stand in two tables."""
+    """Yield each row that was run once, with its table; some rows stand in two tables."""
     seen: set[int] = set()
     for table in tables:
         for row in table.rows:
@@ -167,9 +176,9 @@ def _distinct(tables: Sequence[Table]) -> Iterator[tuple[Table, Row]]:
 
 
 def _head(cells: Sequence[str]) -> Iterator[str]:
-    """The names of the columns; all but texts are aligned to the right."""
+    """Column names and alignment; figures are aligned to the right."""
     yield _row(cells)
-    yield _row([":--" if cell in _TEXTS else "--:" for cell in cells])
+    yield _row([":--" if cell in _TEXT_COLUMNS else "--:" for cell in cells])
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -177,31 +186,31 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A stranger's text, harmless for a terminal and for a table."""
+    """Make untrusted text safe for a terminal and for a Markdown table."""
     return printable(text).replace("|", "\\|")
 
 
 # JSON and CSV
-def _values(report: Report) -> dict[str, object]:
+def _json_values(report: Report) -> dict[str, object]:
     outcome, data = report.outcome, report.dataset
     return {
         "dataset": {
             "name": data.name,
             "images": len(data.images),
             "queries": len(data.queries),
-            "queries_with_a_relevant_image": len(report.asked),
+            "queries_with_a_relevant_image": len(report.queries),
             "annotations_sha256": data.digest,
-            "notes": [*data.notes, *report.notes],
+            "notes": list(report.notes),
         },
-        "settings": report.settings,
-        "models": report.models,
-        "versions": report.versions,
+        "settings": report.provenance.settings,
+        "models": report.provenance.models,
+        "versions": report.provenance.versions,
         "tables": [
             {
                 "number": table.number,
                 "title": table.title,
                 "measure": table.measure,
-                "rows": [_row_values(row, report.asked) for row in table.rows],
+                "rows": [_row_values(row, report.queries) for row in table.rows],
             }
             for table in outcome.tables
         ],
@@ -222,28 +231,29 @@ def _values(report: Report) -> dict[str, object]:
         ],
         "coverage": {
             "objects": outcome.coverage.objects,
-            **{f"iou_{level}": n for level, n in zip(LEVELS, outcome.coverage.covered, strict=True)},
+            **{f"iou_{level}": n for level, n in zip(IOU_LEVELS, outcome.coverage.covered, strict=True)},
         },
         "boxes_in_relevant_images": outcome.groundings,
     }
 
 
-def _row_values(row: Row, asked: Sequence[EvalQuery]) -> dict[str, object]:
+def _row_values(row: Row, queries: Sequence[EvalQuery]) -> dict[str, object]:
     return {
         "method": row.method,
         "summary": row.summary,
-        "by_group": row.by_group(asked) if row.values else {},
+        "by_group": row.by_group(queries) if row.values else {},
         "paper": row.paper,
         "note": row.note,
     }
 
 
-def _lines(report: Report) -> Iterator[Sequence[object]]:
-    """One line a query and method."""
+def _csv_lines(report: Report) -> Iterator[Sequence[object]]:
+    """One CSV line per query and method, after a header line."""
     yield ("query_id", "query", "groups", "relevant_images", "measure", "method", "ap", "ap_by_hits")
     rows = list(_distinct(report.outcome.tables))
-    for query in report.asked:
-        known = query.id, query.text, ";".join(query.groups), len(report.dataset.relevant(query.id))
+    for query in report.queries:
+        relevant = report.dataset.relevant_images(query.id)
+        start = query.id, query.text, ";".join(query.groups), len(relevant)
         for table, row in rows:
             value = (row.values or {})[query.id]
-            yield (*known, table.measure, row.method, value.by_relevant, value.by_hits)
+            yield (*start, table.measure, row.method, value.by_relevant, value.by_hits)

@@ -1,0 +1,187 @@
+"""Scoring: rankings and stored answers of the judge become average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from matir_cli.evaluation import metrics
+from matir_cli.evaluation.ablations import AblationRunner, Variant
+from matir_cli.evaluation.datasets.dataset import EvalQuery
+from matir_cli.evaluation.methods import (
+    BoxMasks,
+    EvaluationSetup,
+    Method,
+    PrecisionByQuery,
+    PredictedMasks,
+    photo_ids,
+    predict_region_masks,
+)
+from matir_cli.evaluation.other_segmenters import ImportedMasks
+from matir_cli.evaluation.reporting.tables import (
+    AblationRow,
+    AblationTable,
+    Measurements,
+    Row,
+    SegmenterResult,
+)
+from matir_cli.model_sets.session import ModelSession
+from matir_cli.progress import ProgressObserver
+from matir_cli.search.grounding import MatchOptions
+from matir_cli.search.rerank import JudgedCandidate
+
+BEST_FIT = MatchOptions(min_iou=0.0)
+"""The paper's matching: the stored region that fits the judge's box best, at any IoU. In a table a wrong
+mask costs no more than none; `find`, whose users see the masks, requires an IoU of 0.5."""
+
+
+class MaskPredictor(Protocol):
+    """Predicts one mask in each ranked photo."""
+
+    def __call__(
+        self, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+    ) -> PredictedMasks:
+        """Masks in the ranked photos: in relevant ones only, unless `everywhere`."""
+        ...
+
+
+class Scorer:
+    """Measures the base method and its variants on one data set."""
+
+    def __init__(
+        self, setup: EvaluationSetup, base: Method, progress: ProgressObserver, *, all_masks: bool = False
+    ) -> None:
+        """Rank with `base`, whose questions the judge must have answered before.
+
+        Args:
+            all_masks: predict a mask in every ranked image, not only in relevant ones.
+        """
+        self._setup = setup
+        self._base = base
+        self._progress = progress
+        self._all_masks = all_masks
+        self._judged = {query.id: base.ranking(query) for query in setup.queries}
+        self.box_masks = BoxMasks(setup, base.sessions or {}, BEST_FIT)
+        """Masks of the base method and of all variants that share its judge."""
+        self.rankings = {query: self._images(ranking) for query, ranking in self._judged.items()}
+        """Query id to image ids, best first."""
+        self.masks: dict[int, PredictedMasks] = {}
+        """Query id to the masks in the ranked images; empty until `measure` has run."""
+
+    def measure(
+        self, imported: Sequence[ImportedMasks] = (), refine_with: ModelSession | None = None
+    ) -> Measurements:
+        """Compute everything that the tables need, apart from the baselines.
+
+        Args:
+            imported: masks of other segmenters to score on this ranking.
+            refine_with: models whose proposer makes the masks of the row "--refine"; None for no such row.
+        """
+        setup, base = self._setup, self._base
+        stage_1 = {query.id: base.stage_1_ranking(query)[: metrics.DEPTH] for query in setup.queries}
+        stage_1_images = {query: self._images(ranking) for query, ranking in stage_1.items()}
+        best_region = self._object_precision(stage_1, self._predict_by_region)
+        if base.sessions is None:
+            self.masks = self._predict_all(self._predict_by_region)
+            measurements = Measurements((), setup.image_precision(stage_1_images), best_region)
+        else:
+            self.masks = self._predict_all(self.box_masks.predict)
+            measurements = Measurements(
+                (),
+                setup.image_precision(stage_1_images),
+                best_region,
+                setup.image_precision(self.rankings),
+                self._object_precision(self._judged, self._predict_by_region),
+                {
+                    query: setup.object_precision(query, self.rankings[query], masks)
+                    for query, masks in self.masks.items()
+                },
+                None if refine_with is None else self._refined_precision(refine_with),
+            )
+        return replace(measurements, imported={each.name: self._score_imported(each) for each in imported})
+
+    def ablation_tables(
+        self, runner: AblationRunner, measurements: Measurements, variants: Sequence[Variant]
+    ) -> Iterator[AblationTable]:
+        """One table per ablation; the base method's setting comes first."""
+        base_values = measurements.stage_1, measurements.matir, measurements.boxes
+        for name in dict.fromkeys(each.ablation for each in variants):
+            rows = [_ablation_row(runner.base_setting(name, self._base), *base_values)]
+            for variant in variants:
+                if variant.ablation == name:
+                    rows.append(_ablation_row(variant.setting, *self._measure_variant(variant.method)))
+            yield AblationTable(name, tuple(rows))
+
+    def _measure_variant(
+        self, method: Method
+    ) -> tuple[PrecisionByQuery, PrecisionByQuery | None, PrecisionByQuery | None]:
+        """Precision of stage 1, of the judge's ranking, and of that ranking with masks."""
+        setup = self._setup
+        stage_1 = {query.id: self._images(method.stage_1_ranking(query)) for query in setup.queries}
+        if method.sessions is None:
+            return setup.image_precision(stage_1), None, None
+        is_shared = method.sessions is self._base.sessions
+        box_masks = self.box_masks if is_shared else BoxMasks(setup, method.sessions, BEST_FIT)
+        judged = {query.id: method.ranking(query) for query in setup.queries}
+        images = {query: self._images(ranking) for query, ranking in judged.items()}
+        return (
+            setup.image_precision(stage_1),
+            setup.image_precision(images),
+            self._object_precision(judged, box_masks.predict),
+        )
+
+    def _images(self, ranking: Sequence[JudgedCandidate]) -> list[int]:
+        return self._setup.image_index.image_ranking(photo_ids(ranking))
+
+    def _predict_by_region(
+        self, query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+    ) -> PredictedMasks:
+        return predict_region_masks(self._setup, query, ranking, everywhere=everywhere)
+
+    def _predict_all(self, predict: MaskPredictor) -> dict[int, PredictedMasks]:
+        with self._progress("masks", len(self._judged), "query") as advance:
+            masks = {}
+            for query in self._setup.queries:
+                masks[query.id] = predict(query, self._judged[query.id], everywhere=self._all_masks)
+                advance()
+        return masks
+
+    def _object_precision(
+        self, rankings: Mapping[int, Sequence[JudgedCandidate]], predict: MaskPredictor
+    ) -> PrecisionByQuery:
+        precision = {}
+        for query in self._setup.queries:
+            ranking = rankings[query.id]
+            masks = predict(query, ranking[: metrics.DEPTH])
+            precision[query.id] = self._setup.object_precision(query.id, self._images(ranking), masks)
+        return precision
+
+    def _refined_precision(self, models: ModelSession) -> PrecisionByQuery:
+        models.config("proposer")
+        matching = MatchOptions(refiner=lambda: models.proposer)
+        box_masks = BoxMasks(self._setup, self._base.sessions or {}, matching)
+        with self._progress("refining", len(self._judged), "query") as advance:
+
+            def predict(
+                query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False
+            ) -> PredictedMasks:
+                advance()
+                return box_masks.predict(query, ranking, everywhere=everywhere)
+
+            return self._object_precision(self._judged, predict)
+
+    def _score_imported(self, imported: ImportedMasks) -> SegmenterResult:
+        values, mask_count, ranked_images = {}, 0, 0
+        for query, ranking in self.rankings.items():
+            masks = imported.masks.get(query, {})
+            values[query] = self._setup.object_precision(query, ranking, masks)
+            mask_count += sum(image in masks for image in ranking)
+            ranked_images += len(ranking)
+        return SegmenterResult(values, mask_count, ranked_images)
+
+
+def _ablation_row(
+    setting: str, stage_1: PrecisionByQuery, matir: PrecisionByQuery | None, boxes: PrecisionByQuery | None
+) -> AblationRow:
+    return AblationRow(setting, *(Row(setting, values) for values in (stage_1, matir, boxes)))

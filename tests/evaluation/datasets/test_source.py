@@ -1,0 +1,33 @@
+"""Sources of data sets: names, settings, and reading into a folder."""
+
+from pathlib import Path
+
+import pytest
+
+from matir_cli.evaluation.datasets.source import coco_source, d3_source, world_source
+
+
+def test_the_world_is_drawn_when_it_is_read(tmp_path: Path) -> None:
+    source = world_source("validation", 2)
+    assert (source.name, source.settings) == ("world", {"split": "validation"})
+    assert list(tmp_path.iterdir()) == []
+    dataset = source.read(tmp_path)
+    assert len(dataset.images) == 2
+    assert dataset.notes == ("a part of the drawn world: 2 of 400 pictures",)
+    assert source.read_objects is not None
+    objects = source.read_objects(tmp_path)
+    assert set(objects) <= {image.id for image in dataset.images}
+    assert sum(map(len, objects.values())) > 0
+
+
+@pytest.mark.parametrize(("file", "name"), [("instances_val2017.json", "coco"), ("mine.json", "mine")])
+def test_a_coco_file_gives_the_data_set_its_name(tmp_path: Path, file: str, name: str) -> None:
+    source = coco_source(tmp_path, tmp_path / file, crowd=True)
+    assert (source.name, source.annotations) == (name, tmp_path / file)
+    assert source.settings == {"crowd annotations": "count"}
+    assert source.read_objects is None
+
+
+def test_d3_names_its_subset(tmp_path: Path) -> None:
+    source = d3_source(tmp_path, tmp_path, "abs")
+    assert (source.name, source.settings) == ("d3", {"subset": "abs"})
