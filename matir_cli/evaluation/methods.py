@@ -1,4 +1,4 @@
-"""Retrieval methods under evaluation: the whole method, stage 1 alone, and ablations.
+"""Methods under evaluation: the whole method, stage 1 alone, and ablations.
 
 Each method runs the same steps as `matir find`: `search.pipeline.rank_candidates`,
 `search.rerank.rerank_candidates` and `order_by_verdict`, then `search.grounding`.

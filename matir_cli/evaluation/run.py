@@ -1,4 +1,6 @@
-"""Evaluation of one model set on one indexed data set, up to the figures of the tables.
+"""Evaluation of one model set on one indexed data set.
+
+From the gallery to the figures of the tables:
 
     baselines -> stage 1 -> stage 2, photo by photo -> rankings and masks -> average precision
 

@@ -1,4 +1,4 @@
-"""One evaluation run by colour's stand-ins where it needs no trained model."""
+"""One evaluation run, with queries encoded by colour."""
 
 from pathlib import Path
 
