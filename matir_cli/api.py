@@ -155,7 +155,6 @@ class Gallery:
         rerank: bool = True,
         ground: bool = True,
         candidates: int | None = None,
-        keep: int | None = None,
         min_score: float | None = None,
         min_p: float | None = None,
         min_iou: float = 0.5,
@@ -183,7 +182,6 @@ class Gallery:
             rerank: let the judge look at the best photos and rank them anew.
             ground: let it say where the object is; else the mask is that of the best region.
             candidates: photos that the judge looks at (N_C of the paper), 1 or more; None: 100, or `limit`.
-            keep: photos left after reranking (N_K), 1 or more; None: 50, or `limit`.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos that the judge gives a lower probability, 0..1.
             min_iou: how well a stored region must fit the judge's box, 0..1.
@@ -216,7 +214,6 @@ class Gallery:
         settings = SearchOptions(
             limit=limit,
             candidates=candidates,
-            keep=keep,
             rerank=rerank,
             ground=ground,
             min_score=min_score,

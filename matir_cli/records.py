@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,10 @@ class Point:
     def scaled(self, x: float, y: float) -> Point:
         """The point in a frame that is `x` times as wide and `y` times as high."""
         return Point(self.x * x, self.y * y)
+
+
+Place = TypeVar("Place", Box, Point)
+"""A box or a point: both are scaled alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +210,23 @@ class PhotoRecord:
     """Degrees, north positive."""
     longitude: float | None = None
     """Degrees, east positive."""
+
+    def scaled_to(self, place: Place, width: int, height: int) -> Place:
+        """Map a box or point in photo pixels into a picture of this photo of `width` x `height` pixels."""
+        return place.scaled(width / self.width, height / self.height)
+
+    def scaled_from(self, place: Place, width: int, height: int) -> Place:
+        """Map a box or point in a picture of this photo of `width` x `height` pixels into photo pixels."""
+        return place.scaled(self.width / width, self.height / height)
+
+    def to_working(self, place: Place) -> Place:
+        """Map a box or point in photo pixels into working pixels."""
+        return self.scaled_to(place, self.mask_width, self.mask_height)
+
+    def to_photo(self, place: Place) -> Place:
+        """Map a box or point in working pixels into photo pixels."""
+        return self.scaled_from(place, self.mask_width, self.mask_height)
+
+    def share(self, area: float) -> float:
+        """Return the fraction of the photo, 0..1, that `area` square working pixels cover."""
+        return area / (self.mask_width * self.mask_height)

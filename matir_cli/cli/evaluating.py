@@ -18,7 +18,7 @@ from matir_cli.cli.exit_codes import SKIPPED
 from matir_cli.cli.indexing import run_with_progress
 from matir_cli.cli.options.common import choose_model_set
 from matir_cli.cli.options.evaluation import WORLD_MODEL_SET, EvaluationArguments
-from matir_cli.cli.progress import observe_step
+from matir_cli.cli.progress import show_progress
 from matir_cli.errors import AnnotationsInvalid, OutputExists
 from matir_cli.evaluation.baselines.vectors import BASELINES
 from matir_cli.evaluation.coverage import annotated_objects
@@ -39,6 +39,7 @@ from matir_cli.model_sets.catalogue import ModelSet, load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, ModelSession, locate_part
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.models.tiny import benchmark
+from matir_cli.progress import Advance, no_progress
 from matir_cli.records import Rle
 
 PACKAGES = ("matir-cli", "torch", "sam2", "llama-cpp-python", "sqlite-vec", "numpy", "pillow", "pycocotools")
@@ -123,7 +124,7 @@ def _evaluate(wanted: EvaluationArguments, source: Source, settings: Mapping[str
         engines = ModelSession(gallery, chosen, wanted.device)
         with _kept_on_interrupt(gallery, out):
             objects = source.objects(out) if source.objects else annotated_objects(dataset)
-            outcome = run_evaluation(bench, engines, plan, objects, out, _watch)
+            outcome = run_evaluation(bench, engines, plan, objects, out, _show_step)
         _export(bench, outcome, wanted)
         report = _report(bench, outcome, {**_settings(wanted, plan, chosen), **settings}, chosen, clips)
         click.echo(write_report(report, out), nl=False)
@@ -174,15 +175,16 @@ def _kept_on_interrupt(gallery: GalleryFile, out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _watch(total: int, name: str, unit: str) -> Iterator[Callable[[], object]]:
-    """A bar where somebody watches, else a line when a step begins; nothing where there is nothing to do."""
+def _show_step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show a bar on a terminal, elsewhere a line when the step begins; nothing if there is nothing to do."""
     if not total:
-        yield lambda: None
+        with no_progress(name, total, unit) as ignore:
+            yield ignore
         return
     if not sys.stderr.isatty():
         many = {"photo": "photos", "query": "queries"}[unit] if total > 1 else unit
         say(f"{name}: {total:,} {many}")
-    with observe_step(total, name, unit) as advance:
+    with show_progress(name, total, unit, done) as advance:
         yield advance
 
 

@@ -69,7 +69,7 @@ class AblationRunner:
     folder: Path
     """Galleries with other vectors are kept here."""
     device: str
-    watch: ProgressObserver
+    progress: ProgressObserver
 
     def variants(self, ablation: Ablation, base: Method) -> Iterator[Variant]:
         """The settings of one ablation but for the one that `base` has; for "pixels" see below."""
@@ -142,7 +142,7 @@ class AblationRunner:
     ) -> Method:
         encoder = load_text_encoder(config)
         found = run_stage_1(
-            self.bench, gallery, encoder, candidates_needed(base.candidates, ()), self.watch, within
+            self.bench, gallery, encoder, candidates_needed(base.candidates, ()), self.progress, within
         )
         return replace(base, retrieved=found)
 
@@ -153,7 +153,7 @@ class AblationRunner:
         if not missing:
             return
         encoder = load_region_encoder(config, self.device)
-        with self.watch(len(missing), "encoding", "photo") as advance:
+        with self.progress("encoding", len(missing), "photo") as advance:
             for photo_id in missing:
                 regions = self.bench.gallery.regions(photo_id)
                 digest = self.bench.gallery.photo(photo_id).record.sha256

@@ -38,7 +38,7 @@ def annotated_objects(dataset: Dataset) -> dict[int, list[Rle]]:
 
 
 def measure_coverage(
-    bench: EvaluationSetup, objects: Mapping[int, Sequence[Rle]], watch: ProgressObserver
+    bench: EvaluationSetup, objects: Mapping[int, Sequence[Rle]], progress: ProgressObserver
 ) -> Coverage:
     """Hold the objects, by image id, against the regions of the gallery; the whole photo is none.
 
@@ -46,7 +46,7 @@ def measure_coverage(
     """
     count = 0
     covered = np.zeros(len(LEVELS), np.int64)
-    with watch(len(objects), "coverage", "photo") as advance:
+    with progress("coverage", len(objects), "photo") as advance:
         for image, rles in objects.items():
             count += len(rles)
             if (photo_id := bench.indexed.photos.get(image)) is not None:

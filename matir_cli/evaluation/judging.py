@@ -20,7 +20,7 @@ Questions: TypeAlias = Mapping[int, Sequence[str]]
 
 
 def judge_photos(
-    rooms: Mapping[str, JudgeSession], wanted: Questions, watch: ProgressObserver = no_progress
+    rooms: Mapping[str, JudgeSession], wanted: Questions, progress: ProgressObserver = no_progress
 ) -> None:
     """See to it that the judge has judged all that is `wanted`, in order of photo id.
 
@@ -28,7 +28,7 @@ def judge_photos(
         rooms: for each query where it is asked, all of one judge and one gallery.
     """
     missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.verdict(photo_id) is None)
-    with watch(len(missing), "judging", "photo") as advance:
+    with progress("judging", len(missing), "photo") as advance:
         for photo_id, texts in missing.items():
             room = rooms[texts[0]]
             photo = room.photo(photo_id)
@@ -41,12 +41,12 @@ def judge_photos(
 
 
 def ground_photos_by_photo(
-    rooms: Mapping[str, JudgeSession], wanted: Questions, watch: ProgressObserver = no_progress
+    rooms: Mapping[str, JudgeSession], wanted: Questions, progress: ProgressObserver = no_progress
 ) -> None:
     """See to it that the judge has said where all that is `wanted` lies, in order of photo id."""
     missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.grounding(photo_id) is None)
     waiting: list[GroundingQuestion] = []
-    with watch(len(missing), "grounding", "photo") as advance:
+    with progress("grounding", len(missing), "photo") as advance:
         for photo_id, texts in missing.items():
             room = rooms[texts[0]]
             photo = room.photo(photo_id)

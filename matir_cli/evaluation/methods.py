@@ -88,7 +88,7 @@ def run_stage_1(
     gallery: GalleryFile,
     encoder: TextEncoder,
     depth: int,
-    watch: ProgressObserver,
+    progress: ProgressObserver,
     within: Filters | None = None,
 ) -> Stage1Results:
     """Stage 1 over the images of the data set, whatever else `gallery` holds.
@@ -99,7 +99,7 @@ def run_stage_1(
     strangers = gallery.count_photos() - len(bench.indexed.images)
     found: dict[int, Sequence[Candidate]] = {}
     truncated = 0
-    with watch(len(bench.queries), "searching", "query") as advance:
+    with progress("searching", len(bench.queries), "query") as advance:
         for query in bench.queries:
             asked = encoder.encode(query.text)
             truncated += asked.truncated
@@ -150,7 +150,7 @@ def ask_judge(
     bench: EvaluationSetup,
     rooms: JudgeSessions,
     methods: Sequence[Method],
-    watch: ProgressObserver,
+    progress: ProgressObserver,
     *,
     everywhere: bool = False,
 ) -> None:
@@ -167,14 +167,14 @@ def ask_judge(
         for query in bench.queries:
             for item in method.retrieved.candidates[query.id][: method.candidates]:
                 wanted.setdefault(item.photo_id, []).append(query.text)
-    judge_photos(rooms, wanted, watch)
+    judge_photos(rooms, wanted, progress)
     wanted = {}
     for method in methods:
         for query in bench.queries:
             for photo_id in photo_ids(method.ranking(query)):
                 if everywhere or bench.is_relevant(query.id, photo_id):
                     wanted.setdefault(photo_id, []).append(query.text)
-    ground_photos_by_photo(rooms, wanted, watch)
+    ground_photos_by_photo(rooms, wanted, progress)
 
 
 @dataclass(frozen=True, slots=True)

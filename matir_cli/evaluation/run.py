@@ -101,7 +101,7 @@ def run_evaluation(
     plan: EvaluationPlan,
     objects: Mapping[int, Sequence[Rle]],
     folder: Path,
-    watch: ProgressObserver,
+    progress: ProgressObserver,
 ) -> EvaluationOutcome:
     """Run the plan.
 
@@ -112,26 +112,28 @@ def run_evaluation(
     Raises:
         MatirError: what the models, the gallery and the files raise.
     """
-    covered = measure_coverage(bench, objects, watch)
+    covered = measure_coverage(bench, objects, progress)
     encoders = [engines.config("encoder"), *(locate_files(each, "encoder") for each in plan.clips)]
     contest = BaselinePlan(plan.baselines, encoders, engines.config("proposer"), engines.device)
     with ScoreStore.open(folder / "scores.db") as store:
-        found = run_baselines(bench, contest, store, watch)
+        found = run_baselines(bench, contest, store, progress)
     rooms = open_judge_sessions(bench, engines) if plan.judge else None
     depth = candidates_needed(plan.candidates, plan.ablations)
-    retrieved = run_stage_1(bench, bench.gallery, engines.text_encoder, depth, watch)
+    retrieved = run_stage_1(bench, bench.gallery, engines.text_encoder, depth, progress)
     base = Method(retrieved, rooms, plan.candidates, plan.keep)
-    laboratory = AblationRunner(bench, engines.config("encoder"), folder / "ablations", engines.device, watch)
+    laboratory = AblationRunner(
+        bench, engines.config("encoder"), folder / "ablations", engines.device, progress
+    )
     variants = [each for name in plan.ablations for each in laboratory.variants(name, base)]
     if rooms is not None:
         asked = [base, *(each.method for each in variants)]
-        ask_judge(bench, rooms, asked, watch, everywhere=plan.all_masks)
+        ask_judge(bench, rooms, asked, progress, everywhere=plan.all_masks)
         engines.release_judge()
-    scoring = Scoring(bench, base, plan, watch)
+    scoring = Scoring(bench, base, plan, progress)
     measured = replace(scoring.measured(engines), contenders=found)
     groundings = dict(scoring.boxes.outcomes)
     if "pixels" in plan.ablations:
-        variants += _with_other_pixels(bench, engines, base, watch)
+        variants += _with_other_pixels(bench, engines, base, progress)
     return EvaluationOutcome(
         paper_tables(measured),
         tuple(scoring.ablation_tables(laboratory, measured, variants)),
@@ -149,14 +151,14 @@ def open_judge_sessions(bench: EvaluationSetup, engines: ModelSession) -> JudgeS
 
 
 def _with_other_pixels(
-    bench: EvaluationSetup, engines: ModelSession, base: Method, watch: ProgressObserver
+    bench: EvaluationSetup, engines: ModelSession, base: Method, progress: ProgressObserver
 ) -> Iterator[Variant]:
     """The ablation "pixels": each setting is another judge, asked and freed before the next."""
     for setting, changed in with_other_pixels(engines.models):
         others = ModelSession(bench.gallery, changed, engines.device)
         rooms = open_judge_sessions(bench, others)
         method = replace(base, rooms=rooms)
-        ask_judge(bench, rooms, [method], watch)
+        ask_judge(bench, rooms, [method], progress)
         others.release_judge()
         yield Variant("pixels", setting, method)
 
@@ -173,12 +175,12 @@ class Scoring:
     """From rankings and the judge's memory to average precision."""
 
     def __init__(
-        self, bench: EvaluationSetup, base: Method, plan: EvaluationPlan, watch: ProgressObserver
+        self, bench: EvaluationSetup, base: Method, plan: EvaluationPlan, progress: ProgressObserver
     ) -> None:
         self._bench = bench
         self._base = base
         self._plan = plan
-        self._watch = watch
+        self._progress = progress
         self._judged = {query.id: base.ranking(query) for query in bench.queries}
         self.boxes = BoxMasks(bench, base.rooms or {}, BEST_FIT)
         """Of the base and of all ablations that share its judge."""
@@ -252,7 +254,7 @@ class Scoring:
         return region_masks(self._bench, query, ranking, everywhere=everywhere)
 
     def _all_predicted(self, masks: MaskMaker) -> dict[int, PredictedMasks]:
-        with self._watch(len(self._judged), "masks", "query") as advance:
+        with self._progress("masks", len(self._judged), "query") as advance:
             found = {}
             for query in self._bench.queries:
                 found[query.id] = masks(query, self._judged[query.id], everywhere=self._plan.all_masks)
@@ -272,7 +274,7 @@ class Scoring:
     def _refined(self, engines: ModelSession) -> PrecisionByQuery:
         engines.config("proposer")
         boxes = BoxMasks(self._bench, self._base.rooms or {}, MatchOptions(refiner=lambda: engines.proposer))
-        with self._watch(len(self._judged), "refining", "query") as advance:
+        with self._progress("refining", len(self._judged), "query") as advance:
 
             def refined(
                 query: EvalQuery, ranking: Sequence[JudgedCandidate], *, everywhere: bool = False

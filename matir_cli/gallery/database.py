@@ -252,10 +252,9 @@ class GalleryFile:
         self.link(file, photo_id)
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
-        across, down = photo.width / photo.mask_width, photo.height / photo.mask_height
         region_ids = []
         for ordinal, region in enumerate(regions):
-            box = region.box.scaled(across, down)
+            box = photo.to_photo(region.box)
             row = _only(
                 db.execute(
                     "insert into regions "

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from matir_cli.engines.protocols import RegionEncoder, RegionProposer
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.prefetch import prefetch
-from matir_cli.model_sets.session import ModelSession
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
@@ -38,6 +38,25 @@ SEAL_EVERY = 256
 """Photos between two tidyings of the search index during a long run."""
 
 
+class IndexingSession(Protocol):
+    """The models of one model set; each is loaded when it is first asked for, once."""
+
+    @property
+    def proposer(self) -> RegionProposer:
+        """Proposes the regions of a photo."""
+        ...
+
+    @property
+    def region_encoder(self) -> RegionEncoder:
+        """Encodes the regions of a photo."""
+        ...
+
+    @property
+    def side_by_side(self) -> bool:
+        """True if both may run at a time, since they do not compete for the processor's cores."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexingModels:
     """What photos are indexed with; each is loaded when the first photo needs it, once."""
@@ -48,9 +67,9 @@ class IndexingModels:
     """Whether both may run at a time: they do not compete for the processor's cores."""
 
     @classmethod
-    def of(cls, engines: ModelSession) -> IndexingModels:
-        """Those of a model set at work on a gallery; nothing is loaded yet."""
-        return cls(lambda: engines.proposer, lambda: engines.region_encoder, lambda: engines.side_by_side)
+    def of(cls, session: IndexingSession) -> IndexingModels:
+        """Wrap the models of a session; nothing is loaded yet."""
+        return cls(lambda: session.proposer, lambda: session.region_encoder, lambda: session.side_by_side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def _region(photo: PhotoRecord, stored: StoredRegion) -> RegionDetails:
     return RegionDetails(
         stored.ordinal,
         box.rounded(2),
-        round(region.area / (photo.mask_width * photo.mask_height), 6),
+        round(photo.share(region.area), 6),
         round(region.predicted_iou, 4),
         round(region.stability, 4),
     )

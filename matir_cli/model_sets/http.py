@@ -23,7 +23,8 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from matir_cli.errors import DownloadFailed, WeightsChanged
-from matir_cli.model_sets.weights import ByteProgress, sha256_of
+from matir_cli.model_sets.weights import sha256_of
+from matir_cli.progress import Advance, ProgressObserver
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a server is given up."""
@@ -87,7 +88,7 @@ class _Answer:
     validator: str | None
 
 
-def fetch_file(job: Transfer, progress: ByteProgress) -> str:
+def fetch_file(job: Transfer, progress: ProgressObserver) -> str:
     """Brings the file to `job.target` and returns its SHA-256.
 
     Raises:
@@ -110,7 +111,7 @@ def fetch_file(job: Transfer, progress: ByteProgress) -> str:
     return found
 
 
-def _receive(job: Transfer, progress: ByteProgress) -> None:
+def _receive(job: Transfer, progress: ProgressObserver) -> None:
     """Completes the .part file."""
     offset, validator = _resumable(job)
     try:
@@ -130,13 +131,10 @@ def _receive(job: Transfer, progress: ByteProgress) -> None:
             _discard(job)
             origin = _Origin(job.url, answer.validator)
             _origin_path(job).write_bytes(msgspec.json.encode(origin))
-        progress.begin(job.label, answer.total or job.bytes, answer.start)
-        try:
-            with job.part.open("ab") as stream:
-                done = _copy(job, response, stream, answer.start, progress)
-                os.fsync(stream.fileno())
-        finally:
-            progress.end()
+        total = answer.total or job.bytes
+        with progress(job.label, total, "B", answer.start) as advance, job.part.open("ab") as stream:
+            done = _copy(job, response, stream, answer.start, advance)
+            os.fsync(stream.fileno())
     if done < (answer.total if answer.total is not None else job.least):
         raise DownloadFailed(job.url, f"cut after {done} of {answer.total or job.bytes} bytes")
 
@@ -204,7 +202,7 @@ def _read_headers(job: Transfer, response: HTTPResponse, offset: int) -> _Answer
     return _Answer(start, total, strong or response.headers.get("Last-Modified"))
 
 
-def _copy(job: Transfer, response: HTTPResponse, stream: BinaryIO, done: int, progress: ByteProgress) -> int:
+def _copy(job: Transfer, response: HTTPResponse, stream: BinaryIO, done: int, advance: Advance) -> int:
     """Appends the body to `stream`; the number of bytes then there."""
     while True:
         try:
@@ -219,7 +217,7 @@ def _copy(job: Transfer, response: HTTPResponse, stream: BinaryIO, done: int, pr
             raise DownloadFailed(job.url, f"the server sent more than {job.most} bytes")
         stream.write(chunk)
         done += len(chunk)
-        progress.advance(len(chunk))
+        advance(len(chunk))
 
 
 def _resumable(job: Transfer) -> tuple[int, str | None]:

@@ -19,7 +19,6 @@ from matir_cli.errors import CheckpointInvalid, DownloadFailed, ModelSetInvalid,
 from matir_cli.model_sets.catalogue import HubSource, LocalSource, ModelFile, ModelSet, UrlSource
 from matir_cli.model_sets.http import Transfer, fetch_file
 from matir_cli.model_sets.weights import (
-    ByteProgress,
     expected_hash,
     forget_hash,
     hash_and_record,
@@ -30,6 +29,7 @@ from matir_cli.model_sets.weights import (
     url_path,
     verified_hash,
 )
+from matir_cli.progress import ProgressObserver
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -45,7 +45,7 @@ class PulledFile:
 
 
 def pull_model_set(
-    model_set: ModelSet, progress: ByteProgress, accept_changed: bool = False
+    model_set: ModelSet, progress: ProgressObserver, accept_changed: bool = False
 ) -> Iterator[PulledFile]:
     """Brings every file of the set to this machine, in order, telling of each.
 
@@ -87,7 +87,7 @@ def _alone(file: ModelFile) -> Iterator[None]:
         lock.release()
 
 
-def _bring(file: ModelFile, progress: ByteProgress) -> PulledFile:
+def _bring(file: ModelFile, progress: ProgressObserver) -> PulledFile:
     path = local_path(file)
     if path is not None:
         try:
@@ -104,7 +104,7 @@ def _bring(file: ModelFile, progress: ByteProgress) -> PulledFile:
     return PulledFile(file, _from_addresses(file, file.source, progress), fetched=True)
 
 
-def _from_addresses(file: ModelFile, source: UrlSource, progress: ByteProgress) -> Path:
+def _from_addresses(file: ModelFile, source: UrlSource, progress: ProgressObserver) -> Path:
     """From the first of the addresses that has it; DownloadFailed tells what each of them said."""
     faults = []
     for url in (source.url, *source.mirrors):
@@ -121,7 +121,7 @@ def _from_addresses(file: ModelFile, source: UrlSource, progress: ByteProgress) 
     raise DownloadFailed(first.source, reason)
 
 
-def _fetch_published(job: Transfer, progress: ByteProgress) -> str:
+def _fetch_published(job: Transfer, progress: ProgressObserver) -> str:
     """`fetch`, where another hash than the published one means that the wrong thing arrived."""
     try:
         return fetch_file(job, progress)
@@ -130,7 +130,7 @@ def _fetch_published(job: Transfer, progress: ByteProgress) -> str:
         raise DownloadFailed(job.url, reason) from error
 
 
-def _from_hub(file: ModelFile, source: HubSource, damaged: Path | None, progress: ByteProgress) -> Path:
+def _from_hub(file: ModelFile, source: HubSource, damaged: Path | None, progress: ProgressObserver) -> Path:
     """From the hub into its cache, in place of what is `damaged` there.
 
     DownloadFailed for whatever the library stumbles over; else as `hash_and_record`.

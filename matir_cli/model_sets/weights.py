@@ -21,47 +21,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import platformdirs
 
 from matir_cli.errors import CheckpointInvalid, WeightsChanged, WeightsMissing
 from matir_cli.model_sets.catalogue import HubSource, LocalSource, ModelFile, ModelPart, ModelSet, UrlSource
+from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import EngineConfig, ModelIdentity
 
 MODELS_VARIABLE = "MATIR_MODELS"
 
 _CHUNK = 1 << 20
-
-
-class ByteProgress(Protocol):
-    """Watches a file being fetched or read through."""
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Work on `name` starts, `done` of its `total` bytes being there already."""
-        ...
-
-    def advance(self, count: int) -> None:
-        """`count` more bytes are done."""
-        ...
-
-    def end(self) -> None:
-        """The file is finished, or given up."""
-        ...
-
-
-class NoByteProgress:
-    """A Progress that nobody looks at."""
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Nothing."""
-
-    def advance(self, count: int) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
 
 
 class HashRecord(msgspec.Struct, frozen=True):
@@ -197,7 +168,7 @@ def verified_hash(file: ModelFile, path: Path) -> str:
     return seen.sha256
 
 
-def hash_and_record(file: ModelFile, path: Path, progress: ByteProgress | None = None) -> str:
+def hash_and_record(file: ModelFile, path: Path, progress: ProgressObserver = no_progress) -> str:
     """Reads `path` through, holds it against what is expected, and records it.
 
     Raises:
@@ -209,7 +180,7 @@ def hash_and_record(file: ModelFile, path: Path, progress: ByteProgress | None =
             raise CheckpointInvalid(
                 path, f"has {status.st_size} bytes, not the {file.bytes} of the model set"
             )
-        found = sha256_of(path, file.label, progress or NoByteProgress())
+        found = sha256_of(path, file.label, progress)
     except OSError as error:
         raise CheckpointInvalid(path, f"cannot be read: {error.strerror}") from error
     expected = expected_hash(file)
@@ -219,21 +190,19 @@ def hash_and_record(file: ModelFile, path: Path, progress: ByteProgress | None =
     return found
 
 
-def sha256_of(path: Path, name: str, progress: ByteProgress) -> str:
+def sha256_of(path: Path, name: str, progress: ProgressObserver) -> str:
     """SHA-256 of the file at `path`, hex; OSError as the system raises it."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        progress.begin(name, os.fstat(stream.fileno()).st_size, 0)
-        try:
+        size = os.fstat(stream.fileno()).st_size
+        with progress(name, size, "B") as advance:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
-                progress.advance(len(chunk))
-        finally:
-            progress.end()
+                advance(len(chunk))
     return digest.hexdigest()
 
 
-def verify_model_set(model_set: ModelSet, progress: ByteProgress) -> Iterator[CheckedFile]:
+def verify_model_set(model_set: ModelSet, progress: ProgressObserver) -> Iterator[CheckedFile]:
     """Reads every file of the set through, whatever is on record, and tells of each."""
     for file in model_set.files:
         path = local_path(file)

@@ -149,7 +149,7 @@ def _drawing(subject: ResultPixels) -> str:
     size = subject.found.photo.record
     width, height = 2 * size.mask_width, 2 * size.mask_height
     drawn = [_mask(answer, rle) for answer, rle in subject.masked]
-    boxes = [answer.box.scaled(width / size.width, height / size.height) for answer in subject.answers]
+    boxes = [size.scaled_to(answer.box, width, height) for answer in subject.answers]
     drawn += [_rectangle(kind, box) for box in boxes for kind in ("box under", "box")]
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(drawn)}</svg>'
 

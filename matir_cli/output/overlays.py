@@ -45,7 +45,7 @@ def overlay(subject: ResultPixels) -> Image.Image | None:
         if answer.mask is not None:
             mask = masks.resize(masks.decode(answer.mask), picture.height, picture.width)
             drawing.tint(picture, mask, colour)
-    boxes = [a.box.scaled(picture.width / size.width, picture.height / size.height) for a in subject.answers]
+    boxes = [size.scaled_to(a.box, *picture.size) for a in subject.answers]
     for box, colour in zip(boxes, colours, strict=False):
         drawing.outline(picture, box, colour)
     if boxes:

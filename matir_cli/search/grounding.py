@@ -87,7 +87,7 @@ def to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Groundin
     """The grounding of a photo at working size, with boxes at its true size."""
     size = gallery.photo(photo.key).record
     height, width = photo.image.shape[:2]
-    boxes = tuple(box.scaled(size.width / width, size.height / height) for box in grounding.boxes)
+    boxes = tuple(size.scaled_from(box, width, height) for box in grounding.boxes)
     return replace(grounding, boxes=boxes)
 
 
@@ -190,6 +190,5 @@ def _refine(
     if shown is None:
         return [None] * len(instances)
     height, width = shown.image.shape[:2]
-    across, down = width / photo.record.width, height / photo.record.height
-    boxes = [instance.box.scaled(across, down) for instance in instances]
+    boxes = [photo.record.scaled_to(instance.box, width, height) for instance in instances]
     return [None if region is None else region.rle for region in refiner.refine(shown.image, boxes)]

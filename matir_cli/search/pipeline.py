@@ -11,11 +11,11 @@ from matir_cli.errors import GalleryEmpty
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
-from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, check_range
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.models import SearchModels
 from matir_cli.search.query import Query, encode_query
 from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import (
@@ -31,7 +31,7 @@ CANDIDATES = 100
 """N_C of the paper."""
 
 KEEP = 50
-"""N_K of the paper."""
+"""N_K of the paper: photos left after reranking in an evaluation; a search keeps its `limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,6 @@ class SearchOptions:
     """Photos to return, 1 or more."""
     candidates: int | None = None
     """Photos that the judge looks at (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is more."""
-    keep: int | None = None
-    """Photos left after reranking (N_K), 1 or more; None: `KEEP`, or `limit` if that is more."""
     rerank: bool = True
     """False: stage 1 alone."""
     ground: bool = True
@@ -68,7 +66,7 @@ class SearchOptions:
     """The part of the gallery to search; None: all of it."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "candidates", "keep"):
+        for name in ("limit", "candidates"):
             check_range(name, getattr(self, name), 1)
         for name in ("min_p", "min_iou"):
             check_range(name, getattr(self, name), 0, 1)
@@ -100,10 +98,10 @@ class SearchOutcome:
 
 def run_search(
     gallery: GalleryFile,
-    engines: ModelSession,
+    models: SearchModels,
     wanted: Query | str,
     settings: SearchOptions,
-    watch: ProgressObserver = no_progress,
+    progress: ProgressObserver = no_progress,
 ) -> SearchOutcome:
     """Both stages, as far as `settings` go; a query without a text has no words for the judge.
 
@@ -119,11 +117,11 @@ def run_search(
     if settings.min_p is not None and not judging:
         raise ValueError("min_p is about what the judge says, and it is not asked")
     if asked.text is not None or asked.without:
-        engines.config("encoder")
+        models.config("encoder")
     room = None
     if judging and asked.text is not None:
-        room = open_judge_session(gallery, engines, asked.text, fresh=settings.fresh, without=asked.without)
-    encoded = encode_query(gallery, engines, asked)
+        room = open_judge_session(gallery, models, asked.text, fresh=settings.fresh, without=asked.without)
+    encoded = encode_query(gallery, models, asked)
     width = settings.limit if room is None else settings.candidates or max(CANDIDATES, settings.limit)
     ranked = rank_candidates(gallery, encoded.vector, width, within=settings.within)
     best_score = ranked[0].score if ranked else None
@@ -131,11 +129,11 @@ def run_search(
     if room is None:
         found = list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
         return SearchOutcome(found, encoded.truncated, 0, 0, complete=True, best_score=best_score)
-    judged, complete = _judge(room, ranked, settings, watch)
+    judged, complete = _judge(room, ranked, settings, progress)
     ranking = order_by_verdict([item for item in judged if _is_likely(item, settings.min_p)])
-    kept = ranking[: min(settings.keep or max(KEEP, settings.limit), settings.limit)]
+    kept = ranking[: settings.limit]
     if settings.ground and complete:
-        grounded = _ground(room, kept, _matching(engines, settings), watch)
+        grounded = _ground(room, kept, _matching(models, settings), progress)
     else:
         grounded = list(results_by_region(gallery, kept))
     found = _sized(grounded, settings.within)
@@ -159,17 +157,17 @@ def as_query(wanted: Query | str) -> Query:
 
 def open_judge_session(
     gallery: GalleryFile,
-    engines: ModelSession,
+    models: SearchModels,
     text: str,
     *,
     fresh: bool = False,
     without: Sequence[str] = (),
 ) -> JudgeSession:
     """What stage 2 needs; its weights must be here, but nothing is loaded yet."""
-    key = engines.judge_key
+    key = models.judge_key
     memory = VerdictCache(gallery, key, text, fresh=fresh)
     others = tuple(JudgeQuestion(other, VerdictCache(gallery, key, other, fresh=fresh)) for other in without)
-    return JudgeSession(gallery, lambda: engines.judge, memory, text, others)
+    return JudgeSession(gallery, lambda: models.judge, memory, text, others)
 
 
 def check_searchable(gallery: GalleryFile, wanted: Query | str) -> None:
@@ -205,22 +203,22 @@ def _good_enough(ranked: list[Candidate], min_score: float | None) -> list[Candi
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
-def _matching(engines: ModelSession, settings: SearchOptions) -> MatchOptions:
+def _matching(models: SearchModels, settings: SearchOptions) -> MatchOptions:
     if not settings.refine:
         return MatchOptions(settings.min_iou)
-    engines.config("proposer")  # missing weights are said now, not after the judge's work
-    return MatchOptions(settings.min_iou, lambda: engines.proposer)
+    models.config("proposer")  # missing weights are said now, not after the judge's work
+    return MatchOptions(settings.min_iou, lambda: models.proposer)
 
 
 def _judge(
-    room: JudgeSession, ranked: Sequence[Candidate], settings: SearchOptions, watch: ProgressObserver
+    room: JudgeSession, ranked: Sequence[Candidate], settings: SearchOptions, progress: ProgressObserver
 ) -> tuple[list[JudgedCandidate], bool]:
     """The candidates as judged; after Ctrl-C those judged so far, and False."""
     end = None if settings.budget is None else time.monotonic() + settings.budget
     judged: list[JudgedCandidate] = []
     complete = True
     try:
-        with watch(len(ranked), "judging", "photo") as advance:
+        with progress("judging", len(ranked), "photo") as advance:
             for item in rerank_candidates(room, ranked, lambda: end is None or time.monotonic() < end):
                 judged.append(item)
                 advance()
@@ -235,10 +233,10 @@ def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
 
 
 def _ground(
-    room: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, watch: ProgressObserver
+    room: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
 ) -> list[SearchResult]:
     found: list[SearchResult] = []
-    with watch(len(kept), "grounding", "photo") as advance:
+    with progress("grounding", len(kept), "photo") as advance:
         for item in results_by_box(room, kept, matching):
             found.append(item)
             advance()
@@ -262,5 +260,5 @@ def _has_size(item: SearchResult, within: Filters) -> bool:
         return False
     size, answer = item.photo.record, item.answers[0]
     if answer.mask is not None:
-        return within.fits(area(answer.mask) / (answer.mask.width * answer.mask.height))
+        return within.fits(size.share(area(answer.mask)))
     return within.fits(answer.box.area / (size.width * size.height))

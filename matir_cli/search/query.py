@@ -33,12 +33,12 @@ from matir_cli.errors import (
 )
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredRegion
-from matir_cli.model_sets.session import ModelSession
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.records import Box, FloatArray, PhotoRecord, Point, Rle, check_range
 from matir_cli.search.box_matching import match_box
 from matir_cli.search.index import region_vector
+from matir_cli.search.models import SearchModels
 from matir_cli.search.rank import score_spreads
 
 AVERSION = 0.35
@@ -111,7 +111,7 @@ class Query:
                 raise QueryNotText(text)
 
 
-def resolve_example(gallery: GalleryFile, engines: ModelSession, example: Example) -> ResolvedExample:
+def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example) -> ResolvedExample:
     """The region that an example means, and its vector.
 
     A photo that is in the gallery has regions already: the one that fits the box; at a point, the
@@ -130,11 +130,11 @@ def resolve_example(gallery: GalleryFile, engines: ModelSession, example: Exampl
         size = gallery.photo(photo_id).record
         region = _stored(gallery.regions(photo_id), _inside(example, size), size)
         if region is not None:
-            share = region.region.area / (size.mask_width * size.mask_height)
+            share = size.share(region.region.area)
             return ResolvedExample(
                 example.path, region_vector(gallery, region.id), region.box, share, stored=True
             )
-    return _see(engines, decode_photo(file, digest), example)
+    return _see(models, decode_photo(file, digest), example)
 
 
 def _inside(example: Example, size: PhotoRecord) -> Example:
@@ -157,37 +157,36 @@ def _stored(regions: list[StoredRegion], example: Example, size: PhotoRecord) ->
         return best.region if best is not None and best.iou >= REUSED_IOU else None
     if example.point is None:
         return next((region for region in regions if region.ordinal == 0), None)
-    at = example.point.scaled(size.mask_width / size.width, size.mask_height / size.height)
+    at = size.to_working(example.point)
     there = [r for r in regions if r.ordinal > 0 and masks.decode(r.region.rle)[int(at.y), int(at.x)]]
     return max(there, key=lambda r: (r.region.predicted_iou, -r.ordinal), default=None)
 
 
-def _see(engines: ModelSession, photo: DecodedPhoto, example: Example) -> ResolvedExample:
+def _see(models: SearchModels, photo: DecodedPhoto, example: Example) -> ResolvedExample:
     """The example as the models see it now."""
     size, path = photo.record, example.path
     example = _inside(example, size)
-    across, down = size.mask_width / size.width, size.mask_height / size.height
     if example.box is not None:
-        (region,) = engines.proposer.refine(photo.image, [example.box.scaled(across, down)])
+        (region,) = models.proposer.refine(photo.image, [size.to_working(example.box)])
     elif example.point is not None:
-        region = engines.proposer.region_at(photo.image, example.point.scaled(across, down))
+        region = models.proposer.region_at(photo.image, size.to_working(example.point))
     else:
-        return _encode(engines, photo, path, masks.whole(size.mask_height, size.mask_width))
+        return _encode(models, photo, path, masks.whole(size.mask_height, size.mask_width))
     if region is None:
         raise ExampleBlank(path)
-    return _encode(engines, photo, path, region.rle)
+    return _encode(models, photo, path, region.rle)
 
 
-def _encode(engines: ModelSession, photo: DecodedPhoto, path: Path, rle: Rle) -> ResolvedExample:
-    (vector,) = engines.region_encoder.encode(photo.image, [rle])
+def _encode(models: SearchModels, photo: DecodedPhoto, path: Path, rle: Rle) -> ResolvedExample:
+    (vector,) = models.region_encoder.encode(photo.image, [rle])
     if not np.isfinite(vector).all():
         raise EngineFailed("the encoder gave a vector that is not a number")
     size = photo.record
-    box = masks.box(rle).scaled(size.width / rle.width, size.height / rle.height)
-    return ResolvedExample(path, vector, box, masks.area(rle) / (rle.width * rle.height), stored=False)
+    box, share = size.to_photo(masks.box(rle)), size.share(masks.area(rle))
+    return ResolvedExample(path, vector, box, share, stored=False)
 
 
-def encode_query(gallery: GalleryFile, engines: ModelSession, query: Query) -> QueryVector:
+def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> QueryVector:
     """The vector that regions are compared with: (d,) float32 of unit length.
 
     Raises:
@@ -199,19 +198,19 @@ def encode_query(gallery: GalleryFile, engines: ModelSession, query: Query) -> Q
     wanted: list[tuple[float, FloatArray]] = []
     truncated = False
     if query.text is not None:
-        asked = engines.text_encoder.encode(query.text)
+        asked = models.text_encoder.encode(query.text)
         truncated = asked.truncated
         wanted.append((1.0 if query.example is None else 1.0 - query.weight, asked.vector))
     if query.example is not None:
         shown = (
-            resolve_example(gallery, engines, query.example)
+            resolve_example(gallery, models, query.example)
             if isinstance(query.example, Example)
             else query.example
         )
         wanted.append((1.0 if query.text is None else query.weight, shown.vector))
     unwanted: list[tuple[float, FloatArray]] = []
     for text in query.without:
-        asked = engines.text_encoder.encode(text)
+        asked = models.text_encoder.encode(text)
         truncated = truncated or asked.truncated
         if any(float(asked.vector @ vector) > SAME for _, vector in wanted):
             raise QueryContradicts(text)

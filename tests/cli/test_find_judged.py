@@ -102,8 +102,8 @@ def test_refine_gives_every_box_a_mask(gallery: Path, model_set: Path, tmp_path:
                 assert mask.size == (record["width"], record["height"])
 
 
-def test_candidates_and_keep_bound_the_work(gallery: Path, model_set: Path) -> None:
-    found = records(find(gallery, model_set, "--jsonl", "--candidates", 5, "--keep", 3))
+def test_candidates_and_limit_bound_the_work(gallery: Path, model_set: Path) -> None:
+    found = records(find(gallery, model_set, "--jsonl", "--candidates", 5, "-n", 3))
     assert len(found) == 3
     with GalleryFile.open(gallery) as opened:
         assert opened.connection.execute("select count(*) from verdicts").get == 5

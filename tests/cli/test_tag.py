@@ -13,8 +13,8 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import encode_path
-from tests.support.process import MATIR, PHOTOS, Indexed, matir
 from tests.output.test_xmp import FOREIGN, SPACES, keywords, parsed, regions
+from tests.support.process import MATIR, PHOTOS, Indexed, matir
 
 NAMES = [
     b"new\nline.png",

@@ -12,7 +12,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.doctor.examine import examine_installation
 from matir_cli.maintenance.doctor.findings import Finding, FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
-from matir_cli.model_sets.weights import NoByteProgress
+from matir_cli.progress import no_progress
 from matir_cli.search.index import rebuild_index, seal_index
 from tests.support.crafted_gallery import craft
 from tests.support.process import Indexed, matir
@@ -169,11 +169,19 @@ def test_without_a_gallery_the_default_models_are_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MATIR_MODELS", str(tmp_path / "models"))
-    found = list(examine_installation(tmp_path / "none.db", "full", deep=True, progress=NoByteProgress()))
+    found = list(examine_installation(tmp_path / "none.db", "full", deep=True, progress=no_progress))
     assert [item.name for item in found if item.state is FindingState.PROBLEM] == ["models full"]
     by_name = {item.name: item for item in found}
     assert "matir models pull full" in by_name["models full"].remedy
-    assert {"python", "numpy", "sqlite", "engine sam2", "engine qwen_vl", "cpu", "room"} <= set(by_name)
+    assert {
+        "python",
+        "numpy",
+        "sqlite",
+        "engine sam2.proposer",
+        "engine qwen_vl.judge",
+        "cpu",
+        "room",
+    } <= set(by_name)
     assert by_name["models tiny"].state is FindingState.OK
     assert not (tmp_path / "none.db").exists()
 

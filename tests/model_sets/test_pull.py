@@ -5,6 +5,7 @@ import io
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPMessage
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from matir_cli.errors import DownloadFailed, ModelSetInvalid, WeightsChanged
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set
 from matir_cli.model_sets.http import _SafeRedirects
 from matir_cli.model_sets.pull import PulledFile, pull_model_set
-from matir_cli.model_sets.weights import NoByteProgress, expected_path, local_path, locate_files
+from matir_cli.model_sets.weights import expected_path, local_path, locate_files
+from matir_cli.progress import Advance, no_progress
 from tests.support.file_server import FileServer, Served, serving
 
 BODY = bytes(range(256)) * 4000
@@ -73,7 +75,7 @@ def declared(content: bytes) -> str:
 
 
 def pulled(model_set: ModelSet, *, accept_changed: bool = False) -> list[PulledFile]:
-    return list(pull_model_set(model_set, NoByteProgress(), accept_changed))
+    return list(pull_model_set(model_set, no_progress, accept_changed))
 
 
 def failure(model_set: ModelSet) -> str:
@@ -97,37 +99,40 @@ def left_over(model_set: ModelSet) -> list[str]:
     return sorted(path.name for path in part_of(model_set).parent.iterdir())
 
 
-class Watch:
-    """A Progress that remembers."""
+class RecordingObserver:
+    """A progress observer that remembers what it was told."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int | None, int]] = []
         self.counted = 0
         self.open = 0
 
-    def begin(self, name: str, total: int | None, done: int) -> None:
+    @contextmanager
+    def __call__(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+        assert unit == "B"
         self.events.append((name, total, done))
         self.open += 1
+        try:
+            yield self._advance
+        finally:
+            self.open -= 1
 
-    def advance(self, count: int) -> None:
+    def _advance(self, count: int = 1, /) -> None:
         self.counted += count
-
-    def end(self) -> None:
-        self.open -= 1
 
 
 def test_fetched_verified_and_recorded(site: FileServer, tmp_path: Path) -> None:
     model_set = set_of(tmp_path, keys_for(site, more=declared(BODY)))
-    watch = Watch()
-    got = list(pull_model_set(model_set, watch))
+    observer = RecordingObserver()
+    got = list(pull_model_set(model_set, observer))
     assert [(item.file.label, item.fetched) for item in got] == [
         ("proposer.checkpoint", True),
         ("encoder.visual", False),
     ]
     assert got[0].path.read_bytes() == BODY
     assert left_over(model_set) == ["w.pt"]
-    assert watch.events[0] == ("proposer.checkpoint", len(BODY), 0)
-    assert watch.open == 0
+    assert observer.events[0] == ("proposer.checkpoint", len(BODY), 0)
+    assert observer.open == 0
     assert locate_files(model_set, "proposer").files == {"checkpoint": got[0].path}
     assert site.gets()[0].headers["accept-encoding"] == "identity"
 
@@ -146,9 +151,9 @@ def test_cut_connection_is_resumed(site: FileServer, tmp_path: Path) -> None:
     assert part_of(model_set).read_bytes() == BODY[:400_000]
     assert "cut after 800000" in failure(model_set)
     site.paths["/w.pt"].cut_after = None
-    watch = Watch()
-    assert next(pull_model_set(model_set, watch)).path.read_bytes() == BODY
-    assert watch.events[0] == ("proposer.checkpoint", len(BODY), 800_000)
+    observer = RecordingObserver()
+    assert next(pull_model_set(model_set, observer)).path.read_bytes() == BODY
+    assert observer.events[0] == ("proposer.checkpoint", len(BODY), 800_000)
     assert [request.headers.get("range") for request in site.gets()] == [
         None,
         "bytes=400000-",

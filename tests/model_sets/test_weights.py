@@ -13,13 +13,13 @@ from matir_cli.errors import CheckpointInvalid, PartMissing, WeightsChanged, Wei
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, UrlSource, load_model_set
 from matir_cli.model_sets.weights import (
     FileState,
-    NoByteProgress,
     expected_path,
     forget_hash,
     locate_files,
     url_path,
     verify_model_set,
 )
+from matir_cli.progress import no_progress
 
 CONTENTS = {"visual": b"visual weights", "text": b"text weights", "vocabulary": b"{}"}
 
@@ -224,7 +224,7 @@ def test_verify_reads_everything_and_tells_of_each(tmp_path: Path) -> None:
     model_set = own_set(tmp_path / "a")
     path = put_by_hand(model_set, b"weights")
     (tmp_path / "a" / "text.bin").unlink()
-    states = {check.file.label: check.state for check in verify_model_set(model_set, NoByteProgress())}
+    states = {check.file.label: check.state for check in verify_model_set(model_set, no_progress)}
     assert states == {
         "proposer.checkpoint": FileState.OK,
         "encoder.text": FileState.MISSING,
@@ -234,7 +234,7 @@ def test_verify_reads_everything_and_tells_of_each(tmp_path: Path) -> None:
     before = path.stat()
     path.write_bytes(b"WEIGHTS")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    changed = next(iter(verify_model_set(model_set, NoByteProgress())))
+    changed = next(iter(verify_model_set(model_set, no_progress)))
     assert (changed.state, changed.path) == (FileState.CHANGED, path)
     assert isinstance(changed.fault, WeightsChanged)
 
@@ -244,9 +244,10 @@ def test_finding_models_loads_no_library_for_fetching(tmp_path: Path) -> None:
     put_by_hand(model_set, b"weights")
     code = f"""
 import sys
-from matir_cli import catalogue, weights
-model_set = catalogue.find({model_set.handle!r})
-weights.locate(model_set, "encoder"), weights.locate(model_set, "proposer"), catalogue.find("full")
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.weights import locate_files
+model_set = load_model_set({model_set.handle!r})
+locate_files(model_set, "encoder"), locate_files(model_set, "proposer"), load_model_set("full")
 heavy = {{"huggingface_hub", "httpx", "httpx2", "requests", "urllib.request", "torch", "tqdm"}}
 print(sorted(heavy & set(sys.modules)))
 """

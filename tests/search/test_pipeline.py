@@ -155,7 +155,7 @@ def test_a_probability_is_asked_for_in_vain_where_there_is_no_judge(gallery: Gal
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"limit": 0}, {"limit": -1}, {"candidates": 0}, {"keep": 0}, {"budget": -1.0}),
+        *({"limit": 0}, {"limit": -1}, {"candidates": 0}, {"budget": -1.0}),
         *({"min_p": 3.0}, {"min_p": -0.1}, {"min_iou": 2.0}, {"min_iou": math.nan}, {"budget": math.nan}),
     ],
 )
@@ -163,7 +163,7 @@ def test_numbers_have_a_range(wrong: dict[str, float]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(OutOfRange, match=f"^{name} is {value}; it must be (from 0 to 1|[01] or more)[.]$"):
         SearchOptions(**wrong)  # type: ignore[arg-type]
-    SearchOptions(limit=1, candidates=1, keep=1, min_p=0, min_iou=1, budget=0, min_score=-1)
+    SearchOptions(limit=1, candidates=1, min_p=0, min_iou=1, budget=0, min_score=-1)
 
 
 def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:

@@ -11,7 +11,7 @@ import click
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.exit_codes import PROBLEMS
 from matir_cli.cli.options.common import gallery_option
-from matir_cli.cli.progress import byte_progress
+from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import count_of
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
 from matir_cli.output.json_encoding import to_json
@@ -73,7 +73,6 @@ def _rows(gallery_path: Path, deep: bool) -> Iterator[_Row]:
     # Here: what reads packages' versions is needed by no other command.
     from matir_cli.maintenance.doctor.examine import examine_installation
 
-    with byte_progress() as progress:
-        for found in examine_installation(gallery_path, DEFAULT_MODEL_SET, deep=deep, progress=progress):
-            text, remedy = (found.text, found.remedy) if found.fault is None else explain(found.fault)
-            yield _Row(found.state.value, found.name, text, remedy)
+    for found in examine_installation(gallery_path, DEFAULT_MODEL_SET, deep=deep, progress=show_progress):
+        text, remedy = (found.text, found.remedy) if found.fault is None else explain(found.fault)
+        yield _Row(found.state.value, found.name, text, remedy)

@@ -22,7 +22,7 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.output import ANSWER, SECTION, OutputOptions, result_options
 from matir_cli.cli.options.query import NOTHING_ASKED, WHAT, WHERE, QueryArguments, query_options
-from matir_cli.cli.progress import observe_step
+from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import open_output, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import ContextTooSmall, QueryContradicts
@@ -31,7 +31,6 @@ from matir_cli.model_sets.session import ModelSession
 from matir_cli.output.terminal import format_corners
 from matir_cli.search.pipeline import (
     CANDIDATES,
-    KEEP,
     SearchOptions,
     SearchOutcome,
     check_searchable,
@@ -50,7 +49,7 @@ SECTIONS = {
     "What to find": WHAT,
     "Where": WHERE,
     "How": (
-        *("limit", "no_rerank", "no_ground", "candidates", "keep", "min_score", "min_p", "min_iou"),
+        *("limit", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
         *("refine", "fresh", "budget"),
     ),
     "What to write": SECTION,
@@ -72,9 +71,6 @@ SECTIONS = {
     "--candidates",
     type=click.IntRange(1),
     help=f"Photos that the judge reranks.  [default: {CANDIDATES}, or -n]",
-)
-@click.option(
-    "--keep", type=click.IntRange(1), help=f"Photos left after reranking.  [default: {KEEP}, or -n]"
 )
 @click.option("--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1.")
 @click.option(
@@ -154,7 +150,7 @@ def find(
         else:
             if query.text is None and wanted.rerank:
                 say("an example alone has no words for the judge: ranked by stage 1")
-            result = run_search(gallery, engines, query, wanted, observe_step)
+            result = run_search(gallery, engines, query, wanted, show_progress)
             code = _remark(gallery, result, wanted)
             _remark_whole(result, form)
             with open_output(gallery, form) as show:
@@ -193,7 +189,7 @@ def _answer_each(
             say(f"line {number} is empty; skipped")
             continue
         try:
-            result = run_search(gallery, engines, replace(query, text=text), wanted, observe_step)
+            result = run_search(gallery, engines, replace(query, text=text), wanted, show_progress)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = SearchOutcome([], truncated=False, candidates=0, judged=0, complete=True)

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.progress import byte_progress
+from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import WeightsMissing
 from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_names
@@ -88,10 +88,9 @@ def pull(model_set: str, accept_changed: bool) -> None:
         say(f"model set {chosen.name}: {chosen.note}")
     for part in chosen.parts:
         say(f"{part.kind} {part.name}, licence: {part.licence}")
-    with byte_progress() as progress:
-        for pulled in pull_model_set(chosen, progress, accept_changed):
-            done = "fetched" if pulled.fetched else "here already"
-            say(f"{pulled.file.label} {done}: {pulled.path}")
+    for pulled in pull_model_set(chosen, show_progress, accept_changed):
+        done = "fetched" if pulled.fetched else "here already"
+        say(f"{pulled.file.label} {done}: {pulled.path}")
 
 
 @models.command()
@@ -138,13 +137,12 @@ def verify(model_set: str) -> None:
     """
     chosen = load_model_set(model_set)
     missing, changed = [], []
-    with byte_progress() as progress:
-        for checked in verify_model_set(chosen, progress):
-            click.echo(f"{checked.state.value}\t{checked.file.label}\t{checked.path}")
-            if checked.state is FileState.MISSING:
-                missing.append(checked.path)
-            elif checked.fault is not None:
-                changed.append(checked.fault)
+    for checked in verify_model_set(chosen, show_progress):
+        click.echo(f"{checked.state.value}\t{checked.file.label}\t{checked.path}")
+        if checked.state is FileState.MISSING:
+            missing.append(checked.path)
+        elif checked.fault is not None:
+            changed.append(checked.fault)
     if changed:
         raise changed[0]
     if missing:

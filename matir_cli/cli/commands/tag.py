@@ -23,7 +23,7 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.query import NOTHING_ASKED, WHAT, WHERE, QueryArguments, query_options
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.progress import observe_step
+from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
@@ -166,7 +166,7 @@ def tag(
         else:
             check_searchable(gallery, asked.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-            result = run_search(gallery, engines, asked.query, search, observe_step)
+            result = run_search(gallery, engines, asked.query, search, show_progress)
             _end_early(gallery, result, asked.within)
             for found in result.found:
                 if options["remove"]:

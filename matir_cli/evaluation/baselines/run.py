@@ -44,7 +44,7 @@ class BaselinePlan:
 
 
 def run_baselines(
-    bench: EvaluationSetup, contest: BaselinePlan, store: ScoreStore, watch: ProgressObserver
+    bench: EvaluationSetup, contest: BaselinePlan, store: ScoreStore, progress: ProgressObserver
 ) -> list[BaselineResult]:
     """The chosen baselines with each encoder; scores that `store` has are not computed again."""
     found = []
@@ -54,7 +54,7 @@ def run_baselines(
         for baseline in contest.chosen:
             look = _BaselineRun(bench, config, dense, baseline)
             seen = (contest.proposer,) if baseline is CROPPING else ()
-            found.append(BaselineResult(baseline, config.identity.name, look.values(store, seen, watch)))
+            found.append(BaselineResult(baseline, config.identity.name, look.values(store, seen, progress)))
     return found
 
 
@@ -68,7 +68,7 @@ class _BaselineRun:
     baseline: Baseline
 
     def values(
-        self, store: ScoreStore, seen: Sequence[EngineConfig], watch: ProgressObserver
+        self, store: ScoreStore, seen: Sequence[EngineConfig], progress: ProgressObserver
     ) -> PrecisionByQuery:
         """Its average precision; `seen` is what its vectors depend on beside the encoder."""
         texts = [query.text for query in self.bench.queries]
@@ -81,7 +81,7 @@ class _BaselineRun:
         digests = [self.bench.gallery.photo(photo_id).record.sha256 for photo_id in photo_ids]
         encoded = cache(self._queries)
         name = f"{self.baseline.name} ({self.config.identity.name})"
-        with watch(store.missing(key, digests, len(texts)), name, "photo") as advance:
+        with progress(name, store.missing(key, digests, len(texts)), "photo") as advance:
             scores = store.scores_of(
                 *(key, digests, len(texts)), lambda place: self._scores(photo_ids[place], encoded()), advance
             )

@@ -25,7 +25,8 @@ from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, pro
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
-from matir_cli.model_sets.weights import ByteProgress, FileState, local_path, verify_model_set
+from matir_cli.model_sets.weights import FileState, local_path, verify_model_set
+from matir_cli.progress import ProgressObserver
 
 DISTRIBUTION = "matir-cli"
 
@@ -37,7 +38,7 @@ _IMPORT_ERRORS = (ImportError, OSError, RuntimeError, AttributeError, ValueError
 
 
 def examine_installation(
-    path: Path, default_set: str, *, deep: bool, progress: ByteProgress
+    path: Path, default_set: str, *, deep: bool, progress: ProgressObserver
 ) -> Iterator[Finding]:
     """Look at everything, one finding at a time.
 
@@ -109,8 +110,9 @@ def _sqlite() -> Finding:
 def _engines() -> Iterator[Finding]:
     """Whether each engine's module, and so all that it stands on, can be imported."""
     kinds = (PROPOSERS, REGION_ENCODERS, TEXT_ENCODERS, JUDGES)
-    for module in sorted({module for kind in kinds for module in kind.values()}):
-        name = f"engine {module.rpartition('.')[2]}"
+    modules = {loader.partition(":")[0] for kind in kinds for loader in kind.values()}
+    for module in sorted(modules):
+        name = f"engine {module.removeprefix('matir_cli.engines.')}"
         try:
             importlib.import_module(module)
         except _IMPORT_ERRORS as error:
@@ -187,7 +189,7 @@ def _used_set(path: Path) -> str | None:
         return None
 
 
-def _model_sets(used: str, deep: bool, progress: ByteProgress) -> Iterator[Finding]:
+def _model_sets(used: str, deep: bool, progress: ProgressObserver) -> Iterator[Finding]:
     """The packaged sets and the one in use, which alone needs to be here."""
     for name in sorted({*model_set_names(), used}):
         title = f"models {name}"

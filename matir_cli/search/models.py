@@ -1,0 +1,48 @@
+"""The models that a search asks for, as a protocol."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from matir_cli.engines.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
+from matir_cli.records import EngineConfig
+
+
+class SearchModels(Protocol):
+    """The models of one model set; each is loaded when it is first asked for, once.
+
+    `matir_cli.model_sets.session.ModelSession` is the one that loads real models.
+    """
+
+    @property
+    def proposer(self) -> RegionProposer:
+        """Proposes regions; needed for examples and for refining masks."""
+        ...
+
+    @property
+    def region_encoder(self) -> RegionEncoder:
+        """Encodes regions; needed for examples that are not in the gallery."""
+        ...
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """Encodes the texts of a query."""
+        ...
+
+    @property
+    def judge(self) -> Judge:
+        """Judges and grounds candidates."""
+        ...
+
+    @property
+    def judge_key(self) -> str:
+        """Names the judge by everything its answers depend on; verdicts are cached under it."""
+        ...
+
+    def config(self, part: str) -> EngineConfig:
+        """Locate and check the files of a part ("proposer", "encoder" or "judge") without loading it.
+
+        Raises:
+            MatirError: the part or its files are missing, or do not match the gallery.
+        """
+        ...
