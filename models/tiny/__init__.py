@@ -1,4 +1,4 @@
-"""The tiny model set: its weights, the drawn world it knows, and the recipe that trains it.
+"""The tiny model set: its weights, its drawn world, and its training recipe.
 
 `world`, `shapes`, `grammar`, `questions` and `benchmark` are the drawn world: pictures, queries and
 their answers from seeds. `train` and the modules it calls train the three models; they need the extra

@@ -1,4 +1,4 @@
-"""The grammar of queries about the drawn world, and the objects that fulfil a query.
+"""Grammar of queries about the drawn world, and the objects that fulfil them.
 
     query  = phrase [relation phrase]
     phrase = [size] ["empty"] [texture] [colour] kind [part | "that is not" colour]

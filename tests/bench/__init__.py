@@ -1,6 +1,6 @@
-"""Benches: each measures one part beside its peer or the plain way, in the same run.
+"""Benches: each measures one part beside a peer or the plain way.
 
-`python -m tests.bench` runs them all, `--quick` at the smallest sizes; the test suite does the
-latter. A bench says in its heading which data it measured and how far that is like what users
-have. The benches share `measuring`; nothing imports them but `test_bench`.
+Both sides are measured in the same run. `python -m tests.bench` runs all benches, with `--quick` at
+the smallest sizes, as the test suite does. The heading of a bench says which data it measured and how
+far that is like what users have. The benches share `measuring`; only `test_bench` uses them.
 """

@@ -1,4 +1,4 @@
-"""`matir add` beside the plain loop over photos and beside its own steps in one thread.
+"""Bench of `matir add` beside the plain loop and its own steps in one thread.
 
     python -m tests.bench.bench_add [--quick] [--full] [--photos N] [--points N] [--rounds N] [--threads N]
 

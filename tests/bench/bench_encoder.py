@@ -1,4 +1,4 @@
-"""Region and text encoder beside transformers and upstream's way: agreement and time.
+"""Bench of region and text encoder: agreement and time beside the plain way.
 
     python -m tests.bench.bench_encoder [--quick] [--device cpu|cuda] [--regions 50] [--rounds 5]
 

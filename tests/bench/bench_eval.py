@@ -1,4 +1,4 @@
-"""Stage 2 of an evaluation, photo by photo, beside the same questions asked query by query.
+"""Bench of stage 2 in an evaluation: photo by photo beside query by query.
 
     python -m tests.bench.bench_eval [--quick] [--photos 16] [--clock wall|cpu]
 

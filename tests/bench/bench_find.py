@@ -1,4 +1,4 @@
-"""`matir find --no-rerank` as a whole process beside `import torch` alone.
+"""Bench of `matir find --no-rerank` as a process beside `import torch`.
 
     python -m tests.bench.bench_find [--quick] [--photos 20000] [--rounds 15]
 

@@ -1,10 +1,11 @@
-"""The judge beside llama-cpp-python's own chat handler: the same model, photos and questions.
+"""Bench of the judge beside llama-cpp-python's own chat handler.
 
     python -m tests.bench.bench_judge [--quick] [--candidates 8] [--keep 8] [--threads 2]
         [--device cpu|auto] [--flash] [--clock wall|cpu] [--folder DIR]
 
-A Qwen2.5-VL of about 360 M parameters with random weights, a much smaller one with --quick (text model
-Q4_K_M, projector float16, as the real sets have them). The plain way is one `create_chat_completion`
+Both sides have the same model, photos and questions. The model is a Qwen2.5-VL of about 360 M parameters
+with random weights, a much smaller one with --quick (text model Q4_K_M, projector float16, as in the real
+sets). The plain way is one `create_chat_completion`
 to rerank and one to ground each photo. Random weights know no JSON, so on both sides a grammar of
 exact tokens forces the usual form of an answer: one box with three digits per number. What the judge
 drafts is then right, as it nearly always is with trained weights. The same query again goes through
@@ -13,9 +14,7 @@ its peak memory can be told.
 """
 
 import argparse
-import base64
 import ctypes
-import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from matir_cli import masks
-from matir_cli.engines.llama_cpp.bindings import LanguageModel, amx_present
+from matir_cli.engines.llama_cpp.bindings import LanguageModel
 from matir_cli.engines.protocols import GroundingQuestion, Judge, JudgePhoto
 from matir_cli.engines.qwen_vl import judge as judge_module
 from matir_cli.engines.qwen_vl.boxes import EXPECTED_START
@@ -304,84 +303,24 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> RepeatRun:
 
 def run_handler(folder: Path, arguments: argparse.Namespace) -> HandlerRun:
     """Time one chat completion to rerank and one to ground each photo."""
-    import llama_cpp.llama_cpp as low_level
-    from llama_cpp import Llama, LogitsProcessorList
-    from llama_cpp.llama_chat_format import Qwen25VLChatHandler
     from llama_cpp.llama_grammar import LlamaGrammar
-    from llama_cpp.llama_types import ChatCompletionRequestUserMessage
 
-    class WholePromptHandler(Qwen25VLChatHandler):
-        """Jinja strips the last line break of the handler's prompt; with two, one stays."""
-
-        CHAT_FORMAT = Qwen25VLChatHandler.CHAT_FORMAT + "\n"
-
-    make_defaults = low_level.llama_model_default_params
-
-    def defaults_as_in_the_judge() -> low_level.llama_model_params:
-        """Without repacked weights where llama.cpp's AMX code may crash; `Llama` has no setting for it."""
-        params: low_level.llama_model_params = make_defaults()
-        params.use_extra_bufts = not amx_present()
-        return params
-
-    low_level.llama_model_default_params = defaults_as_in_the_judge
-    llama = Llama(
-        str(folder / "text.gguf"),
-        chat_handler=WholePromptHandler(str(folder / "projector.gguf"), verbose=False),
-        n_ctx=2048,
-        n_threads=arguments.threads,
-        n_threads_batch=arguments.threads,
-        n_gpu_layers=0 if arguments.device == "cpu" else -1,
-        flash_attn=arguments.flash,
-        verbose=False,
-    )
-    true, false = (llama.tokenize(word, add_bos=False)[0] for word in (b"True", b"False"))
-    margins: list[float] = []
-
-    def note_margin(_: object, scores: np.ndarray) -> np.ndarray:
-        margins.append(float(scores[true]) - float(scores[false]))
-        return scores
-
-    note_margins = LogitsProcessorList([note_margin])
-
-    def ask(
-        image: ImageArray,
-        question: str,
-        max_tokens: int,
-        grammar: LlamaGrammar | None = None,
-        processors: LogitsProcessorList | None = None,
-    ) -> str:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG", compress_level=1)
-        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        message: ChatCompletionRequestUserMessage = {
-            "role": "user",
-            "content": [{"type": "image_url", "image_url": address}, {"type": "text", "text": question}],
-        }
-        reply = llama.create_chat_completion(
-            [message],
-            temperature=0.0,
-            repeat_penalty=1.0,
-            max_tokens=max_tokens,
-            grammar=grammar,
-            logits_processor=processors,
-        )
-        assert isinstance(reply, dict)
-        return str(reply["choices"][0]["message"]["content"])
+    from tests.bench.chat_handler import ChatHandlerJudge
 
     clock = CLOCKS[arguments.clock]
     images = pictures(arguments.candidates)
-    rerank = partial(ask, question=RERANK + QUERY, max_tokens=1, processors=note_margins)
-    rerank(images[0])
-    margins.clear()
-    reranked = [time_once(partial(rerank, image), clock) for image in images]
-    form = usual_form(lambda text: llama.tokenize(text.encode(), add_bos=False))
-    grammar = LlamaGrammar.from_string(form, verbose=False)
-    ground = partial(ask, question=GROUND + QUERY, max_tokens=100, grammar=grammar)
-    grounded = [time_once(partial(ground, image), clock) for image in images[: arguments.keep]]
+    handler = ChatHandlerJudge(
+        folder, threads=arguments.threads, gpu=arguments.device != "cpu", flash=arguments.flash
+    )
+    handler.rerank(images[0], QUERY)
+    reranked = [time_once(partial(handler.rerank, image, QUERY), clock) for image in images]
+    grammar = LlamaGrammar.from_string(usual_form(handler.tokenize), verbose=False)
+    to_ground = images[: arguments.keep]
+    grounded = [time_once(partial(handler.ground, image, QUERY, grammar), clock) for image in to_ground]
     return HandlerRun(
         Timings(tuple(seconds for seconds, _ in reranked)),
         Timings(tuple(seconds for seconds, _ in grounded)),
-        margins,
+        [margin for _, margin in reranked],
         [answer for _, answer in grounded],
         peak_memory(),
     )

@@ -1,4 +1,4 @@
-"""Region proposer beside upstream's mask generator: agreement and time.
+"""Bench of the region proposer beside upstream's mask generator.
 
     python -m tests.bench.bench_proposer [--quick] [--device DEVICE] [--points 32] [--rounds 3]
         [--upstream-batch N] [PHOTO ...]

@@ -1,4 +1,4 @@
-"""Queries of several parts on the drawn world, and the cost of search filters.
+"""Bench of combined queries on the drawn world, and of search filters.
 
     python -m tests.bench.bench_queries [--quick] [--pictures 400] [--examples 300] [--photos 4000]
 

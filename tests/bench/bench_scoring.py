@@ -1,4 +1,4 @@
-"""Scoring alone: from scores and predicted masks to mAP@50, mAP@50@50 and their intervals.
+"""Bench of scoring: from scores and predicted masks to the two figures.
 
     python -m tests.bench.bench_scoring [--quick] [--plain-queries 20]
 

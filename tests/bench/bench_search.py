@@ -1,4 +1,4 @@
-"""Stage-1 search beside FAISS and a plain matrix product: time, recall, memory, bytes on disk.
+"""Bench of stage-1 search beside FAISS and a plain matrix product.
 
     python -m tests.bench.bench_search [--quick] [--sizes 10000,100000,1000000]
 

@@ -1,4 +1,4 @@
-"""Every bench at its smallest sizes, as a real process: it ends well and prints its rows."""
+"""Tests of the benches: each as a real process, at its smallest sizes."""
 
 import os
 import subprocess

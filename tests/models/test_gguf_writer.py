@@ -1,4 +1,4 @@
-"""Tests of the GGUF writer against a listing of the output of llama.cpp's own converter."""
+"""Tests of the GGUF writer against a listing of llama.cpp's converter."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Quality of the whole method with the tiny set, on a part of the drawn world's test split.
+"""Tests of the whole method's quality on a part of the drawn world.
 
 The thresholds lie well below the figures of the whole split, since so small a part is noisy.
 """
