@@ -48,9 +48,7 @@ def test_a_rebuilt_index_gives_the_same_results(gallery: GalleryFile) -> None:
     before = ranking(gallery)
     assert len(before[0]) == 15
     blocks = count(gallery, "blocks")
-    gallery.connection.execute(
-        "delete from blocks where id = 2"
-    )  # its regions cannot be found any more
+    gallery.connection.execute("delete from blocks where id = 2")  # its regions cannot be found any more
     rebuild_index(gallery, BLOCK_REGIONS)
     assert ranking(gallery) == before
     assert count(gallery, "loose") == 0
@@ -87,9 +85,7 @@ def test_nothing_is_started_without_enough_room(gallery: GalleryFile) -> None:
 
 
 @pytest.mark.parametrize("vector", ["x'0102'", "zeroblob(64)", "'text'"])
-def test_an_impossible_vector_ends_it_before_anything_is_lost(
-    gallery: GalleryFile, vector: str
-) -> None:
+def test_an_impossible_vector_ends_it_before_anything_is_lost(gallery: GalleryFile, vector: str) -> None:
     blocks = count(gallery, "blocks")
     gallery.connection.execute(f"update vectors set vector = {vector} where region_id = 7")
     with pytest.raises(errors.GalleryDamaged, match=str(gallery.path)):
