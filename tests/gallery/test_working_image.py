@@ -24,7 +24,8 @@ def test_the_preview_or_the_unchanged_file_is_loaded(tmp_path: Path, preview: bo
             photo_id, _ = gallery.add_photo(photo.file, photo.record, [region()], jpeg)
         image = load_working_image(gallery, photo_id)
         assert image is not None
-        assert (image.shape, image.dtype) == (photo.image.shape, np.uint8)
+        assert image.shape == photo.image.shape
+        assert image.dtype == np.uint8
         assert np.abs(image.astype(int) - photo.image).mean() < (6 if preview else 0.01)
         path.write_bytes(b"changed")
         assert (load_working_image(gallery, photo_id) is not None) == preview

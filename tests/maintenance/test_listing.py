@@ -11,16 +11,20 @@ from matir_cli.records import FileRecord
 from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, place, put
 
 
+def listed(path: Path, photo_id: int, size: int) -> ListedFile:
+    """The listing of a file of `size` bytes that holds a crafted photo."""
+    pixels = (2 * WIDTH, 2 * HEIGHT)
+    return ListedFile(path, photo_id, *pixels, REGIONS - 1, size, "2024-05-06T07:08:09", "ACME", None, None)
+
+
 def test_photo_files_are_listed_with_their_photo(tmp_path: Path) -> None:
     present = tmp_path / "present.jpg"
     present.touch()
     with craft(tmp_path / "gallery.db", ["b", "a"]) as gallery:
         with gallery.atomic():
             put(gallery, "present", file=FileRecord(present, 5, 6))
-        size = (2 * WIDTH, 2 * HEIGHT, REGIONS - 1)
-        taken = ("2024-05-06T07:08:09", "ACME", None, None)
-        here = ListedFile(present, 3, *size, 5, *taken)
-        crafted = [ListedFile(place("a"), 2, *size, 10, *taken), ListedFile(place("b"), 1, *size, 10, *taken)]
+        here = listed(present, 3, 5)
+        crafted = [listed(place("a"), 2, 10), listed(place("b"), 1, 10)]
         assert list(list_photo_files(gallery)) == [*crafted, here]
         assert list(list_photo_files(gallery, missing=True)) == crafted
         assert list(list_photo_files(gallery, tmp_path)) == [here]
@@ -31,14 +35,14 @@ def test_skipped_files_are_listed_with_a_reason(tmp_path: Path) -> None:
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         gallery.remember_skipped(FileRecord(Path("/a/bad.jpg"), 0, 1), "zero bytes")
         gallery.remember_skipped(FileRecord(tmp_path, 7, 1), "not an image")
-        listed = list(list_skipped_files(gallery))
-        assert [(item.path, item.reason, item.bytes) for item in listed] == [
+        rows = list(list_skipped_files(gallery))
+        assert [(item.path, item.reason, item.bytes) for item in rows] == [
             (Path("/a/bad.jpg"), "zero bytes", 0),
             (tmp_path, "not an image", 7),
         ]
-        assert all(isinstance(item, SkippedFile) and item.seen_at.endswith("+00:00") for item in listed)
-        assert list(list_skipped_files(gallery, missing=True)) == listed[:1]
-        assert list(list_skipped_files(gallery, tmp_path)) == listed[1:]
+        assert all(isinstance(item, SkippedFile) and item.seen_at.endswith("+00:00") for item in rows)
+        assert list(list_skipped_files(gallery, missing=True)) == rows[:1]
+        assert list(list_skipped_files(gallery, tmp_path)) == rows[1:]
 
 
 def test_a_value_of_another_type_is_damage(tmp_path: Path) -> None:

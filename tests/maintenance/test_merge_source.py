@@ -46,7 +46,8 @@ def test_a_photo_is_read_with_everything_known_of_it(source: Path, tmp_path: Pat
         assert photo.files == (FileRecord(place("b"), 10, 20),)
         assert photo.preview == opened.preview(2)
         assert photo.regions == [stored.region for stored in opened.regions(2)]
-        assert (photo.vectors.shape, photo.vectors.dtype) == ((REGIONS, DIMENSIONS), np.int8)
+        assert photo.vectors.shape == (REGIONS, DIMENSIONS)
+        assert photo.vectors.dtype == np.int8
         assert photo.verdicts == [JudgeAnswer(JUDGE, "a dog", (1.0, 2.0))]
         assert photo.groundings == [JudgeAnswer(JUDGE, "a dog", ("[]", "[]", 1))]
         assert read_source_photo(gallery, opened, 99) is None

@@ -25,7 +25,8 @@ def test_the_preview_is_the_working_image(tmp_path: Path) -> None:
 def test_a_preview_is_decoded_to_what_was_encoded() -> None:
     image = np.asarray(scene("red", "blue"))
     decoded = decode_preview(encode_preview(image))
-    assert (decoded.shape, decoded.dtype) == (image.shape, np.uint8)
+    assert decoded.shape == image.shape
+    assert decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - image).mean() < 6
 
 
