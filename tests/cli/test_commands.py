@@ -158,7 +158,7 @@ def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None
             "find", "dog", "--db", indexed.gallery, "--models", without_judge(tmp_path)
         ),
         (2, "there is no model set nonsense"): find(indexed, "dog", "--models", "nonsense"),
-        (2, "their results cannot be compared"): find(indexed, "dog", "--models", "lite"),  # nor are they here
+        (2, "their results cannot be compared"): find(indexed, "dog", "--models", "lite"),  # nor present
     }
     for (code, text), done in cases.items():
         talk = done.stderr.decode()

@@ -62,7 +62,7 @@ def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
 
 
 def names(result: SearchOutcome) -> list[str]:
-    return [item.path.stem for item in result.found]
+    return [item.path.stem for item in result.results]
 
 
 def logit(p: float) -> float:
@@ -101,7 +101,7 @@ def test_what_must_not_be_there_is_asked_about_at_once_and_remembered(gallery: G
     without = run_search(gallery, engines, Query("red", without=("green",)), SearchOptions(ground=False))
     assert set(names(without)[:2]) == {"b_red", "e_red_twice"}
     assert sorted(engines.judge.asked) == [1, 2, 3, 4, 5]
-    p = {item.path.stem: item.verdict.p_true for item in without.found if item.verdict is not None}
+    p = {item.path.stem: item.verdict.p_true for item in without.results if item.verdict is not None}
     yes, no = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     assert p["b_red"] == pytest.approx(yes * yes)
     assert p["c_both"] == pytest.approx(yes * no)
@@ -113,7 +113,7 @@ def test_what_must_not_be_there_is_asked_about_at_once_and_remembered(gallery: G
     green = run_search(gallery, engines, "green", SearchOptions(ground=False))
     assert engines.judge.asked == []
     assert names(again) == names(without)
-    assert {round(item.score, 6) for item in alone.found} == {round(yes, 6), round(no, 6)}
+    assert {round(item.score, 6) for item in alone.results} == {round(yes, 6), round(no, 6)}
     assert set(names(green)[:2]) == {"a_green", "c_both"}
     # Only what is new is asked: of these, blue.
     run_search(gallery, engines, Query("red", without=("green", "blue")), SearchOptions(ground=False))
@@ -127,16 +127,16 @@ def test_fresh_asks_about_both_again(gallery: GalleryFile) -> None:
     gallery.connection.execute("update verdicts set z_true = 99, z_false = 0")
     result = run_search(gallery, engines, asked, SearchOptions(ground=False, fresh=True))
     assert len(engines.judge.asked) == 10
-    assert len({item.score for item in result.found}) > 2
+    assert len({item.score for item in result.results}) > 2
 
 
 def test_no_match_is_an_answer(gallery: GalleryFile) -> None:
     engines = Fakes()
     none = run_search(gallery, engines, "red", SearchOptions(rerank=False, min_score=1.1))
-    assert none.found == []
+    assert none.results == []
     assert none.best_score == pytest.approx(0.995, abs=0.01)
     low = run_search(gallery, engines, "red", SearchOptions(min_p=0.999999, ground=False))
-    assert low.found == []
+    assert low.results == []
     assert low.best_p is not None
     assert 0.5 < low.best_p < 0.999999
     some = run_search(gallery, engines, "red", SearchOptions(min_p=0.5, ground=False))
@@ -174,38 +174,38 @@ def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:
     )
     assert set(names(result)) == {"a_green", "c_both"}
     assert engines.judge.asked == []
-    assert all(item.verdict is None for item in result.found)
+    assert all(item.verdict is None for item in result.results)
     judged = run_search(gallery, engines, Query("red", Example(photo)), SearchOptions())
     assert len(engines.judge.asked) == 5
-    assert judged.found[0].grounding == "matched"
+    assert judged.results[0].grounding == "matched"
 
 
 def test_a_search_within_a_part_finds_nothing_else(gallery: GalleryFile) -> None:
     photos = gallery.path.parent / "photos"
-    within = Filters((photos / "b_red.png", photos / "d_blue.png"))
+    filters = Filters((photos / "b_red.png", photos / "d_blue.png"))
     engines = Fakes()
-    result = run_search(gallery, engines, "red", SearchOptions(within=within))
+    result = run_search(gallery, engines, "red", SearchOptions(filters=filters))
     assert set(names(result)) == {"b_red", "d_blue"}
     assert len(engines.judge.asked) == 2
-    empty = run_search(gallery, engines, "red", SearchOptions(within=Filters((photos / "nowhere",))))
-    assert (empty.found, empty.best_score) == ([], None)
+    empty = run_search(gallery, engines, "red", SearchOptions(filters=Filters((photos / "nowhere",))))
+    assert (empty.results, empty.best_score) == ([], None)
 
 
 def test_the_object_that_the_judge_means_has_the_size_asked_for(gallery: GalleryFile) -> None:
     one = 25 * 25 / (120 * 90)
     engines = Fakes()
     # Both squares of "e" are one region: twice the size. All other regions are smaller.
-    large = run_search(gallery, engines, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
+    large = run_search(gallery, engines, "red", SearchOptions(filters=Filters(min_size=1.5 * one)))
     assert names(large) == ["e_red_twice"]
     # Stage 1 lets "c" in for any of its regions; the judge says which object is meant.
-    green = run_search(gallery, engines, "green", SearchOptions(within=Filters(max_size=1.5 * one)))
+    green = run_search(gallery, engines, "green", SearchOptions(filters=Filters(max_size=1.5 * one)))
     assert set(names(green)) == {"a_green", "c_both"}
-    assert [item.rank for item in green.found] == [1, 2]
+    assert [item.rank for item in green.results] == [1, 2]
     assert green.other_size == 2  # in "b" and "d" it points at nothing
     # A box by itself has a size, too: this one fits no stored region.
     off = Fakes(ColourJudge(shift=20), judge_key="s" * 64)
-    boxed = run_search(gallery, off, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
-    assert [(item.path.stem, item.grounding) for item in boxed.found] == [("e_red_twice", "unmatched")]
+    boxed = run_search(gallery, off, "red", SearchOptions(filters=Filters(min_size=1.5 * one)))
+    assert [(item.path.stem, item.grounding) for item in boxed.results] == [("e_red_twice", "unmatched")]
 
 
 def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(

@@ -31,7 +31,7 @@ def refuse() -> Judge:
     raise AssertionError("the judge was loaded without need")
 
 
-def room(
+def session(
     gallery: GalleryFile, judge: ColourJudge | None, query: str = "red", *, fresh: bool = False
 ) -> JudgeSession:
     memory = VerdictCache(gallery, "k" * 64, query, fresh=fresh)
@@ -47,7 +47,7 @@ def names(found: list[SearchResult]) -> list[str]:
 
 
 def test_the_judge_puts_candidates_in_its_order(gallery: GalleryFile) -> None:
-    judged = list(rerank_candidates(room(gallery, ColourJudge()), candidates(gallery)))
+    judged = list(rerank_candidates(session(gallery, ColourJudge()), candidates(gallery)))
     ranking = order_by_verdict(judged)
     found = list(results_by_region(gallery, ranking))
     assert names(found)[:3] == ["e", "c", "b"]
@@ -73,7 +73,7 @@ def test_equal_margins_fall_back_to_stage_1_then_to_the_id() -> None:
 
 
 def test_the_box_picks_the_stored_mask(gallery: GalleryFile) -> None:
-    here = room(gallery, ColourJudge())
+    here = session(gallery, ColourJudge())
     ranking = order_by_verdict(list(rerank_candidates(here, candidates(gallery))))
     found = {item.path.stem: item for item in results_by_box(here, ranking, MatchOptions())}
     answer = found["b"].answers[0]
@@ -99,14 +99,14 @@ def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
                 gallery, [tmp_path / "photos"], IndexingModels(ColourProposer, ColourEncoder), previews=True
             )
         )
-        here = room(gallery, ColourJudge())
+        here = session(gallery, ColourJudge())
         (found,) = results_by_box(here, list(rerank_candidates(here, candidates(gallery))), MatchOptions())
     box = found.answers[0].box
     assert [round(edge / 10) for edge in (box.x0, box.y0, box.x1, box.y1)] == [20, 40, 70, 90]
 
 
 def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: GalleryFile) -> None:
-    here = room(gallery, ColourJudge(shift=20))
+    here = session(gallery, ColourJudge(shift=20))
     ranking = [item for item in rerank_candidates(here, candidates(gallery)) if item.verdict][:1]
     (found,) = results_by_box(here, ranking, MatchOptions())
     assert found.grounding == UNMATCHED
@@ -125,7 +125,7 @@ def test_a_box_that_no_region_fits_has_no_mask_unless_refined(gallery: GalleryFi
 
 
 def test_an_answer_that_cannot_be_read_is_an_outcome_of_its_own(gallery: GalleryFile) -> None:
-    here = room(gallery, ColourJudge(), "mauve")
+    here = session(gallery, ColourJudge(), "mauve")
     ranking = [JudgedCandidate(item, Verdict(1.0, 0.0)) for item in candidates(gallery)]
     found = list(results_by_box(here, ranking, MatchOptions()))
     assert {item.grounding for item in found} == {UNREADABLE}
@@ -133,39 +133,39 @@ def test_an_answer_that_cannot_be_read_is_an_outcome_of_its_own(gallery: Gallery
 
 def test_nothing_is_asked_twice(gallery: GalleryFile) -> None:
     judge = ColourJudge()
-    here = room(gallery, judge)
+    here = session(gallery, judge)
     first = list(
         results_by_box(
             here, order_by_verdict(list(rerank_candidates(here, candidates(gallery)))), MatchOptions()
         )
     )
     assert len(judge.asked) == len(judge.grounded) == 5
-    again = room(gallery, None)
+    again = session(gallery, None)
     ranking = order_by_verdict(list(rerank_candidates(again, candidates(gallery))))
     assert list(results_by_box(again, ranking, MatchOptions())) == first
-    assert len(list(rerank_candidates(room(gallery, judge, fresh=True), candidates(gallery)))) == 5
+    assert len(list(rerank_candidates(session(gallery, judge, fresh=True), candidates(gallery)))) == 5
     assert len(judge.asked) == 10
 
 
 def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: GalleryFile) -> None:
     judge = ColourJudge()
-    begun = rerank_candidates(room(gallery, judge), candidates(gallery))
+    begun = rerank_candidates(session(gallery, judge), candidates(gallery))
     next(begun)
     next(begun)
     begun.close()
-    judged = list(rerank_candidates(room(gallery, judge), candidates(gallery)))
+    judged = list(rerank_candidates(session(gallery, judge), candidates(gallery)))
     assert None not in [item.verdict for item in judged]
     assert judge.asked == [item.candidate.photo_id for item in judged]  # each once
 
 
 def test_out_of_time_leaves_the_rest_unjudged(gallery: GalleryFile) -> None:
     judge = ColourJudge()
-    judged = list(rerank_candidates(room(gallery, judge), candidates(gallery), lambda: len(judge.asked) < 2))
+    judged = list(rerank_candidates(session(gallery, judge), candidates(gallery), lambda: len(judge.asked) < 2))
     ranking = order_by_verdict(judged)
     assert [item.verdict is None for item in ranking] == [False, False, True, True, True]
     rest = [item.candidate.score for item in ranking[2:]]
     assert rest == sorted(rest, reverse=True)
-    found = list(results_by_box(room(gallery, judge), ranking, MatchOptions()))
+    found = list(results_by_box(session(gallery, judge), ranking, MatchOptions()))
     assert [item.grounding is None for item in found] == [False, False, True, True, True]
     assert all(item.answers[0].mask is not None for item in found[2:])
 
@@ -174,10 +174,10 @@ def test_without_previews_the_file_is_looked_at_while_it_is_as_it_was(tmp_path: 
     (path,) = save_scenes(tmp_path / "photos", a="red")
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add_photos(gallery, [path], IndexingModels(ColourProposer, ColourEncoder), previews=False))
-        (judged,) = rerank_candidates(room(gallery, ColourJudge()), candidates(gallery))
+        (judged,) = rerank_candidates(session(gallery, ColourJudge()), candidates(gallery))
         assert judged.verdict is not None
         path.write_bytes(b"changed")
-        (judged,) = rerank_candidates(room(gallery, None, fresh=True), candidates(gallery))
+        (judged,) = rerank_candidates(session(gallery, None, fresh=True), candidates(gallery))
         assert judged.verdict is None
 
 
@@ -222,7 +222,7 @@ def test_a_photo_that_another_process_forgets_is_left_out(
 ) -> None:
     if not previews:
         gallery.connection.execute("delete from previews")
-    here = room(gallery, Forgetful(gallery, name, at=at))
+    here = session(gallery, Forgetful(gallery, name, at=at))
     ranking = order_by_verdict(list(rerank_candidates(here, candidates(gallery))))
     found = list(results_by_box(here, ranking, MatchOptions()))
     assert sorted(names(found)) == [other for other in "abcde" if other != name[0]]
