@@ -34,7 +34,7 @@ def to_coco(rle: Rle) -> dict[str, object]:
 
 
 def whole(height: int, width: int) -> Rle:
-    """Return the mask of all ones, which stands for the whole photo as a region."""
+    """Return the mask of all ones, the whole photo as a region: no zeros, then height x width ones."""
     return encode(np.ones((height, width), dtype=np.bool_))
 
 
@@ -88,7 +88,7 @@ def iou(left: Sequence[Rle], right: Sequence[Rle]) -> NDArray[np.float64]:
 
 
 def resize(mask: MaskArray, height: int, width: int) -> MaskArray:
-    """Scale a bool mask to (height, width), bilinearly and cut at one half, so that enlarged edges are smooth.
+    """Scale a bool mask to (height, width), bilinearly and cut at one half, which keeps edges smooth.
 
     Returns:
         A (height, width) bool mask; `mask` itself if it has this size already.

@@ -18,16 +18,13 @@ from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
 from matir_cli.search.quantisation import cosines
 from matir_cli.search.rank import rank_photos
+from tests.search.vectors import unit
 
 SIDE = 10
 DATES = (None, "2022-12-31T23:59:59", "2023-01-01T00:00:00", "2023-05-17T12:30:00", "2024-02-29T00:00:01")
 CAMERAS = (None, "Canon EOS R6", "Google Pixel 8", "ÉCLAIR 16")
 FOLDERS = ("/p/a", "/p/a/deep/er", "/p/ab", "/q")
 PHOTOS = 240
-
-
-def unit(rows: FloatArray) -> FloatArray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
 
 
 def region(share: float) -> Region:
@@ -68,7 +65,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
 
 
 def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> bool:
-    """Whether the region may be found, in plain Python."""
+    """True if the region passes the filters, decided in plain Python."""
     taken, camera = photo.record.taken_at, photo.record.camera
     if filters.places and not any(
         place == path or place in path.parents for place in filters.places for path in photo.paths
@@ -90,13 +87,13 @@ def brute_force(gallery: GalleryFile, query: FloatArray, filters: Filters) -> li
     rows = gallery.connection.execute(
         "select regions.photo_id, region_id, ordinal, area, cast(vector as blob) "
         "from vectors join regions on regions.id = region_id"
-    ).fetchall()
-    photos = {photo_id: gallery.photo(photo_id) for photo_id in {row[0] for row in rows}}
+    )
     best: dict[int, Candidate] = {}
-    for photo, region_id, ordinal, area, blob in rows:
-        if counts(photos[photo], ordinal, area / SIDE**2, filters):
-            score = float(cosines(np.frombuffer(blob, np.int8)[np.newaxis], query)[0])
-            found = Candidate(photo, region_id, score)
+    for photo_id, region_id, ordinal, area, blob in rows:
+        photo = int(photo_id)
+        if counts(gallery.photo(photo), int(ordinal), int(area) / SIDE**2, filters):
+            score = float(cosines(np.frombuffer(bytes(blob), np.int8)[np.newaxis], query)[0])
+            found = Candidate(photo, int(region_id), score)
             best[photo] = min(best.get(photo, found), found, key=lambda c: (-c.score, c.region_id))
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
 
