@@ -222,7 +222,7 @@ class Gallery:
             refine=refine,
             fresh=fresh,
             budget=budget,
-            within=within if within != Filters() else None,
+            filters=within if within != Filters() else None,
         )
         with translated(self.path):
             file = self._opened()
@@ -231,7 +231,7 @@ class Gallery:
             raise KeyboardInterrupt
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)
-        return [Hit(found) for found in result.found]
+        return [Hit(found) for found in result.results]
 
     def photos(self) -> Iterator[StoredPhoto]:
         """All photos, in the order in which they were added; none while there is no file."""

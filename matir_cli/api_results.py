@@ -109,12 +109,12 @@ class Hit:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """Every object that the judge pointed at, *the* object first; without a judge, the best region."""
-        return tuple(Instance(self.found.photo, answer) for answer in self.found.answers)
+        return tuple(Instance(self.found.photo, answer) for answer in self.found.objects)
 
     @property
     def box(self) -> Box | None:
         """Of the first instance, photo pixels; None where the judge pointed at nothing."""
-        return self.instances[0].box if self.found.answers else None
+        return self.instances[0].box if self.found.objects else None
 
     @property
     def mask(self) -> MaskArray | None:
@@ -122,10 +122,10 @@ class Hit:
 
         None where the judge pointed at nothing, or no stored region fits its box.
         """
-        return self.instances[0].mask if self.found.answers else None
+        return self.instances[0].mask if self.found.objects else None
 
     def __repr__(self) -> str:
-        where = _where(self.found.answers[0]) if self.found.answers else "no box"
+        where = _where(self.found.objects[0]) if self.found.objects else "no box"
         return f"<Hit {self.rank}: {_name(self.photo)}, score {self.score:.3f}, {where}>"
 
 

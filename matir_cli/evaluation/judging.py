@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from matir_cli.engines.protocols import GroundingQuestion
 from matir_cli.progress import ProgressObserver, no_progress
-from matir_cli.search.grounding import to_photo_pixels
+from matir_cli.search.grounding import ground_batch
 from matir_cli.search.rerank import JudgeSession
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
@@ -30,7 +30,7 @@ def judge_by_photo(
     Args:
         sessions: by query, all of the same judge and gallery.
     """
-    missing = _unanswered(questions, lambda query, photo_id: sessions[query].memory.verdict(photo_id) is None)
+    missing = _unanswered(questions, lambda query, photo_id: sessions[query].cache.verdict(photo_id) is None)
     with progress("judging", len(missing), "photo") as advance:
         for photo_id, queries in missing.items():
             session = sessions[queries[0]]
@@ -39,7 +39,7 @@ def judge_by_photo(
                 verdicts = session.judge().rerank(photo, queries)
                 with session.gallery.atomic():  # one commit per photo, not one per question
                     for query, verdict in zip(queries, verdicts, strict=True):
-                        sessions[query].memory.remember(photo_id, verdict)
+                        sessions[query].cache.remember(photo_id, verdict)
             advance()
 
 
@@ -55,7 +55,7 @@ def ground_by_photo(
         sessions: by query, all of the same judge and gallery.
     """
     missing = _unanswered(
-        questions, lambda query, photo_id: sessions[query].memory.grounding(photo_id) is None
+        questions, lambda query, photo_id: sessions[query].cache.grounding(photo_id) is None
     )
     waiting: list[GroundingQuestion] = []
     with progress("grounding", len(missing), "photo") as advance:
@@ -66,11 +66,11 @@ def ground_by_photo(
                 waiting += [GroundingQuestion(photo, query) for query in queries]
                 batch = session.judge().grounds_at_once
                 while len(waiting) >= batch:
-                    _ground_batch(sessions, waiting[:batch])
+                    ground_batch(sessions, waiting[:batch])
                     del waiting[:batch]
             advance()
         if waiting:
-            _ground_batch(sessions, waiting)
+            ground_batch(sessions, waiting)
 
 
 def _unanswered(questions: Questions, is_open: Callable[[str, int], bool]) -> dict[int, list[str]]:
@@ -80,14 +80,3 @@ def _unanswered(questions: Questions, is_open: Callable[[str, int], bool]) -> di
         for photo_id in sorted(questions)
     }
     return {photo_id: queries for photo_id, queries in still_open.items() if queries}
-
-
-def _ground_batch(sessions: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]) -> None:
-    """Ask the questions in one batch and store the answers, with boxes in photo pixels."""
-    first = sessions[questions[0].query]
-    answers = first.judge().ground(questions)
-    with first.gallery.atomic():
-        for question, answer in zip(questions, answers, strict=True):
-            session = sessions[question.query]
-            grounding = to_photo_pixels(session.gallery, question.photo, answer)
-            session.memory.remember_grounding(question.photo.key, grounding)

@@ -109,7 +109,7 @@ def run_stage_1(
         for query in setup.queries:
             encoded = encoder.encode(query.text)
             truncated += encoded.truncated
-            ranking = rank_candidates(gallery, encoded.vector, depth + other_photos, within=filters)
+            ranking = rank_candidates(gallery, encoded.vector, depth + other_photos, filters=filters)
             in_dataset = [item for item in ranking if item.photo_id in setup.image_index.images]
             candidates[query.id] = in_dataset[:depth]
             advance()
@@ -231,7 +231,7 @@ def predict_region_masks(
 
 def _first_mask(result: SearchResult) -> Rle | None:
     """The mask of the first object; a method predicts one mask per image."""
-    return result.answers[0].mask if result.answers else None
+    return result.objects[0].mask if result.objects else None
 
 
 def _by_image(setup: EvaluationSetup, masks: Mapping[int, Rle | None]) -> PredictedMasks:

@@ -297,7 +297,7 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> RepeatRun:
         again = [time_once(partial(search, no_judge), clock) for _ in range(REPEATS)]
     if any(repeated != results for _, repeated in again):
         raise SystemExit("the same query again has another answer")
-    boxes = sum(bool(result.answers) for result in results)
+    boxes = sum(bool(result.objects) for result in results)
     return RepeatRun(first, Timings(tuple(seconds for seconds, _ in again)), boxes)
 
 

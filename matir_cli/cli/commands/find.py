@@ -130,7 +130,7 @@ def find(
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
     wanted = SearchOptions(
-        within=asked.within,
+        filters=asked.within,
         **{"rerank": not no_rerank, "ground": not no_ground, **settings},  # type: ignore[arg-type]
     )
     if asked.is_empty:
@@ -154,7 +154,7 @@ def find(
             code = _remark(gallery, result, wanted)
             _remark_whole(result, form)
             with open_output(gallery, form) as show:
-                show(asked.title, result.found)
+                show(asked.title, result.results)
     click.get_current_context().exit(code)
 
 
@@ -196,7 +196,7 @@ def _answer_each(
         else:
             if _remark(gallery, result, wanted, f"line {number}: ") == 0:
                 code = 0
-        show(text, result.found)
+        show(text, result.results)
         # Who asks one query at a time waits for this.
         sys.stdout.flush()
         if not result.complete:
@@ -212,11 +212,11 @@ def _remark_whole(result: SearchOutcome, form: OutputOptions) -> None:
     """Say that a region of stage 1 which is the whole photo is one; a list of paths shows no regions."""
     if form.printed in ("paths", "null") and not form.writes:
         return
-    shown = [item.answers[0].region for item in result.found if item.grounding is None]
+    shown = [item.objects[0].region for item in result.results if item.grounding is None]
     whole = sum(region is not None and region.ordinal == 0 for region in shown)
     if whole:
         verb = "is" if whole == 1 else "are"
-        of = f"{whole} of {count_of(len(result.found), 'result')} {verb} the whole photo"
+        of = f"{whole} of {count_of(len(result.results), 'result')} {verb} the whole photo"
         say(f"{of}; --max-size {LARGEST_OBJECT} keeps to objects")
 
 
@@ -231,15 +231,15 @@ def _remark(gallery: GalleryFile, result: SearchOutcome, wanted: SearchOptions, 
         missed = result.candidates - result.judged
         say(f"{before}{missed} of {count_of(result.candidates, 'candidate')} not judged{_rest(wanted)}")
     for word, note in _GROUNDING_NOTES.items():
-        count = sum(item.grounding == word for item in result.found)
+        count = sum(item.grounding == word for item in result.results)
         if count:
-            say(f"{before}{count} of {count_of(len(result.found), 'photo')}: {note}")
+            say(f"{before}{count} of {count_of(len(result.results), 'photo')}: {note}")
     if result.other_size:
         left_out = f"{count_of(result.other_size, 'photo')} left out"
         say(f"{before}{left_out}: the object there is not of the size asked for")
     if not result.complete:
         return INTERRUPTED
-    if not result.found:
+    if not result.results:
         say(f"{before}nothing found{_reason(gallery, result, wanted)}")
         return NOTHING_FOUND
     return 0
@@ -255,7 +255,7 @@ def _rest(wanted: SearchOptions) -> str:
 def _reason(gallery: GalleryFile, result: SearchOutcome, wanted: SearchOptions) -> str:
     """Why there is nothing, where a threshold or the filters are the reason."""
     if result.best_score is None:
-        return why_empty(gallery, wanted.within)
+        return why_empty(gallery, wanted.filters)
     if wanted.min_score is not None and result.best_score < wanted.min_score:
         return f": the best photo scores {result.best_score:.3f}"
     if wanted.min_p is not None and result.best_p is not None and result.best_p < wanted.min_p:

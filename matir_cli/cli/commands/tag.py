@@ -154,7 +154,7 @@ def tag(
     label = options.pop("label") or (asked.query.text or "").strip()
     search = SearchOptions(
         limit=limit or CANDIDATES,
-        within=asked.within,
+        filters=asked.within,
         **{"rerank": not no_rerank, "ground": not no_ground, "min_score": min_score, "min_p": min_p},  # type: ignore[arg-type]
     )
     _check(asked, str(label), limit, search, removing=bool(options["remove"]))
@@ -168,7 +168,7 @@ def tag(
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             result = run_search(gallery, engines, asked.query, search, show_progress)
             _end_early(gallery, result, asked.within)
-            for found in result.found:
+            for found in result.results:
                 if options["remove"]:
                     sidecars.remove(found.path)
                 else:
@@ -209,7 +209,7 @@ def _end_early(gallery: GalleryFile, result: SearchOutcome, within: Filters | No
     if not result.complete:
         say("interrupted: no sidecar was written; what the judge said is remembered")
         context.exit(INTERRUPTED)
-    if not result.found:
+    if not result.results:
         say(f"nothing found{why_empty(gallery, within) if result.best_score is None else ''}")
         context.exit(NOTHING_FOUND)
 
