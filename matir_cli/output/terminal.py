@@ -6,11 +6,11 @@ Lines are styled; whoever prints them (`click.echo`) leaves the styles out where
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 
 import click
 
+from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import file_url
 from matir_cli.records import Box
 from matir_cli.search.results import GroundedObject, SearchResult
@@ -51,15 +51,3 @@ def _name(path: Path) -> str:
 def _link(url: str, shown: str) -> str:
     """`shown` as a hyperlink: OSC 8, which terminals that do not know it ignore."""
     return f"\x1b]8;;{url}\x1b\\{shown}\x1b]8;;\x1b\\"
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could steer a terminal or hide in it shown as an escape."""
-    return "".join(
-        c if _is_harmless(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
-def _is_harmless(character: str) -> bool:
-    # Controls, formatting (bidirectional overrides, zero width), surrogates, line separators.
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

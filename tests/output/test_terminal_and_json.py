@@ -14,7 +14,8 @@ from matir_cli import masks
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
-from matir_cli.output.terminal import printable, table_rows
+from matir_cli.output.printable import printable
+from matir_cli.output.terminal import table_rows
 from matir_cli.records import Box, Candidate, PhotoRecord, Region, Verdict
 from matir_cli.search.results import GroundedObject, SearchResult
 
