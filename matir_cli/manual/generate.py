@@ -1,8 +1,8 @@
-"""Writes the generated parts of the manual: the commands' help and the source tree.
+"""Generates parts of the manual: the commands' help and the source tree.
 
     python -m matir_cli.manual.generate [--check]
 
-Run from a checkout of the source: the tree also names the folders beside the package.
+Run from a checkout of the source: the tree also names the folders next to the package.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def commands_page() -> str:
 
 
 def source_tree() -> str:
-    """Return the annotated tree of the package, with a line each for the folders beside it."""
+    """Return the annotated tree of the package, with a line each for the folders next to it."""
     rows = [("matir_cli/", _first_line(PACKAGE / "__init__.py")), *_package_rows(PACKAGE, 1)]
     for name in ("models", "tests"):
         rows.append((f"{name}/", _first_line(ROOT / name / "__init__.py")))

@@ -1,4 +1,4 @@
-"""Options of many commands, the sections of their help, and the choice of the model set."""
+"""Options of many commands, help in sections, and the choice of the model set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The query on a command line: words, an example, exclusions, and filters of the photos."""
+"""The query on the command line: words, an example, exclusions and filters."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _example(
 ) -> Example | None:
     if image is None:
         if box is not None or point is not None:
-            raise click.UsageError("--box and --point are about --image, which is missing.")
+            raise click.UsageError("--box and --point refer to --image, which is missing.")
         return None
     if box is not None and point is not None:
         raise click.UsageError("Give --box or --point, not both.")
