@@ -46,9 +46,9 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_unpacked(folder: Path, *words: str) -> list[str]:
     """Run the command of the unpacked wheel; the lines it prints, after a line with the package's path."""
     # -S -E: the editable install of this environment must not answer in its place.
-    site = next(path for path in sys.path if path.endswith("site-packages"))
+    site = [path for path in sys.path if path.endswith("site-packages")]
     script = (
-        f"import sys; sys.path.append({site!r}); sys.path.insert(0, sys.argv[1]); "
+        f"import sys; sys.path.extend({site!r}); sys.path.insert(0, sys.argv[1]); "
         "import matir_cli; print(matir_cli.__file__, flush=True); "
         f"from matir_cli.cli.main import main; sys.argv[1:] = {[*words]!r}; main()"
     )

@@ -87,11 +87,11 @@ def _list_topics(context: click.Context, known: Sequence[str]) -> str:
 def _show(page: Page) -> None:
     """Print a page, in a pager if a terminal shows it."""
     text = COMMENT.sub("", page.text).expandtabs(4)
-    safe = "".join(f"{printable(line)}\n" for line in text.splitlines())
+    safe = "\n".join(printable(line) for line in text.splitlines())
     if sys.stdout.isatty():
         click.echo_via_pager(safe)
     else:
-        click.echo(safe, nl=False)
+        click.echo(safe)
 
 
 def _refuse(context: click.Context, names: Sequence[str], known: Sequence[str]) -> None:
