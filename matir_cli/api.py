@@ -226,7 +226,7 @@ class Gallery:
             refine=refine,
             fresh=fresh,
             budget=budget,
-            within=filters if filters != Filters() else None,
+            filters=filters if filters != Filters() else None,
         )
         with translated(self.path):
             file = self._opened()
@@ -235,7 +235,7 @@ class Gallery:
             raise KeyboardInterrupt
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)
-        return [Hit(item) for item in result.found]
+        return [Hit(item) for item in result.results]
 
     def photos(self) -> Iterator[StoredPhoto]:
         """Yield all photos in the order in which they were added; none while there is no file."""

@@ -112,12 +112,12 @@ class Hit:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """Every object that the judge pointed at, the best first; without a judge, the best region."""
-        return tuple(Instance(self.found.photo, answer) for answer in self.found.answers)
+        return tuple(Instance(self.found.photo, answer) for answer in self.found.objects)
 
     @property
     def box(self) -> Box | None:
         """Box of the first instance, XYXY in photo pixels; None if the judge pointed at nothing."""
-        return self.instances[0].box if self.found.answers else None
+        return self.instances[0].box if self.found.objects else None
 
     @property
     def mask(self) -> MaskArray | None:
@@ -125,10 +125,10 @@ class Hit:
 
         None if the judge pointed at nothing, or if no stored region fits its box.
         """
-        return self.instances[0].mask if self.found.answers else None
+        return self.instances[0].mask if self.found.objects else None
 
     def __repr__(self) -> str:
-        place = _place(self.found.answers[0]) if self.found.answers else "no box"
+        place = _place(self.found.objects[0]) if self.found.objects else "no box"
         return f"<Hit {self.rank}: {_name(self.photo)}, score {self.score:.3f}, {place}>"
 
 

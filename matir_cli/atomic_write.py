@@ -1,8 +1,8 @@
-"""Files written for a user: under a temporary name first, and never over one that is to be kept.
+"""Atomic writing of result files: under a temporary name first, then renamed.
 
-Every module that writes a result uses this one context manager, whatever the format:
+Every module that writes a result uses this context manager, whatever the format:
 
-    with replacing(path, force=force) as temporary:
+    with atomic_write(path, force=force) as temporary:
         picture.save(temporary, "PNG")
 """
 
@@ -16,24 +16,24 @@ from pathlib import Path
 from matir_cli.errors import OutputError, OutputExists
 
 _LONGEST_SUFFIX = 16
-"""Characters; a longer one means no format, and the temporary name must fit where the final one does."""
+"""Characters. A longer suffix names no format, and would make the temporary name too long for the system."""
 
 
 @contextmanager
 def atomic_write(path: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary name for the block to write to; when the block ends well it becomes `path`.
+    """Yield a temporary path for the block to write to, and rename it to `path` when the block ends.
 
-    It lies in the folder of `path`, which is made if need be, and ends in the same suffix. When
-    the block raises, it is deleted and whatever lay at `path` is untouched. A link is kept and
-    what it leads to replaced. A device or a pipe (`/dev/stdout`, the shell's `>(gzip)`) is no
-    file to replace: then `path` itself is what the block gets.
+    The temporary file is in the folder of `path`, which is created if necessary, and has the same suffix.
+    If the block raises, it is deleted and an existing file at `path` is untouched. If `path` is a link, the
+    link is kept and its target replaced. If it is a device or a pipe (`/dev/stdout`, the shell's `>(gzip)`),
+    there is no file to replace, and the block gets `path` itself.
 
     Args:
-        force: replace a file that exists.
+        force: replace an existing file.
 
     Raises:
-        OutputExists: there is a file at `path`, and not `force`.
-        OutputError: it cannot be written; any OSError of the block becomes one.
+        OutputExists: there is a file at `path`, and `force` is False.
+        OutputError: `path` cannot be written; every OSError in the block becomes one.
     """
     try:
         if _is_stream(path):
@@ -46,12 +46,12 @@ def atomic_write(path: Path, *, force: bool) -> Iterator[Path]:
         temporary = target.with_name(f".matir-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
         try:
             yield temporary
-            _check(path, force)  # somebody else may have written it meanwhile
+            _check(path, force)  # another process may have written it meanwhile
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except BrokenPipeError:
-        raise  # whoever read it has enough: no error
+        raise  # the reader of a pipe has seen enough, which is no error of the output
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Progress of long steps, as told to whoever asked for the work."""
+"""Progress reporting for long steps, through an observer that the caller passes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called when items of a step are done."""
+    """Function to call when items of a step are done."""
 
     def __call__(self, count: int = 1, /) -> object:
         """Report that `count` more items are done."""
@@ -15,24 +15,24 @@ class Advance(Protocol):
 
 
 class ProgressObserver(Protocol):
-    """Told when a step begins; gives the function to call as its items are done."""
+    """Observer of steps: called when one begins, it returns the function to call as items are done."""
 
     def __call__(
         self, name: str, total: int | None, unit: str, done: int = 0
     ) -> AbstractContextManager[Advance]:
-        """Begin a step; leaving the context ends it, whether it was completed or not.
+        """Begin a step; leaving the context ends it, completed or not.
 
         Args:
-            name: of the step, such as "judging".
-            total: number of items; None where it is not known.
-            unit: one item, such as "photo"; "B" for bytes.
-            done: items that were done before.
+            name: name of the step, such as "judging".
+            total: number of items; None if unknown.
+            unit: name of one item, such as "photo"; "B" for bytes.
+            done: number of items that were done before.
         """
         ...
 
 
 def no_progress(name: str, total: int | None, unit: str, done: int = 0) -> AbstractContextManager[Advance]:
-    """Observe nothing: the `ProgressObserver` for work that nobody watches."""
+    """Ignore all progress: the default `ProgressObserver`."""
     del name, total, unit, done
     return nullcontext(_ignore)
 

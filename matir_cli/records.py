@@ -1,9 +1,9 @@
-"""The values that travel between modules: frozen, documented field by field.
+"""Values shared by several packages: frozen dataclasses and array types.
 
-Coordinate frames. *Photo pixels*: the photo at its true size, EXIF orientation
-applied, origin at the top left corner. *Working pixels*: the same photo scaled down
-to a long side of at most 1024, in which masks are kept. Boxes are XYXY with
-continuous edges: a mask whose only pixel is (0, 0) has the box (0, 0, 1, 1).
+Coordinate frames. *Photo pixels*: the photo at its true size, EXIF orientation applied, origin at the top
+left corner. *Working pixels*: the same photo scaled down to a long side of at most 1024, the size at which
+masks are stored. Boxes are XYXY with continuous edges: a mask whose only pixel is (0, 0) has the box
+(0, 0, 1, 1).
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ MaskArray: TypeAlias = NDArray[np.bool_]
 """(height, width) bool."""
 
 FloatArray: TypeAlias = NDArray[np.float32]
+"""float32; the shape is stated where it is used."""
 
 MAX_PIXELS = 400_000_000
-"""A larger photo, which takes 2 to 4 GB to decode, is taken for a decompression bomb."""
+"""Larger photos, which take 2 to 4 GB to decode, are treated as decompression bombs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An axis-parallel box, XYXY, continuous edges; the frame is said where it is used."""
+    """An axis-parallel box, XYXY with continuous edges; its frame is stated where it is used."""
 
     x0: float
     y0: float
@@ -42,37 +43,37 @@ class Box:
 
     @property
     def area(self) -> float:
-        """In square pixels; 0 for an inverted box."""
+        """Area in square pixels; 0 for an inverted box."""
         return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
 
     def rounded(self, digits: int) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 with so many digits after the point."""
+        """Return x0, y0, x1, y1, rounded to this number of decimal digits."""
         return round(self.x0, digits), round(self.y0, digits), round(self.x1, digits), round(self.y1, digits)
 
     def scaled(self, x: float, y: float) -> Box:
-        """The box in a frame that is `x` times as wide and `y` times as high."""
+        """Return the box in a frame that is `x` times as wide and `y` times as high."""
         return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in a photo; the frame is said where it is used."""
+    """A position in a photo; its frame is stated where it is used."""
 
     x: float
     y: float
 
     def scaled(self, x: float, y: float) -> Point:
-        """The point in a frame that is `x` times as wide and `y` times as high."""
+        """Return the point in a frame that is `x` times as wide and `y` times as high."""
         return Point(self.x * x, self.y * y)
 
 
 Place = TypeVar("Place", Box, Point)
-"""A box or a point: both are scaled alike."""
+"""A box or a point, which scale in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rle:
-    """A mask as COCO's compressed run-length encoding, byte for byte what pycocotools makes."""
+    """A mask in COCO's compressed run-length encoding, byte for byte as pycocotools makes it."""
 
     height: int
     """Rows, in working pixels."""
@@ -84,14 +85,14 @@ class Rle:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a proposer found in a photo: a mask and what is known of it."""
+    """A region of a photo that may be an object, as a proposer found it."""
 
     rle: Rle
     """The mask, working pixels."""
     box: Box
-    """Tight around the mask, working pixels."""
+    """Box tight around the mask, working pixels."""
     area: int
-    """Mask area in working pixels."""
+    """Area of the mask, working pixels."""
     predicted_iou: float
     """The proposer's own estimate of the mask's IoU with a real object, 0..1."""
     stability: float
@@ -100,44 +101,44 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model, and exactly which weights: what a gallery remembers and compares."""
+    """Identity of a model and its exact weights, which a gallery records and compares."""
 
     name: str
-    """For people, such as "sam2.1_hiera_large"."""
+    """Name for people, such as "sam2.1_hiera_large"."""
     weight_hash: str
-    """SHA-256 over the SHA-256 of every file the model is loaded from, and over the settings that what it
-    gives depends on (`engines.fully_identified`), hex."""
+    """SHA-256, hex, over the SHA-256 of every file that the model is loaded from, and over the settings that
+    its results depend on."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """One engine of a model set, its files found on disk: all that an engine needs to load."""
+    """One engine of a model set, with its files located on disk: all that an engine needs to load."""
 
     engine: str
     """The engine's name in the registry, such as "sam2"."""
     options: Mapping[str, object]
-    """The engine's own settings as the TOML has them; the engine checks them."""
+    """The engine's own settings as read from the TOML file; the engine validates them."""
     files: Mapping[str, Path]
-    """Role (such as "checkpoint") to local file."""
+    """Role of a file (such as "checkpoint") to its local path."""
     identity: ModelIdentity
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A photo that stage 1 found."""
+    """A photo found by stage 1."""
 
     photo_id: int
     region_id: int
-    """Its best region."""
+    """Id of its best region."""
     score: float
     """Cosine of that region and the query, -1..1 (eq. 1)."""
 
 
 def check_range(name: str, value: float | None, least: float, most: float = math.inf) -> None:
-    """Make sure that the argument `name` lies between bounds, both included; None is no number to check.
+    """Check that the argument `name` lies between `least` and `most`, both included; None always passes.
 
     Raises:
-        OutOfRange: it does not, or is not a number.
+        OutOfRange: the value lies outside, or is NaN.
     """
     if value is not None and not least <= value <= most:
         raise OutOfRange(name, value, least, most)
@@ -145,7 +146,7 @@ def check_range(name: str, value: float | None, least: float, most: float = math
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's answer to "does this image contain the described object?" (eq. 2)."""
+    """A judge's answer to "Does this image contain the described object?" (eq. 2)."""
 
     z_true: float
     """Logit of "True" at the answer position."""
@@ -154,7 +155,7 @@ class Verdict:
 
     @property
     def margin(self) -> float:
-        """zTrue - zFalse, float64: what candidates are ranked by, since S' saturates."""
+        """zTrue - zFalse, float64, by which candidates are ranked, since S' saturates."""
         return self.z_true - self.z_false
 
     @property
@@ -169,43 +170,49 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """A judge's answer to "where is the described object?"."""
+    """A judge's answer to the question where the described object is."""
 
     boxes: tuple[Box, ...]
-    """Pixels of the image asked about, clipped to it, in the order of the answer."""
+    """In the order of the answer. From an engine: pixels of the image asked about, clipped to it. In the
+    gallery's cache: photo pixels."""
     answer: str
-    """The answer as it came, for the record."""
+    """Text of the answer, kept for inspection."""
     readable: bool
-    """The answer had the form asked for; a readable answer may still hold no box."""
+    """True if the answer has the requested form; it may still hold no box."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file as it was when it was last read."""
+    """State of a file when it was last read."""
 
     path: Path
-    """Absolute."""
+    """Absolute path."""
     bytes: int
+    """Size."""
     mtime_ns: int
+    """Time of last modification, nanoseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoRecord:
-    """What is stored of a photo beside its regions; one photo may lie in several files."""
+    """Properties of a photo; several files with the same bytes are one photo."""
 
     sha256: bytes
-    """Of the file, 32 bytes."""
+    """SHA-256 of the file, 32 bytes."""
     width: int
     """Photo pixels, orientation applied."""
     height: int
+    """Photo pixels, orientation applied."""
     mask_width: int
     """Working pixels."""
     mask_height: int
+    """Working pixels."""
     orientation: int
     """EXIF orientation of the file, 1 to 8."""
     taken_at: str | None = None
-    """ISO 8601, the camera's local time."""
+    """Date and time taken, ISO 8601, in the camera's local time."""
     camera: str | None = None
+    """Name of the camera."""
     latitude: float | None = None
     """Degrees, north positive."""
     longitude: float | None = None

@@ -156,7 +156,7 @@ def test_where_to_look(indexed: Indexed, path: Path) -> None:
         assert names(since=date(2024, 5, 12), until="2024-05-12T12") == ["0001.png"]
         assert names(camera="pixel") == ["0002.png"]
         assert names(min_score=1.5) == []
-        regions = [hit.found.answers[0].region for hit in gallery.find("dog", rerank=False, max_size=0.9)]
+        regions = [hit.found.objects[0].region for hit in gallery.find("dog", rerank=False, max_size=0.9)]
         assert all(region is not None and region.ordinal for region in regions)
         assert gallery.find("dog", rerank=False, without="a cat") != gallery.find("dog", rerank=False)
 
@@ -193,10 +193,10 @@ def test_what_is_found_prints_as_one_harmless_line(path: Path) -> None:
         size = whole.photo.record
         assert repr(whole) == f"<PhotoRegion 0 of '{name}', box 0,0,{size.width},{size.height}>"
         steering = replace(hit.photo, paths=(Path("/a/x\x1b[31m\n\u202e\udcffé.png"),))
-        (bare,) = (replace(answer, mask=None) for answer in hit.found.answers)
-        shown = repr(Hit(replace(hit.found, photo=steering, answers=(bare,))))
+        (bare,) = (replace(answer, mask=None) for answer in hit.found.objects)
+        shown = repr(Hit(replace(hit.found, photo=steering, objects=(bare,))))
         assert shown == rf"<Hit 1: 'x\x1b[31m\n\u202e\udcffé.png', score {hit.score:.3f}, box {box}, no mask>"
-        nowhere = Hit(replace(hit.found, photo=replace(hit.photo, paths=()), answers=()))
+        nowhere = Hit(replace(hit.found, photo=replace(hit.photo, paths=()), objects=()))
         assert repr(nowhere) == f"<Hit 1: photo {hit.photo.id}, score {hit.score:.3f}, no box>"
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from matir_cli.engines.protocols import GroundingQuestion
 from matir_cli.progress import ProgressObserver, no_progress
-from matir_cli.search.grounding import to_photo_pixels
+from matir_cli.search.grounding import ground_batch
 from matir_cli.search.rerank import JudgeSession
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
@@ -27,7 +27,7 @@ def judge_photos(
     Args:
         rooms: for each query where it is asked, all of one judge and one gallery.
     """
-    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.verdict(photo_id) is None)
+    missing = _missing(wanted, lambda text, photo_id: rooms[text].cache.verdict(photo_id) is None)
     with progress("judging", len(missing), "photo") as advance:
         for photo_id, texts in missing.items():
             room = rooms[texts[0]]
@@ -36,7 +36,7 @@ def judge_photos(
                 verdicts = room.judge().rerank(photo, texts)
                 with room.gallery.atomic():  # to wait for the disk once a photo, not once a question
                     for text, verdict in zip(texts, verdicts, strict=True):
-                        rooms[text].memory.remember(photo_id, verdict)
+                        rooms[text].cache.remember(photo_id, verdict)
             advance()
 
 
@@ -44,7 +44,7 @@ def ground_photos_by_photo(
     rooms: Mapping[str, JudgeSession], wanted: Questions, progress: ProgressObserver = no_progress
 ) -> None:
     """See to it that the judge has said where all that is `wanted` lies, in order of photo id."""
-    missing = _missing(wanted, lambda text, photo_id: rooms[text].memory.grounding(photo_id) is None)
+    missing = _missing(wanted, lambda text, photo_id: rooms[text].cache.grounding(photo_id) is None)
     waiting: list[GroundingQuestion] = []
     with progress("grounding", len(missing), "photo") as advance:
         for photo_id, texts in missing.items():
@@ -54,11 +54,11 @@ def ground_photos_by_photo(
                 waiting += [GroundingQuestion(photo, text) for text in texts]
                 at_once = room.judge().grounds_at_once
                 while len(waiting) >= at_once:
-                    _ground_together(rooms, waiting[:at_once])
+                    ground_batch(rooms, waiting[:at_once])
                     del waiting[:at_once]
             advance()
         if waiting:
-            _ground_together(rooms, waiting)
+            ground_batch(rooms, waiting)
 
 
 def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int, list[str]]:
@@ -68,13 +68,3 @@ def _missing(wanted: Questions, is_open: Callable[[str, int], bool]) -> dict[int
         for photo_id in sorted(wanted)
     }
     return {photo_id: texts for photo_id, texts in found.items() if texts}
-
-
-def _ground_together(rooms: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]) -> None:
-    first = rooms[questions[0].query]
-    answers = first.judge().ground(questions)
-    with first.gallery.atomic():
-        for question, answer in zip(questions, answers, strict=True):
-            room = rooms[question.query]
-            found = to_photo_pixels(room.gallery, question.photo, answer)
-            room.memory.remember_grounding(question.photo.key, found)

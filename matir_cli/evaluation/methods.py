@@ -103,7 +103,7 @@ def run_stage_1(
         for query in bench.queries:
             asked = encoder.encode(query.text)
             truncated += asked.truncated
-            ranked = rank_candidates(gallery, asked.vector, depth + strangers, within=within)
+            ranked = rank_candidates(gallery, asked.vector, depth + strangers, filters=within)
             found[query.id] = [item for item in ranked if item.photo_id in bench.indexed.images][:depth]
             advance()
     return Stage1Results(found, truncated)
@@ -225,7 +225,7 @@ def region_masks(
 
 def _first_mask(found: SearchResult) -> Rle | None:
     """Of *the* object; other objects that the judge pointed at do not count."""
-    return found.answers[0].mask if found.answers else None
+    return found.objects[0].mask if found.objects else None
 
 
 def _in_images(bench: EvaluationSetup, masks: Mapping[int, Rle | None]) -> PredictedMasks:

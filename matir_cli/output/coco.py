@@ -1,4 +1,4 @@
-"""Results as COCO instances: one JSON file that COCO's tools load, draw and score."""
+"""Results as COCO instances: one JSON file for pycocotools and other COCO tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matir_cli.output.result_pixels import ResultPixels
 
 
 class CocoFile:
-    """Writes annotations as they come; of the photos it remembers name and size until the end."""
+    """Writes annotations as they come; only the photos' names and sizes are held until the end."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -23,20 +23,20 @@ class CocoFile:
         self._annotations = 0
 
     def begin(self, query: str) -> None:
-        """What is added from now on answers `query`: the next category, whose id counts from 1."""
+        """Start the category of `query`; ids count from 1. All results added from now on belong to it."""
         self._queries.append(query)
 
-    def add(self, subject: ResultPixels) -> None:
-        """Add a photo and its masked answers; a photo without any mask is left out."""
-        found = subject.found
-        for _, rle in subject.masked:
+    def add(self, pixels: ResultPixels) -> None:
+        """Add a photo and its objects that have a mask; a photo without any mask is left out."""
+        result = pixels.result
+        for _, rle in pixels.masked_objects:
             self._annotations += 1
-            mask = masks.encode(found.photo.at_true_size(rle))
+            mask = masks.encode(result.photo.at_true_size(rle))
             box = masks.box(mask)
             self._write(
                 {
                     "id": self._annotations,
-                    "image_id": found.photo.id,
+                    "image_id": result.photo.id,
                     "category_id": len(self._queries),
                     "segmentation": {
                         "size": [mask.height, mask.width],
@@ -45,15 +45,15 @@ class CocoFile:
                     "bbox": [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0],
                     "area": masks.area(mask),
                     "iscrowd": 0,
-                    "score": round(found.score, 6),
+                    "score": round(result.score, 6),
                 },
                 first=self._annotations == 1,
             )
-        if subject.masked:
-            size = found.photo.record
-            self._images[found.photo.id] = {
-                "id": found.photo.id,
-                "file_name": str(found.path),
+        if pixels.masked_objects:
+            size = result.photo.record
+            self._images[result.photo.id] = {
+                "id": result.photo.id,
+                "file_name": str(result.path),
                 "width": size.width,
                 "height": size.height,
             }
@@ -78,13 +78,14 @@ class CocoFile:
 
 @contextmanager
 def coco_file(path: Path, *, force: bool) -> Iterator[CocoFile]:
-    """A COCO instances file: masks as compressed RLE at true size, boxes XYWH and tight around them.
+    """Open a COCO instances file for writing, and complete it when the block ends.
 
-    `file_name` is the absolute path, its bytes as `os.fsdecode` has them; each query is a
-    category. All is ASCII. Each annotation has the photo's `score` as well.
+    Masks are compressed RLE at the photo's true size; boxes are XYWH in photo pixels, tight around the
+    masks. `file_name` is the absolute path as `os.fsdecode` returns it. Each query is a category. Each
+    annotation also has the photo's `score`. The file is ASCII.
 
     Raises:
-        OutputExists, OutputError: see `replacing`.
+        OutputExists, OutputError: see `atomic_write`.
     """
     with atomic_write(path, force=force) as temporary, temporary.open("w", encoding="ascii") as stream:
         file = CocoFile(stream)

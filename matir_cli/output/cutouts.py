@@ -1,4 +1,4 @@
-"""Objects cut out of their photos, as RGBA PNG files."""
+"""Cut-outs: objects cut out of their photos, as RGBA PNG files."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from matir_cli.records import MaskArray, Rle
 
 
 class Cutouts:
-    """Writes cut-outs, and counts those that could not be made from the original."""
+    """Writes cut-outs, and counts the photos whose original could not be used."""
 
     def __init__(self, folder: PictureFolder) -> None:
         self.folder = folder
         self.from_preview = 0
-        """Photos whose original is away or changed: their objects come at working size."""
+        """Number of photos whose original is missing or changed; their objects are cut from the preview."""
 
-    def write(self, subject: ResultPixels) -> tuple[Path | None, ...]:
-        """Write each answer's object, cropped to its mask; what is outside the mask is not in the file.
+    def write(self, pixels: ResultPixels) -> tuple[Path | None, ...]:
+        """Write each object cropped to its mask; pixels outside the mask are not in the file.
 
-        At the photo's true size from the original when that is there and unchanged, else at
-        working size from the preview.
+        Objects are cut from the original at the photo's true size if it exists unchanged, otherwise from
+        the preview at working size.
 
         Returns:
-            Where each lies, in order; None for an answer without a mask or a photo without pixels.
+            The path of each object's file, in order; None for an object without a mask, or if the photo's
+            pixels are unavailable.
 
         Raises:
-            OutputError: one cannot be written.
+            OutputError: a file cannot be written.
         """
-        if not subject.masked:
-            return (None,) * len(subject.answers)
-        photo = subject.original()
+        if not pixels.masked_objects:
+            return (None,) * len(pixels.objects)
+        photo = pixels.original()
         if whole := photo is not None:
             facts = ["original"]
         else:
-            photo, facts = subject.working, ["preview"]
+            photo, facts = pixels.working, ["preview"]
             self.from_preview += photo is not None
 
         def cut(rle: Rle) -> Image.Image | None:
-            mask = subject.found.photo.at_true_size(rle) if whole else masks.decode(rle)
+            mask = pixels.result.photo.at_true_size(rle) if whole else masks.decode(rle)
             return None if photo is None else cut_out(photo, mask)
 
         def write(rle: Rle) -> Path | None:
-            return self.folder.save(f"{subject.file_stem(rle.counts, *facts)}.png", lambda: cut(rle))
+            return self.folder.save(f"{pixels.file_stem(rle.counts, *facts)}.png", lambda: cut(rle))
 
-        return tuple(None if answer.mask is None else write(answer.mask) for answer in subject.answers)
+        return tuple(None if each.mask is None else write(each.mask) for each in pixels.objects)
 
 
 def cut_out(photo: Image.Image, mask: MaskArray) -> Image.Image | None:
-    """The part of an RGB photo that its (height, width) mask covers, RGBA; None for an empty mask."""
+    """Cut an object out of an RGB photo: RGBA, cropped to the (height, width) mask; None if that is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return None

@@ -1,7 +1,7 @@
-"""Masks, boxes and labels drawn onto a photo, at its true or its working size.
+"""Drawing masks, boxes and labels onto photos.
 
-Everything is drawn in place on an RGB `PIL.Image`; masks, boxes and the picture share one frame.
-Lines and letters grow with the picture, so that they are as legible on a thumbnail as on 50 megapixels.
+Everything is drawn in place on an RGB `PIL.Image` of any size; masks and boxes are in its pixels. Lines and
+letters grow with the picture, so that they are as legible on a thumbnail as on 50 megapixels.
 """
 
 from __future__ import annotations
@@ -24,47 +24,48 @@ Colour: TypeAlias = tuple[int, int, int]
 """RGB, 0..255."""
 
 TINT = 0.4
-"""Share of the colour in a tinted pixel: the object stays recognisable."""
+"""Fraction of the colour in a tinted pixel, low enough for the object to stay recognisable."""
 
 LEAST_SIDE = 1024
-"""Pixels: `canvas` enlarges a smaller photo to this long side, so that numbers find room."""
+"""Pixels: `canvas` enlarges smaller photos to this long side, so that labels have space."""
 
 PICTURE_FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""Ending of a file, lower case, to the format that drawn pictures are written in."""
+"""File name suffix, in lower case, to the image format that Pillow writes for it."""
 
 _GOLDEN = 0.618034
+"""The golden ratio's fraction: multiples of it, modulo 1, keep far apart."""
 
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
 
 _MIDDLE = 140
-"""Of a colour's luma, 0..255: from here on what is written on it is dark."""
+"""Luma, 0..255, from which on text on a colour is dark."""
 
 
 def colour(number: int) -> Colour:
-    """A bright colour; neighbouring numbers differ most, by the golden ratio of the hue circle."""
+    """Return a bright colour; those of consecutive numbers are the golden ratio of the hue circle apart."""
     hue = (0.02 + number * _GOLDEN) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if number % 2 else 0.65, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def canvas(photo: Image.Image) -> Image.Image:
-    """A copy of the photo to draw on, enlarged to a long side of `LEAST_SIDE` if it is smaller."""
+    """Return a copy of the photo to draw on, enlarged to a long side of `LEAST_SIDE` if it is smaller."""
     factor = max(1.0, LEAST_SIDE / max(photo.size))
     size = round(photo.width * factor), round(photo.height * factor)
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def line_width(picture: Image.Image) -> int:
-    """Pixels: a 400th of the long side, at least 1."""
+    """Return the width of lines in pixels: a 400th of the long side, at least 1."""
     return max(1, round(max(picture.size) / 400))
 
 
 def tint(picture: Image.Image, mask: MaskArray, colour: Colour) -> None:
-    """Colour the pixels of the (height, width) `mask`, and draw a line around it, just inside."""
+    """Tint the pixels of the (height, width) bool `mask`, and draw a line just inside its edge."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return
-    # Only the part that the mask covers: many small masks on a large photo stay cheap.
+    # Only the part that the mask covers, so that many small masks on a large photo stay cheap.
     top, left = int(rows[0]), int(columns[0])
     part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
     share = np.where(part, np.uint8(round(255 * TINT)), np.uint8(0))
@@ -73,7 +74,7 @@ def tint(picture: Image.Image, mask: MaskArray, colour: Colour) -> None:
 
 
 def outline(picture: Image.Image, box: Box, colour: Colour) -> None:
-    """Draw the box, continuous edges, with a dark line beside it so that it shows on any ground."""
+    """Draw a box (continuous edges), with a dark line on either side so that it shows on any background."""
     width = line_width(picture)
     x1, y1 = max(box.x0, box.x1 - 1), max(box.y0, box.y1 - 1)
     draw = ImageDraw.Draw(picture)
@@ -82,17 +83,22 @@ def outline(picture: Image.Image, box: Box, colour: Colour) -> None:
 
 
 class Labels:
-    """Puts labels onto one picture so that none covers another while there is room."""
+    """Places labels on one picture so that none covers another while there is space."""
 
     def __init__(self, picture: Image.Image, size: int | None = None) -> None:
-        """`size` of the letters in pixels; None: a 55th of the picture's long side, at least 11."""
+        """Start with no labels.
+
+        Args:
+            picture: RGB; labels are drawn onto it.
+            size: of the letters in pixels; None: a 55th of the picture's long side, at least 11.
+        """
         self._draw = ImageDraw.Draw(picture)
         self._size = picture.size
         self._font = ImageFont.load_default(size or max(11, round(max(picture.size) / 55)))
         self._taken: list[Box] = []
 
     def label(self, box: Box, text: str, colour: Colour) -> None:
-        """Write `text` on a plate of the colour, at a corner of `box` or along its edges."""
+        """Write `text` on a plate of the colour, inside or outside the top or bottom edge of `box`."""
         x0, y0, x1, y1 = self._draw.textbbox((0, 0), text, font=self._font)
         margin = max(2, round((y1 - y0) / 4))
         width, height = x1 - x0 + 2 * margin, y1 - y0 + 2 * margin
@@ -103,7 +109,7 @@ class Labels:
         self._draw.text((plate.x0 + margin - x0, plate.y0 + margin - y0), text, ink, self._font)
 
     def _place(self, box: Box, width: float, height: float) -> Box:
-        """The first free place of this size, inside the picture; the box's corner where there is none."""
+        """Return the first free place of this size inside the picture; the first of all if none is free."""
         across, down = self._size
         first = None
         for x, y in _places(box, width, height):
@@ -117,44 +123,44 @@ class Labels:
 
 
 def regions_overlay(image: ImageArray, regions: Sequence[StoredRegion]) -> Image.Image:
-    """All regions but the whole photo, tinted, boxed and numbered by their ordinals.
+    """Draw all regions but the whole photo: tinted, boxed and numbered by their ordinals.
 
     Args:
         image: (mask_height, mask_width, 3) uint8 RGB, the photo at working size.
 
     Returns:
-        RGB, the working size, or larger where that is below `LEAST_SIDE`.
+        An RGB picture at working size, or larger if that is below `LEAST_SIDE`.
     """
     height, width = image.shape[:2]
     picture = canvas(Image.fromarray(image))
     size = picture.size
-    # Large ones first, so that what lies on them stays to be seen.
-    found = sorted((r for r in regions if r.ordinal > 0), key=lambda r: -r.region.area)
-    boxes = [r.region.box.scaled(size[0] / width, size[1] / height) for r in found]
-    for region in found:
+    # Large regions first, so that smaller ones on top of them stay visible.
+    drawn = sorted((r for r in regions if r.ordinal > 0), key=lambda r: -r.region.area)
+    boxes = [r.region.box.scaled(size[0] / width, size[1] / height) for r in drawn]
+    for region in drawn:
         mask = masks.resize(masks.decode(region.region.rle), size[1], size[0])
         tint(picture, mask, colour(region.ordinal))
-    for region, box in zip(found, boxes, strict=True):
+    for region, box in zip(drawn, boxes, strict=True):
         outline(picture, box, colour(region.ordinal))
     labels = Labels(picture)
-    # The small ones first: they have the fewest places.
-    for region, box in reversed([*zip(found, boxes, strict=True)]):
+    # Labels of small regions first: they have the fewest places to go.
+    for region, box in reversed([*zip(drawn, boxes, strict=True)]):
         labels.label(box, str(region.ordinal), colour(region.ordinal))
     return picture
 
 
-def _ink(ground: Colour) -> Colour:
-    """Black or white, what shows better on `ground`; luma as in ITU-R BT.601."""
-    red, green, blue = ground
+def _ink(background: Colour) -> Colour:
+    """Return black or white, whichever is more legible on `background`; luma as in ITU-R BT.601."""
+    red, green, blue = background
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue >= _MIDDLE else _LIGHT
 
 
 def save_picture(picture: Image.Image, path: Path, *, force: bool) -> None:
-    """Write the picture in the format that the ending of `path` names, PNG where it has none.
+    """Write the picture in the format that the suffix of `path` names; PNG if it has none.
 
     Raises:
-        OutputExists: there is a file, and not `force`.
-        OutputError: it cannot be written, or the ending names none of `PICTURE_FORMATS`.
+        OutputExists: the file exists, and `force` is False.
+        OutputError: it cannot be written, or the suffix is not in `PICTURE_FORMATS`.
     """
     if (kind := PICTURE_FORMATS.get(path.suffix.lower())) is None:
         raise OutputError(path, f"{path.suffix} is none of {', '.join(filter(None, PICTURE_FORMATS))}")
@@ -163,7 +169,7 @@ def save_picture(picture: Image.Image, path: Path, *, force: bool) -> None:
 
 
 def _eroded(mask: MaskArray, steps: int) -> MaskArray:
-    """The mask without its outermost `steps` pixels; what lies outside the array counts as outside."""
+    """Return the mask without its outermost `steps` pixels; pixels beyond the array count as outside."""
     inner = np.pad(mask, 1)
     for _ in range(steps):
         core = inner.copy()
@@ -176,7 +182,7 @@ def _eroded(mask: MaskArray, steps: int) -> MaskArray:
 
 
 def _places(box: Box, width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Where a label of the box may lie, best first: along its top edge, above it, its bottom edge, below."""
+    """Yield a label's places, best first: inside the top edge of the box, above it, inside the bottom, below."""
     steps = max(1, int((box.x1 - box.x0) // width))
     for y in (box.y0, box.y0 - height, box.y1 - height, box.y1):
         for step in range(steps):

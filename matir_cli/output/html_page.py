@@ -1,8 +1,8 @@
-"""Results as one HTML page that needs nothing beside it: photos, switchable masks, scores, paths.
+"""Results as one self-contained HTML page: photos with switchable masks, scores, paths.
 
-Nothing is loaded from elsewhere, and the page's own policy forbids it: images are data URIs, masks
-are SVG paths, and only the style and the script written here (known by their SHA-256) are obeyed.
-Names of files and the query are escaped; a file's exact name is in its link, percent-encoded.
+The page loads nothing, and its content security policy forbids it: images are data URIs, masks are SVG
+paths, and only the style sheet and the script written here, allowed by their SHA-256, are applied. File
+names and the query are escaped; a link holds the file's exact name, percent-encoded.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ from matir_cli.records import Box, Rle
 from matir_cli.search.results import GroundedObject, SearchResult
 
 SIDE = 800
-"""Pixels: the long side of an embedded photo at most; some 100 kB each."""
+"""Pixels: greatest long side of an embedded photo, which then takes some 100 kB."""
 
 QUALITY = 82
-"""JPEG's, of an embedded photo."""
+"""JPEG quality of embedded photos."""
 
 _SHAPES = 0.62, 2.6
-"""Width by height of a photo's place in the grid, at least and at most; stranger shapes get a border."""
+"""Least and greatest width divided by height of a grid cell; photos of other shapes get a border."""
 
 _SWITCH = '<button class="switch" type="button" tabindex="-1" aria-label="Mask" aria-pressed="true"></button>'
 
 
 class HtmlPage:
-    """Writes the figures of a page as they come."""
+    """Writes the photos of a page as they come."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def add(self, subject: ResultPixels) -> None:
-        """Add a photo with its answers; one without a mask shows its boxes, one without pixels says so."""
-        found = subject.found
-        name, folder = (_shown(part) for part in (found.path.name, str(found.path.parent)))
-        kinds = f"{_shape_class(found)}{'' if subject.masked else ' maskless'}"
-        described = f"{found.rank}. {name}, score {subject.label}"
+    def add(self, pixels: ResultPixels) -> None:
+        """Add a photo with its objects; without masks it shows the boxes, without pixels a note."""
+        result = pixels.result
+        name, folder = (_shown(part) for part in (result.path.name, str(result.path.parent)))
+        kinds = f"{_shape_class(result)}{'' if pixels.masked_objects else ' maskless'}"
+        described = f"{result.rank}. {name}, score {pixels.label}"
         self._stream.write(
             f'<figure class="{kinds}">\n<div class="frame">'
             f'<button class="open" type="button" aria-label="{described}" aria-keyshortcuts="Space Enter">'
-            f"{_picture(subject)}{_drawing(subject)}</button>{_SWITCH if subject.masked else ''}</div>\n"
-            f'<figcaption><span class="rank">{found.rank}</span>'
-            f'<a href="{escape(file_url(found.path))}" title="{name}"><bdi>{name}</bdi></a>'
-            f'<span class="score">{subject.label}</span>'
-            f'<span class="folder" title="{folder}"><bdi>{folder}</bdi></span>{_corners(subject)}'
+            f"{_picture(pixels)}{_drawing(pixels)}</button>{_SWITCH if pixels.masked_objects else ''}</div>\n"
+            f'<figcaption><span class="rank">{result.rank}</span>'
+            f'<a href="{escape(file_url(result.path))}" title="{name}"><bdi>{name}</bdi></a>'
+            f'<span class="score">{pixels.label}</span>'
+            f'<span class="folder" title="{folder}"><bdi>{folder}</bdi></span>{_corners(pixels)}'
             "</figcaption>\n</figure>\n"
         )
 
 
 @contextmanager
 def html_page(path: Path, query: str, results: Sequence[SearchResult], *, force: bool) -> Iterator[HtmlPage]:
-    """A page of `results`, each of which the block then adds, in order.
+    """Open a page for `results` for writing; the block adds each of them in order.
 
     Raises:
-        OutputExists, OutputError: see `replacing`.
+        OutputExists, OutputError: see `atomic_write`.
     """
-    style = _resource("html_page.css") + "".join(sorted({_shape_rule(found) for found in results}))
+    style = _resource("html_page.css") + "".join(sorted({_shape_rule(result) for result in results}))
     script = _resource("html_page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
@@ -106,36 +106,36 @@ def _resource(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a policy names an inline style or script."""
+    """Return the content security policy's source expression for an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _shown(text: str) -> str:
-    """`text` for people, in HTML: what could hide or steer is shown as an escape."""
+    """Return `text` as HTML, with control and invisible characters shown as escapes."""
     return escape(printable(text))
 
 
-def _shape(found: SearchResult) -> int:
-    """Width by height in hundredths."""
-    size = found.photo.record
+def _shape(result: SearchResult) -> int:
+    """Return width divided by height in hundredths, at least 1."""
+    size = result.photo.record
     return max(1, round(100 * size.width / size.height))
 
 
-def _shape_class(found: SearchResult) -> str:
-    return f"s{_shape(found)}"
+def _shape_class(result: SearchResult) -> str:
+    return f"s{_shape(result)}"
 
 
-def _shape_rule(found: SearchResult) -> str:
-    """The style of photos of this shape; in the page's style, as the policy forbids it elsewhere."""
-    shape = _shape(found) / 100
+def _shape_rule(result: SearchResult) -> str:
+    """Return the style rule for photos of this shape; the policy forbids style attributes on elements."""
+    shape = _shape(result) / 100
     low, high = _SHAPES
-    return f".{_shape_class(found)} {{ --true: {shape:g}; --shape: {min(max(shape, low), high):g}; }}\n"
+    return f".{_shape_class(result)} {{ --true: {shape:g}; --shape: {min(max(shape, low), high):g}; }}\n"
 
 
-def _picture(subject: ResultPixels) -> str:
-    if subject.working is None:
-        return '<span class="away">the photo is away</span>'
-    small = subject.working.copy()
+def _picture(pixels: ResultPixels) -> str:
+    if pixels.working is None:
+        return '<span class="away">the photo is not available</span>'
+    small = pixels.working.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=QUALITY)
@@ -144,18 +144,18 @@ def _picture(subject: ResultPixels) -> str:
     return f'<img alt="" {size} decoding="async" src="data:image/jpeg;base64,{data}">'
 
 
-def _drawing(subject: ResultPixels) -> str:
-    """Masks and boxes as SVG over the photo, in half working pixels: outlines then have whole numbers."""
-    size = subject.found.photo.record
+def _drawing(pixels: ResultPixels) -> str:
+    """Return masks and boxes as SVG over the photo, in half working pixels, so that outlines are integers."""
+    size = pixels.result.photo.record
     width, height = 2 * size.mask_width, 2 * size.mask_height
-    drawn = [_mask(answer, rle) for answer, rle in subject.masked]
-    boxes = [size.scaled_to(answer.box, width, height) for answer in subject.answers]
+    drawn = [_mask(each, rle) for each, rle in pixels.masked_objects]
+    boxes = [size.scaled_to(each.box, width, height) for each in pixels.objects]
     drawn += [_rectangle(kind, box) for box in boxes for kind in ("box under", "box")]
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(drawn)}</svg>'
 
 
-def _mask(answer: GroundedObject, rle: Rle) -> str:
-    kind = "mask whole" if _is_whole(answer) else "mask"
+def _mask(grounded: GroundedObject, rle: Rle) -> str:
+    kind = "mask whole" if _is_whole(grounded) else "mask"
     return f'<path class="{kind}" fill-rule="evenodd" d="{_path(rle)}"/>'
 
 
@@ -166,12 +166,12 @@ def _rectangle(kind: str, box: Box) -> str:
     )
 
 
-def _is_whole(answer: GroundedObject) -> bool:
-    return answer.mask is not None and answer.region is not None and answer.region.ordinal == 0
+def _is_whole(grounded: GroundedObject) -> bool:
+    return grounded.mask is not None and grounded.region is not None and grounded.region.ordinal == 0
 
 
 def _path(rle: Rle) -> str:
-    """SVG path data of a mask's outlines."""
+    """Return the SVG path data of a mask's outlines."""
     return "".join(_ring(ring) for part in outlines(masks.decode(rle)) for ring in (part.outer, *part.holes))
 
 
@@ -181,13 +181,13 @@ def _ring(ring: Ring) -> str:
     return f"M{corners[0, 0]} {corners[0, 1]}l{steps}z"
 
 
-def _corners(subject: ResultPixels) -> str:
-    """The first answer's box in photo pixels, and what is missing."""
-    if not subject.answers:
+def _corners(pixels: ResultPixels) -> str:
+    """Return the first object's box in photo pixels, with a note if its box or mask is missing."""
+    if not pixels.objects:
         return '<span class="note">no box, no mask</span>'
-    box = subject.answers[0].box
+    box = pixels.objects[0].box
     numbers = ", ".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
-    note = "" if subject.masked else " · no mask"
-    if _is_whole(subject.answers[0]):
+    note = "" if pixels.masked_objects else " · no mask"
+    if _is_whole(pixels.objects[0]):
         note = " · the whole photo"
     return f'<span class="corners" title="box: x0, y0, x1, y1 in photo pixels">{numbers}{note}</span>'

@@ -1,4 +1,4 @@
-"""Records of any kind as JSON."""
+"""Dataclass records of any kind as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def to_json(record: DataclassInstance) -> str:
-    """One line of ASCII, so that no file name upsets a terminal or a reader; absent fields are left out.
+    """Encode a record as one line of ASCII, which is safe for terminals; fields that are None are left out.
 
-    Bytes of a file name that are not UTF-8 stand as lone surrogates, as `os.fsdecode` has them.
+    Bytes of a file name that are not UTF-8 become lone surrogates, as with `os.fsdecode`.
     """
     return json.dumps(asdict(record, dict_factory=_present), default=_plain)
 

@@ -1,4 +1,4 @@
-"""Results as JSON."""
+"""Records of search results for JSON output."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from matir_cli import masks
 from matir_cli.search.results import GroundedObject, SearchResult
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
+"""x0, y0, x1, y1."""
 
 RleRecord: TypeAlias = dict[str, object]
+"""COCO compressed RLE: `size` (height, width) and `counts` (ASCII)."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """One object in a result, as JSON has it."""
+    """One object of a result; the fields are those of `ResultRecord`."""
 
     box: BoxRecord | None
     region: int | None
@@ -29,7 +31,7 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFiles:
-    """What was written of a result; for each answer in order, None where it has no mask."""
+    """Paths of the files written for a result; per object in order, None for an object without a mask."""
 
     masks: tuple[Path | None, ...] = ()
     cutouts: tuple[Path | None, ...] = ()
@@ -38,70 +40,76 @@ class WrittenFiles:
 
 @dataclass(frozen=True, slots=True)
 class ResultRecord:
-    """One result as JSON has it; fields that do not apply are left out."""
+    """One result; fields that are None are left out of the JSON."""
 
     rank: int
     path: str
-    """Bytes of a file name that are not UTF-8 stand as lone surrogates, as `os.fsdecode` has them."""
+    """Bytes of a file name that are not UTF-8 become lone surrogates, as with `os.fsdecode`."""
     score: float
-    """`p_true` of a judged photo, else `stage1_score`."""
+    """`p_true` of a judged photo, otherwise `stage1_score`."""
     stage1_score: float
+    """Cosine of the photo's best region and the query, -1..1 (eq. 1)."""
     judged: bool
     p_true: float | None
     """S' (eq. 2), 0..1."""
     logit_margin: float | None
-    """zTrue - zFalse, what judged photos are ranked by."""
+    """zTrue - zFalse, by which judged photos are ranked."""
     grounding: str | None
-    """How the judge's box became a mask: matched, refined, unmatched, no box, unreadable."""
+    """Outcome of grounding: matched, refined, unmatched, no box, unreadable."""
     box: BoxRecord | None
-    """x0, y0, x1, y1, photo pixels, continuous edges: the judge's where it gave one, else the region's."""
+    """Photo pixels, continuous edges: the judge's box if it gave one, otherwise the region's."""
     region: int | None
-    """Position in the photo of the stored region that fits best; 0 is the whole photo."""
+    """Ordinal of the stored region that fits best; 0 is the whole photo."""
     iou: float | None
-    """Of that region's box with the judge's."""
+    """IoU of that region's box and the judge's box, 0..1."""
     width: int
     """Photo pixels."""
     height: int
     mask: RleRecord | None
-    """COCO compressed RLE at the photo's true size, where asked for."""
+    """COCO compressed RLE at the photo's true size, if requested."""
     mask_file: str | None
-    """Where the PNG mask was written, where asked for."""
+    """Path of the PNG mask, if requested."""
     cutout_file: str | None
-    """Where the cut-out was written, where asked for."""
+    """Path of the cut-out, if requested."""
     overlay_file: str | None
-    """Where the photo with its answers drawn onto it was written, where asked for."""
+    """Path of the photo with its objects drawn onto it, if requested."""
     instances: tuple[InstanceRecord, ...] | None
-    """Every object that the judge pointed at, where asked for."""
+    """Every object that the judge pointed at, if requested."""
 
 
 def result_record(
-    found: SearchResult, files: WrittenFiles, *, with_rle: bool, all_instances: bool
+    result: SearchResult, files: WrittenFiles, *, with_rle: bool, all_instances: bool
 ) -> ResultRecord:
-    """The record of a result and of what was written of it."""
-    size, verdict = found.photo.record, found.verdict
+    """Make the record of a result and of the files written for it.
+
+    Args:
+        with_rle: include masks as RLE.
+        all_instances: include every object, not only the first.
+    """
+    size, verdict = result.photo.record, result.verdict
     instances = tuple(
         InstanceRecord(
-            box=answer.box.rounded(2),
-            region=None if answer.region is None else answer.region.ordinal,
-            iou=None if answer.iou is None else round(answer.iou, 4),
-            mask=_coco(found, answer) if with_rle else None,
+            box=each.box.rounded(2),
+            region=None if each.region is None else each.region.ordinal,
+            iou=None if each.iou is None else round(each.iou, 4),
+            mask=_coco(result, each) if with_rle else None,
             mask_file=None if mask is None else str(mask),
             cutout_file=None if cutout is None else str(cutout),
         )
-        for answer, mask, cutout in zip_longest(
-            found.answers if all_instances else found.answers[:1], files.masks, files.cutouts
+        for each, mask, cutout in zip_longest(
+            result.objects if all_instances else result.objects[:1], files.masks, files.cutouts
         )
     )
     first = instances[0] if instances else InstanceRecord(*[None] * 6)
     return ResultRecord(
-        rank=found.rank,
-        path=str(found.path),
-        score=round(found.score, 6),
-        stage1_score=round(found.candidate.score, 6),
+        rank=result.rank,
+        path=str(result.path),
+        score=round(result.score, 6),
+        stage1_score=round(result.candidate.score, 6),
         judged=verdict is not None,
         p_true=None if verdict is None else round(verdict.p_true, 6),
         logit_margin=None if verdict is None else round(verdict.margin, 6),
-        grounding=found.grounding,
+        grounding=result.grounding,
         box=first.box,
         region=first.region,
         iou=first.iou,
@@ -115,8 +123,8 @@ def result_record(
     )
 
 
-def _coco(found: SearchResult, answer: GroundedObject) -> RleRecord | None:
-    if answer.mask is None:
+def _coco(result: SearchResult, grounded: GroundedObject) -> RleRecord | None:
+    if grounded.mask is None:
         return None
-    rle = masks.encode(found.photo.at_true_size(answer.mask))
+    rle = masks.encode(result.photo.at_true_size(grounded.mask))
     return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}

@@ -12,20 +12,20 @@ from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.records import Rle
 
 
-def write_masks(folder: PictureFolder, subject: ResultPixels) -> tuple[Path | None, ...]:
-    """Write the mask of each answer as 8-bit PNG (0 outside, 255 inside) at true size.
+def write_masks(folder: PictureFolder, pixels: ResultPixels) -> tuple[Path | None, ...]:
+    """Write the mask of each object as an 8-bit PNG (0 outside, 255 inside) at the photo's true size.
 
     Returns:
-        Where each mask lies, in order; None for an answer without one.
+        The path of each object's mask, in order; None for an object without a mask.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: a file cannot be written.
     """
 
     def write(rle: Rle) -> Path | None:
         return folder.save(
-            f"{subject.file_stem(rle.counts)}.png",
-            lambda: Image.fromarray(subject.found.photo.at_true_size(rle).astype(np.uint8) * 255),
+            f"{pixels.file_stem(rle.counts)}.png",
+            lambda: Image.fromarray(pixels.result.photo.at_true_size(rle).astype(np.uint8) * 255),
         )
 
-    return tuple(None if answer.mask is None else write(answer.mask) for answer in subject.answers)
+    return tuple(None if each.mask is None else write(each.mask) for each in pixels.objects)

@@ -1,4 +1,4 @@
-"""Photos with the object tinted, its box and the score, as JPEG files."""
+"""Overlays: photos with the object tinted, its box and the score, as JPEG files."""
 
 from __future__ import annotations
 
@@ -12,42 +12,46 @@ from matir_cli.output.picture_folder import PictureFolder
 from matir_cli.output.result_pixels import ResultPixels
 
 QUALITY = 90
-"""JPEG's; with colours at full resolution, or thin coloured lines turn grey."""
+"""JPEG quality. Chroma is not subsampled, which would turn thin coloured lines grey."""
 
 MARK = (255, 45, 135)
-"""RGB of *the* object: a colour that few things have. Further ones have `drawing`'s colours."""
+"""RGB of *the* object, a colour that few things have. Further objects get the colours of `drawing`."""
 
 
-def write_overlay(folder: PictureFolder, subject: ResultPixels) -> Path | None:
-    """Write the photo with all answers drawn onto it.
+def write_overlay(folder: PictureFolder, pixels: ResultPixels) -> Path | None:
+    """Write the photo with all objects drawn onto it.
 
     Returns:
-        Where it lies; None for a photo with nothing to draw, or without pixels.
+        The path of the file; None if the photo has no objects or its pixels are unavailable.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
-    if not subject.answers:
+    if not pixels.objects:
         return None
-    drawn = (f"{answer.box}{answer.mask}" for answer in subject.answers)
-    stem = subject.file_stem(subject.label, *drawn)
-    return folder.save(f"{stem}.jpg", lambda: overlay(subject), quality=QUALITY, subsampling=0)
+    drawn = (f"{each.box}{each.mask}" for each in pixels.objects)
+    stem = pixels.file_stem(pixels.label, *drawn)
+    return folder.save(f"{stem}.jpg", lambda: overlay(pixels), quality=QUALITY, subsampling=0)
 
 
-def overlay(subject: ResultPixels) -> Image.Image | None:
-    """The photo at working size, enlarged if small, with masks tinted, boxes and the score."""
-    if subject.working is None:
+def overlay(pixels: ResultPixels) -> Image.Image | None:
+    """Draw masks, boxes and the score onto the photo at working size, enlarged if small.
+
+    Returns:
+        RGB; None if the photo's pixels are unavailable.
+    """
+    if pixels.working is None:
         return None
-    picture = drawing.canvas(subject.working)
-    size = subject.found.photo.record
-    colours = [MARK, *map(drawing.colour, range(1, len(subject.answers)))]
-    for answer, colour in zip(subject.answers, colours, strict=False):
-        if answer.mask is not None:
-            mask = masks.resize(masks.decode(answer.mask), picture.height, picture.width)
+    picture = drawing.canvas(pixels.working)
+    size = pixels.result.photo.record
+    colours = [MARK, *map(drawing.colour, range(1, len(pixels.objects)))]
+    for each, colour in zip(pixels.objects, colours, strict=False):
+        if each.mask is not None:
+            mask = masks.resize(masks.decode(each.mask), picture.height, picture.width)
             drawing.tint(picture, mask, colour)
-    boxes = [size.scaled_to(a.box, *picture.size) for a in subject.answers]
+    boxes = [size.scaled_to(each.box, *picture.size) for each in pixels.objects]
     for box, colour in zip(boxes, colours, strict=False):
         drawing.outline(picture, box, colour)
     if boxes:
-        drawing.Labels(picture, max(picture.size) // 40).label(boxes[0], subject.label, MARK)
+        drawing.Labels(picture, max(picture.size) // 40).label(boxes[0], pixels.label, MARK)
     return picture

@@ -1,4 +1,4 @@
-"""A folder that pictures are written to, one at a time."""
+"""A folder of pictures, written one at a time; existing ones are kept."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from matir_cli.errors import OutputExists
 
 
 class PictureFolder:
-    """Writes pictures under names that say what is in them, so that one that exists may stay."""
+    """Writes pictures under names that identify their content, so that existing files can be kept."""
 
     def __init__(self, path: Path, *, force: bool) -> None:
+        """Write to the folder `path`; `force` replaces existing files."""
         self.path = path
         self.written = 0
         self.kept = 0
-        """Files that were there already and were not replaced."""
+        """Number of files that existed already and were kept."""
         self._force = force
 
-    def save(self, name: str, picture: Callable[[], Image.Image | None], **settings: object) -> Path | None:
-        """Write what `picture` makes to `name`, its suffix being the format; not even made if kept.
+    def save(self, name: str, make: Callable[[], Image.Image | None], **settings: int) -> Path | None:
+        """Write the picture that `make` returns to `name`, whose suffix names the format.
+
+        Args:
+            make: called only if the file is to be written.
+            settings: options of Pillow's writer for the format, such as `quality`.
 
         Returns:
-            Where it lies; None where there was no picture to be made.
+            The path of the file, written or kept; None if `make` returned no picture.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         target = self.path / name
         if not self._force and os.path.lexists(target) and not target.is_dir():
             self.kept += 1
             return target
-        made = picture()
-        if made is None:
+        picture = make()
+        if picture is None:
             return None
         try:
             with atomic_write(target, force=self._force) as temporary:
-                made.save(temporary, **settings)  # type: ignore[arg-type]
-        except OutputExists:  # another process wrote the same meanwhile
+                picture.save(temporary, None, **settings)
+        except OutputExists:  # another process wrote the same picture meanwhile
             self.kept += 1
             return target
         self.written += 1

@@ -1,4 +1,4 @@
-"""A result on its way into files: its photo's pixels, decoded when first asked for and no sooner."""
+"""A search result with its photo's pixels, which are decoded when first used."""
 
 from __future__ import annotations
 
@@ -22,47 +22,52 @@ from matir_cli.records import Rle
 from matir_cli.search.results import GroundedObject, SearchResult
 
 _LONGEST_STEM = 120
-"""Bytes: with the digits that follow it, a name fits any file system."""
+"""Bytes: with the digits and suffix that follow, the name still fits any file system."""
 
 
 class ResultPixels:
-    """A result and the pixels of its photo, which live no longer than this object."""
+    """A search result to write, with the pixels of its photo, which live no longer than this object."""
 
-    def __init__(self, gallery: GalleryFile, found: SearchResult, *, all_instances: bool) -> None:
-        """`all_instances`: every object that the judge pointed at, not the first alone."""
-        self.found = found
-        self.answers: tuple[GroundedObject, ...] = found.answers if all_instances else found.answers[:1]
+    def __init__(self, gallery: GalleryFile, result: SearchResult, *, all_instances: bool) -> None:
+        """Wrap a result; nothing is decoded yet.
+
+        Args:
+            all_instances: keep every object that the judge pointed at, not only the first.
+        """
+        self.result = result
+        self.objects: tuple[GroundedObject, ...] = result.objects if all_instances else result.objects[:1]
+        """The objects to write."""
         self._gallery = gallery
 
     @property
-    def masked(self) -> tuple[tuple[GroundedObject, Rle], ...]:
-        """The answers that have a mask, each with it (working pixels)."""
-        return tuple((answer, answer.mask) for answer in self.answers if answer.mask is not None)
+    def masked_objects(self) -> tuple[tuple[GroundedObject, Rle], ...]:
+        """The objects that have a mask, each with its mask (working pixels)."""
+        return tuple((each, each.mask) for each in self.objects if each.mask is not None)
 
     @property
     def label(self) -> str:
-        """The score, as pictures have it."""
-        return f"{self.found.score:.3f}"
+        """The score, as it is written on pictures."""
+        return f"{self.result.score:.3f}"
 
     @cached_property
     def working(self) -> Image.Image | None:
-        """The photo at working size, RGB; None where it is not to be had. Not to be drawn upon."""
+        """The photo at working size, RGB, shared: copy it before drawing. None if it is unavailable."""
         try:
-            image = load_working_image(self._gallery, self.found.photo.id)
+            image = load_working_image(self._gallery, self.result.photo.id)
         except PhotoUnreadable:
             return None
         return None if image is None else Image.fromarray(image)
 
     def jpeg(self) -> bytes | None:
-        """The photo at working size as JPEG; as it is stored, where it is."""
+        """Return the photo at working size as JPEG, as stored if there is a preview; None if unavailable."""
         if self.working is None:
             return None
-        return self._gallery.preview(self.found.photo.id) or encode_preview(np.asarray(self.working))
+        return self._gallery.preview(self.result.photo.id) or encode_preview(np.asarray(self.working))
 
     def original(self) -> Image.Image | None:
-        """The photo at its true size, RGB, from a file that is as it was when indexed; None without one."""
-        size = self.found.photo.record.width, self.found.photo.record.height
-        for path in self.found.photo.paths:
+        """Decode the photo at true size, RGB, from a file unchanged since indexing; None if there is none."""
+        size = self.result.photo.record.width, self.result.photo.record.height
+        for path in self.result.photo.paths:
             try:
                 if not self._gallery.is_unchanged(stat_file(path)):
                     continue
@@ -74,12 +79,13 @@ class ResultPixels:
         return None
 
     def file_stem(self, *facts: bytes | str) -> str:
-        """A file name without its suffix: the photo's, with hex digits of its SHA-256 and of the `facts`.
+        """Return a file name without suffix: the photo's, with hex digits of its SHA-256 and of the `facts`.
 
-        It stays in its folder whatever the photo is called, no other photo has it, and it is the
-        same for the same facts: what lies under it already is what would be written.
+        It names no other folder, whatever the photo is called. Different photos have different names, and
+        the same photo with the same facts has the same name: an existing file of that name already has the
+        content that would be written.
         """
-        name = f"{_plain(self.found.path)}-{self.found.photo.record.sha256.hex()[:12]}"
+        name = f"{_plain(self.result.path)}-{self.result.photo.record.sha256.hex()[:12]}"
         if not facts:
             return name
         digest = sha256(b"\0".join(f if isinstance(f, bytes) else f.encode() for f in facts))
@@ -87,11 +93,11 @@ class ResultPixels:
 
 
 def file_url(path: Path, host: str = "") -> str:
-    """The file: URL of an absolute path: its raw bytes, percent-encoded."""
+    """Return the file: URL of an absolute path, its raw bytes percent-encoded."""
     return f"file://{quote(host)}{quote(os.fsencode(path))}"
 
 
 def _plain(path: Path) -> str:
-    """The file's stem with letters, digits, dots and dashes only, short enough for any file system."""
+    """Return the file's stem, of word characters, dots and dashes only, short enough for any file system."""
     plain = re.sub(r"[^\w.-]|^\.", "_", path.stem)
     return plain.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")

@@ -1,8 +1,8 @@
-"""XMP sidecars as files: read, merged with a label, written back.
+"""XMP sidecar files: reading, adding and removing labels, writing back.
 
-A sidecar comes from another program and may come from a stranger. It is parsed without a document
-type, entities or network; what stands in it stays, with its prefixes and comments; and one that
-holds something else than it should is refused, never overwritten.
+A sidecar comes from another program and is untrusted. It is parsed without document type, entities and
+network. Existing content is kept, with its prefixes and comments. A file with unexpected content is refused
+and never overwritten.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from matir_cli.records import PhotoRecord
 from matir_cli.search.box_matching import box_iou
 
 SAME_IOU = 0.5
-"""Two regions of one name that overlap so far are the same object."""
+"""Two regions of the same name are the same object from this IoU on."""
 
 MAX_BYTES = 1 << 24
-"""16 MiB: no sidecar that people edit photos with comes near it."""
+"""16 MiB, far more than photo editors write."""
 
 TOOLKIT = "MaTIR CLI"
-"""`x:xmptk` of a sidecar made here."""
+"""`x:xmptk` of sidecars made here."""
 
 Node: TypeAlias = Any
-"""An lxml element; the library has no types."""
+"""An lxml element or tree; the library has no type information."""
 
 _NAMESPACES = {
     "x": "adobe:ns:meta/",
@@ -45,7 +45,7 @@ _NAMESPACES = {
 
 
 def _name(prefixed: str) -> str:
-    """`dc:subject` as lxml has it: {namespace}subject."""
+    """Expand a prefix as lxml does: `dc:subject` becomes {namespace}subject."""
     prefix, local = prefixed.split(":")
     return f"{{{_NAMESPACES[prefix]}}}{local}"
 
@@ -60,10 +60,10 @@ _DIMENSIONS, _AREA = _name("mwg-rs:AppliedToDimensions"), _name("mwg-rs:Area")
 
 
 class Sidecar:
-    """A sidecar in memory: read, changed, and written back in one go."""
+    """A sidecar in memory, to be changed and written back."""
 
     def __init__(self, path: Path) -> None:
-        """Read the sidecar at `path`, or begin one where there is none.
+        """Read the sidecar at `path`, or start a new one if there is none.
 
         Raises:
             SidecarUnusable: it is not XMP, is too large or declares a document type.
@@ -80,13 +80,16 @@ class Sidecar:
             raise SidecarUnusable(path, "it holds no XMP")
 
     def add(self, tag: XmpTag, photo: PhotoRecord) -> bool:
-        """Put the label and its regions in, but for what stands there already.
+        """Add the label and its regions, unless they are present already.
+
+        Args:
+            photo: record of the photo that the sidecar belongs to; gives its size and orientation.
 
         Returns:
-            Whether anything was to be done.
+            True if anything was added.
 
         Raises:
-            SidecarUnusable: keywords or regions in it are not what they must be.
+            SidecarUnusable: its keywords or regions are not lists, or its regions are of another picture.
         """
         changed = self._add_keyword(tag.label)
         for box in tag.boxes:
@@ -96,10 +99,13 @@ class Sidecar:
         return changed
 
     def remove(self, label: str) -> bool:
-        """Take the keyword and all regions of this name out; lists that end empty go with it.
+        """Remove the keyword and all regions of this name, and the lists that become empty.
 
         Returns:
-            Whether there were any.
+            True if anything was removed.
+
+        Raises:
+            SidecarUnusable: its keywords or regions are not lists.
         """
         changed = False
         for subject in self._properties(_SUBJECT):
@@ -119,10 +125,10 @@ class Sidecar:
         return changed
 
     def write(self) -> None:
-        """Write it in place of what is there; one made here that holds nothing more is deleted.
+        """Write the sidecar back, or delete it if it was made here and holds nothing any more.
 
         Raises:
-            OutputError: it cannot be written; what was there is untouched.
+            OutputError: it cannot be written; the existing file is untouched.
         """
         if self._exists and self._holds_nothing():
             try:
@@ -146,16 +152,16 @@ class Sidecar:
         )
 
     def _add_keyword(self, label: str) -> bool:
-        found = self._properties(_SUBJECT)
-        if any((item.text or "").strip() == label for one in found for item in self._items(one)):
+        lists = self._properties(_SUBJECT)
+        if any((item.text or "").strip() == label for one in lists for item in self._items(one)):
             return False
-        subject = found[0] if found else _child(self._description(), "dc:subject")
+        subject = lists[0] if lists else _child(self._description(), "dc:subject")
         _child(self._container(subject), "rdf:li").text = label
         return True
 
     def _add_region(self, tag: XmpTag, area: XmpArea, photo: PhotoRecord) -> bool:
-        found = self._properties(_REGIONS)
-        body = _body(found[0] if found else _structure(self._description(), "mwg-rs:Regions"))
+        existing = self._properties(_REGIONS)
+        body = _body(existing[0] if existing else _structure(self._description(), "mwg-rs:Regions"))
         region_list = body.find(_LIST)
         items = [] if region_list is None else self._items(region_list)
         if any(_is_same(_body(item), tag.label, area) for item in items):
@@ -174,12 +180,12 @@ class Sidecar:
         return True
 
     def _apply_to(self, body: Node, photo: PhotoRecord, others: bool) -> None:
-        """Note the size of the stored image; where other regions are of another shape, none can be added."""
+        """Record the size of the stored image; refuse if other regions are of a picture of another shape."""
         size = (photo.width, photo.height) if photo.orientation < 5 else (photo.height, photo.width)
-        noted = body.find(_DIMENSIONS)
-        if noted is not None:
+        dimensions = body.find(_DIMENSIONS)
+        if dimensions is not None:
             try:
-                width, height = (float(_value(_body(noted), f"stDim:{side}") or "") for side in "wh")
+                width, height = (float(_value(_body(dimensions), f"stDim:{side}") or "") for side in "wh")
             except ValueError as error:
                 raise SidecarUnusable(self.path, "it does not say what its regions apply to") from error
             if abs(width * size[1] - height * size[0]) <= 0.01 * width * size[1]:
@@ -187,49 +193,49 @@ class Sidecar:
             if others:
                 shapes = f"{width:.0f} x {height:.0f} pixels, not {size[0]} x {size[1]}"
                 raise SidecarUnusable(self.path, f"its regions are of a picture of {shapes}")
-            _drop([noted])
+            _drop([dimensions])
         made = _structure(body, "mwg-rs:AppliedToDimensions", "stDim")
         for name, value in (("w", str(size[0])), ("h", str(size[1])), ("unit", "pixel")):
             _child(made, f"stDim:{name}").text = value
 
     def _description(self) -> Node:
-        """Where new properties go."""
-        found = self._rdf.find(_DESCRIPTION)
-        if found is None:
-            found = _child(self._rdf, "rdf:Description", *_NAMESPACES)
-            found.set(_ABOUT, "")
-        return found
+        """Return the description that new properties go into, made if there is none."""
+        description = self._rdf.find(_DESCRIPTION)
+        if description is None:
+            description = _child(self._rdf, "rdf:Description", *_NAMESPACES)
+            description.set(_ABOUT, "")
+        return description
 
     def _properties(self, name: str) -> list[Node]:
-        """All elements that state the property; one by the rules, but files come from anywhere."""
-        found = self._rdf.findall(_DESCRIPTION)
-        if any(description.get(name) is not None for description in found):
-            raise SidecarUnusable(self.path, f"its {etree.QName(name).localname} is no list")
-        return [property_ for description in found for property_ in description.findall(name)]
+        """Return all elements that state the property: the rules allow one, but any file may come in."""
+        descriptions = self._rdf.findall(_DESCRIPTION)
+        if any(description.get(name) is not None for description in descriptions):
+            raise SidecarUnusable(self.path, f"its {etree.QName(name).localname} is not a list")
+        return [property_ for description in descriptions for property_ in description.findall(name)]
 
     def _items(self, property_: Node) -> list[Node]:
         return list(self._container(property_).findall(_LI))
 
     def _container(self, property_: Node) -> Node:
-        """The bag or sequence in the property, made where the property is empty."""
+        """Return the bag, sequence or alternative in the property; a bag is made if the property is empty."""
         for kind in _CONTAINERS:
-            found = property_.find(kind)
-            if found is not None:
-                return found
+            container = property_.find(kind)
+            if container is not None:
+                return container
         if len(property_) or (property_.text or "").strip():
-            raise SidecarUnusable(self.path, f"its {etree.QName(property_).localname} is no list")
+            raise SidecarUnusable(self.path, f"its {etree.QName(property_).localname} is not a list")
         return _child(property_, "rdf:Bag")
 
 
 def _content(path: Path) -> bytes | None:
-    """The bytes at `path`, None where there is nothing."""
+    """Return the bytes of the file at `path`; None if there is none."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SidecarUnusable(path, "it is not a plain file")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        if path.is_symlink():  # writing through it would make a file wherever its maker likes
+        if path.is_symlink():  # writing through the link would create a file wherever it points
             raise SidecarUnusable(path, "it is a link to nothing") from None
         return None
     except OSError as error:
@@ -249,7 +255,7 @@ def _parsed(path: Path, content: bytes) -> Node:
     except etree.XMLSyntaxError as error:
         raise SidecarUnusable(path, "it is not well-formed XML") from error
     if tree.docinfo.doctype or tree.docinfo.internalDTD is not None:
-        raise SidecarUnusable(path, "it declares a document type, which XMP has none of")
+        raise SidecarUnusable(path, "it declares a document type, which XMP does not permit")
     return tree
 
 
@@ -261,7 +267,7 @@ def _new() -> Node:
 
 
 def _child(parent: Node, prefixed: str, *also: str) -> Node:
-    """A new last child; its prefix, and those in `also`, are declared where their namespace has none yet."""
+    """Append a child; declare its prefix and those in `also` where their namespace has no prefix yet."""
     declared = {
         prefix: _NAMESPACES[prefix]
         for prefix in (prefixed.split(":")[0], *also)
@@ -271,40 +277,41 @@ def _child(parent: Node, prefixed: str, *also: str) -> Node:
 
 
 def _structure(parent: Node, prefixed: str, *also: str) -> Node:
-    """A new last child whose own children are the fields of a structure."""
+    """Append a child whose own children are the fields of a structure."""
     made = _child(parent, prefixed, *also)
     made.set(_name("rdf:parseType"), "Resource")
     return made
 
 
 def _body(structure: Node) -> Node:
-    """What holds the fields of a structure: the element itself, or a description within it."""
+    """Return the element that holds the fields of a structure: itself, or a description inside it."""
     nested = structure.find(_DESCRIPTION)
     return structure if nested is None else nested
 
 
 def _value(body: Node, prefixed: str) -> str | None:
-    """A simple field of a structure: an attribute or an element."""
-    found = body.get(_name(prefixed))
-    if found is None:
-        found = body.findtext(_name(prefixed))
-    return None if found is None else str(found).strip()
+    """Return a simple field of a structure, an attribute or an element; None if it has no such field."""
+    value = body.get(_name(prefixed))
+    if value is None:
+        value = body.findtext(_name(prefixed))
+    return None if value is None else str(value).strip()
 
 
 def _is_same(region: Node, label: str, area: XmpArea) -> bool:
-    """Whether the region is `area` under this name, as near as two runs of a search may lie."""
-    stated = region.find(_AREA)
-    if stated is None or _value(region, "mwg-rs:Name") != label:
+    """Return True if the region has this name and is nearly `area`, as from another run of the search."""
+    existing = region.find(_AREA)
+    if existing is None or _value(region, "mwg-rs:Name") != label:
         return False
-    body = _body(stated)
+    body = _body(existing)
     try:
-        there = XmpArea(*(float(_value(body, f"stArea:{name}") or "") for name in "xywh"))
+        existing_area = XmpArea(*(float(_value(body, f"stArea:{name}") or "") for name in "xywh"))
     except ValueError:
         return False
-    return box_iou(there.box, area.box) >= SAME_IOU
+    return box_iou(existing_area.box, area.box) >= SAME_IOU
 
 
 def _drop(nodes: Sequence[Node]) -> bool:
+    """Remove nodes from their parents; return True if there were any."""
     for node in nodes:
         node.getparent().remove(node)
     return bool(nodes)

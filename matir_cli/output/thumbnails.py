@@ -1,6 +1,6 @@
-"""Pictures between the lines of a terminal, as well as it can: Kitty's protocol, Sixel, or half blocks.
+"""Thumbnails in a terminal, by Kitty's protocol, Sixel or half blocks.
 
-The optional package `textual-image` finds out what the terminal can do and speaks its protocol.
+The optional package `textual-image` detects which of them the terminal supports.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from PIL import Image
 from matir_cli.errors import PackageMissing
 
 COLUMNS = 40
-"""Of a thumbnail at most; half the width of a usual terminal."""
+"""Greatest width of a thumbnail: half that of a usual terminal."""
 
 ROWS = 16
-"""At most: two results fit on a screen."""
+"""Greatest height of a thumbnail, so that two results fit on a screen."""
 
 _CELL = (10, 20)
-"""Pixels of a character cell, about; only its shape matters here."""
+"""Approximate width and height of a character cell in pixels; only their ratio matters."""
 
 
 def open_picture_terminal() -> Callable[[Image.Image], None]:
-    """What shows an RGB picture on the terminal that standard input and output are.
+    """Return a function that shows an RGB picture on the terminal of standard input and output.
 
     Raises:
-        PackageMissing: the package that does it is not installed.
+        PackageMissing: `textual-image` or `rich` is not installed.
     """
-    # It warns of terminals that do not tell their cell size, and goes on without; heard with -v only.
+    # It warns about terminals that do not report their cell size, and goes on without; shown with -v only.
     logging.getLogger("textual_image").addHandler(logging.NullHandler())
     try:
-        # Here: importing asks the terminal what it can do.
+        # Imported late, since the import asks the terminal what it supports.
         from rich.console import Console
         from textual_image.renderable import Image as Renderable
     except ImportError as error:

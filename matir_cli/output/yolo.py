@@ -1,13 +1,13 @@
-"""Results as a data set for YOLO segmentation: a label file a photo, the photos, and `data.yaml`.
+"""Results as a data set for YOLO segmentation: photos, label files and `data.yaml`.
 
-    DIR/data.yaml             the class names, and where the list of images lies
-    DIR/train.txt             the images of this export, one a line
-    DIR/images/NAME.jpg       the photo at working size, upright, as the gallery has it
-    DIR/labels/NAME.txt       a line an object: class, then x and y of each corner, 0..1
-    DIR/sources.jsonl         which file each image was made from
+    DIR/data.yaml             class names, and the path of the list of images
+    DIR/train.txt             images of this export, one per line
+    DIR/images/NAME.jpg       photo at working size, upright: the gallery's preview if there is one
+    DIR/labels/NAME.txt       one line per object: class, then x and y of each corner, 0..1
+    DIR/sources.jsonl         path of the file from which each image was made
 
-The format is that of Ultralytics' segmentation data sets: an object is one polygon. Parts of an
-object are joined by lines that enclose nothing, and holes are filled: the format cannot say them.
+The format is that of Ultralytics' segmentation data sets, in which an object is one polygon. Parts of an
+object are joined by lines that enclose no area, and holes are filled, since the format has neither.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ class YoloFolder:
         self.queries: list[str] = []
 
     def begin(self, query: str) -> None:
-        """What is added from now on answers `query`: the next class, which count from 0."""
+        """Start the class of `query`; classes count from 0. All results added from now on belong to it."""
         self.queries.append(query)
 
-    def add(self, subject: ResultPixels) -> None:
-        """Add a photo and its masked answers; one without any mask, or without pixels, is left out."""
+    def add(self, pixels: ResultPixels) -> None:
+        """Add a photo and its objects that have a mask; a photo without masks or pixels is left out."""
         number = len(self.queries) - 1
-        lines = [f"{number} {outline}\n" for _, rle in subject.masked if (outline := _outline(rle))]
-        # Named by the photo alone: another export into the same folder may label it otherwise.
-        stem = subject.file_stem()
-        if lines and stem in self._stems:  # it answers another query of this export, too
+        lines = [f"{number} {outline}\n" for _, rle in pixels.masked_objects if (outline := _outline(rle))]
+        # Named after the photo alone: another export into the same folder may label it differently.
+        stem = pixels.file_stem()
+        if lines and stem in self._stems:  # the photo also answers another query of this export
             with (self._folder / f"labels/{stem}.txt").open("a") as labels:
                 labels.writelines(lines)
             return
-        picture = subject.jpeg() if lines else None
+        picture = pixels.jpeg() if lines else None
         if picture is None:
             return
         self._stems.add(stem)
@@ -65,31 +65,33 @@ class YoloFolder:
         with atomic_write(self._folder / f"labels/{stem}.txt", force=self._force) as temporary:
             temporary.write_text("".join(lines))
         self._images.write(f"./{image}\n")
-        self._sources.write(json.dumps({"image": image, "path": str(subject.found.path)}) + "\n")
+        self._sources.write(json.dumps({"image": image, "path": str(pixels.result.path)}) + "\n")
 
 
 @contextmanager
 def yolo_folder(folder: Path, *, force: bool) -> Iterator[YoloFolder]:
-    """A YOLO segmentation data set; each query is a class.
+    """Open a YOLO segmentation data set for writing, and complete it when the block ends.
+
+    Each query is a class.
 
     Raises:
-        OutputExists, OutputError: see `replacing`.
+        OutputExists, OutputError: see `atomic_write`.
     """
     with ExitStack() as stack:
         config, images, sources = (
             stack.enter_context(atomic_write(folder / name, force=force))
             for name in (CONFIG, "train.txt", "sources.jsonl")
         )
-        listed = stack.enter_context(images.open("w", encoding="utf-8"))
-        told = stack.enter_context(sources.open("w", encoding="ascii"))
-        data_set = YoloFolder(folder, listed, told, force=force)
+        image_list = stack.enter_context(images.open("w", encoding="utf-8"))
+        source_list = stack.enter_context(sources.open("w", encoding="ascii"))
+        data_set = YoloFolder(folder, image_list, source_list, force=force)
         yield data_set
-        about = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(data_set.queries))}
-        config.write_text(yaml.safe_dump(about, sort_keys=False), encoding="ascii")
+        config_data = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(data_set.queries))}
+        config.write_text(yaml.safe_dump(config_data, sort_keys=False), encoding="ascii")
 
 
 def _outline(rle: Rle) -> str:
-    """The corners of an object; empty for an empty mask."""
+    """Return the corners of an object as text; empty for an empty mask."""
     parts = outlines(masks.decode(rle))
     if not parts:
         return ""

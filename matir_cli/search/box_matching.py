@@ -1,4 +1,4 @@
-"""From the judge's box to a stored mask: the region whose box overlaps it best."""
+"""Matching a box to the stored region whose box overlaps it best."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from matir_cli.records import Box
 
 @dataclass(frozen=True, slots=True)
 class BoxMatch:
-    """A stored region that stands for a box."""
+    """The stored region that fits a box best."""
 
     region: StoredRegion
     iou: float
-    """Of the region's box with the judge's, 0..1."""
+    """IoU of the region's box and the box it was matched to, 0..1."""
 
 
 def box_iou(left: Box, right: Box) -> float:
-    """Intersection over union of two boxes in one frame; 0 when both are empty."""
+    """Return the intersection over union, 0..1, of two boxes in one frame; 0 when both are empty."""
     overlap = Box(
         max(left.x0, right.x0), max(left.y0, right.y0), min(left.x1, right.x1), min(left.y1, right.y1)
     ).area
@@ -28,10 +28,14 @@ def box_iou(left: Box, right: Box) -> float:
 
 
 def match_box(box: Box, regions: Sequence[StoredRegion]) -> BoxMatch | None:
-    """The region whose box has the best IoU with `box` (photo pixels), None if there is none.
+    """Return the region whose box has the highest IoU with `box`, both in photo pixels.
 
-    The whole photo does not take part: its mask outlines nothing. Of regions with one
-    IoU, the proposer's surer one wins, then the earlier one.
+    The region that is the whole photo (ordinal 0) is not considered, since its mask outlines no object.
+    Ties go to the region with the higher predicted IoU, then to the lower ordinal. The IoU may be
+    anything down to 0: callers decide from which IoU on a region stands for the box.
+
+    Returns:
+        None if the photo has no region besides the whole photo.
     """
     matches = [BoxMatch(region, box_iou(box, region.box)) for region in regions if region.ordinal > 0]
     return max(matches, key=lambda m: (m.iou, m.region.region.predicted_iou, -m.region.ordinal), default=None)

@@ -1,4 +1,4 @@
-"""What part of a gallery a search is held to: by folders, dates and cameras, and by the size of regions."""
+"""Search filters: folders, dates, camera and the size of regions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _DATES = ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT
 _DATE_LENGTHS = (4, 7, 10, 13, 16, 19)
 
 _AFTER_ALL = "~"
-"""Sorts behind whatever may follow in a date of ISO 8601."""
+"""Sorts after every character of an ISO 8601 date, so a date with it appended ends its period."""
 
 
 def parse_date(text: str) -> str:
-    """A date as `Within` takes it: ISO 8601, as exact as is meant, with "T" or a space before the time.
+    """Parse a date for `Filters`: ISO 8601 at any precision, with "T" or a space before the time.
 
     Raises:
-        ValueError: it is none; the message says what one looks like.
+        ValueError: `text` is not such a date; the message gives examples.
     """
-    for form, length in zip(_DATES, _DATE_LENGTHS, strict=True):
+    for pattern, length in zip(_DATES, _DATE_LENGTHS, strict=True):
         try:
-            return datetime.strptime(text.replace(" ", "T"), form).isoformat()[:length]
+            return datetime.strptime(text.replace(" ", "T"), pattern).isoformat()[:length]
         except ValueError:
             continue
     raise ValueError(f"{text!r} is no date such as 2024, 2024-05, 2024-05-17 or 2024-05-17T14:30.")
@@ -42,23 +42,28 @@ def parse_date(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The part of a gallery that is searched; what is left as it is lets everything through."""
+    """Restricts a search to a part of a gallery; the defaults let everything through.
+
+    Raises:
+        OutOfRange: a size is not within 0..1.
+    """
 
     places: tuple[Path, ...] = ()
-    """Absolute, files or folders: a file that holds the photo is one of them, or lies below it."""
+    """Absolute paths of files or folders; a photo passes if one of its files is among them or below one."""
     since: str | None = None
-    """ISO 8601, as exact as is meant: "2024", "2024-05", "2024-05-17", "2024-05-17T14:30". The camera's
-    local time; a photo that bears no date was taken at no time."""
+    """Earliest date taken, ISO 8601 at any precision: "2024", "2024-05", "2024-05-17", "2024-05-17T14:30".
+    In the camera's local time. A photo without a date does not pass."""
     until: str | None = None
-    """Likewise, and all of it counts: until "2024-05" is until the end of May."""
+    """Latest date taken, likewise and inclusive: "2024-05" means up to the end of May."""
     camera: str | None = None
-    """Part of the camera's name, in upper or lower case."""
+    """Part of the camera's name, ignoring case. A photo without a camera does not pass."""
     min_size: float | None = None
-    """Fraction of the photo that a region covers, 0..1. This asks about objects: with it, or with
-    `max_size`, the region that is the photo as a whole does not count."""
+    """Least fraction of the photo that a region covers, 0..1. Sizes are about objects: with this or
+    `max_size` set, the region that is the whole photo does not pass."""
     max_size: float | None = None
+    """Greatest fraction of the photo that a region covers, 0..1."""
     whole: bool = True
-    """False: the region that is the photo as a whole does not count."""
+    """False: the region that is the whole photo does not pass."""
 
     def __post_init__(self) -> None:
         check_range("min_size", self.min_size, 0, 1)
@@ -66,15 +71,15 @@ class Filters:
 
     @property
     def is_sized(self) -> bool:
-        """Whether the size of a region matters."""
+        """True if `min_size` or `max_size` is set."""
         return self.min_size is not None or self.max_size is not None
 
     def fits(self, share: float) -> bool:
-        """Whether an object that covers `share` of its photo, 0..1, has the size asked for."""
+        """Return True if an object that covers the fraction `share` of its photo, 0..1, passes."""
         return (self.min_size or 0.0) <= share <= (1.0 if self.max_size is None else self.max_size)
 
     def photos(self, gallery: GalleryFile) -> IdArray | None:
-        """The ids of the photos that may be found, ascending; None where all may."""
+        """Return the ids of the photos that pass, ascending, (n,) int64; None if every photo passes."""
         conditions = []
         if self.places:
             conditions.append(self._at_places(gallery))
@@ -86,25 +91,25 @@ class Filters:
         return reduce(np.intersect1d, conditions) if conditions else None
 
     def _at_places(self, gallery: GalleryFile) -> IdArray:
-        found = [_ids(gallery, _BELOW, below_bindings(place)) for place in self.places]
-        return np.unique(np.concatenate(found))
+        ids = [_ids(gallery, _BELOW, below_bindings(place)) for place in self.places]
+        return np.unique(np.concatenate(ids))
 
     def _of_camera(self, gallery: GalleryFile) -> IdArray:
         part = (self.camera or "").casefold()
-        # SQLite folds the case of ASCII alone.
+        # SQLite ignores the case of ASCII letters only.
         names = [str(name) for (name,) in gallery.connection.execute(_CAMERAS)]
         return _ids(gallery, _TAKEN_BY, {"names": json.dumps([n for n in names if part in n.casefold()])})
 
     def regions(self, gallery: GalleryFile, regions: IdArray) -> IdArray:
-        """Those of the regions that are there and count."""
+        """Return those of the (n,) region ids that exist and pass, by the region's own properties alone."""
         if self.whole and not self.is_sized:
             return regions
-        bounds = {
+        bindings = {
             "first": int(self.is_sized or not self.whole),
             "least": self.min_size or 0.0,
             "most": 1.0 if self.max_size is None else self.max_size,
         }
-        return _ids(gallery, _REGIONS, {"regions": json.dumps(regions.tolist()), **bounds})
+        return _ids(gallery, _REGIONS, {"regions": json.dumps(regions.tolist()), **bindings})
 
 
 _BELOW = f"select photo_id from files where {BELOW}"  # noqa: S608 - a constant

@@ -1,12 +1,24 @@
-"""Grounding: the judge's boxes become stored masks.
+"""Grounding: the judge's boxes become masks.
 
-ranked photos -> judge's box -> stored region that fits it best -> its mask
+    ranked photo -> judge's boxes -> best-fitting stored region of each box -> that region's mask
+
+`results_by_box` is the whole path. For each photo that the judge has judged:
+
+1. `ground_photos` asks the judge where the object is. The boxes, mapped to photo pixels by
+   `_to_photo_pixels`, are cached in the gallery.
+2. `box_matching.match_box` finds the stored region whose box has the highest IoU with each box.
+3. `_ground_objects` chooses the mask. If that IoU is at least `MatchOptions.min_iou`, it is the region's
+   mask ("matched"). Otherwise it is the mask that the proposer finds in the box, if there is a
+   `MatchOptions.refiner` ("refined"). Otherwise there is none ("unmatched").
+
+A photo that the judge has not judged keeps the mask of its best region from stage 1 (`results_by_region`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, RegionProposer
@@ -28,167 +40,212 @@ from matir_cli.search.results import (
 
 
 @dataclass(frozen=True, slots=True)
+class MatchOptions:
+    """Settings for turning the judge's boxes into masks."""
+
+    min_iou: float = 0.5
+    """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1."""
+    refiner: Callable[[], RegionProposer] | None = None
+    """Returns the proposer that finds masks in boxes that no stored region fits; None leaves them without."""
+
+
+@dataclass(frozen=True, slots=True)
 class MatchedBox:
-    """One object that the judge pointed at."""
+    """One box of the judge's answer, and the stored region that fits it best."""
 
     box: Box
-    """The judge's, photo pixels."""
+    """The judge's box, photo pixels."""
     match: BoxMatch | None
-    """The stored region that stands for the box; None where the photo has no regions."""
+    """None if the photo has no region besides the whole photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedGrounding:
-    """Where the judge saw the object in a photo."""
+    """The judge's answer for one photo, each of its boxes matched to a stored region."""
 
-    instances: tuple[MatchedBox, ...]
+    boxes: tuple[MatchedBox, ...]
     """In the order of the judge's answer; the first is *the* object."""
     readable: bool
-    """The answer could be read; without instances it then means that the judge saw none."""
+    """True if the answer could be read; without boxes it then means that the judge saw no object."""
+
+
+# Results
+
+
+def results_by_region(gallery: GalleryFile, ranking: Sequence[JudgedCandidate]) -> Iterator[SearchResult]:
+    """Yield a result per candidate, whose mask is that of its best region in stage 1.
+
+    Here as in `results_by_box`, photos that another process has removed meanwhile are left out.
+    """
+    yield from _number(_result_by_region(gallery, item) for item in ranking)
+
+
+def results_by_box(
+    session: JudgeSession, ranking: Sequence[JudgedCandidate], options: MatchOptions
+) -> Iterator[SearchResult]:
+    """Yield a result per candidate, whose masks are those of the stored regions that fit the judge's boxes.
+
+    Candidates without a verdict are not grounded; they keep the mask from stage 1.
+
+    Raises:
+        MatirError: as loading and asking the judge or the refiner raise it.
+    """
+    judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
+    groundings = ground_photos(session, judged)
+    outcomes = ((item, next(groundings)[1] if item.verdict is not None else None) for item in ranking)
+    yield from _number(_result_by_box(session, item, outcome, options) for item, outcome in outcomes)
+
+
+def _number(results: Iterable[SearchResult | None]) -> Iterator[SearchResult]:
+    """Leave out the missing results and number the others from 1."""
+    present = (result for result in results if result is not None)
+    return (replace(result, rank=rank) for rank, result in enumerate(present, start=1))
+
+
+def _result_by_region(gallery: GalleryFile, item: JudgedCandidate) -> SearchResult | None:
+    try:
+        photo, region = gallery.photo(item.candidate.photo_id), gallery.region(item.candidate.region_id)
+    except PhotoUnknown:
+        return None
+    best = GroundedObject(region.box, region, None, region.region.rle)
+    return SearchResult(0, photo, item.candidate, (best,), item.verdict)
+
+
+def _result_by_box(
+    session: JudgeSession, item: JudgedCandidate, grounding: MatchedGrounding | None, options: MatchOptions
+) -> SearchResult | None:
+    if grounding is None:
+        return _result_by_region(session.gallery, item)
+    try:
+        photo = session.gallery.photo(item.candidate.photo_id)
+    except PhotoUnknown:
+        return None
+    objects, outcome = _ground_objects(session, photo, grounding, options)
+    return SearchResult(0, photo, item.candidate, objects, item.verdict, outcome)
+
+
+# From boxes to masks
+
+
+def _ground_objects(
+    session: JudgeSession, photo: StoredPhoto, grounding: MatchedGrounding, options: MatchOptions
+) -> tuple[tuple[GroundedObject, ...], str]:
+    """Choose the mask of each box; return the objects and the outcome for the first ("matched", ...)."""
+    if not grounding.readable:
+        return (), UNREADABLE
+    if not grounding.boxes:
+        return (), NO_BOX
+    fits = [_fits(box, options.min_iou) for box in grounding.boxes]
+    refined: list[Rle | None] = [None] * len(fits)
+    if options.refiner is not None and not all(fits):
+        refined = _refine(session, options.refiner(), photo, grounding.boxes)
+    objects = []
+    for matched, fit, refined_mask in zip(grounding.boxes, fits, refined, strict=True):
+        region, iou = (matched.match.region, matched.match.iou) if matched.match else (None, None)
+        stored_mask = region.region.rle if region is not None and fit else None
+        objects.append(GroundedObject(matched.box, region, iou, stored_mask or refined_mask))
+    if fits[0]:
+        return tuple(objects), MATCHED
+    return tuple(objects), UNMATCHED if objects[0].mask is None else REFINED
+
+
+def _fits(matched: MatchedBox, min_iou: float) -> bool:
+    return matched.match is not None and matched.match.iou >= min_iou
+
+
+def _refine(
+    session: JudgeSession, refiner: RegionProposer, photo: StoredPhoto, boxes: Sequence[MatchedBox]
+) -> list[Rle | None]:
+    """Ask the proposer for the mask in each of the judge's boxes; None where it finds none."""
+    judge_photo = session.photo(photo.id)
+    if judge_photo is None:
+        return [None] * len(boxes)
+    height, width = judge_photo.image.shape[:2]
+    prompts = [photo.record.scaled_to(matched.box, width, height) for matched in boxes]
+    return [None if region is None else region.rle for region in refiner.refine(judge_photo.image, prompts)]
+
+
+# Asking the judge
 
 
 def ground_photos(
-    room: JudgeSession, photo_ids: Sequence[int]
+    session: JudgeSession, photo_ids: Sequence[int]
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ask the judge where the object is in each photo, and match its boxes to stored regions.
 
-    Yields photo id and outcome as they come, in the order given; None where the photo is
-    not to be had. Photos are asked about in groups as large as the judge does at once.
+    Yields photo id and grounding in the given order; None if the photo's pixels are unavailable or
+    another process has removed it. Cached answers are used; the other photos are asked about in batches
+    of `Judge.grounds_at_once`.
     """
     waiting = deque(photo_ids)
     while waiting:
-        remembered = room.memory.grounding(waiting[0])
-        if remembered is not None:
+        cached = session.cache.grounding(waiting[0])
+        if cached is not None:
             photo_id = waiting.popleft()
-            yield photo_id, _match_boxes(room.gallery, photo_id, remembered)
+            yield photo_id, _match_boxes(session.gallery, photo_id, cached)
             continue
-        together = min(len(waiting), room.judge().grounds_at_once)
-        yield from _ground_together(room, [waiting.popleft() for _ in range(together)])
+        batch = min(len(waiting), session.judge().grounds_at_once)
+        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)])
 
 
-def _ground_together(
-    room: JudgeSession, photo_ids: Sequence[int]
+def _ground_uncached(
+    session: JudgeSession, photo_ids: Sequence[int]
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
-    known = {photo_id: room.memory.grounding(photo_id) for photo_id in photo_ids}
-    looked_at = [room.photo(photo_id) for photo_id, grounding in known.items() if grounding is None]
-    questions = [GroundingQuestion(photo, room.query) for photo in looked_at if photo is not None]
-    for question, answer in zip(questions, room.judge().ground(questions), strict=True):
-        try:
-            grounding = to_photo_pixels(room.gallery, question.photo, answer)
-        except PhotoUnknown:  # forgotten by another process while the judge was at work
-            continue
-        room.memory.remember_grounding(question.photo.key, grounding)
-        known[question.photo.key] = grounding
-    for photo_id, outcome in known.items():
-        yield photo_id, None if outcome is None else _match_boxes(room.gallery, photo_id, outcome)
+    """Ground a batch of photos, of which some may be cached after all."""
+    groundings = {photo_id: session.cache.grounding(photo_id) for photo_id in photo_ids}
+    photos = [session.photo(photo_id) for photo_id, known in groundings.items() if known is None]
+    questions = [GroundingQuestion(photo, session.query) for photo in photos if photo is not None]
+    answers = ground_batch({session.query: session}, questions)
+    groundings |= {question.photo.key: answer for question, answer in zip(questions, answers, strict=True)}
+    for photo_id, grounding in groundings.items():
+        yield photo_id, None if grounding is None else _match_boxes(session.gallery, photo_id, grounding)
 
 
-def to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
-    """The grounding of a photo at working size, with boxes at its true size."""
-    size = gallery.photo(photo.key).record
+def ground_batch(
+    sessions: Mapping[str, JudgeSession], questions: Sequence[GroundingQuestion]
+) -> list[Grounding | None]:
+    """Ask the judge several grounding questions in one call, and cache the answers in one transaction.
+
+    Args:
+        sessions: the session of each question's query; all of one judge and one gallery.
+        questions: about one photo or several, whose `key` is the photo's id.
+
+    Returns:
+        One grounding per question, boxes in photo pixels; None if another process has removed the
+        photo while the judge was at work.
+    """
+    if not questions:
+        return []
+    first = sessions[questions[0].query]
+    gallery = first.gallery
+    answers = first.judge().ground(questions)
+    groundings: list[Grounding | None] = []
+    # A gallery that cannot be written has caches that store nothing, and permits no transaction.
+    with nullcontext() if gallery.connection.readonly("main") else gallery.atomic():
+        for question, answer in zip(questions, answers, strict=True):
+            try:
+                grounding = _to_photo_pixels(gallery, question.photo, answer)
+            except PhotoUnknown:
+                groundings.append(None)
+                continue
+            sessions[question.query].cache.remember_grounding(question.photo.key, grounding)
+            groundings.append(grounding)
+    return groundings
+
+
+def _to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
+    """Map a grounding's boxes from the pixels of `photo`, at working size, to photo pixels.
+
+    Raises:
+        PhotoUnknown: the gallery no longer holds the photo.
+    """
+    record = gallery.photo(photo.key).record
     height, width = photo.image.shape[:2]
-    boxes = tuple(size.scaled_from(box, width, height) for box in grounding.boxes)
+    boxes = tuple(record.scaled_from(box, width, height) for box in grounding.boxes)
     return replace(grounding, boxes=boxes)
 
 
 def _match_boxes(gallery: GalleryFile, photo_id: int, grounding: Grounding) -> MatchedGrounding:
     regions = gallery.regions(photo_id)
-    instances = tuple(MatchedBox(box, match_box(box, regions)) for box in grounding.boxes)
-    return MatchedGrounding(instances, grounding.readable)
-
-
-@dataclass(frozen=True, slots=True)
-class MatchOptions:
-    """How the judge's boxes become masks."""
-
-    min_iou: float = 0.5
-    """A stored region stands for a box from this IoU of the boxes on."""
-    refiner: Callable[[], RegionProposer] | None = None
-    """Asked for the mask in a box that no stored region fits; None asks nobody."""
-
-
-def results_by_region(gallery: GalleryFile, ranking: Sequence[JudgedCandidate]) -> Iterator[SearchResult]:
-    """Results whose mask is that of the region that stage 1 liked best.
-
-    Here as in `by_box`, a photo that another process has forgotten meanwhile is left out.
-    """
-    yield from _ranked(_by_region(gallery, item) for item in ranking)
-
-
-def results_by_box(
-    room: JudgeSession, ranking: Sequence[JudgedCandidate], matching: MatchOptions
-) -> Iterator[SearchResult]:
-    """Results whose mask is that of the stored region which fits the judge's box best.
-
-    Photos that the judge did not judge are not grounded; their mask is stage 1's.
-    """
-    judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
-    grounded = ground_photos(room, judged)
-    outcomes = ((item, next(grounded)[1] if item.verdict is not None else None) for item in ranking)
-    yield from _ranked(_by_box(room, item, outcome, matching) for item, outcome in outcomes)
-
-
-def _ranked(results: Iterable[SearchResult | None]) -> Iterator[SearchResult]:
-    """Those that are there, with ranks that count them."""
-    there = (found for found in results if found is not None)
-    return (replace(found, rank=rank) for rank, found in enumerate(there, start=1))
-
-
-def _by_region(gallery: GalleryFile, item: JudgedCandidate) -> SearchResult | None:
-    try:
-        photo, region = gallery.photo(item.candidate.photo_id), gallery.region(item.candidate.region_id)
-    except PhotoUnknown:
-        return None
-    answer = GroundedObject(region.box, region, None, region.region.rle)
-    return SearchResult(0, photo, item.candidate, (answer,), item.verdict)
-
-
-def _by_box(
-    room: JudgeSession, item: JudgedCandidate, grounded: MatchedGrounding | None, matching: MatchOptions
-) -> SearchResult | None:
-    if grounded is None:
-        return _by_region(room.gallery, item)
-    try:
-        photo = room.gallery.photo(item.candidate.photo_id)
-    except PhotoUnknown:
-        return None
-    answers, word = _grounded_objects(room, photo, grounded, matching)
-    return SearchResult(0, photo, item.candidate, answers, item.verdict, word)
-
-
-def _grounded_objects(
-    room: JudgeSession, photo: StoredPhoto, grounded: MatchedGrounding, matching: MatchOptions
-) -> tuple[tuple[GroundedObject, ...], str]:
-    """The answers in a grounded photo, and the word for how the first one came about."""
-    if not grounded.readable:
-        return (), UNREADABLE
-    if not grounded.instances:
-        return (), NO_BOX
-    fitting = [_fits(instance, matching.min_iou) for instance in grounded.instances]
-    refined: list[Rle | None] = [None] * len(fitting)
-    if matching.refiner is not None and not all(fitting):
-        refined = _refine(room, matching.refiner(), photo, grounded.instances)
-    answers = []
-    for instance, fits, mask in zip(grounded.instances, fitting, refined, strict=True):
-        region, iou = (instance.match.region, instance.match.iou) if instance.match else (None, None)
-        stored = region.region.rle if region is not None and fits else None
-        answers.append(GroundedObject(instance.box, region, iou, stored or mask))
-    if fitting[0]:
-        return tuple(answers), MATCHED
-    return tuple(answers), UNMATCHED if answers[0].mask is None else REFINED
-
-
-def _fits(instance: MatchedBox, min_iou: float) -> bool:
-    return instance.match is not None and instance.match.iou >= min_iou
-
-
-def _refine(
-    room: JudgeSession, refiner: RegionProposer, photo: StoredPhoto, instances: Sequence[MatchedBox]
-) -> list[Rle | None]:
-    """The masks that the proposer sees in the judge's boxes."""
-    shown = room.photo(photo.id)
-    if shown is None:
-        return [None] * len(instances)
-    height, width = shown.image.shape[:2]
-    boxes = [photo.record.scaled_to(instance.box, width, height) for instance in instances]
-    return [None if region is None else region.rle for region in refiner.refine(shown.image, boxes)]
+    boxes = tuple(MatchedBox(box, match_box(box, regions)) for box in grounding.boxes)
+    return MatchedGrounding(boxes, grounding.readable)

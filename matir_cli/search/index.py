@@ -1,9 +1,10 @@
-"""Writing region vectors, and the index of sign codes derived from them.
+"""Region vectors in the gallery, and the index of sign codes derived from them.
 
-Every region's vector lies in `vectors` as int8. Sign codes, one bit per dimension, are kept apart
-in `blocks`, column-wise. `blocks` is derived and need not be complete: photos that are in no block
-yet are `loose`, and codes of regions that are gone stay in their block and find no row. So any state
-between two writes, with any number of writers, gives the right answer; `seal_index` makes it fast.
+The table `vectors` holds every region's vector as int8. The table `blocks` holds sign codes, one bit per
+dimension, column-wise, each block for some 16,384 regions. It is derived from `vectors` and need not be
+complete: photos that are in no block yet are listed in the table `loose`, and codes of deleted regions stay
+in their block, where they match no row. So searches are right in any state between two writes, with any
+number of writers; `seal_index` makes them fast.
 """
 
 from __future__ import annotations
@@ -24,26 +25,28 @@ from matir_cli.search.quantisation import Int8Array, quantise, restore
 from matir_cli.search.sign_codes import encode_signs
 
 BLOCK_REGIONS = 16_384
-"""Regions to a block: its codes, 1.5 MB at 768 dimensions, stay in a core's own cache while they are read."""
+"""Regions per block: its codes, 1.7 MB at 768 dimensions, stay in a core's own cache while they are read."""
 
 SEAL_SHARE = 8
-"""Loose regions are left alone below this part of a block: scoring them all takes a few milliseconds."""
+"""Photos stay loose until they have a block's number of regions divided by this: scoring fewer regions takes
+a few milliseconds."""
 
 RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
+"""Consecutive region ids of one photo: photo id, first region id and number of regions."""
 
 _MOST_IN_RUN = 2**31
-"""Regions; far more than a photo has, and sums of it do not overflow."""
+"""Regions: far more than a photo has, and few enough that sums of counts do not overflow."""
 
 
 # Writing
 def store_vectors(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], rows: FloatArray) -> None:
-    """Write the vectors of a photo's regions; the caller holds the transaction.
+    """Store the vectors of a photo's regions; the caller holds the transaction.
 
     Args:
-        rows: (len(region_ids), d) float32, any length but zero.
+        rows: (len(region_ids), d) float32 vectors of any length but zero.
 
     Raises:
-        ValueError: a vector is not finite or all zeros, or there are not as many as regions.
+        ValueError: a vector is not finite or all zeros, or the numbers of vectors and regions differ.
     """
     store_quantised(gallery, photo_id, region_ids, quantise(rows))
 
@@ -51,7 +54,7 @@ def store_vectors(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int]
 def store_quantised(
     gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], stored: Int8Array
 ) -> None:
-    """As `store`, of (len(region_ids), d) vectors as `vectors.quantise` made them."""
+    """Store vectors as `store_vectors` does, from (len(region_ids), d) int8 rows made by `quantise`."""
     gallery.connection.executemany(
         "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
         [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],
@@ -60,9 +63,9 @@ def store_quantised(
 
 
 def seal_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
-    """Put loose photos into blocks, unless they are too few to matter; a transaction of its own.
+    """Put loose photos into blocks, unless they are too few to matter. Runs in a transaction of its own.
 
-    Blocks that are less than half full of regions that are still there are made anew with them.
+    Blocks less than half full of existing regions are dissolved, and their photos put into new blocks.
     """
     if _count_loose(gallery.connection) * SEAL_SHARE < block_regions:
         return
@@ -72,10 +75,10 @@ def seal_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None
 
 
 def rebuild_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
-    """Make all blocks anew from the vectors alone; a transaction of its own.
+    """Make all blocks anew from the stored vectors. Runs in a transaction of its own.
 
     Raises:
-        GalleryDamaged: a stored vector cannot be one.
+        GalleryDamaged: a stored vector is all zeros or has an impossible length.
     """
     db = gallery.connection
     with gallery.atomic():
@@ -109,7 +112,7 @@ def _count_loose(db: apsw.Connection) -> int:
 
 
 def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
-    """Delete the blocks that are small or mostly of regions gone, and make their photos loose again."""
+    """Delete blocks less than half full of existing regions, and make their photos loose again."""
     db = gallery.connection
     for block_id, blob in db.execute("select id, runs from blocks").fetchall():
         runs = read_runs(gallery, blob)
@@ -117,8 +120,8 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
         owners = db.execute(
             "select region_id, photo_id from json_each(?) cross join vectors on region_id = value", (firsts,)
         )
-        there = set(owners.fetchall())
-        alive = [run for run in runs.tolist() if (run[1], run[0]) in there]
+        present = set(owners.fetchall())
+        alive = [run for run in runs.tolist() if (run[1], run[0]) in present]
         if 2 * sum(count for _, _, count in alive) >= block_regions:
             continue
         db.execute("delete from blocks where id = ?", (block_id,))
@@ -128,7 +131,7 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
 def _loose_blocks(
     db: apsw.Connection, block_regions: int
 ) -> Iterator[tuple[list[int], list[int], Int8Array]]:
-    """Region ids, photo ids and vectors of the loose photos, whole photos, a block at a time."""
+    """Yield the region ids, photo ids and (n, d) vectors of loose photos, block by block, photos unsplit."""
     rows = db.execute(
         "select region_id, loose.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
@@ -152,7 +155,7 @@ def _columns(rows: list[tuple[int, int, bytes]]) -> tuple[list[int], list[int], 
 
 
 def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
-    """Consecutive region ids of one photo, as (photo, first, count): in practice one run a photo."""
+    """Return (r,) `RUN`s of consecutive region ids of one photo: in practice one run per photo."""
     ids, owners = np.array(regions), np.array(photos)
     breaks = np.flatnonzero((np.diff(ids) != 1) | (np.diff(owners) != 0)) + 1
     starts = np.concatenate([[0], breaks])
@@ -163,7 +166,11 @@ def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
 
 
 def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
-    """A block's runs, in order of its codes: (r,) of photo, first region, count; GalleryDamaged otherwise."""
+    """Read a block's (r,) `RUN`s, in the order of its codes.
+
+    Raises:
+        GalleryDamaged: `blob` is not such a list, or a count is impossible.
+    """
     if not isinstance(blob, bytes) or not blob or len(blob) % RUN.itemsize:
         raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
     runs = np.frombuffer(blob, RUN)
@@ -173,10 +180,10 @@ def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
 
 
 def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
-    """(d,) float32 of unit length: a region's vector, as near as eight bits keep it.
+    """Return a region's vector: (d,) float32 of unit length, as exact as int8 keeps it.
 
     Raises:
-        GalleryDamaged: there is none for this region, or it is no vector.
+        GalleryDamaged: the region has no vector, or it is all zeros or no blob.
     """
     row = gallery.connection.execute(
         "select vector from vectors where region_id = ?", (region_id,)
@@ -188,7 +195,11 @@ def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
 
 
 def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> Int8Array:
-    """(n, d) stored vectors of the regions, in their order."""
+    """Return the (n, d) int8 stored vectors of (n,) region ids, in their order.
+
+    Raises:
+        GalleryDamaged: a region has no vector, or one of another length.
+    """
     rows = gallery.connection.execute(
         "select cast(vector as blob) from json_each(?) cross join vectors on region_id = value order by key",
         (json.dumps(regions.tolist()),),

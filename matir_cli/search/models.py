@@ -1,4 +1,4 @@
-"""The models that a search asks for, as a protocol."""
+"""The models that a search uses, as a protocol."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from matir_cli.records import EngineConfig
 
 
 class SearchModels(Protocol):
-    """The models of one model set; each is loaded when it is first asked for, once.
+    """The models of one model set; each is loaded once, when it is first used.
 
-    `matir_cli.model_sets.session.ModelSession` is the one that loads real models.
+    `matir_cli.model_sets.session.ModelSession` is the implementation that loads real models.
     """
 
     @property
     def proposer(self) -> RegionProposer:
-        """Proposes regions; needed for examples and for refining masks."""
+        """Proposes regions; used for examples and for refining masks."""
         ...
 
     @property
     def region_encoder(self) -> RegionEncoder:
-        """Encodes regions; needed for examples that are not in the gallery."""
+        """Encodes regions; used for examples that are not in the gallery."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class SearchModels(Protocol):
 
     @property
     def judge_key(self) -> str:
-        """Names the judge by everything its answers depend on; verdicts are cached under it."""
+        """Identifies the judge by everything its answers depend on; verdicts are cached under this key."""
         ...
 
     def config(self, part: str) -> EngineConfig:

@@ -1,4 +1,4 @@
-"""`matir find`: a query becomes a ranked list of photos, each with the object's mask."""
+"""The search of `matir find`: from a query to ranked photos with their masks."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from matir_cli.search.rerank import (
 from matir_cli.search.results import SearchResult
 
 CANDIDATES = 100
-"""N_C of the paper."""
+"""N_C of the paper: photos that the judge looks at."""
 
 KEEP = 50
-"""N_K of the paper: photos left after reranking in an evaluation; a search keeps its `limit`."""
+"""N_K of the paper: photos kept after reranking in an evaluation. A search keeps `limit` photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """Where to look, how far to go, and what is good enough.
+    """Settings of a search.
 
     Raises:
         OutOfRange: a number lies outside its range.
@@ -47,23 +47,23 @@ class SearchOptions:
     candidates: int | None = None
     """Photos that the judge looks at (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is more."""
     rerank: bool = True
-    """False: stage 1 alone."""
+    """False: stage 1 only."""
     ground: bool = True
-    """False: the judge ranks, but the mask is that of stage 1's best region."""
+    """False: the judge ranks, and masks are those of the best regions of stage 1."""
     min_score: float | None = None
     """Leave out photos whose best region scores lower in stage 1, where scores are -1..1."""
     min_p: float | None = None
-    """Leave out photos that the judge gives a lower probability, 0..1, or did not judge. Needs the judge."""
+    """Leave out photos with a lower probability from the judge, 0..1, or without one. Needs the judge."""
     min_iou: float = 0.5
-    """How well a stored region must fit the judge's box, 0..1."""
+    """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1."""
     refine: bool = False
-    """Where none fits, ask the proposer for the mask in the box."""
+    """Ask the proposer for the mask in the judge's box if no stored region fits it."""
     fresh: bool = False
-    """Ask the judge anew, forgetting what it said of this query."""
+    """Ask the judge anew; verdicts cached for this query are dropped."""
     budget: float | None = None
-    """Seconds, 0 or more, after which the judge is asked about no further photo."""
-    within: Filters | None = None
-    """The part of the gallery to search; None: all of it."""
+    """Seconds, 0 or more, after which the judge is asked about no further photo; None: no limit."""
+    filters: Filters | None = None
+    """Restricts the search to a part of the gallery; None: all of it."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
@@ -80,83 +80,83 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
-    """What a search came to."""
+    """The results of a search, and figures about the search itself."""
 
-    found: list[SearchResult]
+    results: list[SearchResult]
     """Best first."""
     truncated: bool
-    """The query was longer than the encoder reads; its end was left out."""
+    """True if a text was longer than the encoder reads; its end was ignored."""
     candidates: int
-    """Photos that stage 1 handed to the judge."""
+    """Number of photos that stage 1 passed to the judge."""
     judged: int
-    """How many of them have a verdict."""
+    """Number of candidates that have a verdict."""
     complete: bool
-    """False after Ctrl-C: `found` holds only what was judged before it."""
+    """False after Ctrl-C: `results` then holds only photos that were judged before it."""
     best_score: float | None = None
-    """The highest score of stage 1, -1..1, good enough or not; None where there was no photo to look at."""
+    """Highest score of stage 1, -1..1, even if below `min_score`; None if there was no photo to rank."""
     best_p: float | None = None
-    """The highest probability that the judge gave, likewise, 0..1."""
+    """Highest probability from the judge, 0..1, even if below `min_p`; None if nothing was judged."""
     other_size: int = 0
-    """Photos left out because the object that the judge points at has not the size asked for."""
+    """Number of photos left out because the object that the judge points at has another size than wanted."""
 
 
 def run_search(
     gallery: GalleryFile,
     models: SearchModels,
-    wanted: Query | str,
-    settings: SearchOptions,
+    query: Query | str,
+    options: SearchOptions,
     progress: ProgressObserver = no_progress,
 ) -> SearchOutcome:
-    """Both stages, as far as `settings` go; a query without a text has no words for the judge.
+    """Run both stages, as far as `options` ask for them. A query without a text is never judged.
 
     Raises:
-        QueryEmpty, GalleryEmpty: there is nothing to search for, or in.
-        QueryContradicts: what is not wanted says the same as what is.
-        ValueError: `min_p` where the judge is not asked.
-        MatirError: what loading and asking the models raise.
+        QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
+        QueryContradicts: an excluded text means the same as the query.
+        ValueError: `min_p` is set, but the judge is not asked.
+        MatirError: as loading and asking the models raise it.
     """
-    asked = as_query(wanted)
-    check_searchable(gallery, asked)
-    judging = settings.asks_judge(asked)
-    if settings.min_p is not None and not judging:
-        raise ValueError("min_p is about what the judge says, and it is not asked")
-    if asked.text is not None or asked.without:
-        models.config("encoder")
-    room = None
-    if judging and asked.text is not None:
-        room = open_judge_session(gallery, models, asked.text, fresh=settings.fresh, without=asked.without)
-    encoded = encode_query(gallery, models, asked)
-    width = settings.limit if room is None else settings.candidates or max(CANDIDATES, settings.limit)
-    ranked = rank_candidates(gallery, encoded.vector, width, within=settings.within)
+    query = as_query(query)
+    check_searchable(gallery, query)
+    judging = options.asks_judge(query)
+    if options.min_p is not None and not judging:
+        raise ValueError("min_p is a probability of the judge, which is not asked")
+    if query.text is not None or query.without:
+        models.config("encoder")  # missing weights are reported before any model is loaded
+    session = None
+    if judging and query.text is not None:
+        session = open_judge_session(gallery, models, query.text, fresh=options.fresh, without=query.without)
+    encoded = encode_query(gallery, models, query)
+    depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
+    ranked = rank_candidates(gallery, encoded.vector, depth, filters=options.filters)
     best_score = ranked[0].score if ranked else None
-    ranked = _good_enough(ranked, settings.min_score)
-    if room is None:
-        found = list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
-        return SearchOutcome(found, encoded.truncated, 0, 0, complete=True, best_score=best_score)
-    judged, complete = _judge(room, ranked, settings, progress)
-    ranking = order_by_verdict([item for item in judged if _is_likely(item, settings.min_p)])
-    kept = ranking[: settings.limit]
-    if settings.ground and complete:
-        grounded = _ground(room, kept, _matching(models, settings), progress)
+    ranked = _drop_low_scores(ranked, options.min_score)
+    if session is None:
+        results = list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
+        return SearchOutcome(results, encoded.truncated, 0, 0, complete=True, best_score=best_score)
+    judged, complete = _judge(session, ranked, options, progress)
+    ranking = order_by_verdict([item for item in judged if _is_likely(item, options.min_p)])
+    kept = ranking[: options.limit]
+    if options.ground and complete:
+        grounded = _ground(session, kept, _match_options(models, options), progress)
     else:
         grounded = list(results_by_region(gallery, kept))
-    found = _sized(grounded, settings.within)
-    verdicts = [item.verdict.p_true for item in judged if item.verdict is not None]
+    results = _drop_other_sizes(grounded, options.filters)
+    probabilities = [item.verdict.p_true for item in judged if item.verdict is not None]
     return SearchOutcome(
-        found,
+        results,
         encoded.truncated,
         len(ranked),
-        len(verdicts),
+        len(probabilities),
         complete,
         best_score,
-        max(verdicts, default=None),
-        len(grounded) - len(found),
+        max(probabilities, default=None),
+        len(grounded) - len(results),
     )
 
 
-def as_query(wanted: Query | str) -> Query:
-    """A text by itself is a query, too."""
-    return Query(wanted) if isinstance(wanted, str) else wanted
+def as_query(query: Query | str) -> Query:
+    """Return the query; a plain text becomes one."""
+    return Query(query) if isinstance(query, str) else query
 
 
 def open_judge_session(
@@ -167,21 +167,32 @@ def open_judge_session(
     fresh: bool = False,
     without: Sequence[str] = (),
 ) -> JudgeSession:
-    """What stage 2 needs; its weights must be here, but nothing is loaded yet."""
-    key = models.judge_key
-    memory = VerdictCache(gallery, key, text, fresh=fresh)
-    others = tuple(JudgeQuestion(other, VerdictCache(gallery, key, other, fresh=fresh)) for other in without)
-    return JudgeSession(gallery, lambda: models.judge, memory, text, others)
+    """Set up stage 2 for a text. The judge's files are checked, but not loaded yet.
 
-
-def check_searchable(gallery: GalleryFile, wanted: Query | str) -> None:
-    """Make sure that there is something to search for and in, before any model is looked for.
+    Args:
+        fresh: drop the verdicts and groundings that are cached for these texts.
+        without: texts of objects that must not be in the photo.
 
     Raises:
-        QueryEmpty: there is no word in it, and no example.
+        MatirError: the judge or its files are missing.
+    """
+    key = models.judge_key
+    cache = VerdictCache(gallery, key, text, fresh=fresh)
+    excluded = tuple(
+        JudgeQuestion(other, VerdictCache(gallery, key, other, fresh=fresh)) for other in without
+    )
+    return JudgeSession(gallery, lambda: models.judge, cache, text, excluded)
+
+
+def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
+    """Check that there is something to search for and in, without looking for any model.
+
+    Raises:
+        QueryEmpty: the query has no word and no example, or an excluded text has no word.
+        QueryNotText: a text is not UTF-8.
         GalleryEmpty: there is no photo to search.
     """
-    as_query(wanted).check()
+    as_query(query).check()
     if gallery.count_photos() == 0:
         raise GalleryEmpty(gallery.path)
 
@@ -191,39 +202,39 @@ def rank_candidates(
     vector: FloatArray,
     limit: int,
     min_score: float | None = None,
-    within: Filters | None = None,
+    filters: Filters | None = None,
 ) -> list[Candidate]:
-    """Stage 1: the `limit` photos whose best region is nearest to `vector`, best first (eq. 1).
+    """Stage 1: return the `limit` photos whose best region is nearest to `vector`, best first (eq. 1).
 
     Args:
-        vector: (d,) float32 of unit length, of the encoder that the gallery was made with.
-        min_score: leave out photos whose best region scores below it.
-        within: the part of the gallery to search.
+        vector: (d,) float32 of unit length, from the encoder that the gallery was made with.
+        min_score: leave out photos whose best region scores lower.
+        filters: restrict the search to a part of the gallery.
     """
-    return _good_enough(rank_photos(gallery, vector, limit, within), min_score)
+    return _drop_low_scores(rank_photos(gallery, vector, limit, filters), min_score)
 
 
-def _good_enough(ranked: list[Candidate], min_score: float | None) -> list[Candidate]:
+def _drop_low_scores(ranked: list[Candidate], min_score: float | None) -> list[Candidate]:
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
-def _matching(models: SearchModels, settings: SearchOptions) -> MatchOptions:
-    if not settings.refine:
-        return MatchOptions(settings.min_iou)
-    models.config("proposer")  # missing weights are said now, not after the judge's work
-    return MatchOptions(settings.min_iou, lambda: models.proposer)
+def _match_options(models: SearchModels, options: SearchOptions) -> MatchOptions:
+    if not options.refine:
+        return MatchOptions(options.min_iou)
+    models.config("proposer")  # missing weights are reported now, not after grounding
+    return MatchOptions(options.min_iou, lambda: models.proposer)
 
 
 def _judge(
-    room: JudgeSession, ranked: Sequence[Candidate], settings: SearchOptions, progress: ProgressObserver
+    session: JudgeSession, ranked: Sequence[Candidate], options: SearchOptions, progress: ProgressObserver
 ) -> tuple[list[JudgedCandidate], bool]:
-    """The candidates as judged; after Ctrl-C those judged so far, and False."""
-    end = None if settings.budget is None else time.monotonic() + settings.budget
+    """Return the judged candidates and True; after Ctrl-C those judged before it and False."""
+    end = None if options.budget is None else time.monotonic() + options.budget
     judged: list[JudgedCandidate] = []
     complete = True
     try:
         with progress("judging", len(ranked), "photo") as advance:
-            for item in rerank_candidates(room, ranked, lambda: end is None or time.monotonic() < end):
+            for item in rerank_candidates(session, ranked, lambda: end is None or time.monotonic() < end):
                 judged.append(item)
                 advance()
     except KeyboardInterrupt:
@@ -237,32 +248,32 @@ def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
 
 
 def _ground(
-    room: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
+    session: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
 ) -> list[SearchResult]:
-    found: list[SearchResult] = []
+    results: list[SearchResult] = []
     with progress("grounding", len(kept), "photo") as advance:
-        for item in results_by_box(room, kept, matching):
-            found.append(item)
+        for result in results_by_box(session, kept, matching):
+            results.append(result)
             advance()
-    return found
+    return results
 
 
-def _sized(found: list[SearchResult], within: Filters | None) -> list[SearchResult]:
-    """Those whose object, as the judge points at it, has the size asked for; ranked anew.
+def _drop_other_sizes(results: list[SearchResult], filters: Filters | None) -> list[SearchResult]:
+    """Keep the results whose object has the size that the filters ask for, and number them anew.
 
-    Stage 1 let a photo in for a region of that size; the judge may have meant another object, or none.
+    Stage 1 admits a photo for any region of that size; the judge may point at another object, or at none.
     """
-    if within is None or not within.is_sized:
-        return found
-    fitting = [item for item in found if item.grounding is None or _has_size(item, within)]
-    return [replace(item, rank=rank) for rank, item in enumerate(fitting, start=1)]
+    if filters is None or not filters.is_sized:
+        return results
+    kept = [result for result in results if result.grounding is None or _has_size(result, filters)]
+    return [replace(result, rank=rank) for rank, result in enumerate(kept, start=1)]
 
 
-def _has_size(item: SearchResult, within: Filters) -> bool:
-    """Judged by the mask, where there is none by the judge's box."""
-    if not item.answers:
+def _has_size(result: SearchResult, filters: Filters) -> bool:
+    """Check the size of the first object: of its mask, or of its box if it has no mask."""
+    if not result.objects:
         return False
-    size, answer = item.photo.record, item.answers[0]
-    if answer.mask is not None:
-        return within.fits(size.share(area(answer.mask)))
-    return within.fits(answer.box.area / (size.width * size.height))
+    record, first = result.photo.record, result.objects[0]
+    if first.mask is not None:
+        return filters.fits(record.share(area(first.mask)))
+    return filters.fits(first.box.area / (record.width * record.height))

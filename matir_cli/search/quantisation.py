@@ -1,14 +1,11 @@
-"""How a region's vector is stored: eight bits a dimension, and one more, its sign, for a quick first look.
+"""Region vectors as int8: a fixed rotation, quantisation, and cosines of quantised vectors.
 
-Both forms are made of the *rotated* vector. CLIP's vectors have a few dimensions far larger
-than the rest, which would leave the others hardly any of their bits, and signs of dimensions
-that always lean one way tell nothing. A fixed random rotation spreads both evenly; it keeps
-all cosines. It is made of random signs and Walsh-Hadamard transforms, as in "Fast Johnson-
-Lindenstrauss" (Ailon and Chazelle, 2009), never of data, so that one vector always gets one form.
-
-The sign codes and the error of what they estimate follow RaBitQ (Gao and Long, SIGMOD 2024),
-with one difference: the common direction of a block's vectors, which for CLIP is most of each
-vector, is taken out beforehand and kept as a number.
+Vectors are rotated before they are quantised, and before `sign_codes` takes their signs. CLIP's vectors
+have a few dimensions far larger than the others, which would leave the others hardly any of the eight bits;
+and the signs of dimensions that always have the same sign say nothing. A rotation spreads both evenly over
+all dimensions and keeps all cosines. It consists of random signs and Walsh-Hadamard transforms, as in "The
+fast Johnson-Lindenstrauss transform" (Ailon and Chazelle, 2009), and depends on no data: a vector always
+gets the same stored form.
 """
 
 from __future__ import annotations
@@ -23,21 +20,23 @@ from numpy.typing import NDArray
 from matir_cli.records import FloatArray
 
 ROTATION_ROUNDS = 4
-"""Two over the head of a vector and two over its tail, in turn: each dimension reaches all others."""
+"""Rounds of the rotation, in turn over head and tail of a vector: each dimension reaches all others."""
 
 TOP_LEVEL = 127
 """Largest level of a stored vector; -128 is left out, so that the levels are symmetric."""
 
 QUERY_LEVEL = 32767
-"""Largest level of a query in the final score, where its own rounding must not count."""
+"""Largest level of a query in `cosines`, where the query's own rounding must not matter."""
 
 Int8Array = NDArray[np.int8]
+"""Stored vectors: (n, d) levels of -127..127 in the rotated frame, each row at a scale of its own."""
 
 
 def rotate(vectors: FloatArray) -> FloatArray:
-    """(n, d) float32 in the rotated frame: an orthonormal map that depends on d alone.
+    """Rotate (n, d) float32 vectors by an orthonormal map that depends on d alone; return a new array.
 
-    Only sums, differences and one product a round, in a fixed order: the same bits on any machine.
+    It uses only sums, differences and products with constants in a fixed order, so the result is the same
+    to the last bit on any machine.
     """
     turned = vectors.astype(np.float32)
     d = turned.shape[1]
@@ -50,19 +49,19 @@ def rotate(vectors: FloatArray) -> FloatArray:
 
 
 def quantise(vectors: FloatArray) -> Int8Array:
-    """(n, d) levels -127..127 of (n, d) float32 vectors of any length: what is stored of them.
+    """Quantise (n, d) float32 vectors of any length but zero to (n, d) int8, the form they are stored in.
 
-    A level is a rotated value in 127ths of its vector's largest. The scale itself is not kept:
-    what is compared is cosines.
+    Each rotated vector is scaled so that its largest absolute value becomes 127, and rounded. The scale is
+    not kept, since only cosines are compared.
 
     Raises:
-        ValueError: a vector holds a value that is not finite, or nothing but zeros.
+        ValueError: a vector holds a value that is not finite, or only zeros.
     """
     return _levels(vectors, TOP_LEVEL).astype(np.int8)
 
 
 def restore(stored: Int8Array) -> FloatArray:
-    """(n, d) float32 of unit length in the encoder's own frame, as near as eight bits keep it.
+    """Undo `quantise` as far as int8 permits: return (n, d) float32 of unit length in the encoder's frame.
 
     Raises:
         ValueError: a stored vector is all zeros.
@@ -74,7 +73,7 @@ def restore(stored: Int8Array) -> FloatArray:
     turned /= lengths
     d = turned.shape[1]
     width = 1 << (d.bit_length() - 1)
-    for number in reversed(range(ROTATION_ROUNDS)):  # `rotate` backwards: both its steps undo themselves
+    for number in reversed(range(ROTATION_ROUNDS)):  # `rotate` backwards: each step is its own inverse
         part = turned[:, :width] if number % 2 == 0 else turned[:, d - width :]
         part[...] = _hadamard(part)
         turned *= _signs(d, number)
@@ -82,9 +81,9 @@ def restore(stored: Int8Array) -> FloatArray:
 
 
 def rounding_error(query: FloatArray) -> float:
-    """Standard deviation of what quantising the (d,) `query` shifts its cosine with a stored vector by.
+    """Return the standard deviation of the error that quantising the (d,) `query` causes in a cosine.
 
-    A level's rounding error is uniform, and points any way in the rotated frame.
+    The rounding error of a level is uniform, and has no preferred direction in the rotated frame.
     """
     turned = rotate(query[np.newaxis])
     step = float(np.abs(turned).max() / np.linalg.norm(turned)) / TOP_LEVEL
@@ -92,19 +91,22 @@ def rounding_error(query: FloatArray) -> float:
 
 
 def cosines(stored: Int8Array, query: FloatArray) -> NDArray[np.float64]:
-    """(n,) cosine of (n, d) stored vectors with the (d,) `query`, which is hardly rounded.
+    """Return the (n,) float64 cosines of (n, d) stored vectors with the (d,) `query`, rounded to 16 bits.
 
-    All products and sums are of whole numbers below 2 ** 53, so that equal vectors have equal
-    scores whatever stands beside them, on any machine.
+    Dot products are sums of integers below 2 ** 53, so equal vectors have equal scores regardless of the
+    other rows and the machine.
+
+    Raises:
+        ValueError: the query holds a value that is not finite, or only zeros.
     """
-    asked = _levels(query[np.newaxis], QUERY_LEVEL)[0].astype(np.float64)
+    levels = _levels(query[np.newaxis], QUERY_LEVEL)[0].astype(np.float64)
     rows = stored.astype(np.float64)
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows) * (asked @ asked))
-    return np.asarray(rows @ asked / lengths)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows) * (levels @ levels))
+    return np.asarray(rows @ levels / lengths)
 
 
 def _levels(vectors: FloatArray, top: int) -> FloatArray:
-    """(n, d) whole numbers -top..top: the rotated vectors, each scaled by its own largest value."""
+    """Return (n, d) integers -top..top: the rotated vectors, each scaled by its largest absolute value."""
     if not np.isfinite(vectors).all():
         raise ValueError("a vector holds a value that is not finite")
     turned = rotate(vectors)
@@ -115,7 +117,7 @@ def _levels(vectors: FloatArray, top: int) -> FloatArray:
 
 
 def _hadamard(rows: FloatArray) -> FloatArray:
-    """The orthonormal Walsh-Hadamard transform of (n, width) rows, width a power of two."""
+    """Apply the orthonormal Walsh-Hadamard transform to (n, width) rows, width a power of two."""
     count, width = rows.shape
     half = 1
     while half < width:
@@ -128,7 +130,7 @@ def _hadamard(rows: FloatArray) -> FloatArray:
 
 @cache
 def _signs(dimensions: int, number: int) -> FloatArray:
-    """(d,) of +1 and -1, from a hash: the same for ever."""
+    """Return (d,) float32 of +1 and -1, taken from a hash so that they never change."""
     stream = shake_256(b"matir-cli rotation %d %d" % (dimensions, number)).digest(-(-dimensions // 8))
     bits = np.unpackbits(np.frombuffer(stream, np.uint8), count=dimensions)
     return np.where(bits, np.float32(1), np.float32(-1))

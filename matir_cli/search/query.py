@@ -1,17 +1,17 @@
-"""What is searched for: words, an object shown in a photo, and what it must not be; and its one vector.
+"""Queries: a text, an example in a photo and excluded texts, combined into one vector.
 
-Words and pictures lie in one space, but not alike: a region's cosines with texts are all small and
-close together, those with other regions large and far apart ("Mind the gap", Liang et al., NeurIPS
-2022). So each part of a query is measured in its own unit, the standard deviation of its cosines with
-the gallery's regions: Montague and Aslam's scores of zero mean and unit variance ("Relevance score
-normalization for metasearch", CIKM 2001). What is not wanted is subtracted as in Rocchio's feedback
-("Relevance feedback in information retrieval", 1971), with less weight than what is:
+Texts and images share one space, but their cosines differ in scale: a region's cosines with texts are
+small and close together, those with other regions are large and far apart ("Mind the gap", Liang et al.,
+NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
+with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
+score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
+("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
 
     q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
 
-with t the text, e the example, n each text not wanted and s the standard deviation. The means that
-should be subtracted shift all scores alike and drop out. So q is one vector again,
-searched like any other.
+with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means
+as well would shift all scores by the same amount, so it is left out. The result q is a single vector, and
+is searched like any other.
 """
 
 from __future__ import annotations
@@ -42,188 +42,199 @@ from matir_cli.search.models import SearchModels
 from matir_cli.search.rank import score_spreads
 
 AVERSION = 0.35
-"""Share of what is not wanted. Of 0.15 to 1 the best on the drawn world: more hides what is wanted, too."""
+"""Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
 
-SAME = 0.999
-"""Cosine from which on two texts say the same."""
+SAME_COSINE = 0.999
+"""Two vectors with a higher cosine than this mean the same."""
 
 LEAST_SPREAD = 1e-6
-"""Of cosines that differ at all: between equal ones lie rounding errors."""
+"""Least standard deviation of cosines that counts as one: below it there are only rounding errors."""
 
 REUSED_IOU = 0.8
-"""A stored region stands for a box in an example from this IoU of the boxes on."""
+"""Least IoU of a stored region's box and an example's box for the region to be used as the example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An object to look for, shown in a photo; without box and point, the photo as a whole."""
+    """An object to look for, shown in a photo; without box and point it is the whole photo."""
 
     path: Path
-    """Any photo; it need not be in the gallery."""
+    """Path of any photo; it need not be in the gallery."""
     box: Box | None = None
     """Around the object, photo pixels."""
     point: Point | None = None
-    """On the object, photo pixels; of no account beside a box."""
+    """On the object, photo pixels; ignored if there is a box."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedExample:
-    """The region that an example came to."""
+    """The region that an example refers to, with its vector."""
 
     path: Path
+    """Path of the photo."""
     vector: FloatArray
     """(d,) float32 of unit length."""
     box: Box
     """Around the region, photo pixels."""
     share: float
-    """Part of the photo that the region covers, 0..1."""
+    """Fraction of the photo that the region covers, 0..1."""
     stored: bool
-    """It is a region of the gallery; no model was asked."""
+    """True if it is a region of the gallery, for which no model was run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find; there is a text or an example, or both."""
+    """A description of what to find: a text, an example or both.
+
+    Raises:
+        OutOfRange: `weight` is not within 0..1.
+    """
 
     text: str | None = None
     example: Example | ResolvedExample | None = None
-    """An `Example` is looked at anew in each search; `look` does it once for many."""
+    """An `Example` is resolved anew in each search; `resolve_example` does it once for several searches."""
     weight: float = 0.5
-    """Of the example beside a text, 0..1: 0 is the text alone, 1 the example alone."""
+    """Weight of the example beside a text, 0..1: 0 is the text alone, 1 the example alone."""
     without: tuple[str, ...] = ()
-    """What not to find."""
+    """Texts of objects that must not be found."""
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, 0, 1)
 
     def check(self) -> None:
-        """Make sure that there is something to look for.
+        """Check that there is something to look for.
 
         Raises:
-            QueryEmpty: no text and no example, or a text without a word.
-            QueryNotText: a text has halves of characters in it.
+            QueryEmpty: there is neither a text nor an example, or a text has no word.
+            QueryNotText: a text holds lone surrogates.
         """
         texts = self.without if self.text is None else (self.text, *self.without)
         if (self.text is None and self.example is None) or not all(text.strip() for text in texts):
             raise QueryEmpty
         for text in texts:
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
+            if any("\ud800" <= character <= "\udfff" for character in text):
                 raise QueryNotText(text)
 
 
 def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example) -> ResolvedExample:
-    """The region that an example means, and its vector.
+    """Find the region that an example refers to, and its vector.
 
-    A photo that is in the gallery has regions already: the one that fits the box; at a point, the
-    one that the proposer was surest of. Where none does, and in any other photo, the proposer is asked.
+    If the gallery holds the photo (known by its SHA-256), a stored region is used: with a box, the one
+    that fits it with an IoU of at least `REUSED_IOU`; with a point, of the regions that contain it the one
+    with the highest predicted IoU; with neither, the whole photo. If there is none, and for any other
+    photo, the proposer finds the region and the encoder its vector.
 
     Raises:
-        PhotoUnreadable: it cannot be read as a photo.
-        ExampleOutside: the box or point is not in it.
-        ExampleBlank: no object is seen there.
-        MatirError: what loading and asking the models raise.
+        PhotoUnreadable: the file cannot be read as a photo.
+        ExampleOutside: the box or point lies outside the photo.
+        ExampleBlank: the proposer finds no object there.
+        EngineFailed: the encoder's vector is not finite.
+        MatirError: as loading and running the models raise it.
     """
     file = stat_file(example.path)
     digest = hash_file(file)
     photo_id = gallery.photo_with(digest)
     if photo_id is not None:
-        size = gallery.photo(photo_id).record
-        region = _stored(gallery.regions(photo_id), _inside(example, size), size)
+        record = gallery.photo(photo_id).record
+        region = _find_stored(gallery.regions(photo_id), _clip(example, record), record)
         if region is not None:
-            share = size.share(region.region.area)
+            share = record.share(region.region.area)
             return ResolvedExample(
                 example.path, region_vector(gallery, region.id), region.box, share, stored=True
             )
-    return _see(models, decode_photo(file, digest), example)
+    return _find_with_models(models, decode_photo(file, digest), example)
 
 
-def _inside(example: Example, size: PhotoRecord) -> Example:
-    """The example with its box clipped to the photo."""
+def _clip(example: Example, record: PhotoRecord) -> Example:
+    """Clip the example's box to the photo; raise ExampleOutside if nothing is left of it."""
     box, point = example.box, example.point
     if box is not None:
-        box = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, size.width), min(box.y1, size.height))
+        box = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, record.width), min(box.y1, record.height))
     outside = box is not None and box.area == 0
     if box is None and point is not None:
-        outside = not (0 <= point.x < size.width and 0 <= point.y < size.height)
+        outside = not (0 <= point.x < record.width and 0 <= point.y < record.height)
     if outside:
-        raise ExampleOutside(example.path, size.width, size.height)
+        raise ExampleOutside(example.path, record.width, record.height)
     return Example(example.path, box, point)
 
 
-def _stored(regions: list[StoredRegion], example: Example, size: PhotoRecord) -> StoredRegion | None:
-    """The region of a photo in the gallery that stands for the example, if there is one."""
+def _find_stored(regions: list[StoredRegion], example: Example, record: PhotoRecord) -> StoredRegion | None:
+    """Return the stored region that the example refers to, if there is one."""
     if example.box is not None:
         best = match_box(example.box, regions)
         return best.region if best is not None and best.iou >= REUSED_IOU else None
     if example.point is None:
         return next((region for region in regions if region.ordinal == 0), None)
-    at = size.to_working(example.point)
-    there = [r for r in regions if r.ordinal > 0 and masks.decode(r.region.rle)[int(at.y), int(at.x)]]
-    return max(there, key=lambda r: (r.region.predicted_iou, -r.ordinal), default=None)
+    point = record.to_working(example.point)
+    hit = [r for r in regions if r.ordinal > 0 and masks.decode(r.region.rle)[int(point.y), int(point.x)]]
+    return max(hit, key=lambda r: (r.region.predicted_iou, -r.ordinal), default=None)
 
 
-def _see(models: SearchModels, photo: DecodedPhoto, example: Example) -> ResolvedExample:
-    """The example as the models see it now."""
-    size, path = photo.record, example.path
-    example = _inside(example, size)
+def _find_with_models(models: SearchModels, photo: DecodedPhoto, example: Example) -> ResolvedExample:
+    """Let the proposer find the region and the encoder its vector."""
+    record, path = photo.record, example.path
+    example = _clip(example, record)
     if example.box is not None:
-        (region,) = models.proposer.refine(photo.image, [size.to_working(example.box)])
+        (region,) = models.proposer.refine(photo.image, [record.to_working(example.box)])
     elif example.point is not None:
-        region = models.proposer.at(photo.image, size.to_working(example.point))
+        region = models.proposer.at(photo.image, record.to_working(example.point))
     else:
-        return _encode(models, photo, path, masks.whole(size.mask_height, size.mask_width))
+        return _encode_region(models, photo, path, masks.whole(record.mask_height, record.mask_width))
     if region is None:
         raise ExampleBlank(path)
-    return _encode(models, photo, path, region.rle)
+    return _encode_region(models, photo, path, region.rle)
 
 
-def _encode(models: SearchModels, photo: DecodedPhoto, path: Path, rle: Rle) -> ResolvedExample:
+def _encode_region(models: SearchModels, photo: DecodedPhoto, path: Path, rle: Rle) -> ResolvedExample:
     (vector,) = models.region_encoder.encode(photo.image, [rle])
     if not np.isfinite(vector).all():
         raise EngineFailed("the encoder gave a vector that is not a number")
-    size = photo.record
-    box, share = size.to_photo(masks.box(rle)), size.share(masks.area(rle))
+    record = photo.record
+    box, share = record.to_photo(masks.box(rle)), record.share(masks.area(rle))
     return ResolvedExample(path, vector, box, share, stored=False)
 
 
 def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> QueryVector:
-    """The vector that regions are compared with: (d,) float32 of unit length.
+    """Combine all parts of a query into the vector that regions are compared with.
+
+    Returns:
+        (d,) float32 of unit length, in the space of the region vectors.
 
     Raises:
-        QueryEmpty: there is nothing to look for.
-        QueryContradicts: what is not wanted says the same as what is.
-        MatirError: what loading and asking the text encoder raise.
+        QueryEmpty, QueryNotText: see `Query.check`.
+        QueryContradicts: an excluded text means the same as the text or the example.
+        MatirError: as loading and running the models raise it.
     """
     query.check()
-    wanted: list[tuple[float, FloatArray]] = []
+    wanted: list[tuple[float, FloatArray]] = []  # weight and vector of each part
     truncated = False
     if query.text is not None:
-        asked = models.text_encoder.encode(query.text)
-        truncated = asked.truncated
-        wanted.append((1.0 if query.example is None else 1.0 - query.weight, asked.vector))
+        encoded = models.text_encoder.encode(query.text)
+        truncated = encoded.truncated
+        wanted.append((1.0 if query.example is None else 1.0 - query.weight, encoded.vector))
     if query.example is not None:
-        shown = (
+        example = (
             resolve_example(gallery, models, query.example)
             if isinstance(query.example, Example)
             else query.example
         )
-        wanted.append((1.0 if query.text is None else query.weight, shown.vector))
+        wanted.append((1.0 if query.text is None else query.weight, example.vector))
     unwanted: list[tuple[float, FloatArray]] = []
     for text in query.without:
-        asked = models.text_encoder.encode(text)
-        truncated = truncated or asked.truncated
-        if any(float(asked.vector @ vector) > SAME for _, vector in wanted):
+        encoded = models.text_encoder.encode(text)
+        truncated = truncated or encoded.truncated
+        if any(float(encoded.vector @ vector) > SAME_COSINE for _, vector in wanted):
             raise QueryContradicts(text)
-        unwanted.append((-AVERSION / len(query.without), asked.vector))
+        unwanted.append((-AVERSION / len(query.without), encoded.vector))
     return QueryVector(_combine(gallery, wanted + unwanted), truncated)
 
 
 def _combine(gallery: GalleryFile, parts: list[tuple[float, FloatArray]]) -> FloatArray:
-    """The weighted sum of vectors, each in units of its own spread over the gallery; of unit length."""
+    """Sum weighted vectors, each in units of its spread over the gallery; return (d,) of unit length."""
     weights, vectors = (np.array(column) for column in zip(*parts, strict=True))
     if len(parts) > 1:
         spreads = score_spreads(gallery, vectors)
-        # One region, or regions that are all alike, give no unit.
+        # A single region, or regions that are all alike, have no spread to measure by.
         weights = weights / (spreads if spreads.min() > LEAST_SPREAD else 1.0)
     total = weights @ vectors
     return np.asarray(total / np.linalg.norm(total), np.float32)

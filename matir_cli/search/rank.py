@@ -1,10 +1,15 @@
-"""Stage 1: photos ranked by their best region (eq. 1).
+"""Stage 1: ranking photos by their best region (eq. 1).
 
-sqlite-vec's cosine over the plain table of int8 vectors decides; near ties are settled by the query
-in full precision. The rows to score are found from sign codes, which give an estimate of the cosine
-whose error has a known distribution: rows are scored from the best estimate down until none that is
-left is likely to reach the photos found so far (`upper_bounds.DEVIATIONS`: one photo in thousands is
-missed). How many rows that takes depends on the query and the gallery, not on a setting.
+Three passes, each over fewer regions than the one before:
+
+1. Sign codes give an upper bound on each region's cosine with the query (`upper_bounds`).
+2. sqlite-vec computes the cosines of the stored int8 vectors with the query rounded to int8, from the highest
+   bound down, until no remaining bound reaches the `limit`-th best photo so far.
+3. Regions that may be the best of one of the best photos are scored again with the query at 16 bits, since
+   rounding to int8 may misorder near ties.
+
+The bounds hold with high probability, not with certainty (`upper_bounds.DEVIATIONS`): one photo in thousands
+is missed. The number of regions scored depends on the query and the gallery, not on a setting.
 """
 
 from __future__ import annotations
@@ -26,13 +31,13 @@ from matir_cli.search.sign_codes import SignCodes, sign_queries
 from matir_cli.search.upper_bounds import UpperBounds, compare_blocks
 
 SCORED_AT_ONCE = 4096
-"""Regions handed to one statement; more only when so many are left that the count doubles."""
+"""Regions scored in one statement at first; the number doubles each time that more are left."""
 
 FIRST_PHOTOS = 2
-"""Photos scored for a first floor, as a multiple of those asked for."""
+"""Photos scored first, as a multiple of `limit`: the score of the `limit`-th is the first threshold."""
 
 SAMPLE = 1024
-"""Regions that `spreads` looks at: a standard deviation of that many is right to about 2%."""
+"""Regions that `score_spreads` samples: a standard deviation of that many is right to about 2%."""
 
 _SCORED = np.dtype([("region", np.int64), ("photo", np.int64), ("score", np.float64)])
 
@@ -40,29 +45,28 @@ ScoredArray = NDArray[np.void]
 """(n,) of `_SCORED`: region id, photo id, cosine."""
 
 
-# Searching
 def rank_photos(
-    gallery: GalleryFile, query: FloatArray, limit: int, within: Filters | None = None
+    gallery: GalleryFile, query: FloatArray, limit: int, filters: Filters | None = None
 ) -> list[Candidate]:
-    """The `limit` best photos by the largest cosine of their regions with `query` (eq. 1), best first.
+    """Return the `limit` best photos by the largest cosine of their regions with `query`, best first (eq. 1).
 
-    Equal scores: the lower photo id first; within a photo, the lower region id.
+    Ties go to the lower photo id; within a photo, to the lower region id.
 
     Args:
-        query: (d,) float32, any length but zero.
-        within: photos and regions that do not count are as if they were not there.
+        query: (d,) float32 of any length but zero, in the space of the region vectors.
+        filters: photos and regions that do not pass are treated as if they did not exist.
 
     Raises:
-        GalleryDamaged: the index does not hold what it must.
+        GalleryDamaged: vectors or blocks are malformed.
     """
-    with gallery.connection:  # one state of the file for all that is read
-        scoring = _Scoring.of(gallery, query, within)
-        scored = scoring.loose()
-        index = _read_index(gallery, query)
-        if scoring.photos is not None:
-            index.leave_out_all_but(scoring.photos)
-        scored = _score_promising(scoring, index, scored, limit)
-        scored = _score_closely(gallery, query, scored, limit)
+    with gallery.connection:  # one transaction, so that all reads see the same state of the file
+        scorer = _Scorer.of(gallery, query, filters)
+        scored = scorer.score_loose()
+        bounds = _bound_scores(gallery, query)
+        if scorer.photos is not None:
+            bounds.keep_photos(scorer.photos)
+        scored = _score_promising(scorer, bounds, scored, limit)
+        scored = _rescore_best(gallery, query, scored, limit)
     scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
     best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
     best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
@@ -70,21 +74,27 @@ def rank_photos(
 
 
 def score_spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
-    """(k,) how far the cosines of each of (k, d) queries with the gallery's regions lie apart.
+    """Return the standard deviation of each query's cosines with the gallery's regions.
 
-    Their standard deviation, over regions taken evenly from the whole gallery.
+    It is taken over up to `SAMPLE` regions spread evenly over the gallery.
+
+    Args:
+        queries: (k, d) float32.
+
+    Returns:
+        (k,) float64; zeros for a gallery without regions.
     """
     db = gallery.connection
-    # Two statements: each is one look at an end of the table, where both in one would read all of it.
+    # Two statements: each looks up one end of the table, where one statement for both would scan it all.
     low = db.execute("select min(region_id) from vectors").get
     high = db.execute("select max(region_id) from vectors").get
     if low is None:
         return np.zeros(len(queries))
-    wanted = np.unique(np.linspace(low, high, SAMPLE).astype(np.int64))
+    starts = np.unique(np.linspace(low, high, SAMPLE).astype(np.int64))
     rows = db.execute(
         "select (select region_id from vectors where region_id >= value order by region_id limit 1) "
         "from json_each(?)",
-        (json.dumps(wanted.tolist()),),
+        (json.dumps(starts.tolist()),),
     )
     regions = np.fromiter((row[0] for row in rows), np.int64)
     stored = stored_vectors(gallery, regions, queries.shape[1])
@@ -92,41 +102,41 @@ def score_spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float
 
 
 @dataclass(frozen=True, slots=True)
-class _Scoring:
-    """Exact scores of a query, the query rounded to int8; of regions that count, and of no others."""
+class _Scorer:
+    """Scores regions that pass the filters by their cosine with the query rounded to int8."""
 
     gallery: GalleryFile
-    asked: bytes
+    query: bytes
     """The query, quantised."""
-    within: Filters | None
+    filters: Filters | None
     photos: NDArray[np.int64] | None
-    """The ids of the photos that count, ascending; None: all."""
+    """Ids of the photos that pass the filters, ascending; None: all photos."""
 
     @classmethod
-    def of(cls, gallery: GalleryFile, query: FloatArray, within: Filters | None) -> _Scoring:
-        asked = quantise(query[np.newaxis]).tobytes()
-        return cls(gallery, asked, within, None if within is None else within.photos(gallery))
+    def of(cls, gallery: GalleryFile, query: FloatArray, filters: Filters | None) -> _Scorer:
+        quantised = quantise(query[np.newaxis]).tobytes()
+        return cls(gallery, quantised, filters, None if filters is None else filters.photos(gallery))
 
-    def loose(self) -> ScoredArray:
-        """Of the loose photos' regions."""
-        if self.within is not None:
+    def score_loose(self) -> ScoredArray:
+        """Score the regions of loose photos."""
+        if self.filters is not None:
             rows = self.gallery.connection.execute("select id from loose cross join regions using (photo_id)")
-            return self.regions(np.fromiter((row[0] for row in rows), np.int64))
+            return self.score(np.fromiter((row[0] for row in rows), np.int64))
         return self._collect(
             "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
             "from loose cross join regions on regions.photo_id = loose.photo_id "
             "cross join vectors on region_id = regions.id",
-            (self.asked,),
+            (self.query,),
         )
 
-    def regions(self, regions: NDArray[np.int64]) -> ScoredArray:
-        """Of those of the regions that are still there, in no particular order."""
-        if self.within is not None:
-            regions = self.within.regions(self.gallery, regions)
+    def score(self, regions: NDArray[np.int64]) -> ScoredArray:
+        """Score those of the (n,) region ids that still exist, in no particular order."""
+        if self.filters is not None:
+            regions = self.filters.regions(self.gallery, regions)
         return self._collect(
             "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
             "from json_each(?) cross join vectors on region_id = value",
-            (self.asked, json.dumps(np.sort(regions).tolist())),
+            (self.query, json.dumps(np.sort(regions).tolist())),
         )
 
     def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
@@ -138,12 +148,12 @@ class _Scoring:
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
         if self.photos is None:
             return scored
-        # An id in the index may belong to another photo by now than it did when the codes were made.
+        # A region id in the index may belong to another photo now than when the codes were made.
         return scored[np.isin(scored["photo"], self.photos)]
 
 
-def _read_index(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
-    """How well each region in a block may do at most."""
+def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
+    """Compute upper bounds on the scores of all regions in blocks; GalleryDamaged if a block is malformed."""
     ids, counts, runs, centres = [], [], [], []
     blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
     for block_id, size, blob, centre in blocks:
@@ -161,16 +171,16 @@ def _read_index(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
     return UpperBounds.of(np.concatenate(runs), compare_blocks(gallery, ids, counts, queries))
 
 
-def _score_promising(scoring: _Scoring, index: UpperBounds, scored: ScoredArray, limit: int) -> ScoredArray:
-    """`scored` and the scores of all regions whose bound reaches the `limit`-th best photo."""
-    # One region of each of the best photos first: many regions of one photo cannot crowd out the others.
-    chosen = index.best_of_runs(FIRST_PHOTOS * limit)
+def _score_promising(scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, limit: int) -> ScoredArray:
+    """Add to `scored` the scores of all regions whose bound exceeds the `limit`-th best photo's score."""
+    # One region of each promising photo first, so that many regions of one photo cannot crowd out the others.
+    chosen = bounds.best_of_runs(FIRST_PHOTOS * limit)
     at_once = SCORED_AT_ONCE
-    upper = index.upper
+    upper = bounds.upper
     while chosen.size:
-        scored = np.concatenate([scored, scoring.regions(index.regions(chosen))])
+        scored = np.concatenate([scored, scorer.score(bounds.region_ids(chosen))])
         upper[chosen] = -np.inf
-        chosen = np.flatnonzero(upper > _floor(scored, limit))
+        chosen = np.flatnonzero(upper > _threshold(scored, limit))
         if chosen.size > at_once:
             best = np.argpartition(upper[chosen], chosen.size - at_once)
             chosen = chosen[best[chosen.size - at_once :]]
@@ -179,27 +189,27 @@ def _score_promising(scoring: _Scoring, index: UpperBounds, scored: ScoredArray,
 
 
 def _best_of_photos(scored: ScoredArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each row of `scored` the number of its photo, and for each such number the best score."""
+    """Return (n,) the index of each row's photo among the p distinct photos, and (p,) their best scores."""
     photos, number = np.unique(scored["photo"], return_inverse=True)
     best = np.full(photos.size, -np.inf)
     np.maximum.at(best, number, scored["score"])
     return number, best
 
 
-def _floor(scored: ScoredArray, limit: int) -> float:
-    """Score of the `limit`-th best photo so far; -inf while there are fewer."""
+def _threshold(scored: ScoredArray, limit: int) -> float:
+    """Return the score of the `limit`-th best photo so far; -inf while there are fewer photos."""
     _, best = _best_of_photos(scored)
     return float(np.partition(best, best.size - limit)[best.size - limit]) if best.size >= limit else -np.inf
 
 
-def _score_closely(gallery: GalleryFile, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
-    """The regions that may be the best of the best photos, scored again by the query as it was asked.
+def _rescore_best(gallery: GalleryFile, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
+    """Return the regions that may be the best of one of the best photos, scored with the query at 16 bits.
 
-    In the file the query was rounded to int8, which may have put near ties in the wrong order.
+    `scored` was computed with the query rounded to int8, which may have misordered near ties.
     """
     number, best = _best_of_photos(scored)
     margin = 6.0 * rounding_error(query)
-    least = np.maximum(best, _floor(scored, limit)) - margin
+    least = np.maximum(best, _threshold(scored, limit)) - margin
     close = scored[scored["score"] >= least[number]]
     for start in range(0, close.size, SCORED_AT_ONCE):
         part = close[start : start + SCORED_AT_ONCE]

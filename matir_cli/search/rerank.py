@@ -1,8 +1,9 @@
-"""Stage 2: a judge looks at the candidates, ranks them and says where the object is.
+"""Reranking (stage 2): a judge answers True or False for each candidate (eq. 2).
 
-    candidates -> "True or False?" -> by zTrue - zFalse (eq. 2) -> box -> stored region -> mask
+    candidates -> "Does this image contain the described object?" -> ranked by zTrue - zFalse
 
-What the judge said is remembered in the gallery; only what is new is asked.
+Verdicts are cached in the gallery, so only new questions are asked. `grounding` then turns the judge's
+boxes into masks for the photos that are kept.
 """
 
 from __future__ import annotations
@@ -21,74 +22,85 @@ from matir_cli.records import Candidate, Verdict
 
 @dataclass(frozen=True, slots=True)
 class JudgedCandidate:
-    """A candidate and what the judge said of it."""
+    """A candidate with the judge's verdict."""
 
     candidate: Candidate
     verdict: Verdict | None
-    """None where the judge was not asked: out of time, or the photo is not to be had."""
+    """None if the judge was not asked: the time was up, or the photo's pixels are unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeQuestion:
-    """Does a photo contain what `text` describes?"""
+    """The question whether a photo contains the object that `text` describes."""
 
     text: str
-    memory: VerdictCache
-    """What was said about it before."""
+    cache: VerdictCache
+    """Earlier verdicts on this question."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeSession:
-    """What stage 2 works with."""
+    """A judge, the gallery it looks into and the query it judges: the context of all of stage 2."""
 
     gallery: GalleryFile
     judge: Callable[[], Judge]
-    """Gives the judge, loading it on the first call."""
-    memory: VerdictCache
+    """Returns the judge; loads it on the first call."""
+    cache: VerdictCache
+    """Earlier verdicts and groundings for `query`."""
     query: str
-    without: tuple[JudgeQuestion, ...] = ()
-    """What must not be in the photo."""
+    excluded: tuple[JudgeQuestion, ...] = ()
+    """Questions about objects that must not be in the photo."""
 
     def photo(self, photo_id: int) -> JudgePhoto | None:
-        """The photo at working size: its preview, else its file if that is as it was; else None."""
+        """Load a photo at working size: its preview, or else its file if that has not changed.
+
+        Returns:
+            None if neither is available, or the gallery no longer holds the photo.
+        """
         image = load_working_image(self.gallery, photo_id)
         return None if image is None else JudgePhoto(photo_id, image)
 
 
 def rerank_candidates(
-    room: JudgeSession, candidates: Sequence[Candidate], in_time: Callable[[], bool] = lambda: True
+    session: JudgeSession, candidates: Sequence[Candidate], has_time: Callable[[], bool] = lambda: True
 ) -> Iterator[JudgedCandidate]:
-    """Ask the judge about each candidate, in their order; one outcome a candidate.
+    """Ask the judge about each candidate; yield one item per candidate, in the given order.
 
-    All that is asked about one photo, what must not be in it too, is asked at once.
+    All questions about one photo, including those about excluded objects, are asked in one call. Each
+    verdict is cached as it comes, so an interrupted search resumes where it stopped.
 
     Args:
-        in_time: asked before each new photo; once it says no, the judge is asked no more.
+        has_time: called before each photo that needs the judge; once it returns False, the remaining
+            candidates get the verdicts that are cached and no others.
+
+    Raises:
+        MatirError: as loading and asking the judge raise it.
     """
-    wanted = JudgeQuestion(room.query, room.memory)
-    questions = (wanted, *room.without)
+    wanted = JudgeQuestion(session.query, session.cache)
+    questions = (wanted, *session.excluded)
     for candidate in candidates:
-        said = {
-            q: verdict for q in questions if (verdict := q.memory.verdict(candidate.photo_id)) is not None
+        verdicts = {
+            q: verdict for q in questions if (verdict := q.cache.verdict(candidate.photo_id)) is not None
         }
-        unasked = [question for question in questions if question not in said]
+        unasked = [question for question in questions if question not in verdicts]
         if unasked:
-            photo = room.photo(candidate.photo_id) if in_time() else None
+            photo = session.photo(candidate.photo_id) if has_time() else None
             if photo is None:
                 yield JudgedCandidate(candidate, None)
                 continue
-            answers = room.judge().rerank(photo, [question.text for question in unasked])
+            answers = session.judge().rerank(photo, [question.text for question in unasked])
             for question, verdict in zip(unasked, answers, strict=True):
-                question.memory.remember(candidate.photo_id, verdict)
-                said[question] = verdict
-        outcome = combine_verdicts(said[wanted], [said[question] for question in room.without])
-        yield JudgedCandidate(candidate, outcome)
+                question.cache.remember(candidate.photo_id, verdict)
+                verdicts[question] = verdict
+        combined = combine_verdicts(verdicts[wanted], [verdicts[question] for question in session.excluded])
+        yield JudgedCandidate(candidate, combined)
 
 
 def combine_verdicts(wanted: Verdict, unwanted: Sequence[Verdict]) -> Verdict:
-    """That a photo has what is wanted and none of what is not: p = p_wanted (1 - max p_unwanted).
+    """Return the verdict that a photo has the wanted object and none of the unwanted ones.
 
-    The verdict's logits are log p and log (1 - p), made of the margins, so that it ranks where p saturates.
+    Its probability is p = p_wanted (1 - max p_unwanted). Its logits are log p and log (1 - p), computed
+    from the margins, so that verdicts still rank where p saturates.
     """
     if not unwanted:
         return wanted
@@ -103,7 +115,7 @@ def _log_sigmoid(margin: float) -> float:
 
 
 def order_by_verdict(judged: Sequence[JudgedCandidate]) -> list[JudgedCandidate]:
-    """By zTrue - zFalse, then stage-1 score, then photo id; those not judged follow by stage 1."""
+    """Sort by zTrue - zFalse, then stage-1 score, both descending, then photo id; unjudged ones come last."""
 
     def key(item: JudgedCandidate) -> tuple[bool, float, float, int]:
         margin = item.verdict.margin if item.verdict is not None else 0.0

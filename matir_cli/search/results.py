@@ -10,28 +10,33 @@ from matir_cli.gallery.rows import StoredPhoto, StoredRegion
 from matir_cli.records import Box, Candidate, Rle, Verdict
 
 MATCHED = "matched"
+"""A stored region fits the judge's box; the mask is that region's."""
 
 UNMATCHED = "unmatched"
+"""No stored region fits the judge's box, so there is no mask."""
 
 REFINED = "refined"
+"""No stored region fits the judge's box; the proposer found the mask inside the box."""
 
 NO_BOX = "no box"
+"""The judge's answer can be read and holds no box."""
 
 UNREADABLE = "unreadable"
+"""The judge's answer to the grounding question cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroundedObject:
-    """One object that answers the query."""
+    """One object that answers the query: its box and, where there is one, its mask."""
 
     box: Box
-    """Photo pixels: the judge's where it was asked, else the region's."""
+    """Photo pixels: the judge's box where the photo was grounded, otherwise the region's."""
     region: StoredRegion | None
-    """The stored region that fits best."""
+    """The stored region that fits the box best; None if the photo has none besides the whole photo."""
     iou: float | None
-    """Of the region's box with the judge's; None where there was no judge."""
+    """IoU of the region's box and the judge's box, 0..1; None if the photo was not grounded."""
     mask: Rle | None
-    """Working pixels; None where no stored region fits the judge's box well enough."""
+    """Working pixels; None if no stored region fits the judge's box and no mask was refined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +47,21 @@ class SearchResult:
     """1 is the best."""
     photo: StoredPhoto
     candidate: Candidate
-    """What stage 1 said of it."""
-    answers: tuple[GroundedObject, ...]
-    """The first is *the* object; none where the judge gave no box."""
+    """The photo's best region and its score, from stage 1."""
+    objects: tuple[GroundedObject, ...]
+    """The objects found, in the order of the judge's answer: the first is *the* object. Empty if the
+    judge gave no box."""
     verdict: Verdict | None = None
-    """What the judge said of it, where it was asked."""
+    """The judge's verdict; None if the judge was not asked about the photo."""
     grounding: str | None = None
-    """How the judge's box became a mask: one of the names above; None where it was not asked."""
+    """Outcome of grounding for the first object, one of the constants above; None if not grounded."""
 
     @property
     def path(self) -> Path:
-        """A file that holds the photo, one that is still there if any is."""
+        """Path of a file that holds the photo: the first that exists, otherwise the first."""
         return next((path for path in self.photo.paths if os.path.lexists(path)), self.photo.paths[0])
 
     @property
     def score(self) -> float:
-        """S' of a judged photo, 0..1 (eq. 2), else the cosine of its best region, -1..1 (eq. 1)."""
+        """S' of a judged photo, 0..1 (eq. 2), otherwise the cosine of its best region, -1..1 (eq. 1)."""
         return self.verdict.p_true if self.verdict is not None else self.candidate.score

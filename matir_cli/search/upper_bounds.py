@@ -1,4 +1,9 @@
-"""How well each region in the index can do at most: sign codes of all blocks against one query."""
+"""Upper bounds on region scores, from the sign codes of all blocks.
+
+Sign codes give an estimate of a region's cosine with the query, and the standard deviation of its error.
+The bound is the estimate plus `DEVIATIONS` standard deviations: with normal errors, one cosine in 740 is
+higher.
+"""
 
 from __future__ import annotations
 
@@ -15,37 +20,39 @@ from matir_cli.records import FloatArray
 from matir_cli.search.sign_codes import SignCodes, SignQuery
 
 THREADS = 2
-"""That compare codes. More would wait for one another: a third of the time is reading, one at a time."""
+"""Threads that compare codes. More would wait for one another: a third of the time is reading, which only
+one thread does at a time."""
 
 DEVIATIONS = 3.0
-"""How far, in standard deviations of its error, a region's estimate may be too low and still be scored."""
+"""Standard deviations of the estimate's error that an upper bound lies above the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpperBounds:
-    """All blocks' runs side by side, and for each region the most that its cosine is likely to be."""
+    """The runs of all blocks, one after the other, and an upper bound on each region's cosine."""
 
     photo: NDArray[np.int64]
-    """(r,) id of the photo that each run was made of."""
+    """(r,) id of the photo that each run was made from."""
     first: NDArray[np.int64]
     """(r,) region id at the start of each run."""
     start: NDArray[np.int64]
     """(r,) index of each run's first region in `upper`."""
     upper: FloatArray
-    """(n,) estimate plus `DEVIATIONS` standard deviations of its error; -inf: not to be scored (again)."""
+    """(n,) estimate plus `DEVIATIONS` standard deviations of its error; -inf: not to be scored, or scored
+    already."""
 
     @classmethod
     def of(cls, runs: NDArray[np.void], upper: FloatArray) -> UpperBounds:
-        """The bounds of (r,) runs of photo, first region and count."""
+        """Combine (r,) `RUN`s with the (n,) bounds of their regions."""
         return cls(runs["photo"], runs["first"], np.cumsum(runs["count"]) - runs["count"], upper)
 
-    def leave_out_all_but(self, photos: NDArray[np.int64]) -> None:
-        """Take the runs of all other photos out."""
+    def keep_photos(self, photos: NDArray[np.int64]) -> None:
+        """Exclude the regions of all photos but those with these ids."""
         counts = np.diff(self.start, append=self.upper.size)
         self.upper[np.repeat(~np.isin(self.photo, photos), counts)] = -np.inf
 
     def best_of_runs(self, count: int) -> NDArray[np.int64]:
-        """The index of the most promising region of each of the `count` most promising runs."""
+        """Return indices in `upper`: the best region of each of the `count` best runs, by their bounds."""
         if not self.start.size:
             return self.start
         best = np.maximum.reduceat(self.upper, self.start)
@@ -53,22 +60,30 @@ class UpperBounds:
         runs = np.argpartition(best, best.size - count)[best.size - count :]
         ends = np.append(self.start[1:], self.upper.size)
         runs = runs[best[runs] > -np.inf]
-        found = [self.start[r] + self.upper[self.start[r] : ends[r]].argmax() for r in runs]
-        return np.array(found, np.int64)
+        indices = [self.start[r] + self.upper[self.start[r] : ends[r]].argmax() for r in runs]
+        return np.array(indices, np.int64)
 
-    def regions(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The region ids at indices of `upper`."""
-        run = np.searchsorted(self.start, at, side="right") - 1
-        return self.first[run] + (at - self.start[run])
+    def region_ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids of the regions at (m,) indices of `upper`."""
+        run = np.searchsorted(self.start, indices, side="right") - 1
+        return self.first[run] + (indices - self.start[run])
 
 
 def compare_blocks(
     gallery: GalleryFile, ids: list[int], counts: list[int], queries: list[SignQuery]
 ) -> FloatArray:
-    """The upper bounds of the regions of all blocks: at least one, with these ids and numbers of regions.
+    """Compute the upper bounds of the regions of all blocks.
 
-    Each thread reads a block's codes into a buffer of its own and compares them while they are
-    in its core's cache; SQLite is used by one thread at a time.
+    Each thread reads the codes of one block after the other into a buffer of its own and compares them
+    while they are in its core's cache; SQLite is used by one thread at a time.
+
+    Args:
+        ids: block ids, at least one.
+        counts: number of regions in each block.
+        queries: the query prepared for each block.
+
+    Returns:
+        (sum of counts,) float32, block by block.
     """
     dimensions = queries[0].dimensions
     sizes = [SignCodes.size(count, dimensions) for count in counts]

@@ -91,7 +91,7 @@ def seconds(
         started = clock()
         way(rooms, candidates, keep)
         taken = clock() - started
-        found = [rooms[query].memory.verdict(photo_id) for query in queries for photo_id in photo_ids]
+        found = [rooms[query].cache.verdict(photo_id) for query in queries for photo_id in photo_ids]
     return taken, [verdict.margin for verdict in found if verdict is not None]
 
 

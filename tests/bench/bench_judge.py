@@ -235,7 +235,7 @@ def run_again(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
         ]
     if any(result != results[0] for result in results):
         raise SystemExit("the same query again has another answer")
-    boxes = sum(bool(found.answers) for found in results[0])
+    boxes = sum(bool(found.objects) for found in results[0])
     return {"first": first, "again": max(again), "boxes": boxes}
 
 

@@ -76,7 +76,7 @@ def test_no_two_errors_say_the_same() -> None:
 
 
 def test_a_folder_that_never_was_is_not_a_volume_that_is_away() -> None:
-    assert explain(errors.FolderVanished(Path("/a"), 0)) == ("there is no /a.", "Check the name.")
+    assert explain(errors.FolderVanished(Path("/a"), 0)) == ("/a does not exist.", "Check the name.")
 
 
 def test_a_number_out_of_its_range() -> None:

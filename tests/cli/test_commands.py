@@ -151,14 +151,14 @@ def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None
         (2, "the query is empty"): find(indexed, "  "),
         (2, "there is no gallery at"): matir("find", "--no-rerank", "dog", "--db", tmp_path / "no.db"),
         (2, "holds no photo yet"): matir("find", "--no-rerank", "dog", "--db", empty),
-        (2, "is not a gallery; it was left as it is"): matir(
+        (2, "is not a gallery; it was left unchanged"): matir(
             "find", "--no-rerank", "dog", "--db", tmp_path / "text.db"
         ),
         (2, "has no judge. Choose another model set with --models, or search with stage 1 alone"): matir(
             "find", "dog", "--db", indexed.gallery, "--models", without_judge(tmp_path)
         ),
         (2, "there is no model set nonsense"): find(indexed, "dog", "--models", "nonsense"),
-        (2, "their results do not compare"): find(indexed, "dog", "--models", "lite"),  # nor are they here
+        (2, "their results cannot be compared"): find(indexed, "dog", "--models", "lite"),  # nor present
     }
     for (code, text), done in cases.items():
         talk = done.stderr.decode()
@@ -319,7 +319,7 @@ def test_no_room_is_one_clear_line_and_loses_nothing(indexed: Indexed, tmp_path:
     )
     talk = done.stderr.decode()
     assert done.returncode == 2, talk
-    assert "every photo added before is kept" in talk
+    assert "all photos added before are kept" in talk
     assert "Traceback" not in talk
     with GalleryFile.open(gallery) as opened:
         assert opened.count_photos() == PHOTOS

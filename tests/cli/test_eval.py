@@ -280,7 +280,7 @@ def test_images_that_cannot_be_read_are_counted_and_said(drawn: Path, tmp_path: 
         (("--ablate", "colour"), "is not one of"),
         (("--import-masks", "x=instances.json"), "not COCO's list of results"),
         (("--import-masks", "x=nowhere.json"), "no such file"),
-        (("--export-ranking", "instances.json"), "exists; it was kept"),
+        (("--export-ranking", "instances.json"), "already exists; it was kept"),
         (("--models", "nowhere"), "there is no model set nowhere"),
         (("--clip", "full"), "weights of the model set full are missing"),
     ],

@@ -121,7 +121,7 @@ def test_sync_refuses_a_folder_that_is_away(copies: list[Path], db: Path, tmp_pa
     nowhere = tmp_path / "no.db"
     done = matir("sync", tmp_path / "typo", "--db", nowhere)
     assert done.returncode == 2
-    assert b"there is no " in done.stderr
+    assert b"typo does not exist." in done.stderr
     assert not nowhere.exists()
     dry = matir("sync", tmp_path / "away", "--dry-run", "-0", "--db", nowhere)
     assert dry.stdout.count(b"\0+ ") == len(HOSTILE) - 1
@@ -247,7 +247,7 @@ def test_show_draws_the_regions(db: Path, tmp_path: Path) -> None:
     before = target.read_bytes()
     kept = matir("show", "1", "--overlay", target, "--db", db)
     assert (kept.returncode, kept.stdout) == (2, b"")
-    assert b"exists; it was kept" in kept.stderr
+    assert b"already exists; it was kept" in kept.stderr
     assert matir("show", "2", "--overlay", target, "--force", "--db", db).returncode == 0
     assert target.read_bytes() != before
     assert [*target.parent.iterdir()] == [target]

@@ -300,7 +300,7 @@ def test_a_file_is_kept_unless_forced(outputs: Outputs, tmp_path: Path) -> None:
     for option in (["--coco", out / "coco.json"], ["--html", out / "page.html"], ["--yolo", out / "yolo"]):
         done = find(outputs.gallery, *option)
         assert done.returncode == 2
-        assert b"exists; it was kept" in done.stderr
+        assert b"already exists; it was kept" in done.stderr
         assert b"--force" in done.stderr
         assert done.stdout == b""
     twice = find(outputs.gallery, "--force", "--coco", out / "one", "--html", out / "x" / ".." / "one")

@@ -334,7 +334,7 @@ def test_a_query_without_results_has_an_answer_too(indexed: Indexed) -> None:
     partly = find(indexed.gallery, "-", "--not", "dog", given=b"dog\nred house\n")
     assert partly.returncode == 0
     assert [bool(answer["results"]) for answer in records(partly)] == [False, True]
-    assert "line 1: not to find 'dog' leaves nothing to find" in partly.stderr.decode()
+    assert "line 1: excluding 'dog' leaves nothing to find" in partly.stderr.decode()
     assert find(indexed.gallery, "-", given=b"\n\n").returncode == 1
 
 

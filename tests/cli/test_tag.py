@@ -145,10 +145,10 @@ def test_what_cannot_be_done_is_one_line_and_the_others_go_on(album: Indexed) ->
     assert done.returncode == 3
     assert len(done.stdout.split(b".xmp\n")) == PHOTOS - 4 + 1
     talk = done.stderr.decode()
-    assert f"skipped {whole}: {whole}.xmp was left as it is: it is not a plain file." in talk
+    assert f"skipped {whole}: {whole}.xmp was left unchanged: it is not a plain file." in talk
     assert f"skipped {gone}: no such file or directory" in talk
     assert f"skipped {changed}: it has changed since it was indexed" in talk
-    assert f"skipped {laughs}: {laughs}.xmp was left as it is: it declares a document type" in talk
+    assert f"skipped {laughs}: {laughs}.xmp was left unchanged: it declares a document type" in talk
     assert talk.count("skipped ") == 4
     assert laughs.with_name("0009.png.xmp").read_text() == hostile
     assert "Traceback" not in talk

@@ -70,7 +70,7 @@ def test_photos_become_searchable_regions(indexer: Indexer) -> None:
     assert [item.rank for item in found] == [1, 2, 3]
     assert found[0].score >= found[1].score > found[2].score
     # The region is the square of that colour, not the whole photo.
-    by_path = {item.path: item.answers[0] for item in found}
+    by_path = {item.path: item.objects[0] for item in found}
     box = by_path[paths[0]].box
     assert (box.x0, box.y0, box.x1, box.y1) == (45, 20, 70, 45)
     assert masks.decode(by_path[paths[0]].mask)[32, 60]

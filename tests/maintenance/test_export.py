@@ -152,7 +152,7 @@ def test_the_command_writes_whole_files_and_keeps_those_that_exist(indexed: Inde
     assert np.load(array).shape[0] == len(loaded.anns) + len(loaded.imgs)
     again = matir(*command)
     assert again.returncode == 2
-    assert f"{coco} exists; it was kept".encode() in again.stderr
+    assert f"{coco} already exists; it was kept".encode() in again.stderr
     assert b"--force" in again.stderr
     assert matir(*command, "--force").returncode == 0
     twice = matir("export", "--db", indexed.gallery, "--vectors", array, "--coco", ids, "--force")

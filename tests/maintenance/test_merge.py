@@ -252,5 +252,5 @@ def test_the_command_merges_two_halves(indexed: Indexed, tmp_path: Path) -> None
         assert len(found[0]) == 12
     into_itself = matir("merge", here, "--db", here)
     assert into_itself.returncode == 2
-    assert b"is the gallery to merge into" in into_itself.stderr
+    assert b"cannot be merged into itself" in into_itself.stderr
     assert b"Traceback" not in into_itself.stderr

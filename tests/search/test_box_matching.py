@@ -1,3 +1,5 @@
+"""Matching boxes to stored regions, and the IoU of boxes."""
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +12,13 @@ from matir_cli.search.box_matching import box_iou, match_box
 whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
 
 
-def area_by_counting(box: Box) -> set[tuple[int, int]]:
+def pixels(box: Box) -> set[tuple[int, int]]:
     return {(x, y) for x in range(int(box.x0), int(box.x1)) for y in range(int(box.y0), int(box.y1))}
 
 
 @given(whole_boxes, whole_boxes)
 def test_iou_is_that_of_the_pixels(left: Box, right: Box) -> None:
-    a, b = area_by_counting(left), area_by_counting(right)
+    a, b = pixels(left), pixels(right)
     assert np.isclose(box_iou(left, right), len(a & b) / len(a | b) if a | b else 0.0)
 
 

@@ -18,16 +18,13 @@ from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
 from matir_cli.search.quantisation import cosines
 from matir_cli.search.rank import rank_photos
+from tests.search.vectors import unit
 
 SIDE = 10
 DATES = (None, "2022-12-31T23:59:59", "2023-01-01T00:00:00", "2023-05-17T12:30:00", "2024-02-29T00:00:01")
 CAMERAS = (None, "Canon EOS R6", "Google Pixel 8", "ÉCLAIR 16")
 FOLDERS = ("/p/a", "/p/a/deep/er", "/p/ab", "/q")
 PHOTOS = 240
-
-
-def unit(rows: FloatArray) -> FloatArray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
 
 
 def region(share: float) -> Region:
@@ -51,7 +48,7 @@ def put(gallery: GalleryFile, number: int, rng: np.random.Generator) -> None:
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
     """Two thirds of its photos in blocks; some gone, and their ids given to others since."""
     rng = np.random.default_rng(0)
-    with GalleryFile.open(tmp_path_factory.mktemp("within") / "gallery.db", create=True) as opened:
+    with GalleryFile.open(tmp_path_factory.mktemp("filters") / "gallery.db", create=True) as opened:
         opened.connection.pragma("synchronous", "off")
         with opened.atomic():
             for number in range(PHOTOS * 2 // 3):
@@ -67,36 +64,36 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
         yield opened
 
 
-def counts(photo: StoredPhoto, ordinal: int, share: float, within: Filters) -> bool:
-    """Whether the region may be found, in plain Python."""
+def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> bool:
+    """True if the region passes the filters, decided in plain Python."""
     taken, camera = photo.record.taken_at, photo.record.camera
-    if within.places and not any(
-        place == path or place in path.parents for place in within.places for path in photo.paths
+    if filters.places and not any(
+        place == path or place in path.parents for place in filters.places for path in photo.paths
     ):
         return False
-    if within.since is not None and (taken is None or taken[: len(within.since)] < within.since):
+    if filters.since is not None and (taken is None or taken[: len(filters.since)] < filters.since):
         return False
-    if within.until is not None and (taken is None or taken[: len(within.until)] > within.until):
+    if filters.until is not None and (taken is None or taken[: len(filters.until)] > filters.until):
         return False
-    if within.camera is not None and (camera is None or within.camera.lower() not in camera.lower()):
+    if filters.camera is not None and (camera is None or filters.camera.lower() not in camera.lower()):
         return False
-    sized = within.min_size is not None or within.max_size is not None
-    if ordinal == 0 and (sized or not within.whole):
+    sized = filters.min_size is not None or filters.max_size is not None
+    if ordinal == 0 and (sized or not filters.whole):
         return False
-    return (within.min_size or 0) <= share <= (1 if within.max_size is None else within.max_size)
+    return (filters.min_size or 0) <= share <= (1 if filters.max_size is None else filters.max_size)
 
 
-def brute_force(gallery: GalleryFile, query: FloatArray, within: Filters) -> list[Candidate]:
+def brute_force(gallery: GalleryFile, query: FloatArray, filters: Filters) -> list[Candidate]:
     rows = gallery.connection.execute(
         "select regions.photo_id, region_id, ordinal, area, cast(vector as blob) "
         "from vectors join regions on regions.id = region_id"
-    ).fetchall()
-    photos = {photo_id: gallery.photo(photo_id) for photo_id in {row[0] for row in rows}}
+    )
     best: dict[int, Candidate] = {}
-    for photo, region_id, ordinal, area, blob in rows:
-        if counts(photos[photo], ordinal, area / SIDE**2, within):
-            score = float(cosines(np.frombuffer(blob, np.int8)[np.newaxis], query)[0])
-            found = Candidate(photo, region_id, score)
+    for photo_id, region_id, ordinal, area, blob in rows:
+        photo = int(photo_id)
+        if counts(gallery.photo(photo), int(ordinal), int(area) / SIDE**2, filters):
+            score = float(cosines(np.frombuffer(bytes(blob), np.int8)[np.newaxis], query)[0])
+            found = Candidate(photo, int(region_id), score)
             best[photo] = min(best.get(photo, found), found, key=lambda c: (-c.score, c.region_id))
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
 
@@ -131,14 +128,14 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
     limit: int,
     seed: int,
 ) -> None:
-    within = Filters(tuple(map(Path, places)), since, until, camera, least, most, whole)
+    filters = Filters(tuple(map(Path, places)), since, until, camera, least, most, whole)
     query = unit(1 + np.random.default_rng(seed + 100).standard_normal(48, dtype=np.float32))
-    expected = brute_force(gallery, query, within)[:limit]
-    assert rank_photos(gallery, query, limit, within) == expected
+    expected = brute_force(gallery, query, filters)[:limit]
+    assert rank_photos(gallery, query, limit, filters) == expected
 
 
 @pytest.mark.parametrize(
-    ("within", "least"),
+    ("filters", "least"),
     [
         (Filters(), PHOTOS * 0.8),
         (Filters((Path("/p/a"),)), 50),
@@ -149,12 +146,12 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
     ],
 )
 def test_the_filters_of_these_tests_do_let_photos_through(
-    gallery: GalleryFile, within: Filters, least: float
+    gallery: GalleryFile, filters: Filters, least: float
 ) -> None:
     query = unit(np.ones(48, np.float32))
-    found = rank_photos(gallery, query, 1000, within)
+    found = rank_photos(gallery, query, 1000, filters)
     assert least <= len(found) <= gallery.count_photos()
-    assert found == brute_force(gallery, query, within)
+    assert found == brute_force(gallery, query, filters)
 
 
 def test_an_id_in_the_index_that_was_given_out_again_lets_no_other_photo_in(tmp_path: Path) -> None:
@@ -188,8 +185,8 @@ def test_an_id_in_the_index_that_was_given_out_again_lets_no_other_photo_in(tmp_
 def test_spans_of_time_hold_all_that_they_name(gallery: GalleryFile) -> None:
     query = unit(np.ones(48, np.float32))
 
-    def dates(within: Filters) -> set[str | None]:
-        found = rank_photos(gallery, query, 1000, within)
+    def dates(filters: Filters) -> set[str | None]:
+        found = rank_photos(gallery, query, 1000, filters)
         return {gallery.photo(candidate.photo_id).record.taken_at for candidate in found}
 
     assert dates(Filters(until="2023-05-17")) == set(DATES[1:4])

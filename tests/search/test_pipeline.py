@@ -1,12 +1,12 @@
 """Both stages together: what must not be in a photo, thresholds, and parts of a gallery."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from matir_cli.engines.protocols import JudgePhoto
 from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
@@ -15,28 +15,15 @@ from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
 from matir_cli.search.query import Example, Query
 from matir_cli.search.rerank import combine_verdicts
-from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText
+from tests.search.fake_models import ColourModels
+from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer
 from tests.support.pictures import save_scenes
-
-
-@dataclass
-class Fakes:
-    """Engines that see colours."""
-
-    judge: ColourJudge = field(default_factory=ColourJudge)
-    proposer: ColourProposer = field(default_factory=ColourProposer)
-    region_encoder: ColourEncoder = field(default_factory=ColourEncoder)
-    text_encoder: ColourText = field(default_factory=ColourText)
-    judge_key: str = "k" * 64
-
-    def config(self, part: str) -> None:
-        """Nothing is missing."""
 
 
 class Undecided(ColourJudge):
     """Sees a colour where there is any of it, and is sure of nothing."""
 
-    def rerank(self, photo: object, queries: object) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
         return [
             Verdict(2.0 if verdict.z_true > 1 else -2.0, 0.0) for verdict in super().rerank(photo, queries)
         ]
@@ -62,7 +49,7 @@ def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
 
 
 def names(result: SearchOutcome) -> list[str]:
-    return [item.path.stem for item in result.found]
+    return [item.path.stem for item in result.results]
 
 
 def logit(p: float) -> float:
@@ -97,49 +84,49 @@ def test_but_not_ranks_where_probabilities_saturate() -> None:
 
 
 def test_what_must_not_be_there_is_asked_about_at_once_and_remembered(gallery: GalleryFile) -> None:
-    engines = Fakes(Undecided())
-    without = run_search(gallery, engines, Query("red", without=("green",)), SearchOptions(ground=False))
+    models = ColourModels(Undecided())
+    without = run_search(gallery, models, Query("red", without=("green",)), SearchOptions(ground=False))
     assert set(names(without)[:2]) == {"b_red", "e_red_twice"}
-    assert sorted(engines.judge.asked) == [1, 2, 3, 4, 5]
-    p = {item.path.stem: item.verdict.p_true for item in without.found if item.verdict is not None}
+    assert sorted(models.judge.asked) == [1, 2, 3, 4, 5]
+    p = {item.path.stem: item.verdict.p_true for item in without.results if item.verdict is not None}
     yes, no = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
     assert p["b_red"] == pytest.approx(yes * yes)
     assert p["c_both"] == pytest.approx(yes * no)
     assert p["a_green"] == pytest.approx(no * no)
     # Each text is a question of its own: what was said of one is known when it is asked for alone.
-    engines.judge.asked.clear()
-    again = run_search(gallery, engines, Query("red", without=("green",)), SearchOptions(ground=False))
-    alone = run_search(gallery, engines, "red", SearchOptions(ground=False))
-    green = run_search(gallery, engines, "green", SearchOptions(ground=False))
-    assert engines.judge.asked == []
+    models.judge.asked.clear()
+    again = run_search(gallery, models, Query("red", without=("green",)), SearchOptions(ground=False))
+    alone = run_search(gallery, models, "red", SearchOptions(ground=False))
+    green = run_search(gallery, models, "green", SearchOptions(ground=False))
+    assert models.judge.asked == []
     assert names(again) == names(without)
-    assert {round(item.score, 6) for item in alone.found} == {round(yes, 6), round(no, 6)}
+    assert {round(item.score, 6) for item in alone.results} == {round(yes, 6), round(no, 6)}
     assert set(names(green)[:2]) == {"a_green", "c_both"}
     # Only what is new is asked: of these, blue.
-    run_search(gallery, engines, Query("red", without=("green", "blue")), SearchOptions(ground=False))
-    assert len(engines.judge.asked) == 5
+    run_search(gallery, models, Query("red", without=("green", "blue")), SearchOptions(ground=False))
+    assert len(models.judge.asked) == 5
 
 
 def test_fresh_asks_about_both_again(gallery: GalleryFile) -> None:
-    engines = Fakes()
+    models = ColourModels()
     asked = Query("red", without=("green",))
-    run_search(gallery, engines, asked, SearchOptions(ground=False))
+    run_search(gallery, models, asked, SearchOptions(ground=False))
     gallery.connection.execute("update verdicts set z_true = 99, z_false = 0")
-    result = run_search(gallery, engines, asked, SearchOptions(ground=False, fresh=True))
-    assert len(engines.judge.asked) == 10
-    assert len({item.score for item in result.found}) > 2
+    result = run_search(gallery, models, asked, SearchOptions(ground=False, fresh=True))
+    assert len(models.judge.asked) == 10
+    assert len({item.score for item in result.results}) > 2
 
 
 def test_no_match_is_an_answer(gallery: GalleryFile) -> None:
-    engines = Fakes()
-    none = run_search(gallery, engines, "red", SearchOptions(rerank=False, min_score=1.1))
-    assert none.found == []
+    models = ColourModels()
+    none = run_search(gallery, models, "red", SearchOptions(rerank=False, min_score=1.1))
+    assert none.results == []
     assert none.best_score == pytest.approx(0.995, abs=0.01)
-    low = run_search(gallery, engines, "red", SearchOptions(min_p=0.999999, ground=False))
-    assert low.found == []
+    low = run_search(gallery, models, "red", SearchOptions(min_p=0.999999, ground=False))
+    assert low.results == []
     assert low.best_p is not None
     assert 0.5 < low.best_p < 0.999999
-    some = run_search(gallery, engines, "red", SearchOptions(min_p=0.5, ground=False))
+    some = run_search(gallery, models, "red", SearchOptions(min_p=0.5, ground=False))
     assert set(names(some)) == {"b_red", "c_both", "e_red_twice"}
 
 
@@ -149,63 +136,69 @@ def test_a_probability_is_asked_for_in_vain_where_there_is_no_judge(gallery: Gal
         (Query(example=Example(gallery.path)), SearchOptions(min_p=0.5)),
     ):
         with pytest.raises(ValueError, match="min_p"):
-            run_search(gallery, Fakes(), asked, settings)
+            run_search(gallery, ColourModels(), asked, settings)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("make", "problem"),
     [
-        *({"limit": 0}, {"limit": -1}, {"candidates": 0}, {"budget": -1.0}),
-        *({"min_p": 3.0}, {"min_p": -0.1}, {"min_iou": 2.0}, {"min_iou": math.nan}, {"budget": math.nan}),
+        (lambda: SearchOptions(limit=0), "limit is 0; it must be 1 or more"),
+        (lambda: SearchOptions(limit=-1), "limit is -1; it must be 1 or more"),
+        (lambda: SearchOptions(candidates=0), "candidates is 0; it must be 1 or more"),
+        (lambda: SearchOptions(budget=-1.0), "budget is -1.0; it must be 0 or more"),
+        (lambda: SearchOptions(min_p=3.0), "min_p is 3.0; it must be from 0 to 1"),
+        (lambda: SearchOptions(min_p=-0.1), "min_p is -0.1; it must be from 0 to 1"),
+        (lambda: SearchOptions(min_iou=2.0), "min_iou is 2.0; it must be from 0 to 1"),
+        (lambda: SearchOptions(min_iou=math.nan), "min_iou is nan; it must be from 0 to 1"),
+        (lambda: SearchOptions(budget=math.nan), "budget is nan; it must be 0 or more"),
     ],
 )
-def test_numbers_have_a_range(wrong: dict[str, float]) -> None:
-    ((name, value),) = wrong.items()
-    with pytest.raises(OutOfRange, match=f"^{name} is {value}; it must be (from 0 to 1|[01] or more)[.]$"):
-        SearchOptions(**wrong)  # type: ignore[arg-type]
+def test_numbers_have_a_range(make: Callable[[], SearchOptions], problem: str) -> None:
+    with pytest.raises(OutOfRange, match=f"^{problem}[.]$"):
+        make()
     SearchOptions(limit=1, candidates=1, min_p=0, min_iou=1, budget=0, min_score=-1)
 
 
 def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:
-    engines = Fakes()
+    models = ColourModels()
     photo = gallery.path.parent / "photos" / "c_both.png"
     result = run_search(
-        gallery, engines, Query(example=Example(photo, point=Point(50, 30))), SearchOptions(limit=2)
+        gallery, models, Query(example=Example(photo, point=Point(50, 30))), SearchOptions(limit=2)
     )
     assert set(names(result)) == {"a_green", "c_both"}
-    assert engines.judge.asked == []
-    assert all(item.verdict is None for item in result.found)
-    judged = run_search(gallery, engines, Query("red", Example(photo)), SearchOptions())
-    assert len(engines.judge.asked) == 5
-    assert judged.found[0].grounding == "matched"
+    assert models.judge.asked == []
+    assert all(item.verdict is None for item in result.results)
+    judged = run_search(gallery, models, Query("red", Example(photo)), SearchOptions())
+    assert len(models.judge.asked) == 5
+    assert judged.results[0].grounding == "matched"
 
 
 def test_a_search_within_a_part_finds_nothing_else(gallery: GalleryFile) -> None:
     photos = gallery.path.parent / "photos"
-    within = Filters((photos / "b_red.png", photos / "d_blue.png"))
-    engines = Fakes()
-    result = run_search(gallery, engines, "red", SearchOptions(within=within))
+    filters = Filters((photos / "b_red.png", photos / "d_blue.png"))
+    models = ColourModels()
+    result = run_search(gallery, models, "red", SearchOptions(filters=filters))
     assert set(names(result)) == {"b_red", "d_blue"}
-    assert len(engines.judge.asked) == 2
-    empty = run_search(gallery, engines, "red", SearchOptions(within=Filters((photos / "nowhere",))))
-    assert (empty.found, empty.best_score) == ([], None)
+    assert len(models.judge.asked) == 2
+    empty = run_search(gallery, models, "red", SearchOptions(filters=Filters((photos / "nowhere",))))
+    assert (empty.results, empty.best_score) == ([], None)
 
 
 def test_the_object_that_the_judge_means_has_the_size_asked_for(gallery: GalleryFile) -> None:
     one = 25 * 25 / (120 * 90)
-    engines = Fakes()
+    models = ColourModels()
     # Both squares of "e" are one region: twice the size. All other regions are smaller.
-    large = run_search(gallery, engines, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
+    large = run_search(gallery, models, "red", SearchOptions(filters=Filters(min_size=1.5 * one)))
     assert names(large) == ["e_red_twice"]
     # Stage 1 lets "c" in for any of its regions; the judge says which object is meant.
-    green = run_search(gallery, engines, "green", SearchOptions(within=Filters(max_size=1.5 * one)))
+    green = run_search(gallery, models, "green", SearchOptions(filters=Filters(max_size=1.5 * one)))
     assert set(names(green)) == {"a_green", "c_both"}
-    assert [item.rank for item in green.found] == [1, 2]
+    assert [item.rank for item in green.results] == [1, 2]
     assert green.other_size == 2  # in "b" and "d" it points at nothing
     # A box by itself has a size, too: this one fits no stored region.
-    off = Fakes(ColourJudge(shift=20), judge_key="s" * 64)
-    boxed = run_search(gallery, off, "red", SearchOptions(within=Filters(min_size=1.5 * one)))
-    assert [(item.path.stem, item.grounding) for item in boxed.found] == [("e_red_twice", "unmatched")]
+    off = ColourModels(ColourJudge(shift=20), judge_key="s" * 64)
+    boxed = run_search(gallery, off, "red", SearchOptions(filters=Filters(min_size=1.5 * one)))
+    assert [(item.path.stem, item.grounding) for item in boxed.results] == [("e_red_twice", "unmatched")]
 
 
 def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(
@@ -214,7 +207,7 @@ def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(
     with pytest.raises(QueryEmpty):
         check_searchable(gallery, Query("red", without=(" ",)))
     with pytest.raises(QueryContradicts):
-        run_search(gallery, Fakes(), Query("red", without=("red",)), SearchOptions())
+        run_search(gallery, ColourModels(), Query("red", without=("red",)), SearchOptions())
     with (
         GalleryFile.open(tmp_path / "empty.db", create=True) as empty,
         pytest.raises(GalleryEmpty),

@@ -1,14 +1,14 @@
 """What a query is: the region that an example means, and the one vector of all its parts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from matir_cli.engines.protocols import QueryVector
+from matir_cli.engines.protocols import QueryVector, TextEncoder
 from matir_cli.errors import (
     ExampleBlank,
     ExampleOutside,
@@ -24,28 +24,12 @@ from matir_cli.records import Box, FloatArray, Point
 from matir_cli.search.index import region_vector
 from matir_cli.search.query import Example, Query, ResolvedExample, encode_query, resolve_example
 from matir_cli.search.rank import rank_photos
+from tests.search.fake_models import ColourModels, UnusedModels
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
 from tests.support.pictures import save_scenes, scene
 
 RED = Box(10, 20, 35, 45)
 """The first square of a scene."""
-
-
-@dataclass
-class Refused:
-    """Engines of which none may be asked."""
-
-    def __getattr__(self, part: str) -> object:
-        raise AssertionError(f"the {part} was asked without need")
-
-
-@dataclass
-class Fakes:
-    """Engines that see colours."""
-
-    proposer: ColourProposer = field(default_factory=ColourProposer)
-    region_encoder: ColourEncoder = field(default_factory=ColourEncoder)
-    text_encoder: object = field(default_factory=ColourText)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +75,7 @@ def names(gallery: GalleryFile, vector: FloatArray) -> list[str]:
 def test_a_photo_in_the_gallery_has_its_regions_already(
     gallery: GalleryFile, box: Box | None, point: Point | None, ordinal: int
 ) -> None:
-    shown = resolve_example(gallery, Refused(), Example(known(gallery), box, point))
+    shown = resolve_example(gallery, UnusedModels(), Example(known(gallery), box, point))
     region = gallery.regions(1)[ordinal]
     assert shown.stored
     assert shown.box == region.box
@@ -105,21 +89,21 @@ def test_a_copy_is_known_by_its_bytes_and_a_changed_photo_is_not(
 ) -> None:
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(known(gallery).read_bytes())
-    assert resolve_example(gallery, Refused(), Example(copy, RED)).stored
+    assert resolve_example(gallery, UnusedModels(), Example(copy, RED)).stored
     scene("blue", seed=50).save(copy)
-    shown = resolve_example(gallery, Fakes(), Example(copy, RED))
+    shown = resolve_example(gallery, ColourModels(), Example(copy, RED))
     assert not shown.stored
     assert set(names(gallery, shown.vector)[:3]) == {"blue", "violet", "all"}
 
 
 def test_where_no_stored_region_is_meant_the_proposer_is_asked(gallery: GalleryFile) -> None:
-    shown = resolve_example(gallery, Fakes(), Example(known(gallery), Box(10, 20, 70, 45)))
+    shown = resolve_example(gallery, ColourModels(), Example(known(gallery), Box(10, 20, 70, 45)))
     assert not shown.stored
     assert shown.box == Box(10, 20, 70, 45)
     assert shown.share == pytest.approx(60 * 25 / (120 * 90))
     assert shown.vector[0] == pytest.approx(shown.vector[1])  # as much red as green
     with pytest.raises(ExampleBlank):
-        resolve_example(gallery, Fakes(), Example(known(gallery), point=Point(100, 80)))
+        resolve_example(gallery, ColourModels(), Example(known(gallery), point=Point(100, 80)))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +118,7 @@ def test_boxes_and_points_are_in_pixels_of_the_photo_as_it_is_shown(
     exif[0x0112] = 6  # turned by a quarter, clockwise, before it is shown
     path = tmp_path / "turned.png"
     lying.save(path, exif=exif)
-    shown = resolve_example(gallery, Fakes(), Example(path, box, point))
+    shown = resolve_example(gallery, ColourModels(), Example(path, box, point))
     assert not shown.stored
     corners = (shown.box.x0, shown.box.y0, shown.box.x1, shown.box.y1)
     assert corners == pytest.approx((100, 200, 350, 450), abs=3)
@@ -160,13 +144,13 @@ def test_outside_the_photo_there_is_nothing(
         path = tmp_path / "new.png"
         scene("red", seed=9).save(path)
     with pytest.raises(ExampleOutside) as caught:
-        resolve_example(gallery, Fakes(), Example(path, box, point))
+        resolve_example(gallery, ColourModels(), Example(path, box, point))
     assert (caught.value.width, caught.value.height) == (120, 90)
 
 
 def test_a_box_that_reaches_over_the_edge_is_cut(gallery: GalleryFile, tmp_path: Path) -> None:
     scene("red", seed=9).save(tmp_path / "new.png")
-    shown = resolve_example(gallery, Fakes(), Example(tmp_path / "new.png", Box(-50, -50, 30, 30)))
+    shown = resolve_example(gallery, ColourModels(), Example(tmp_path / "new.png", Box(-50, -50, 30, 30)))
     assert shown.box == Box(0, 0, 30, 30)
 
 
@@ -174,20 +158,20 @@ def test_what_is_no_photo_is_no_example(gallery: GalleryFile, tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("red")
     for name in ("notes.txt", "nowhere.png"):
         with pytest.raises(PhotoUnreadable):
-            resolve_example(gallery, Fakes(), Example(tmp_path / name))
+            resolve_example(gallery, ColourModels(), Example(tmp_path / name))
 
 
 def test_a_vector_that_is_no_number_is_not_searched_with(gallery: GalleryFile, tmp_path: Path) -> None:
     scene("red", seed=9).save(tmp_path / "new.png")
     with pytest.raises(Exception, match="not a number"):
-        resolve_example(gallery, Fakes(region_encoder=BrokenEncoder()), Example(tmp_path / "new.png"))
+        resolve_example(gallery, ColourModels(region_encoder=BrokenEncoder()), Example(tmp_path / "new.png"))
 
 
 # The vector
 
 
-def encode(gallery: GalleryFile, asked: Query, text_encoder: object = None) -> FloatArray:
-    found = encode_query(gallery, Fakes(text_encoder=text_encoder or ColourText()), asked)
+def encode(gallery: GalleryFile, asked: Query, text_encoder: TextEncoder | None = None) -> FloatArray:
+    found = encode_query(gallery, ColourModels(text_encoder=text_encoder or ColourText()), asked)
     assert np.linalg.norm(found.vector) == pytest.approx(1, abs=1e-5)
     return found.vector
 

@@ -105,7 +105,7 @@ def find(
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    options = replace(options, within=arguments.filters)
+    options = replace(options, filters=arguments.filters)
     query = arguments.query
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)
@@ -129,7 +129,7 @@ def find(
             code = _report(gallery, result, options)
             _report_whole_photos(result, output)
             with open_output(gallery, output) as write:
-                write(arguments.title, result.found)
+                write(arguments.title, result.results)
     click.get_current_context().exit(code)
 
 
@@ -171,7 +171,7 @@ def _answer_each(
         else:
             if _report(gallery, result, options, f"line {number}: ") == DONE:
                 code = DONE
-        write(text, result.found)
+        write(text, result.results)
         # A program that sends one query at a time waits for this answer.
         sys.stdout.flush()
         if not result.complete:
@@ -188,11 +188,11 @@ def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:
     """Say how many of the regions found by stage 1 are the whole photo, unless only paths are shown."""
     if output.printed in ("paths", "null") and not output.writes:
         return
-    regions = [item.answers[0].region for item in result.found if item.grounding is None]
+    regions = [item.objects[0].region for item in result.results if item.grounding is None]
     whole = sum(region is not None and region.ordinal == 0 for region in regions)
     if whole:
         verb = "is" if whole == 1 else "are"
-        subject = f"{whole} of {count_of(len(result.found), 'result')} {verb} the whole photo"
+        subject = f"{whole} of {count_of(len(result.results), 'result')} {verb} the whole photo"
         say(f"{subject}; use --max-size {OBJECTS_MAX_SIZE} to match objects only")
 
 
@@ -212,15 +212,15 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
         consequence = "they follow in stage-1 order" if options.min_p is None else "--min-p leaves them out"
         say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
     for grounding, note in _GROUNDING_NOTES.items():
-        count = sum(item.grounding == grounding for item in result.found)
+        count = sum(item.grounding == grounding for item in result.results)
         if count:
-            say(f"{prefix}{count} of {count_of(len(result.found), 'photo')}: {note}")
+            say(f"{prefix}{count} of {count_of(len(result.results), 'photo')}: {note}")
     if result.other_size:
         left_out = f"{count_of(result.other_size, 'photo')} left out"
         say(f"{prefix}{left_out}: the object does not have the size asked for")
     if not result.complete:
         return INTERRUPTED
-    if not result.found:
+    if not result.results:
         say(f"{prefix}nothing found{_reason(gallery, result, options)}")
         return NOTHING_FOUND
     return DONE
@@ -229,7 +229,7 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
 def _reason(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions) -> str:
     """Return why nothing was found, if a threshold or the filters are the reason; else an empty string."""
     if result.best_score is None:
-        return why_empty(gallery, options.within)
+        return why_empty(gallery, options.filters)
     if options.min_score is not None and result.best_score < options.min_score:
         return f": the best photo scores {result.best_score:.3f}"
     if options.min_p is not None and result.best_p is not None and result.best_p < options.min_p:

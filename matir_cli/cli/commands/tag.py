@@ -202,7 +202,7 @@ def tag(
         ground=not no_ground,
         min_score=min_score,
         min_p=min_p,
-        within=arguments.filters,
+        filters=arguments.filters,
     )
     label = _choose_label(arguments, tagging)
     if not arguments.is_empty:
@@ -219,7 +219,7 @@ def tag(
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             result = run_search(gallery, engines, arguments.query, options, show_progress)
             _end_early(gallery, result, arguments.filters)
-            for item in result.found:
+            for item in result.results:
                 if tagging.remove:
                     sidecars.remove(item.path)
                 else:
@@ -259,7 +259,7 @@ def _end_early(gallery: GalleryFile, result: SearchOutcome, filters: Filters | N
     if not result.complete:
         say("interrupted: no sidecar was written; the verdicts so far are remembered")
         context.exit(INTERRUPTED)
-    if not result.found:
+    if not result.results:
         say(f"nothing found{why_empty(gallery, filters) if result.best_score is None else ''}")
         context.exit(NOTHING_FOUND)
 
