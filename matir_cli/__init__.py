@@ -1,7 +1,7 @@
-"""MaTIR CLI: find photos by describing an object in them, and get the object's mask.
+"""Search photos by describing an object in them, and get the object's mask.
 
-The names below are the Python API, see `matir_cli.api`. They are loaded when they are first asked
-for: `import matir_cli` by itself loads nothing.
+The names below are the Python API, see `matir_cli.api`. Each is loaded when it is first used:
+`import matir_cli` by itself loads nothing.
 """
 
 from importlib import import_module
@@ -33,7 +33,7 @@ __all__ = [
     "errors",
 ]
 
-_HOMES = {
+_MODULES = {
     "matir_cli.indexing.pipeline": ("Added", "Linked", "Skipped", "Unchanged"),
     "matir_cli.api": ("Gallery",),
     "matir_cli.errors": ("MatirError",),
@@ -41,15 +41,16 @@ _HOMES = {
     "matir_cli.api_results": ("Hit", "Instance", "PhotoRegion"),
     "matir_cli.records": ("Box", "PhotoRecord", "Point"),
 }
+"""Module to the public names that it defines."""
 
 
 def __getattr__(name: str) -> object:
-    """A public name, loaded now."""
+    """Import the module that defines a public name, and return it."""
     if name == "errors":
         return import_module("matir_cli.errors")
-    for home, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(home), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m matir_cli`."""
+"""Entry point of `python -m matir_cli`."""
 
 from matir_cli.cli.main import main
 

@@ -1,4 +1,6 @@
-"""The Python API: a gallery as an object, as thin over the pipelines as the command line is.
+"""The Python API: a gallery as an object.
+
+It runs the same pipelines as the command line.
 
     from matir_cli import Gallery
 
@@ -8,8 +10,8 @@
         for hit in gallery.find("dog led by rope", limit=10):
             print(hit.path, hit.score, hit.box)
 
-Boxes are XYXY in photo pixels: the photo at its true size, upright, origin at the top left corner,
-continuous edges. Masks are numpy arrays of bool, (height, width), at the photo's true size.
+Boxes are XYXY in photo pixels: the photo at its true size, upright, with its origin at the top left
+corner and continuous edges. Masks are numpy arrays of bool, (height, width), at the photo's true size.
 """
 
 from __future__ import annotations
@@ -44,23 +46,23 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 
 
 class Gallery:
-    """A gallery of photos: add to it, search it. Use as a context manager, from one thread.
+    """A gallery of photos to add to and to search. Use it as a context manager, in one thread.
 
-    Nothing is loaded before it is needed, and each model is loaded once. A file that cannot be
-    written can still be searched; what the judge says is then not remembered.
+    Nothing is loaded before it is needed, and each model is loaded once. A gallery file that cannot be
+    written can still be searched; the judge's verdicts are then not remembered.
     """
 
     def __init__(self, path: AnyPath, models: str | None = None, device: str = "auto") -> None:
-        """Open the gallery at `path`, if there is one; `add` makes it.
+        """Open the gallery at `path` if it exists; otherwise `add` creates it.
 
         Args:
-            models: a model set by name, or the path of a TOML file. None: the one that the gallery
-                was made with, for a new one "full".
+            models: name of a model set, or path of a TOML file. None: the set that the gallery was
+                created with, or "full" for a new gallery.
             device: "auto", "cuda", "mps" or "cpu".
 
         Raises:
-            GalleryError: the file is there but is not a gallery that can be opened.
-            ModelSetError: there is no such model set.
+            GalleryError: the file exists, but is not a gallery that can be opened.
+            ModelSetError: the model set does not exist, or is invalid.
         """
         self.path = Path(path).expanduser()
         self._file = GalleryFile.open(self.path) if self.path.exists() else None
@@ -84,7 +86,7 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Close the file and free the judge; whatever is asked of the gallery then raises ValueError."""
+        """Close the file and free the judge; any further use of the gallery raises ValueError."""
         self._closed = True
         if self._engines is not None:
             self._engines.release_judge()
@@ -92,34 +94,35 @@ class Gallery:
             self._file.connection.close()
 
     def __len__(self) -> int:
-        """How many photos there are; 0 while there is no file."""
+        """Return the number of photos; 0 while there is no file."""
         with translated(self.path):
             return 0 if self._is_new() else self._opened().count_photos()
 
     def __bool__(self) -> bool:
-        """True, also while it is empty."""
+        """Return True, even for an empty gallery."""
         return True
 
     def add(self, paths: AnyPath | Iterable[AnyPath], *, previews: bool = True) -> Iterator[Outcome]:
         """Index photos: files, and folders recursively; `~` is the home folder.
 
         Unchanged files are not read again; copies and renamed files are recognised. Photos are
-        indexed while you iterate, and each is kept from its outcome on: stopping early is safe.
+        indexed while the caller iterates, and each is stored before its outcome is yielded: stopping
+        early is safe.
 
         Args:
-            previews: store a JPEG of each photo at working size, so that the judge can look at it
-                while the file is away.
+            previews: store a JPEG of each photo at working size, so that the judge can see the photo
+                while its file is unavailable.
 
         Returns:
-            One outcome a file: `Added`, `Linked` (the same bytes as a photo that is here),
-            `Unchanged` or `Skipped` (with the reason), each with its path.
+            One outcome per file: `Added`, `Linked` (the same bytes as a stored photo), `Unchanged` or
+            `Skipped` (with the reason), each with its path.
 
         Raises:
-            WeightsMissing, WeightsChanged: at once; then no file is made.
-            ModelMismatch: at once; the gallery was made with other models.
-            MatirError: while iterating, what ends the run, such as a full disk.
+            WeightsMissing, WeightsChanged: raised at once; no file is created.
+            ModelMismatch: raised at once; the gallery was created with other models.
+            MatirError: raised while iterating, for an error that ends the run, such as a full disk.
         """
-        wanted = [Path(path).expanduser() for path in _listed(paths)]
+        files = [Path(path).expanduser() for path in _listed(paths)]
         check_indexing_weights(self._models, self.path)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
@@ -127,7 +130,7 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        return self._outcomes(file, wanted, IndexingModels.of(engines), previews)
+        return self._outcomes(file, files, IndexingModels.of(engines), previews)
 
     def _outcomes(
         self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool
@@ -162,35 +165,36 @@ class Gallery:
         fresh: bool = False,
         budget: float | None = None,
     ) -> list[Hit]:
-        """The photos that show what is described or shown, best first; as `matir find` does it.
+        """Find the photos that show what is described or shown, best first, like `matir find`.
 
         Args:
-            text: describes the object. None: search by the example alone, which stage 1 ranks.
+            text: description of the object. None: search by the example alone, ranked by stage 1.
             image: an example: any photo that shows such an object.
-            box: around the object in `image`, its pixels, XYXY.
-            point: on the object in `image`, its pixels; not beside `box`.
-            weight: of the example beside a text, 0..1.
-            without: what not to find.
+            box: box around the object in `image`, XYXY in pixels of that photo.
+            point: point on the object in `image`, X and Y in pixels of that photo; not with `box`.
+            weight: share of the example next to a text, 0..1.
+            without: descriptions of what must not be found.
             below: only photos in these folders, at any depth, or these files.
-            since: only photos taken then or later: a date, or ISO 8601 as exact as is meant
+            since: only photos taken on this date or later: a date, or ISO 8601 of any precision
                 ("2024", "2024-05-17", "2024-05-17T14:30"), in the camera's local time.
-            until: likewise, to the end of then.
+            until: only photos taken up to and including this date.
             camera: part of the camera's name.
-            min_size: the least fraction of the photo that the object covers, 0..1.
-            max_size: the greatest.
-            limit: photos to return, 1 or more.
-            rerank: let the judge look at the best photos and rank them anew.
-            ground: let it say where the object is; else the mask is that of the best region.
-            candidates: photos that the judge looks at (N_C of the paper), 1 or more; None: 100, or `limit`.
+            min_size: least fraction of the photo that the object covers, 0..1.
+            max_size: greatest fraction of the photo that the object covers, 0..1.
+            limit: number of photos to return, 1 or more.
+            rerank: let the judge look at the best photos and rank them again.
+            ground: let the judge point at the object; otherwise the mask is that of the best region.
+            candidates: number of photos that the judge reranks (N_C of the paper), 1 or more; None: 100,
+                or `limit` if that is more.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
-            min_p: leave out photos that the judge gives a lower probability, 0..1.
-            min_iou: how well a stored region must fit the judge's box, 0..1.
-            refine: where none does, ask the proposer for the mask in the box.
-            fresh: ask the judge anew, ignoring remembered verdicts.
+            min_p: leave out photos to which the judge gives a lower probability, 0..1.
+            min_iou: least IoU of a stored region with the judge's box, 0..1.
+            refine: if no region fits, ask the proposer for the mask in the box.
+            fresh: ask the judge again, ignoring remembered verdicts.
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
 
         Returns:
-            At most `limit` hits; none where nothing is good enough.
+            At most `limit` hits; an empty list if nothing is good enough.
 
         Warns:
             UserWarning: the text is longer than the encoder reads; its end was left out.
@@ -198,20 +202,20 @@ class Gallery:
         Raises:
             GalleryMissing, GalleryEmpty: there is nothing to search.
             QueryEmpty, QueryContradicts: there is nothing to search for.
-            PhotoUnreadable, ExampleOutside, ExampleBlank: the example is none.
-            PartMissing: the model set has no judge: search with rerank=False.
-            WeightsMissing, WeightsChanged: the models' files are not here, or not what they were.
-            ModelMismatch: the gallery was made with another model set.
-            OutOfRange: a number outside the range that is said above; this is a ValueError, too.
-            ValueError: arguments that contradict each other, or a date that is none.
-            KeyboardInterrupt: Ctrl-C; what the judge said is remembered.
+            PhotoUnreadable, ExampleOutside, ExampleBlank: the example cannot be used.
+            PartMissing: the model set has no judge; search with rerank=False.
+            WeightsMissing, WeightsChanged: files of the models are missing, or have changed.
+            ModelMismatch: the gallery was created with another model set.
+            OutOfRange: a number is outside the range stated above; this is also a ValueError.
+            ValueError: arguments contradict each other, or a date is invalid.
+            KeyboardInterrupt: Ctrl-C; the verdicts so far are remembered.
         """
         query = Query(
             text, _example(image, box, point), weight, tuple(str(other) for other in _listed(without))
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
-        within = Filters(places, _date(since), _date(until), camera, min_size, max_size)
-        settings = SearchOptions(
+        filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        options = SearchOptions(
             limit=limit,
             candidates=candidates,
             rerank=rerank,
@@ -222,42 +226,42 @@ class Gallery:
             refine=refine,
             fresh=fresh,
             budget=budget,
-            filters=within if within != Filters() else None,
+            filters=filters if filters != Filters() else None,
         )
         with translated(self.path):
             file = self._opened()
-            result = run_search(file, self._loaded(file), query, settings)
+            result = run_search(file, self._loaded(file), query, options)
         if not result.complete:
             raise KeyboardInterrupt
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)
-        return [Hit(found) for found in result.results]
+        return [Hit(item) for item in result.results]
 
     def photos(self) -> Iterator[StoredPhoto]:
-        """All photos, in the order in which they were added; none while there is no file."""
+        """Yield all photos in the order in which they were added; none while there is no file."""
         if self._is_new():
             return
         with translated(self.path):
             file = self._opened()
             for photo_id in photo_ids(file):
-                with suppress(PhotoUnknown):  # another process forgot it meanwhile
+                with suppress(PhotoUnknown):  # another process has forgotten it in the meantime
                     yield file.photo(photo_id)
 
     def photo(self, photo: StoredPhoto | AnyPath | int) -> StoredPhoto:
-        """The photo of this id, or in this file.
+        """Return the photo with this id, or in this file.
 
         Raises:
-            GalleryMissing, PhotoUnknown: it is not here.
+            GalleryMissing, PhotoUnknown: there is no such photo.
         """
         with translated(self.path):
             file = self._opened()
             return file.photo(find_photo(file, _name(photo)))
 
     def regions(self, photo: StoredPhoto | AnyPath | int) -> list[PhotoRegion]:
-        """All regions of a photo, the photo as a whole first.
+        """Return all regions of a photo, the whole photo first.
 
         Raises:
-            GalleryMissing, PhotoUnknown: it is not here.
+            GalleryMissing, PhotoUnknown: there is no such photo.
         """
         with translated(self.path):
             file = self._opened()
@@ -268,19 +272,21 @@ class Gallery:
         """Forget photos; the files on disk are not touched.
 
         Args:
-            photos: a photo or its id forgets all files that hold it, a path that file alone; the
-                photo goes with its last file.
+            photos: a photo or its id forgets all files that hold the photo, a path only that file; a
+                photo is forgotten with its last file.
 
         Returns:
-            The files forgotten.
+            The files that were forgotten.
 
         Raises:
-            GalleryMissing, PhotoUnknown: one of them is not here; then none is forgotten.
+            GalleryMissing, PhotoUnknown: one of them does not exist; then none is forgotten.
         """
         with translated(self.path):
             file = self._opened()
-            gone = [path for photo in photos for path in files_of_photo(file, _name(photo), all_copies=False)]
-            forgotten = list(forget_files(file, gone))
+            files = [
+                path for photo in photos for path in files_of_photo(file, _name(photo), all_copies=False)
+            ]
+            forgotten = list(forget_files(file, files))
             seal_index(file)
             return forgotten
 
@@ -301,14 +307,14 @@ class Gallery:
 
 
 def _name(photo: StoredPhoto | AnyPath | int) -> str:
-    """The photo as `files.photo_named` understands it; a path is never taken for an id."""
+    """Return the photo's name for `gallery.files.find_photo`; a path is never taken for an id."""
     if isinstance(photo, StoredPhoto):
         return str(photo.id)
     return str(photo) if isinstance(photo, int) else str(absolute_path(Path(photo).expanduser()))
 
 
 def _listed(one_or_more: AnyPath | Iterable[AnyPath]) -> list[AnyPath]:
-    """A string is one path or text, not its letters."""
+    """Return a list; a string is one path or text, not a sequence of letters."""
     return [one_or_more] if isinstance(one_or_more, str | os.PathLike) else list(one_or_more)
 
 
@@ -317,10 +323,10 @@ def _example(
 ) -> Example | None:
     if image is None:
         if box is not None or point is not None:
-            raise ValueError("box and point are about image, which is missing")
+            raise ValueError("box and point refer to image, which is missing")
         return None
     if box is not None and point is not None:
-        raise ValueError("box or point, not both")
+        raise ValueError("give box or point, not both")
     return Example(
         Path(image).expanduser(),
         box if box is None or isinstance(box, Box) else Box(*box),
@@ -328,7 +334,7 @@ def _example(
     )
 
 
-def _date(given: str | date | None) -> str | None:
-    if given is None:
+def _date(value: str | date | None) -> str | None:
+    if value is None:
         return None
-    return parse_date(given if isinstance(given, str) else given.isoformat()[:19])
+    return parse_date(value if isinstance(value, str) else value.isoformat()[:19])

@@ -1,8 +1,8 @@
-"""What the Python API answers with: photos, objects and regions, their masks as arrays.
+"""Results of the Python API: photos, objects and regions, with masks as arrays.
 
-Boxes are XYXY in photo pixels, masks (height, width) bool at the photo's true size. A mask is
-decoded when it is asked for and not kept: a thousand hits take no more memory than their names.
-Their `repr` is one line, harmless for a terminal, and asks no disk.
+Boxes are XYXY in photo pixels, masks (height, width) bool at the photo's true size. A mask is decoded
+each time it is read and not kept, so a thousand hits take little memory. Each `repr` is one line, safe
+for a terminal, and does not access the disk.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from matir_cli.search.results import GroundedObject, SearchResult
 
 @dataclass(frozen=True, slots=True)
 class PhotoRegion:
-    """A region of a photo: an object, or a part of one, that was found when the photo was added."""
+    """A region of a photo: an object, or a part of one, that was segmented when the photo was added."""
 
     photo: StoredPhoto
     stored: StoredRegion
-    """As the gallery has it: mask and box also in working pixels, area, predicted IoU, stability."""
+    """The region as the gallery stores it: mask and box in working pixels, area, predicted IoU, stability."""
 
     @property
     def ordinal(self) -> int:
-        """0 is the photo as a whole; the others in the proposer's order."""
+        """0 is the whole photo; the others are in the proposer's order."""
         return self.stored.ordinal
 
     @property
     def box(self) -> Box:
-        """Photo pixels."""
+        """Box around the region, XYXY in photo pixels."""
         return self.stored.box
 
     @property
     def mask(self) -> MaskArray:
-        """(height, width) bool at the photo's true size; made anew each time, so keep it to use it twice."""
+        """Mask, (height, width) bool at the photo's true size; decoded on each access."""
         return self.photo.at_true_size(self.stored.region.rle)
 
     def __repr__(self) -> str:
@@ -44,51 +44,54 @@ class PhotoRegion:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One object that answers the query."""
+    """One object that matches the query."""
 
     photo: StoredPhoto
     answer: GroundedObject
-    """As the search has it."""
+    """The object as the search returned it."""
 
     @property
     def box(self) -> Box:
-        """Photo pixels: the judge's where it was asked, else the region's."""
+        """Box, XYXY in photo pixels: the judge's if it was asked, else the region's."""
         return self.answer.box
 
     @property
     def iou(self) -> float | None:
-        """Of the judge's box with that of the region whose mask this is, 0..1; None without a judge."""
+        """IoU of the judge's box with that of the region that gave the mask, 0..1; None without a judge."""
         return self.answer.iou
 
     @property
     def mask(self) -> MaskArray | None:
-        """(height, width) bool at the photo's true size, made anew each time; None where no region fits."""
+        """Mask, (height, width) bool at the photo's true size, decoded on each access.
+
+        None if no stored region fits the judge's box.
+        """
         return None if self.answer.mask is None else self.photo.at_true_size(self.answer.mask)
 
     def __repr__(self) -> str:
-        return f"<Instance in {_name(self.photo)}, {_where(self.answer)}>"
+        return f"<Instance in {_name(self.photo)}, {_place(self.answer)}>"
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A photo that answers a query."""
+    """A photo that matches a query."""
 
     found: SearchResult
-    """The whole of what the search knows of it."""
+    """Everything that the search knows about the photo."""
 
     @property
     def rank(self) -> int:
-        """1 is the best."""
+        """Position among the hits; 1 is the best."""
         return self.found.rank
 
     @property
     def photo(self) -> StoredPhoto:
-        """Id, files, and in `record` what is known of it: width, height, taken_at, camera, ..."""
+        """The photo: its id, its files, and in `record` its width, height, taken_at, camera and more."""
         return self.found.photo
 
     @property
     def path(self) -> Path:
-        """A file that holds the photo, one that is still there if any is."""
+        """A file that holds the photo; one that exists, if any does."""
         return self.found.path
 
     @property
@@ -98,43 +101,43 @@ class Hit:
 
     @property
     def stage1_score(self) -> float:
-        """Cosine of the photo's best region and the query, -1..1 (eq. 1)."""
+        """Cosine of the query and the photo's best region, -1..1 (eq. 1 of the paper)."""
         return self.found.candidate.score
 
     @property
     def p_true(self) -> float | None:
-        """The judge's probability that the object is there, 0..1 (eq. 2); None where it was not asked."""
+        """Probability, by the judge, that the photo shows the object, 0..1 (eq. 2); None if not judged."""
         return None if self.found.verdict is None else self.found.verdict.p_true
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """Every object that the judge pointed at, *the* object first; without a judge, the best region."""
+        """Every object that the judge pointed at, the best first; without a judge, the best region."""
         return tuple(Instance(self.found.photo, answer) for answer in self.found.objects)
 
     @property
     def box(self) -> Box | None:
-        """Of the first instance, photo pixels; None where the judge pointed at nothing."""
+        """Box of the first instance, XYXY in photo pixels; None if the judge pointed at nothing."""
         return self.instances[0].box if self.found.objects else None
 
     @property
     def mask(self) -> MaskArray | None:
-        """Of the first instance: (height, width) bool at the photo's true size, made anew each time.
+        """Mask of the first instance, (height, width) bool at the photo's true size, decoded on each access.
 
-        None where the judge pointed at nothing, or no stored region fits its box.
+        None if the judge pointed at nothing, or if no stored region fits its box.
         """
         return self.instances[0].mask if self.found.objects else None
 
     def __repr__(self) -> str:
-        where = _where(self.found.objects[0]) if self.found.objects else "no box"
-        return f"<Hit {self.rank}: {_name(self.photo)}, score {self.score:.3f}, {where}>"
+        place = _place(self.found.objects[0]) if self.found.objects else "no box"
+        return f"<Hit {self.rank}: {_name(self.photo)}, score {self.score:.3f}, {place}>"
 
 
 def _name(photo: StoredPhoto) -> str:
-    """Of the photo's first file, in quotes; a photo that was just forgotten has none."""
+    """Return the name of the photo's first file in quotes; a photo that was just forgotten has no file."""
     return repr(photo.paths[0].name) if photo.paths else f"photo {photo.id}"
 
 
-def _where(answer: GroundedObject) -> str:
+def _place(answer: GroundedObject) -> str:
     box = f"box {_corners(answer.box)}"
     return box if answer.mask is not None else f"{box}, no mask"
 

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel and the editable install both bring the models along."""
+"""The installed program: wheel and editable install hold the models and the manual."""
 
 import subprocess
 import sys
@@ -29,32 +29,53 @@ def tracked(folder: str) -> set[str]:
 def test_the_wheel_holds_the_package_and_the_models(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"matir_cli/models/{name}" for name in tracked("models")} <= names
-    assert {f"matir_cli/{name}" for name in tracked("matir_cli")} <= names
+    pictures = {name for name in tracked("matir_cli") if name.startswith("manual/pictures/")}
+    assert pictures
+    assert {f"matir_cli/{name}" for name in tracked("matir_cli") - pictures} <= names
+    assert not any(name.startswith("matir_cli/manual/pictures") for name in names)
     assert not any(name.startswith(("tests/", "models/")) for name in names)
 
 
-def test_the_unpacked_wheel_runs(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import matir_cli; print(matir_cli.__file__); "
-        "from matir_cli.cli.main import main; sys.argv[1:] = ['models', 'path', 'tiny']; main()"
-    )
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def run_unpacked(folder: Path, *words: str) -> list[str]:
+    """Run the command of the unpacked wheel; the lines it prints, after a line with the package's path."""
     # -S -E: the editable install of this environment must not answer in its place.
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    script = f"import sys; sys.path.append({site!r}); {script}"
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    script = (
+        f"import sys; sys.path.extend({site!r}); sys.path.insert(0, sys.argv[1]); "
+        "import matir_cli; print(matir_cli.__file__, flush=True); "
+        f"from matir_cli.cli.main import main; sys.argv[1:] = {[*words]!r}; main()"
+    )
     done = subprocess.run(
-        [sys.executable, "-S", "-E", "-c", script, str(tmp_path)],
-        cwd=tmp_path,
+        [sys.executable, "-S", "-E", "-c", script, str(folder)],
+        cwd=folder,
         capture_output=True,
         check=True,
     )
-    package, *paths = done.stdout.decode().splitlines()
-    assert Path(package).is_relative_to(tmp_path)
+    return done.stdout.decode().splitlines()
+
+
+def test_the_unpacked_wheel_runs(unpacked: Path) -> None:
+    package, *paths = run_unpacked(unpacked, "models", "path", "tiny")
+    assert Path(package).is_relative_to(unpacked)
     assert len(paths) >= 4
     for line in paths:
         path = Path(line.split("\t")[1])
-        assert path.is_relative_to(tmp_path)
+        assert path.is_relative_to(unpacked)
         assert path.is_file()
+
+
+def test_the_unpacked_wheel_shows_the_manual(unpacked: Path) -> None:
+    package, *lines = run_unpacked(unpacked, "help", "searching")
+    assert Path(package).is_relative_to(unpacked)
+    assert lines == (ROOT / "matir_cli/manual/searching.md").read_text(encoding="utf-8").splitlines()
+    assert "searching" in "\n".join(run_unpacked(unpacked, "help"))
 
 
 def test_the_editable_install_finds_the_models(tmp_path: Path) -> None:

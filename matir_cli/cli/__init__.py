@@ -1,8 +1,13 @@
-"""The command line: one file a command."""
+"""The command line: parse arguments, call a pipeline, print.
+
+`main` is the entry point, `commands` has one module per command, `options` what several of them
+share. May import every other package; nothing but `__main__` and the manual's generator imports it.
+Only this package prints and sets exit codes: data on stdout, messages on stderr.
+"""
 
 import os
 
-# OpenBLAS's threads spin while they wait for each other. Encoding a query on two busy cores took 2.9 s of
-# processor time with two threads and 0.8 s with one; on idle cores a second thread gains little. It has
-# to be said before numpy is imported; whoever sets the variable knows better.
+# Threads of OpenBLAS spin while they wait for each other: encoding a query on two busy cores took 2.9 s of
+# processor time with two threads, and 0.8 s with one. On idle cores a second thread gains little. The
+# variable must be set before numpy is imported; a value set by the user is kept.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

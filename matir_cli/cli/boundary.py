@@ -1,7 +1,6 @@
-"""The one place where errors reach a user: one line with its remedy, and the exit code.
+"""Turns errors into one line with a remedy, and an exit code.
 
-Exit codes: 0 done, 1 nothing found, 2 an error, 3 done but some files were skipped,
-130 interrupted.
+This is the only place where errors reach the user. The exit codes are in `cli.exit_codes`.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from matir_cli import errors
-from matir_cli.cli.exit_codes import ERROR, INTERRUPTED
-from matir_cli.output.terminal import printable
+from matir_cli.cli.exit_codes import DONE, ERROR, INTERRUPTED
+from matir_cli.output.printable import printable
 
-STAGE_1_ALONE = "or ask for stage 1 alone with --no-rerank."
+STAGE_1_ALONE = "or search with stage 1 alone: --no-rerank."
 
 PROGRAM = "matir"
 
 COMPLETION_VARIABLE = "_MATIR_COMPLETE"
-"""Set by the shell's completion script to what it wants to know."""
+"""Environment variable in which the shell's completion script puts its instruction."""
 
 DEBUG_VARIABLE = "MATIR_DEBUG"
-"""Set, it shows the traceback of an error that is not one of ours."""
+"""Environment variable that, if set, shows the traceback of internal errors."""
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run the command line and end the process; no traceback reaches a user."""
+    """Run the command line and end the process; the user sees no traceback."""
     _make_streams_safe()
-    if not sys.warnoptions:  # libraries' remarks on photos, with paths of their own files
+    if not sys.warnoptions:  # libraries' warnings about photos, which name the libraries' own files
         warnings.simplefilter("ignore")
     try:
         code = _invoke(command)
@@ -45,10 +44,10 @@ def run(command: click.Command) -> NoReturn:
         error.show()
         code = ERROR
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted: no error. What is left in the buffer has nowhere
-        # to go; Python would complain when it flushes it at exit.
+        # The reader (such as `| head`) has stopped reading, which is not an error. The rest of the
+        # buffer goes to the null device: Python would complain when it flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = DONE
     except errors.MatirError as error:
         say(" ".join(explain(error)))
         _leave_at_once(ERROR)
@@ -61,35 +60,41 @@ def run(command: click.Command) -> NoReturn:
         _leave_at_once(ERROR)
     except Exception as error:
         _show_traceback()
-        say(f"an error that should not happen: {type(error).__name__}: {error}")
-        say(f"please report it with the output of the same command under {DEBUG_VARIABLE}=1")
+        say(f"internal error: {type(error).__name__}: {error}")
+        say(f"please report it, with the output of the same command run with {DEBUG_VARIABLE}=1")
         _leave_at_once(ERROR)
     sys.exit(code)
 
 
 def _show_traceback() -> None:
-    """Of the error in hand, to who asked for it."""
+    """Print the traceback of the error being handled, if `DEBUG_VARIABLE` asks for it."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exc()
 
 
 def _invoke(command: click.Command) -> int:
-    """`command.main`, but for the exit code 1 that it makes of a broken pipe, "nothing found" here."""
+    """Run the command and return its exit code.
+
+    click's own `command.main` would turn a broken pipe into exit code 1, which means "nothing found" here.
+    """
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         return shell_complete(command, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
-        # https://no-color.org; without it click itself leaves colour to terminals.
+        # See https://no-color.org. Otherwise click decides: colours on terminals only.
         color = False if os.environ.get("NO_COLOR") else None
         with command.make_context(PROGRAM, sys.argv[1:], color=color) as context:
             command.invoke(context)
     except Exit as leaving:
         return leaving.exit_code
-    return 0
+    return DONE
 
 
 def _make_streams_safe() -> None:
-    """A stream that the caller closed swallows all, else the next file opened would take its place; one
-    that cannot spell a name escapes it."""
+    """Replace closed streams, and let streams escape characters that their encoding lacks.
+
+    A stream that the caller closed is replaced by the null device; otherwise the next file opened
+    would take its descriptor.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -100,29 +105,35 @@ def _make_streams_safe() -> None:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """End without waiting for a stage's thread that is deep in a model; Python's own end would crash it."""
+    """End the process without waiting for threads.
+
+    A thread may be running a model; the shutdown of the interpreter would crash it.
+    """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # its reader has gone
+        with contextlib.suppress(OSError):  # nobody reads it any more
             stream.flush()
     os._exit(code)
 
 
 def say(message: str) -> None:
-    """One line of talk on stderr, harmless for a terminal."""
+    """Print one line on stderr, made safe for a terminal."""
     click.echo(f"matir: {printable(message)}", err=True)
 
 
 def explain(error: errors.MatirError) -> tuple[str, str]:
-    """What is wrong, and what to do about it; with whatever characters there are in file names."""
+    """Return what is wrong and what to do about it.
+
+    Both may hold any character of a file name: print them with `say`.
+    """
     return str(error), _remedy(error)
 
 
 def _remedy(error: errors.MatirError) -> str:
     match error:
         case errors.GalleryTooOld(path=path):
-            return f"Any command on it, such as matir info --db {path}, brings it up to date."
+            return f"Any command on it, such as matir info --db {path}, upgrades it."
         case errors.PartMissing(part="judge"):
-            return f"Name another with --models, {STAGE_1_ALONE}"
+            return f"Choose another model set with --models, {STAGE_1_ALONE}"
         case errors.WeightsMissing(model_set=name, part=part):
             fetch = f"Fetch them: matir models pull {name}"
             return f"{fetch} -- {STAGE_1_ALONE}" if part == "judge" else fetch
@@ -131,33 +142,31 @@ def _remedy(error: errors.MatirError) -> str:
         case errors.PackageMissing(extra=extra):
             return f"pip install 'matir-cli[{extra}]'"
         case errors.OutOfRange(name=name):
-            return f"Give another --{name.replace('_', '-')}."
+            return f"Choose another value for --{name.replace('_', '-')}."
         case _:
             return _REMEDIES.get(type(error), "")
 
 
 _REMEDIES: dict[type[errors.MatirError], str] = {
-    errors.GalleryMissing: "Check the name, or make one with: matir add FOLDER",
+    errors.GalleryMissing: "Check the name, or create one with: matir add FOLDER",
     errors.GalleryEmpty: "Add some with: matir add FOLDER",
     errors.NotAGallery: "Name another file with --db.",
     errors.GalleryTooNew: "Upgrade matir-cli.",
-    errors.GalleryDamaged: "Restore a copy, or make it anew with: matir add",
-    errors.GalleryIOFailed: "Check the room, quota and health of the disk, and run the same command again.",
-    errors.GalleryBusy: "Try again when that one has ended.",
+    errors.GalleryDamaged: "Restore a copy, or create it again with: matir add",
+    errors.GalleryIOFailed: "Check the disk's free space, quota and health, and run the same command again.",
+    errors.GalleryBusy: "Try again when that command has ended.",
     errors.GalleryReadOnly: "Check the permissions of the file and its folder.",
-    errors.DiskFull: "Make room and run the same command again.",
-    errors.RoomTooSmall: "Make room, or put the gallery on another disk; it was left as it is.",
-    errors.MergeIntoItself: "Name the other one, or this one with --db.",
-    errors.PhotoUnknown: "See what it holds with: matir ls",
+    errors.DiskFull: "Free some space and run the same command again.",
+    errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
+    errors.MergeIntoItself: "Name another gallery, or choose the target with --db.",
+    errors.PhotoUnknown: "List what it holds with: matir ls",
     errors.ModelMismatch: (
-        "Use the models it was made with, or another file with --db (in matir eval, --out)."
+        "Use the models it was created with, or another file with --db (in matir eval, --out)."
     ),
-    errors.ModelSetUnknown: "Name one of these, or a TOML file.",
+    errors.ModelSetUnknown: "Use one of these names, or the path of a TOML file.",
     errors.ModelSetInvalid: "Correct it in the TOML file.",
-    errors.PartMissing: "Name another with --models.",
-    errors.WeightsChanged: (
-        "Pull it again; if the new file is meant: matir models pull --accept-changed SET"
-    ),
+    errors.PartMissing: "Choose another model set with --models.",
+    errors.WeightsChanged: ("Fetch it again; to accept the new file: matir models pull --accept-changed SET"),
     errors.CheckpointInvalid: "Check the file, or fetch it again.",
     errors.MemoryTooSmall: "Close other programs, or use a smaller model set (--models lite).",
     errors.ContextTooSmall: (
@@ -166,15 +175,15 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.DownloadFailed: "Run the same command again to resume.",
     errors.EngineFailed: "Try --device cpu, or a smaller model set.",
     errors.PhotoUnreadable: "Choose another photo.",
-    errors.AnnotationsInvalid: "Correct it or fetch it again, and check which folder --images names.",
-    errors.FolderVanished: "Mount its volume; if they were moved or deleted, say so with --drop-all.",
-    errors.OutputError: "Choose another place or make room.",
-    errors.OutputExists: "Name another file, or replace it with --force.",
-    errors.SidecarUnusable: "Repair it or move it away; --region none writes the keyword alone.",
+    errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
+    errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",
+    errors.OutputError: "Choose another place, or free some space.",
+    errors.OutputExists: "Choose another name, or replace the file with --force.",
+    errors.SidecarUnusable: "Repair it or move it away; --region none writes only the keyword.",
     errors.DeviceUnavailable: "Use --device auto, or --device cpu.",
-    errors.ExampleOutside: "Count pixels from the top left corner of the photo as it is shown.",
-    errors.ExampleBlank: "Draw a box tight around it.",
+    errors.ExampleOutside: "Count pixels from the top left corner of the photo as it is displayed.",
+    errors.ExampleBlank: "Draw a tight box around the object.",
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
-    errors.QueryNotText: "Write it in UTF-8.",
-    errors.QueryContradicts: "Say in --not what the wrong photos have that the right ones lack.",
+    errors.QueryNotText: "Encode it as UTF-8.",
+    errors.QueryContradicts: "Describe with --not what the wrong photos show and the right ones do not.",
 }

@@ -1,4 +1,4 @@
-"""What commands that index photos have in common."""
+"""Steps shared by the commands that index photos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 
 Outcome = TypeVar("Outcome")
 
@@ -25,7 +25,7 @@ Outcome = TypeVar("Outcome")
 def open_for_indexing(
     gallery_path: Path, model_set: str | None, device: str
 ) -> Iterator[tuple[GalleryFile, IndexingModels]]:
-    """The gallery, made if there is none, and the models to index with, bound to it."""
+    """Open the gallery, or create it, together with the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
     check_indexing_weights(chosen, gallery_path)
     with GalleryFile.open(gallery_path, create=True) as gallery:
@@ -36,13 +36,17 @@ def open_for_indexing(
 
 @contextmanager
 def open_or_empty(path: Path) -> Iterator[GalleryFile]:
-    """The gallery, or an empty one in memory where there is none yet."""
+    """Open the gallery, or an empty one in memory if the file does not exist yet."""
     with GalleryFile.open(path if path.exists() else Path(":memory:"), create=True) as gallery:
         yield gallery
 
 
 def say_passed_over(passed_over: Counter[str]) -> None:
-    """Say once how many files have formats that are not read, if any have."""
+    """Report how many files have formats that cannot be read; say nothing if there are none.
+
+    Args:
+        passed_over: number of files by suffix, such as ".cr2".
+    """
     if passed_over:
         kinds = ", ".join(f"{suffix[1:].upper()} {count:,}" for suffix, count in passed_over.most_common())
         verb = "is" if passed_over.total() == 1 else "are"
@@ -50,12 +54,12 @@ def say_passed_over(passed_over: Counter[str]) -> None:
         say(f"{count_of(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
 
 
-def _choose(gallery_path: Path, wanted: str | None) -> ModelSet:
-    """The model set to index with; no gallery is made before its weights are known to be here."""
+def _choose(gallery_path: Path, name: str | None) -> ModelSet:
+    """Choose the model set to index with, without creating a gallery: its weights may be missing."""
     if not gallery_path.exists():
-        return choose_model_set(None, wanted)
+        return choose_model_set(None, name)
     with GalleryFile.open(gallery_path, create=True) as gallery:
-        return choose_model_set(gallery, wanted)
+        return choose_model_set(gallery, name)
 
 
 def run_with_progress(
@@ -63,7 +67,16 @@ def run_with_progress(
     total: int | None,
     summary: Callable[[Counter[type[Outcome]]], str],
 ) -> Counter[type[Outcome]]:
-    """Run a pipeline with a progress bar; on Ctrl-C say what was done, and leave."""
+    """Run a pipeline with a progress bar, and count its outcomes by type.
+
+    Args:
+        outcomes: the pipeline; it is closed in any case.
+        total: number of outcomes to come, if it is known.
+        summary: turns the counts into a sentence, which is shown after Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after saying what was done.
+    """
     counts: Counter[type[Outcome]] = Counter()
     try:
         with closing(outcomes), progress_bar(total) as bar:

@@ -1,4 +1,4 @@
-"""The command `matir`: its subcommands, and what they have in common."""
+"""The command `matir` and the names of its subcommands."""
 
 from importlib import import_module
 
@@ -12,8 +12,8 @@ COMMANDS = {
         *("add", "find", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
         *("doctor", "models", "demo"),
     )
-} | {"eval": "evaluate"}
-"""Name of each command, and of its module in `matir_cli.cli`, to what it is called in there."""
+} | {"eval": "evaluate", "help": "show_help"}
+"""Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
 
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
@@ -25,18 +25,18 @@ SYNONYMS = {
     **dict.fromkeys(("pull", "download"), "models pull"),
     **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
 }
-"""What other programs call a command, to what it is called here."""
+"""Names that other programs use: the command that they stand for."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is asked for: a search should not wait for the others."""
+    """A group that imports a command only when it is used, so that no command waits for the others."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
-        """All names, as they are listed in the help."""
+        """Return all names, in the order of the help."""
         return sorted(COMMANDS)
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        """The command called `name`, None if there is none."""
+        """Return the command called `name`; None if there is none."""
         if name not in COMMANDS:
             return None
         found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
@@ -45,10 +45,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that `args` begin with; where there is none, say which may be meant."""
+        """Return the command that `args` begin with; if there is none, suggest a similar one."""
         name = args[0]
         if name not in COMMANDS and name[:1].isalpha() and not ctx.resilient_parsing:
-            # Here: only a command mistyped needs it.
+            # Imported here: only a mistyped command needs it.
             from difflib import get_close_matches
 
             meant = SYNONYMS.get(name) or next(iter(get_close_matches(name, COMMANDS)), None)
@@ -68,9 +68,10 @@ def matir() -> None:
       matir add ~/Photos
       matir find "dog led by rope" --masks out/
       matir find --help
+      matir help searching
     """
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line: the console script `matir`."""
     run(matir)

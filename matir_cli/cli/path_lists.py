@@ -9,24 +9,29 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 
-READ_AT_ONCE = 1 << 16
-"""Bytes of a list of paths read from standard input at a time."""
+CHUNK_BYTES = 1 << 16
+"""Size of one read from standard input."""
 
 
 def expand_paths(paths: Iterable[Path]) -> Iterator[Path]:
-    """`paths`, with - replaced by the list on standard input, read as it comes."""
-    for path in paths:
-        if path == Path("-"):
-            yield from map(Path, names_on_stdin())
+    """Yield `paths`, with - replaced by the list on standard input, which is read as it arrives."""
+    return map(Path, expand_names(map(str, paths)))
+
+
+def expand_names(names: Iterable[str]) -> Iterator[str]:
+    """Yield `names`, with - replaced by the list on standard input, which is read as it arrives."""
+    for name in names:
+        if name == "-":
+            yield from names_on_stdin()
         else:
-            yield path
+            yield name
 
 
 def names_on_stdin() -> Iterator[str]:
-    """Names from standard input: separated by NUL if there is one in the first bytes, else by lines."""
-    chunks = iter(partial(os.read, sys.stdin.fileno(), READ_AT_ONCE), b"")
+    """Yield the names on standard input, separated by NUL if the first read holds one, else by newlines."""
+    chunks = iter(partial(os.read, sys.stdin.fileno(), CHUNK_BYTES), b"")
     rest = b""
     for chunk in chunks:
         rest += chunk
@@ -34,18 +39,20 @@ def names_on_stdin() -> Iterator[str]:
             break
     separator = b"\0" if b"\0" in rest else b"\n"
     for chunk in chain([b""], chunks):
-        *whole, rest = (rest + chunk).split(separator)
-        yield from (os.fsdecode(name) for name in whole if name)
+        *complete, rest = (rest + chunk).split(separator)
+        yield from (os.fsdecode(name) for name in complete if name)
     if rest:
         yield os.fsdecode(rest)
 
 
-def write_path(path: Path, end: bytes, before: bytes = b"", after: bytes = b"") -> None:
-    """A path on standard output: its bytes as they are, unless a terminal is to show them.
+def write_path(path: Path, *, null: bool, before: bytes = b"", after: bytes = b"") -> None:
+    """Write one path to standard output: its exact bytes, or made safe if a terminal shows them.
 
     Args:
-        end: a newline, or NUL, which is for programs alone and leaves every name as it is.
+        null: end the path by NUL, not by a newline. NUL is for programs, so the bytes are always exact.
+        before: what precedes the path.
+        after: what follows it, before the end of the line.
     """
-    raw = end == b"\0" or not sys.stdout.isatty()
-    name = os.fsencode(path) if raw else printable(str(path)).encode()
-    sys.stdout.buffer.write(before + name + after + end)
+    exact = null or not sys.stdout.isatty()
+    name = os.fsencode(path) if exact else printable(str(path)).encode()
+    sys.stdout.buffer.write(before + name + after + (b"\0" if null else b"\n"))

@@ -1,4 +1,4 @@
-"""Progress bars on stderr."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matir_cli.progress import Advance, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ProgressBar:
-    """A bar on stderr, or nothing where stderr is no terminal."""
+    """A progress bar on stderr; it shows nothing if stderr is not a terminal."""
 
     advance: Advance
     say: Callable[[str], object]
@@ -28,13 +28,14 @@ def progress_bar(
 ) -> Iterator[ProgressBar]:
     """Show items done of `total`, items per second and the time left, while the block runs.
 
-    A bar without a name stays on the terminal when it ends; one with a name is a step and is wiped away.
+    A bar without a name stays on the terminal when it ends. A bar with a name is one step of many and
+    is removed.
     """
     if not sys.stderr.isatty():
         with no_progress(name or "", total, unit) as ignore:
             yield ProgressBar(ignore, partial(click.echo, err=True))
         return
-    # Imported late: commands whose stderr is no terminal do without.
+    # Imported only if a terminal shows the bar.
     from tqdm import tqdm
 
     with tqdm(

@@ -1,4 +1,4 @@
-"""The files that results are written to, open while one query or many are answered."""
+"""Writes search results to files, for one query or many."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ from matir_cli.search.results import SearchResult
 
 
 class ResultFiles:
-    """All that a `Form` asks for. A context manager: data sets are whole, and counts said, at its end."""
+    """The files that `OutputOptions` ask for.
 
-    def __init__(self, gallery: GalleryFile, form: OutputOptions) -> None:
-        self._gallery, self._form = gallery, form
+    A context manager: at its end the data sets are complete, and what was written is reported.
+    """
+
+    def __init__(self, gallery: GalleryFile, output: OutputOptions) -> None:
+        self._gallery, self._options = gallery, output
         self._stack = ExitStack()
-        self._masks, self._cut, self._overlays = (
-            None if path is None else PictureFolder(path, force=form.force)
-            for path in (form.masks, form.cutouts, form.overlays)
+        self._masks, self._cutout_folder, self._overlays = (
+            None if path is None else PictureFolder(path, force=output.force)
+            for path in (output.masks, output.cutouts, output.overlays)
         )
-        self._cutouts = None if self._cut is None else Cutouts(self._cut)
+        self._cutouts = None if self._cutout_folder is None else Cutouts(self._cutout_folder)
         self._sets: list[CocoFile | YoloFolder] = []
-        self._results = self._away = 0
+        self._results = self._unavailable = 0
 
     def __enter__(self) -> Self:
-        form = self._form
-        if form.coco is not None:
-            self._sets.append(self._stack.enter_context(coco_file(form.coco, force=form.force)))
-        if form.yolo is not None:
-            self._sets.append(self._stack.enter_context(yolo_folder(form.yolo, force=form.force)))
+        options = self._options
+        if options.coco is not None:
+            self._sets.append(self._stack.enter_context(coco_file(options.coco, force=options.force)))
+        if options.yolo is not None:
+            self._sets.append(self._stack.enter_context(yolo_folder(options.yolo, force=options.force)))
         return self
 
     def __exit__(
@@ -51,48 +54,57 @@ class ResultFiles:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
         if error is None:
-            self._remark()
+            self._report()
 
     def write(self, query: str, found: Sequence[SearchResult]) -> list[WrittenFiles]:
-        """Write the results of a query, one at a time: a photo's pixels live no longer. Where files lie."""
+        """Write the results of a query and return the files of each.
+
+        One result is written at a time, so that only one photo's pixels are in memory.
+        """
         files = []
         with ExitStack() as stack:
             outputs: list[CocoFile | YoloFolder | HtmlPage] = [*self._sets]
-            for each in self._sets:
-                each.begin(query)
-            if self._form.html is not None:
+            for data_set in self._sets:
+                data_set.begin(query)
+            if self._options.html is not None:
                 outputs.append(
-                    stack.enter_context(html_page(self._form.html, query, found, force=self._form.force))
+                    stack.enter_context(
+                        html_page(self._options.html, query, found, force=self._options.force)
+                    )
                 )
             advance = stack.enter_context(progress_bar(len(found), "writing")).advance
-            for item in found:
-                subject = ResultPixels(self._gallery, item, all_instances=self._form.all_instances)
+            for result in found:
+                pixels = ResultPixels(self._gallery, result, all_instances=self._options.all_instances)
                 files.append(
                     WrittenFiles(
-                        masks=write_masks(self._masks, subject) if self._masks else (),
-                        cutouts=self._cutouts.write(subject) if self._cutouts else (),
-                        overlay=write_overlay(self._overlays, subject) if self._overlays else None,
+                        masks=write_masks(self._masks, pixels) if self._masks else (),
+                        cutouts=self._cutouts.write(pixels) if self._cutouts else (),
+                        overlay=write_overlay(self._overlays, pixels) if self._overlays else None,
                     )
                 )
                 for output in outputs:
-                    output.add(subject)
-                self._away += self._form.needs_pixels and subject.working is None
+                    output.add(pixels)
+                self._unavailable += self._options.needs_pixels and pixels.working is None
                 advance()
         self._results += len(found)
         return files
 
-    def _remark(self) -> None:
-        """What was written, and what is missing in it."""
-        for folder, what in ((self._masks, "mask"), (self._cut, "cut-out"), (self._overlays, "overlay")):
+    def _report(self) -> None:
+        """Say what was written, and what is missing in it."""
+        for folder, what in (
+            (self._masks, "mask"),
+            (self._cutout_folder, "cut-out"),
+            (self._overlays, "overlay"),
+        ):
             if folder is not None:
-                kept = f", {folder.kept} there already and kept" if folder.kept else ""
+                kept = f", {folder.kept} existed and were kept" if folder.kept else ""
                 say(f"{count_of(folder.written, what)} written to {folder.path}{kept}")
-        for path in (self._form.coco, self._form.yolo, self._form.html):
+        for path in (self._options.coco, self._options.yolo, self._options.html):
             if path is not None:
                 say(f"{path} written")
         if self._cutouts is not None and self._cutouts.from_preview:
             originals = f"{self._cutouts.from_preview} of {count_of(self._results, 'original')}"
-            say(f"{originals} away or changed: cut out from the preview, at working size")
-        if self._away:
-            photos = f"{self._away} of {count_of(self._results, 'photo')}"
-            say(f"{photos} away or changed, and without a preview: not shown in any picture")
+            say(f"{originals} missing or changed: cut out from the preview, at working size")
+        if self._unavailable:
+            photos = f"{self._unavailable} of {count_of(self._results, 'photo')}"
+            say(f"{photos} missing or changed, and without a preview: not shown in any picture")

@@ -1,13 +1,18 @@
-"""Counts and sizes in words."""
+"""Counts and sizes as words."""
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
-    """`count` of something in words: 1 photo, 1,000 photos; `many` where that is not `one` and an s."""
+    """Format a count with its noun: 1 photo, 1,000 photos.
+
+    Args:
+        one: the singular.
+        many: the plural; None: the singular and an s.
+    """
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def readable_size(count: int) -> str:
-    """`count` bytes for people, in powers of 1000."""
+    """Format `count` bytes in B, kB, MB or GB (powers of 1000), with about three digits."""
     size = float(count)
     for unit in ("B", "kB", "MB"):
         if size < 999.5:

@@ -23,8 +23,8 @@ from PIL import Image
 from matir_cli import masks
 from matir_cli.atomic_write import atomic_write
 from matir_cli.output.outlines import Ring, outlines
+from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import ResultPixels, file_url
-from matir_cli.output.terminal import printable
 from matir_cli.records import Box, Rle
 from matir_cli.search.results import GroundedObject, SearchResult
 

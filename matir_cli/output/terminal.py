@@ -1,4 +1,4 @@
-"""Result tables for terminals, and text that is safe to print there.
+"""Result tables for terminals.
 
 Lines are styled; `click.echo`, which prints them, removes the styles if the output is no terminal.
 """
@@ -6,11 +6,11 @@ Lines are styled; `click.echo`, which prints them, removes the styles if the out
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 
 import click
 
+from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import file_url
 from matir_cli.records import Box
 from matir_cli.search.results import GroundedObject, SearchResult
@@ -52,15 +52,3 @@ def _name(path: Path) -> str:
 def _link(url: str, text: str) -> str:
     """Make `text` a hyperlink by OSC 8, which terminals that do not support it ignore."""
     return f"\x1b]8;;{url}\x1b\\{text}\x1b]8;;\x1b\\"
-
-
-def printable(text: str) -> str:
-    """Replace all characters that control a terminal, or are invisible in it, by escapes."""
-    return "".join(
-        c if _is_harmless(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
-def _is_harmless(character: str) -> bool:
-    # Controls, formatting (bidirectional overrides, zero width), surrogates, line separators.
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

@@ -73,6 +73,10 @@ class SearchOptions:
         check_range("budget", self.budget, 0)
         check_range("min_score", self.min_score, -math.inf)
 
+    def asks_judge(self, query: Query) -> bool:
+        """Return whether the judge is asked about `query`: without a text there is nothing to ask."""
+        return self.rerank and query.text is not None
+
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
@@ -113,7 +117,7 @@ def run_search(
     """
     query = as_query(query)
     check_searchable(gallery, query)
-    judging = options.rerank and query.text is not None
+    judging = options.asks_judge(query)
     if options.min_p is not None and not judging:
         raise ValueError("min_p is a probability of the judge, which is not asked")
     if query.text is not None or query.without:

@@ -46,11 +46,11 @@ EXAMPLES = {
 
 def made(kind: type[errors.MatirError], ending: str = "") -> errors.MatirError:
     """An error with some facts; those that are text end with `ending`."""
-    names = [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
+    names: list[str] = [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
     facts = {name: EXAMPLES.get(name, f"the {name}{ending}") for name in names}
     if "path" in facts:
         facts["path"] = Path(f"/a/b{ending}")
-    return kind(**facts)  # type: ignore[arg-type]
+    return kind(**facts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,7 +82,7 @@ def test_a_folder_that_never_was_is_not_a_volume_that_is_away() -> None:
 def test_a_number_out_of_its_range() -> None:
     error = errors.OutOfRange("min_p", 3, 0, 1)
     assert isinstance(error, ValueError)
-    assert explain(error) == ("min_p is 3; it must be from 0 to 1.", "Give another --min-p.")
+    assert explain(error) == ("min_p is 3; it must be from 0 to 1.", "Choose another value for --min-p.")
     assert str(errors.OutOfRange("limit", 0, 1)) == "limit is 0; it must be 1 or more."
 
 
@@ -104,14 +104,14 @@ def run(body: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
 def test_an_error_of_ours_is_one_line_and_harmless() -> None:
     done = run("from matir_cli.errors import GalleryMissing; raise GalleryMissing('\\x1b[31m\\nx')")
     assert done.returncode == 2
-    remedy = b"Check the name, or make one with: matir add FOLDER"
+    remedy = b"Check the name, or create one with: matir add FOLDER"
     assert done.stderr == b"matir: there is no gallery at \\x1b[31m\\nx. " + remedy + b"\n"
 
 
 def test_an_error_that_should_not_happen_shows_its_traceback_only_when_asked() -> None:
     done = run("1 / 0")
     assert done.returncode == 2
-    assert b"ZeroDivisionError" in done.stderr
+    assert b"internal error: ZeroDivisionError" in done.stderr
     assert b"Traceback" not in done.stderr
     assert b"Traceback" in run("1 / 0", MATIR_DEBUG="1").stderr
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-import matir_cli.models
 from matir_cli.cli.commands.demo import draw
 from matir_cli.gallery.database import GalleryFile
 from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
@@ -94,9 +94,9 @@ def test_paths_for_pipelines(indexed: Indexed) -> None:
 def test_masks_are_png_files_at_the_true_size(indexed: Indexed, tmp_path: Path) -> None:
     done = find(indexed, "dog", "--masks", tmp_path / "out", "--jsonl", "-n", 4)
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    files = sorted((tmp_path / "out").iterdir())
-    assert sorted(record["mask_file"] for record in records) == [str(file) for file in files]
-    assert len(files) == 4
+    written = sorted((tmp_path / "out").iterdir())
+    assert sorted(record["mask_file"] for record in records) == [str(file) for file in written]
+    assert len(written) == 4
     for record in records:
         with Image.open(record["mask_file"]) as mask:
             assert (mask.mode, mask.size) == ("L", (record["width"], record["height"]))
@@ -134,7 +134,7 @@ def test_the_table_is_for_people(indexed: Indexed) -> None:
 
 def without_judge(folder: Path) -> Path:
     """A model set of the tiny set's proposer and encoder."""
-    shipped = Path(matir_cli.models.__path__[0])
+    shipped = Path(str(files("matir_cli.models")))
     shutil.copytree(shipped / "tiny", folder / "tiny", ignore=shutil.ignore_patterns("*.py", "*.gguf"))
     path = folder / "judgeless.toml"
     path.write_text((shipped / "tiny.toml").read_text().partition("[judge]")[0])
@@ -154,7 +154,7 @@ def test_exit_codes_and_one_clear_line(indexed: Indexed, tmp_path: Path) -> None
         (2, "is not a gallery; it was left unchanged"): matir(
             "find", "--no-rerank", "dog", "--db", tmp_path / "text.db"
         ),
-        (2, "has no judge. Name another with --models, or ask for stage 1 alone"): matir(
+        (2, "has no judge. Choose another model set with --models, or search with stage 1 alone"): matir(
             "find", "dog", "--db", indexed.gallery, "--models", without_judge(tmp_path)
         ),
         (2, "there is no model set nonsense"): find(indexed, "dog", "--models", "nonsense"),

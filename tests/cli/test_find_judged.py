@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from matir_cli.gallery.database import GalleryFile
-from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
+from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal, records
 
 QUERY = "red house"
 
@@ -23,15 +23,11 @@ QUERY = "red house"
 @pytest.fixture
 def gallery(indexed: Indexed, tmp_path: Path) -> Path:
     """A copy of the indexed gallery, without any verdict."""
-    return shutil.copy(indexed.gallery, tmp_path / "gallery.db")
+    return Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
 
 
 def find(gallery: Path, model_set: Path, *words: object) -> subprocess.CompletedProcess[bytes]:
     return matir("find", QUERY, "--db", gallery, "--models", model_set, *words)
-
-
-def records(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, object]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_the_whole_method(gallery: Path, model_set: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_sync_adds_updates_recognises_and_drops(copies: list[Path], db: Path, in
     expected = [b"+ " + os.fsencode(here), b"~ " + os.fsencode(changed)]
     expected += [b"- " + os.fsencode(path) for path in (renamed, gone)]
     assert sorted(dry.stdout.split(b"\0")[:-1]) == sorted(expected)
-    assert b"1 new, 1 changed, 2 gone; nothing was done" in dry.stderr
+    assert b"1 new, 1 changed, 2 missing; nothing was done" in dry.stderr
     assert db.read_bytes() == before
     new = folder / "new.png"
     with Image.open(indexed.photos / "0007.png") as picture:
@@ -84,7 +84,7 @@ def test_a_dry_run_tells_apart_what_cannot_be_read(indexed: Indexed) -> None:
         assert os.fsencode(link) not in dry.stdout
     assert dry.stdout == b""
     assert f"would try again {indexed.photos / 'zero.jpg'}: zero bytes" in dry.stderr.decode()
-    assert b"0 new, 0 changed, 0 gone, 2 to try again; nothing was done" in dry.stderr
+    assert b"0 new, 0 changed, 0 missing, 2 to try again; nothing was done" in dry.stderr
 
 
 def test_raw_files_are_noted_and_no_reason_to_fail(copies: list[Path], db: Path) -> None:
@@ -104,7 +104,7 @@ def test_raw_files_are_noted_and_no_reason_to_fail(copies: list[Path], db: Path)
 def test_two_forms_of_a_list_contradict_each_other() -> None:
     done = matir("ls", "--long", "--json")
     assert done.returncode == 2
-    assert b"--long and --json are two forms of output: give one of them." in done.stderr
+    assert b"--long and --json are two forms of output: use only one of them." in done.stderr
 
 
 def test_sync_refuses_a_folder_that_is_away(copies: list[Path], db: Path, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_show_says_what_is_stored(indexed: Indexed, copies: list[Path], db: Path
     assert "pred. IoU" in text
     unknown = matir("show", "/no/such.jpg", "--db", db)
     assert (unknown.returncode, unknown.stdout) == (2, b"")
-    assert b"holds no photo /no/such.jpg. See what it holds with: matir ls" in unknown.stderr
+    assert b"holds no photo /no/such.jpg. List what it holds with: matir ls" in unknown.stderr
 
 
 def test_show_draws_the_regions(db: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_show_draws_from_the_original_where_no_preview_is_stored(
         gallery.link(FileRecord(indexed.photos / "0000.png", 1, 1), 1)  # another size: changed since
     done = matir("show", "1", "--overlay", tmp_path / "other.jpg", "--db", db)
     assert done.returncode == 2
-    assert b"no preview is stored, and the file is not as it was" in done.stderr
+    assert b"no preview is stored, and the file is missing or has changed" in done.stderr
 
 
 def test_info_adds_up(db: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -25,7 +26,7 @@ from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests.support.process import MATIR, Indexed, matir, open_terminal
+from tests.support.process import MATIR, Indexed, matir, on_full_terminal, records
 
 NAMES = [
     b"plain.png",
@@ -51,8 +52,8 @@ class Outputs:
     done: subprocess.CompletedProcess[bytes]
 
     @property
-    def records(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.done.stdout.splitlines()]
+    def records(self) -> list[dict[str, Any]]:
+        return records(self.done)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def from_html(outputs: Outputs) -> list[bytes]:
 
 def from_table(outputs: Outputs) -> list[bytes]:
     """The links of the table on a terminal."""
-    shown = on_terminal(["find", "--no-rerank", QUERY, "--db", outputs.gallery])
+    shown = on_full_terminal(["find", "--no-rerank", QUERY, "--db", outputs.gallery])
     links = re.findall(rb"\x1b]8;;file://[^/]*(/.*?)\x1b\\", shown)
     return [unquote_to_bytes(link) for link in links if link]
 
@@ -307,7 +308,7 @@ def test_a_file_is_kept_unless_forced(outputs: Outputs, tmp_path: Path) -> None:
     assert b"would be written twice" in twice.stderr
     done = find(outputs.gallery, "--paths", "--masks", out / "masks")
     assert done.returncode == 0
-    assert f"0 masks written to {out / 'masks'}, {len(NAMES)} there already and kept" in done.stderr.decode()
+    assert f"0 masks written to {out / 'masks'}, {len(NAMES)} existed and were kept" in done.stderr.decode()
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     forced = find(outputs.gallery, "--paths", "--force", *wanted(out), "-n", 3)
     assert forced.returncode == 0, forced.stderr
@@ -339,45 +340,15 @@ def test_a_table_for_one_who_reads_on(indexed: Indexed) -> None:
     assert b"\x1b" not in done.stdout
 
 
-# textual-image 0.12 with Pillow 13: it works until Pillow 14.
-WARNING = ["-W", "ignore:Image.Image.getdata is deprecated:DeprecationWarning"]
-
-
-def on_terminal(words: list[object], code: int = 0, **variables: str) -> bytes:
-    """What the command shows on a terminal that has colours and answers no question."""
-    shown, terminal = open_terminal()
-    process = subprocess.Popen(
-        [*MATIR[:-2], *WARNING, *MATIR[-2:], *map(str, words)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **variables},
-        start_new_session=True,
-    )
-    os.close(terminal)
-    parts = []
-    while True:
-        try:
-            part = os.read(shown, 1 << 16)
-        except OSError:  # the process has ended
-            break
-        if not part:
-            break
-        parts.append(part)
-    os.close(shown)
-    assert process.wait() == code
-    return b"".join(parts)
-
-
 COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
 def test_colours_and_links_on_a_terminal_alone(indexed: Indexed) -> None:
     words = ["find", "--no-rerank", "dog", "-n", 2, "--db", indexed.gallery]
-    shown = on_terminal(words)
+    shown = on_full_terminal(words)
     assert COLOUR.search(shown)
     assert shown.count(b"\x1b]8;;file://") == 2
-    plain = on_terminal(words, NO_COLOR="1")
+    plain = on_full_terminal(words, NO_COLOR="1")
     assert not COLOUR.search(plain)
     assert plain.count(b"\x1b]8;;file://") == 2
     assert b"\x1b" not in matir(*words).stdout
@@ -385,14 +356,14 @@ def test_colours_and_links_on_a_terminal_alone(indexed: Indexed) -> None:
 
 def test_thumbnails_on_a_terminal(indexed: Indexed, tmp_path: Path) -> None:
     words = ["find", "--no-rerank", "dog", "-n", 2, "--db", indexed.gallery, "--preview"]
-    shown = on_terminal(words)
+    shown = on_full_terminal(words)
     assert shown.count("▀".encode()) > 200  # half blocks: this terminal told of nothing better
     piped = matir(*words)
     assert piped.returncode == 0
     assert "▀".encode() not in piped.stdout
     assert b"--preview needs a terminal" in piped.stderr
     (tmp_path / "textual_image.py").write_text("raise ImportError")
-    missing = on_terminal(words, code=2, PYTHONPATH=str(tmp_path))
+    missing = on_full_terminal(words, code=2, PYTHONPATH=str(tmp_path))
     assert b"pip install 'matir-cli[preview]'" in missing
     refused = matir(*words, "--json")
     assert (refused.returncode, refused.stdout) == (2, b"")

@@ -64,7 +64,7 @@ def test_labels_are_written_and_taken_away_again(album: Indexed) -> None:
     found = matir("find", "red house", "--no-rerank", "-n", PHOTOS, "-0", "--db", album.gallery)
     done = tag(album, "red house", "--label", ' a "red" <house> & בית ', "-n", PHOTOS, "-0")
     assert done.returncode == 0, done.stderr
-    assert f"{PHOTOS} sidecars changed, 0 had it already, 0 skipped".encode() in done.stderr
+    assert f"{PHOTOS} sidecars changed, 0 already had it, 0 skipped".encode() in done.stderr
     photos = found.stdout.split(b"\0")[:-1]
     assert done.stdout.split(b"\0")[:-1] == [name + b".xmp" for name in photos]
     assert {name.rsplit(b"/", 1)[1] for name in photos} >= {*NAMES}
@@ -74,7 +74,7 @@ def test_labels_are_written_and_taken_away_again(album: Indexed) -> None:
         assert len(regions(path)) == 1
     again = tag(album, "red house", "--label", 'a "red" <house> & בית', "-n", PHOTOS)
     assert (again.returncode, again.stdout) == (0, b"")
-    assert f"0 sidecars changed, {PHOTOS} had it already".encode() in again.stderr
+    assert f"0 sidecars changed, {PHOTOS} already had it".encode() in again.stderr
     gone = matir("tag", "--remove", "--label", 'a "red" <house> & בית', "--db", album.gallery, "-0")
     assert sorted(gone.stdout.split(b"\0")) == sorted(done.stdout.split(b"\0"))
     assert sidecars(album) == []
@@ -174,13 +174,13 @@ def test_no_room_is_said_for_each_and_leaves_nothing_behind(album: Indexed) -> N
 
 def test_usage(album: Indexed) -> None:
     cases = {
-        ("--remove",): "Name the --label",
+        ("--remove",): "Give the label with --label",
         ("-n", "1"): "Describe an object",
         ("dog",): "Say what counts as found",
-        ("dog", "--min-p", "0.5"): "is about what the judge says",
+        ("dog", "--min-p", "0.5"): "--min-p needs the judge",
         ("dog", "-n", "1", "--label", "a\x07b"): "holds a control character",
         ("dog", "-n", "1", "--label", ""): "it is empty",
-        ("do\x1bg", "-n", "1"): "Name the --label",
+        ("do\x1bg", "-n", "1"): "Give the label with --label",
         ("dog", "-n", "1", "--region", "Thing"): "'Thing' is not one of",
         (" ", "-n", "1"): "the query is empty",
     }

@@ -13,7 +13,7 @@ import yaml
 from pycocotools.coco import COCO
 
 from matir_cli import masks
-from matir_cli.cli.options.output import ANSWER, OutputOptions
+from matir_cli.cli.options.output import ANSWER, OutputOptions, PrintedForm
 from matir_cli.cli.results import open_output
 from matir_cli.errors import OutputExists
 from matir_cli.gallery.database import GalleryFile
@@ -24,7 +24,7 @@ from tests.output.blocks import make_result, picture, put
 NOTHING = OutputOptions(None, False, False, False, None, None, None, None, None, None, False)
 
 
-def all_forms(out: Path, printed: str, *, all_instances: bool) -> OutputOptions:
+def all_forms(out: Path, printed: PrintedForm, *, all_instances: bool) -> OutputOptions:
     """Every file output, in the folder `out`."""
     return replace(
         NOTHING,

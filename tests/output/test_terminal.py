@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matir_cli.output.terminal import printable, table_rows
+from matir_cli.output.printable import printable
+from matir_cli.output.terminal import table_rows
 from tests.output.odd_names import NAMES, make_result
 
 

@@ -1,6 +1,7 @@
 """The `matir` command run as a real process."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import sys
 import termios
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # pycocotools warns with numpy 2, see pyproject.toml.
 WARNINGS = ["-W", "error", "-W", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"]
@@ -29,6 +31,11 @@ def matir(*words: object, given: bytes = b"", **variables: str) -> subprocess.Co
         check=False,
         env={**os.environ, **variables},
     )
+
+
+def records(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
+    """The JSON objects that a process printed, one per line."""
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @dataclass(frozen=True)
@@ -75,3 +82,33 @@ def on_a_terminal(*words: object) -> bytes:
     os.close(screen)
     assert process.returncode == 0
     return output
+
+
+# textual-image 0.12 with Pillow 13: it works until Pillow 14.
+PREVIEW_WARNING = ["-W", "ignore:Image.Image.getdata is deprecated:DeprecationWarning"]
+
+
+def on_full_terminal(words: list[object], code: int = 0, **variables: str) -> bytes:
+    """What a command shows on a terminal with colours, as all three streams, that answers no question."""
+    shown, terminal = open_terminal()
+    process = subprocess.Popen(
+        [*MATIR[:-2], *PREVIEW_WARNING, *MATIR[-2:], *map(str, words)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **variables},
+        start_new_session=True,
+    )
+    os.close(terminal)
+    parts = []
+    while True:
+        try:
+            part = os.read(shown, 1 << 16)
+        except OSError:  # the process has ended
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(shown)
+    assert process.wait() == code
+    return b"".join(parts)

@@ -1,8 +1,7 @@
-"""`matir add`."""
+"""`matir add`: index photos."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.exit_codes import SKIPPED
+from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
 from matir_cli.cli.options.common import device_option, gallery_option, models_option, verbose_option
-from matir_cli.cli.path_lists import expand_paths
+from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import find_photo_files
 
@@ -38,9 +37,9 @@ def add(
 ) -> None:
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
 
-    The list has one path a line, or is separated by NUL as `find -print0` makes it.
+    The list has one path per line, or paths separated by NUL, as `find -print0` writes them.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
-    cameras' raw files (CR2, NEF, DNG, ...) are passed over, and their number is said at the end.
+    cameras' raw files (CR2, NEF, DNG, ...) are passed over and counted at the end.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -62,11 +61,11 @@ def add(
         counts = run_with_progress(outcomes, _count(paths), _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
-    context.exit(SKIPPED if counts[Skipped] else 0)
+    context.exit(SKIPPED if counts[Skipped] else DONE)
 
 
 def _count(paths: tuple[Path, ...]) -> int | None:
-    """How many files there are, for the time left; it takes a moment, so only where somebody watches."""
+    """Count the files, to show the time left; this takes a moment, so only if stderr is a terminal."""
     if not sys.stderr.isatty() or Path("-") in paths:
         return None
     return sum(1 for _ in find_photo_files(paths))
@@ -79,7 +78,7 @@ def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
             if isinstance(item, Skipped):
                 say(f"would skip {item.path}: {item.reason}")
             else:
-                click.echo(os.fsencode(item))
+                write_path(item, null=False)
     say_passed_over(passed_over)
 
 

@@ -1,4 +1,4 @@
-"""`matir compact`."""
+"""`matir compact`: give unused space back."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.compact import compact_gallery
 
 
-@click.command(short_help="Give unused space back, and make the search index anew.")
+@click.command(short_help="Give unused space back and rebuild the search index.")
 @gallery_option
 @click.option(
     "--drop-previews",
     is_flag=True,
-    help="Delete the stored JPEGs, most of a gallery's size: judging then reads the originals.",
+    help="Delete the stored JPEGs, most of a gallery's size; judging then reads the original files.",
 )
-@click.option("--forget-verdicts", is_flag=True, help="Delete all that judges said.")
+@click.option("--forget-verdicts", is_flag=True, help="Delete all verdicts of judges.")
 def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> None:
-    """Rewrite the gallery without the space that deleted photos left, and its index from the vectors.
+    """Rewrite the gallery without the space that deleted photos left, and rebuild its search index.
 
-    Searches answer as before. It takes room beside the gallery for up to twice its size while
-    it runs, and other commands wait. Interrupted, it leaves the gallery sound.
+    Searches give the same results as before. While it runs, it needs free disk space of up to twice
+    the gallery's size, and other commands wait. An interruption leaves the gallery intact.
 
     \b
     Exit code: 0 done, 2 an error, 130 interrupted.
@@ -36,5 +36,5 @@ def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> N
       matir compact --drop-previews --db ~/archive.db
     """
     with GalleryFile.open(gallery_path) as gallery:
-        done = compact_gallery(gallery, drop_previews=drop_previews, forget_verdicts=forget_verdicts)
-    say(f"{readable_size(done.before)} before, {readable_size(done.after)} after")
+        sizes = compact_gallery(gallery, drop_previews=drop_previews, forget_verdicts=forget_verdicts)
+    say(f"{readable_size(sizes.before)} before, {readable_size(sizes.after)} after")

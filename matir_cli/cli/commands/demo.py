@@ -1,4 +1,4 @@
-"""`matir demo`."""
+"""`matir demo`: index and search drawn pictures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from matir_cli.cli.text import count_of
 MODEL_SET = "tiny"
 
 MIN_IOU = 0.2
-"""The tiny judge's boxes are rough, but of the few regions of a drawn picture the right one fits best."""
+"""Below the default: the tiny judge's boxes are rough, but the right one of the few regions fits best."""
 
 QUERIES = ("striped red house", "yellow tree", "house left of a tree")
 
 
-@click.command(short_help="See it work on drawn pictures.")
+@click.command(short_help="Try the program on drawn pictures.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("matir-demo"))
 @click.option("--photos", "count", type=click.IntRange(1, 10_000), default=200, show_default=True)
 @click.option(
@@ -31,8 +31,11 @@ QUERIES = ("striped red house", "yellow tree", "house left of a tree")
 def demo(folder: Path, count: int, results: int) -> None:
     """Draw a small gallery into FOLDER, index it with the tiny models and search it.
 
-    Nothing is downloaded: the pictures are drawn from seeds, and the tiny models come
-    with the package. They know the drawn world only.
+    Nothing is downloaded: the pictures are drawn from seeds, and the tiny models are part of
+    the package. They know only these drawings.
+
+    \b
+    Exit code: 0 done, 2 an error, 130 interrupted.
 
     \b
     Examples:
@@ -51,7 +54,7 @@ def demo(folder: Path, count: int, results: int) -> None:
 
 
 def draw(folder: Path, count: int) -> None:
-    """Write `count` pictures of the drawn world as PNG; those that are there are kept."""
+    """Write `count` pictures of the drawn world to `folder` as PNG; files that exist are kept."""
     from matir_cli.models.tiny import world
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def draw(folder: Path, count: int) -> None:
 
 
 def _run(command: click.Command, *words: object) -> None:
-    """Show a command line as a user would type it, and run it."""
+    """Show a command line as a user would type it, and run the command."""
     name, *arguments = map(str, words)
     click.echo(click.style(f"\n$ matir {name} {shlex.join(arguments)}", bold=True), err=True)
     code = command.main(arguments, prog_name=f"matir {name}", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""`matir export`."""
+"""`matir export`: write all regions or vectors for other programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STANDARD_OUTPUT = Path("-")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command(short_help="Write all regions as COCO JSON, all vectors as an array.")
+@click.command(short_help="Write all regions as COCO JSON, or all vectors as an array.")
 @gallery_option
 @click.option(
     "--coco",
@@ -34,16 +34,16 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     "--vectors",
     type=FILE,
     metavar="FILE.npy",
-    help="Write every vector, (n, d) float32, and FILE.ids.jsonl beside it, which says whose each row is.",
+    help="Write every vector, (n, d) float32, and next to it FILE.ids.jsonl, which identifies each row.",
 )
 @click.option(
-    "--working-size", is_flag=True, help="Masks as they are stored, not scaled up to the photo's size."
+    "--working-size", is_flag=True, help="Write masks as they are stored, not scaled up to the photo's size."
 )
 @click.option(
     "--relative-to",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Write the photos' paths relative to FOLDER, not absolute.",
+    help="Write paths relative to FOLDER instead of absolute ones.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def export(
@@ -54,14 +54,14 @@ def export(
     relative_to: Path | None,
     force: bool,
 ) -> None:
-    """Write all that the gallery holds, for other programs.
+    """Write the content of the gallery for other programs.
 
     The COCO file has an annotation for each region: its mask as RLE at the photo's true size
-    (or, much faster, at the working size: at most 1024 pixels), box, area, and as score the
-    predicted IoU. The whole photo, which is a region too, is left out there.
+    (or, much faster, at the working size: at most 1024 pixels), box, area, and the predicted IoU
+    as score. The whole photo, which is also stored as a region, is left out.
 
-    Vectors are of unit length in the encoder's own space, as near as the gallery's eight bits
-    a number keep them: what a dot product with the encoder's text vectors compares.
+    Vectors have unit length in the encoder's own space, with the precision of the gallery (eight
+    bits per number), so that dot products with the encoder's text vectors are meaningful.
 
     \b
     Exit code: 0 done, 2 an error, 130 interrupted.
@@ -73,30 +73,30 @@ def export(
       matir export --vectors vectors.npy --force
     """
     if coco is None and vectors is None:
-        raise click.UsageError("say what to export: --coco FILE, --vectors FILE.npy, or both")
+        raise click.UsageError("Choose what to export: --coco FILE, --vectors FILE.npy, or both.")
     if vectors is not None and vectors.suffix != ".npy":
-        raise click.BadParameter("the name must end in .npy", param_hint="--vectors")
+        raise click.BadParameter("the name must end in .npy.", param_hint="--vectors")
     check_distinct(coco, vectors, None if vectors is None else _ids_path(vectors))
-    shape = ExportOptions(working_size, relative_to)
+    options = ExportOptions(working_size, relative_to)
     with GalleryFile.open(gallery_path) as gallery:
         if coco is not None:
             with _text(coco, force) as stream, progress_bar(gallery.count_photos(), "coco") as bar:
-                for _ in export_coco(gallery, stream, shape):
+                for _ in export_coco(gallery, stream, options):
                     bar.advance()
             if coco != STANDARD_OUTPUT:
                 say(f"{coco} written")
         if vectors is not None:
-            _write_vectors(gallery, vectors, shape, force)
+            _write_vectors(gallery, vectors, options, force)
             say(f"{vectors} and {_ids_path(vectors)} written")
 
 
-def _write_vectors(gallery: GalleryFile, path: Path, shape: ExportOptions, force: bool) -> None:
+def _write_vectors(gallery: GalleryFile, path: Path, options: ExportOptions, force: bool) -> None:
     with (
         atomic_write(path, force=force) as array_path,
         _text(_ids_path(path), force) as ids,
         array_path.open("wb") as array,
     ):
-        for _ in export_vectors(gallery, array, ids, shape):
+        for _ in export_vectors(gallery, array, ids, options):
             pass
 
 
@@ -106,7 +106,7 @@ def _ids_path(vectors: Path) -> Path:
 
 @contextmanager
 def _text(path: Path, force: bool) -> Iterator[IO[str]]:
-    """Where to write ASCII text: the file, which appears when the block ends well, or standard output."""
+    """Open a file for ASCII text, which appears when the block ends without error; - is standard output."""
     if path == STANDARD_OUTPUT:
         yield sys.stdout
         return

@@ -1,4 +1,4 @@
-"""`matir find`."""
+"""`matir find`: search photos."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import explain, say
-from matir_cli.cli.exit_codes import INTERRUPTED, NOTHING_FOUND
+from matir_cli.cli.exit_codes import DONE, INTERRUPTED, NOTHING_FOUND
 from matir_cli.cli.options.common import (
     SectionedCommand,
     choose_model_set,
     device_option,
     gallery_option,
-    limit_option,
     models_option,
     verbose_option,
 )
-from matir_cli.cli.options.output import ANSWER, SECTION, OutputOptions, result_options
-from matir_cli.cli.options.query import NOTHING_ASKED, WHAT, WHERE, QueryArguments, query_options
+from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
+from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
+from matir_cli.cli.options.query import (
+    FILTER_SECTION,
+    NO_QUERY,
+    QUERY_SECTION,
+    QueryArguments,
+    query_options,
+)
+from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
+from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import open_output, why_empty
 from matir_cli.cli.text import count_of
@@ -29,86 +37,54 @@ from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.output.terminal import format_corners
-from matir_cli.search.pipeline import (
-    CANDIDATES,
-    SearchOptions,
-    SearchOutcome,
-    check_searchable,
-    run_search,
-)
+from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
 from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
 
-LARGEST_OBJECT = 0.95
-"""Fraction of a photo: any bound keeps to objects, and hardly one of them is larger."""
+OBJECTS_MAX_SIZE = 0.95
+"""Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
 
 STREAM = "-"
-"""As QUERY: queries come on standard input."""
-
-SECTIONS = {
-    "What to find": WHAT,
-    "Where": WHERE,
-    "How": (
-        *("limit", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
-        *("refine", "fresh", "budget"),
-    ),
-    "What to write": SECTION,
-}
+"""The QUERY that stands for queries on standard input."""
 
 
 @click.command(
-    cls=SectionedCommand, sections=SECTIONS, short_help="Find photos and the object's mask in each."
+    cls=SectionedCommand,
+    sections={
+        "What to find": QUERY_SECTION,
+        "Where": FILTER_SECTION,
+        "How": SEARCH_SECTION,
+        "What to write": OUTPUT_SECTION,
+    },
+    short_help="Find photos and the object's mask in each.",
 )
 @gallery_option
 @models_option
 @device_option
 @verbose_option
 @query_options
-@limit_option(default=10, show_default=True, help="Photos to return.")
-@click.option("--no-rerank", is_flag=True, help="Stage 1 alone: rank by region vectors.")
-@click.option("--no-ground", is_flag=True, help="Rerank, but take the mask of stage 1's best region.")
-@click.option(
-    "--candidates",
-    type=click.IntRange(1),
-    help=f"Photos that the judge reranks.  [default: {CANDIDATES}, or -n]",
-)
-@click.option("--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1.")
-@click.option(
-    "--min-p", type=click.FloatRange(0, 1), help="Leave out photos that the judge gives a lower probability."
-)
-@click.option(
-    "--min-iou",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="How well a stored region must fit the judge's box.",
-)
-@click.option("--refine", is_flag=True, help="Where none fits, ask the proposer for the mask in the box.")
-@click.option("--fresh", is_flag=True, help="Ask the judge anew, ignoring remembered verdicts.")
-@click.option("--budget", type=click.FloatRange(0), metavar="SECONDS", help="Stop judging after this time.")
-@result_options
+@search_options
+@output_options
 def find(
     gallery_path: Path,
     model_set: str | None,
     device: str,
-    asked: QueryArguments,
-    no_rerank: bool,
-    no_ground: bool,
-    form: OutputOptions,
-    **settings: object,
+    arguments: QueryArguments,
+    options: SearchOptions,
+    output: OutputOptions,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
 
-    Stage 1 ranks photos by their best region; then the judge looks at the best of them,
-    ranks them anew and says where the object is. Verdicts are remembered: the same query
-    again costs nothing, and an interrupted one goes on where it stopped.
+    Stage 1 ranks photos by their best region. Then the judge looks at the best of them, ranks
+    them again and points at the object. Its verdicts are remembered: the same query costs nothing
+    the second time, and an interrupted one continues where it stopped.
 
-    An object can be shown instead of described, or shown and described: --image is any photo,
-    --box or --point says which object in it. An example alone has no words for the judge, so
+    An object can be shown instead of described, or both: --image is any photo, and --box or
+    --point selects the object in it. An example without words cannot be put to the judge, so
     stage 1 ranks. With --not, photos rank by the probability that they show QUERY and not TEXT.
 
-    As QUERY, - reads queries from standard input, one a line, and answers each at once with one
-    line of JSON: {"query": ..., "results": [...]}, with the results as --jsonl has them. An empty
+    If QUERY is -, queries are read from standard input, one per line. Each is answered at once
+    with one line of JSON: {"query": ..., "results": [...]}, with results as in --jsonl. An empty
     line gets no answer.
 
     \b
@@ -129,55 +105,54 @@ def find(
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    wanted = SearchOptions(
-        filters=asked.within,
-        **{"rerank": not no_rerank, "ground": not no_ground, **settings},  # type: ignore[arg-type]
-    )
-    if asked.is_empty:
-        raise click.UsageError(NOTHING_ASKED)
-    _check(asked.query, wanted, form)
+    options = replace(options, filters=arguments.filters)
+    query = arguments.query
+    if arguments.is_empty:
+        raise click.UsageError(NO_QUERY)
+    check_judge_options(options, query)
+    if query.text == STREAM:
+        _check_stream_output(output)
     with GalleryFile.open(gallery_path) as gallery:
-        check_searchable(gallery, asked.query)
+        check_searchable(gallery, query)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-        query = asked.query
         if isinstance(query.example, Example):
-            shown = resolve_example(gallery, engines, query.example)
-            _say_region(shown)
-            query = replace(query, example=shown)
+            example = resolve_example(gallery, engines, query.example)
+            _say_example(example)
+            query = replace(query, example=example)
         if query.text == STREAM:
-            with open_output(gallery, replace(form, printed=ANSWER)) as show:
-                code = _answer_each(gallery, engines, query, wanted, show)
+            with open_output(gallery, replace(output, printed=ANSWER)) as write:
+                code = _answer_each(gallery, engines, query, options, write)
         else:
-            if query.text is None and wanted.rerank:
-                say("an example alone has no words for the judge: ranked by stage 1")
-            result = run_search(gallery, engines, query, wanted, show_progress)
-            code = _remark(gallery, result, wanted)
-            _remark_whole(result, form)
-            with open_output(gallery, form) as show:
-                show(asked.title, result.results)
+            if query.text is None and options.rerank:
+                say("an example without words cannot be put to the judge: ranked by stage 1")
+            result = run_search(gallery, engines, query, options, show_progress)
+            code = _report(gallery, result, options)
+            _report_whole_photos(result, output)
+            with open_output(gallery, output) as write:
+                write(arguments.title, result.results)
     click.get_current_context().exit(code)
 
 
-def _check(query: Query, wanted: SearchOptions, form: OutputOptions) -> None:
-    """Refuse options that contradict each other."""
-    if wanted.min_p is not None and (query.text is None or not wanted.rerank):
-        raise click.UsageError("--min-p is about what the judge says: it needs QUERY, and no --no-rerank.")
-    if query.text != STREAM:
-        return
-    if form.printed not in (None, "jsonl") or form.preview:
-        raise click.UsageError("Queries from standard input are answered in lines of JSON, in no other form.")
-    if form.html:
-        raise click.UsageError("--html holds the results of one query.")
+def _check_stream_output(output: OutputOptions) -> None:
+    """Refuse forms of output that cannot answer queries from standard input."""
+    if output.printed not in (None, "jsonl") or output.preview:
+        raise click.UsageError("Queries from standard input are answered as lines of JSON only.")
+    if output.html:
+        raise click.UsageError("--html shows the results of one query.")
 
 
 def _answer_each(
     gallery: GalleryFile,
     engines: ModelSession,
     query: Query,
-    wanted: SearchOptions,
-    show: Callable[[str, Sequence[SearchResult]], None],
+    options: SearchOptions,
+    write: Callable[[str, Sequence[SearchResult]], None],
 ) -> int:
-    """Answer each line of standard input before the next is read; the exit code."""
+    """Answer each line of standard input before the next one is read; return the exit code.
+
+    Args:
+        query: the example and exclusions that go with every line.
+    """
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
@@ -189,76 +164,75 @@ def _answer_each(
             say(f"line {number} is empty; skipped")
             continue
         try:
-            result = run_search(gallery, engines, replace(query, text=text), wanted, show_progress)
+            result = run_search(gallery, engines, replace(query, text=text), options, show_progress)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = SearchOutcome([], truncated=False, candidates=0, judged=0, complete=True)
         else:
-            if _remark(gallery, result, wanted, f"line {number}: ") == 0:
-                code = 0
-        show(text, result.results)
-        # Who asks one query at a time waits for this.
+            if _report(gallery, result, options, f"line {number}: ") == DONE:
+                code = DONE
+        write(text, result.results)
+        # A program that sends one query at a time waits for this answer.
         sys.stdout.flush()
         if not result.complete:
             return INTERRUPTED
     return code
 
 
-def _say_region(shown: ResolvedExample) -> None:
-    say(f"example: the region {format_corners(shown.box)} of {shown.path}, {shown.share:.1%} of the photo")
+def _say_example(example: ResolvedExample) -> None:
+    region = f"the region {format_corners(example.box)} of {example.path}"
+    say(f"example: {region}, {example.share:.1%} of the photo")
 
 
-def _remark_whole(result: SearchOutcome, form: OutputOptions) -> None:
-    """Say that a region of stage 1 which is the whole photo is one; a list of paths shows no regions."""
-    if form.printed in ("paths", "null") and not form.writes:
+def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:
+    """Say how many of the regions found by stage 1 are the whole photo, unless only paths are shown."""
+    if output.printed in ("paths", "null") and not output.writes:
         return
-    shown = [item.objects[0].region for item in result.results if item.grounding is None]
-    whole = sum(region is not None and region.ordinal == 0 for region in shown)
+    regions = [item.objects[0].region for item in result.results if item.grounding is None]
+    whole = sum(region is not None and region.ordinal == 0 for region in regions)
     if whole:
         verb = "is" if whole == 1 else "are"
-        of = f"{whole} of {count_of(len(result.results), 'result')} {verb} the whole photo"
-        say(f"{of}; --max-size {LARGEST_OBJECT} keeps to objects")
+        subject = f"{whole} of {count_of(len(result.results), 'result')} {verb} the whole photo"
+        say(f"{subject}; use --max-size {OBJECTS_MAX_SIZE} to match objects only")
 
 
-def _remark(gallery: GalleryFile, result: SearchOutcome, wanted: SearchOptions, before: str = "") -> int:
-    """Say what a user should know about how the results came about; the exit code."""
+def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions, prefix: str = "") -> int:
+    """Say how the results came about, and return the exit code.
+
+    Args:
+        prefix: begins each message.
+    """
     if result.truncated:
-        say(f"{before}the query is longer than the encoder reads; its end was left out")
+        say(f"{prefix}the query is longer than the encoder reads; its end was left out")
     if not result.complete:
         judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
-        say(f"{before}interrupted: {judged}; these alone follow")
+        say(f"{prefix}interrupted: {judged}; only these follow")
     elif result.judged < result.candidates:
         missed = result.candidates - result.judged
-        say(f"{before}{missed} of {count_of(result.candidates, 'candidate')} not judged{_rest(wanted)}")
-    for word, note in _GROUNDING_NOTES.items():
-        count = sum(item.grounding == word for item in result.results)
+        consequence = "they follow in stage-1 order" if options.min_p is None else "--min-p leaves them out"
+        say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
+    for grounding, note in _GROUNDING_NOTES.items():
+        count = sum(item.grounding == grounding for item in result.results)
         if count:
-            say(f"{before}{count} of {count_of(len(result.results), 'photo')}: {note}")
+            say(f"{prefix}{count} of {count_of(len(result.results), 'photo')}: {note}")
     if result.other_size:
         left_out = f"{count_of(result.other_size, 'photo')} left out"
-        say(f"{before}{left_out}: the object there is not of the size asked for")
+        say(f"{prefix}{left_out}: the object does not have the size asked for")
     if not result.complete:
         return INTERRUPTED
     if not result.results:
-        say(f"{before}nothing found{_reason(gallery, result, wanted)}")
+        say(f"{prefix}nothing found{_reason(gallery, result, options)}")
         return NOTHING_FOUND
-    return 0
+    return DONE
 
 
-def _rest(wanted: SearchOptions) -> str:
-    """What became of the candidates that were not judged."""
-    if wanted.min_p is not None:
-        return "; --min-p leaves them out"
-    return "; they follow in stage-1 order"
-
-
-def _reason(gallery: GalleryFile, result: SearchOutcome, wanted: SearchOptions) -> str:
-    """Why there is nothing, where a threshold or the filters are the reason."""
+def _reason(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions) -> str:
+    """Return why nothing was found, if a threshold or the filters are the reason; else an empty string."""
     if result.best_score is None:
-        return why_empty(gallery, wanted.filters)
-    if wanted.min_score is not None and result.best_score < wanted.min_score:
+        return why_empty(gallery, options.filters)
+    if options.min_score is not None and result.best_score < options.min_score:
         return f": the best photo scores {result.best_score:.3f}"
-    if wanted.min_p is not None and result.best_p is not None and result.best_p < wanted.min_p:
+    if options.min_p is not None and result.best_p is not None and result.best_p < options.min_p:
         return f": the judge gives the best photo {result.best_p:.3f}"
     return ""
 
@@ -266,5 +240,5 @@ def _reason(gallery: GalleryFile, result: SearchOutcome, wanted: SearchOptions) 
 _GROUNDING_NOTES = {
     UNMATCHED: "no stored region fits the judge's box, so there is no mask (try --refine)",
     NO_BOX: "the judge pointed at nothing, so there is no mask",
-    UNREADABLE: "the judge's answer holds no boxes that can be read, so there is no mask",
+    UNREADABLE: "the judge's answer holds no readable box, so there is no mask",
 }

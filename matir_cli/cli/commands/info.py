@@ -1,4 +1,4 @@
-"""`matir info`."""
+"""`matir info`: show what the gallery holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.info import GalleryInfo, gallery_info
 from matir_cli.output.json_encoding import to_json
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 
 PACKAGE = "matir-cli"
 
@@ -22,21 +22,21 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What --json prints."""
+    """Output of --json."""
 
     version: str
     """Of this program."""
     gallery: GalleryInfo
 
 
-@click.command(short_help="Say what the gallery holds and what its size is spent on.")
+@click.command(short_help="Show what the gallery holds and what uses its disk space.")
 @gallery_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(gallery_path: Path, as_json: bool) -> None:
-    """Count photos, files, regions and judges' answers; say what the file's size is spent on,
-    which models made it (with the SHA-256 of their weights), and the versions.
+    """Show the numbers of photos, files, regions and verdicts, what uses the disk space, the
+    models (with the SHA-256 of their weights), and the versions.
 
-    Pages marked free are used again; `matir compact` gives them back.
+    Free pages are reused; `matir compact` gives them back to the disk.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -47,34 +47,35 @@ def info(gallery_path: Path, as_json: bool) -> None:
       matir info --json | jq .gallery.photos
     """
     with GalleryFile.open(gallery_path) as gallery:
-        found = gallery_info(gallery)
+        contents = gallery_info(gallery)
     if as_json:
-        click.echo(to_json(_Report(version(PACKAGE), found)))
+        click.echo(to_json(_Report(version(PACKAGE), contents)))
         return
-    for line in _lines(found):
+    for line in _lines(contents):
         click.echo(printable(line))
 
 
-def _lines(found: GalleryInfo) -> list[str]:
+def _lines(contents: GalleryInfo) -> list[str]:
     lines = [
-        f"{found.path}: {readable_size(found.bytes)}, schema {found.schema}, {PACKAGE} {version(PACKAGE)}",
+        f"{contents.path}: {readable_size(contents.bytes)}, "
+        f"schema {contents.schema}, {PACKAGE} {version(PACKAGE)}",
         "",
-        f"{found.photos:>12,}  photos, {found.previews:,} of them with a preview",
-        f"{found.files:>12,}  files hold them, {found.skipped:,} others could not be indexed",
-        f"{found.regions:>12,}  regions",
+        f"{contents.photos:>12,}  photos, {contents.previews:,} of them with a preview",
+        f"{contents.files:>12,}  files hold them, {contents.skipped:,} others could not be indexed",
+        f"{contents.regions:>12,}  regions",
         "",
     ]
-    for name, size in found.space.items():
+    for name, size in contents.space.items():
         if size:
-            lines.append(f"{readable_size(size):>12}  {size / found.bytes:>4.0%}  {name}")
-    if found.models:
+            lines.append(f"{readable_size(size):>12}  {size / contents.bytes:>4.0%}  {name}")
+    if contents.models:
         lines.append("")
-    for model in found.models:
+    for model in contents.models:
         digits = model.weight_hash[:HASH_DIGITS]
         lines.append(
             f"{model.role:>12}  {model.name}, weights {digits}, from the model set {model.model_set}"
         )
-    for judge in found.judges:
+    for judge in contents.judges:
         lines.append(
             f"{'judge':>12}  {judge.judge[:HASH_DIGITS]}: "
             f"{count_of(judge.queries, 'query', 'queries')}, {count_of(judge.verdicts, 'verdict')}, "

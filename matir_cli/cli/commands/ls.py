@@ -1,4 +1,4 @@
-"""`matir ls`."""
+"""`matir ls`: list the photo files in the gallery."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from matir_cli.cli.path_lists import write_path
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
 from matir_cli.output.json_encoding import to_json
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 from matir_cli.photos.discover import absolute_path
 
 CAMERA_WIDTH = 20
-"""Columns; a longer name is cut in the table."""
+"""Columns; a longer name is cut off in the table."""
 
 
 @click.command(short_help="List the photo files in the gallery.")
 @gallery_option
 @click.option(
     "--in",
-    "within",
+    "folder",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Only files at or below PATH, which need not exist any more.",
+    help="Only files at or below PATH, which need not exist any longer.",
 )
-@click.option("--missing", is_flag=True, help="Only files that are no longer on disk.")
-@click.option("--skipped", is_flag=True, help="List the files that could not be indexed, TAB, the reason.")
-@output_form_option("form", "long", "--long", text="A table: id, size, regions, taken, camera, path.")
+@click.option("--missing", is_flag=True, help="Only files that no longer exist on disk.")
+@click.option("--skipped", is_flag=True, help="List the files that could not be indexed: path, TAB, reason.")
+@output_form_option("form", "long", "--long", text="Print a table: id, size, regions, taken, camera, path.")
 @output_form_option("form", "json", "--json", text="Print one JSON array.")
-@output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object a line.")
+@output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object per line.")
 @output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
-def ls(gallery_path: Path, within: Path | None, missing: bool, skipped: bool, form: str | None) -> None:
-    """List the files that hold photos, one path a line, in order of path.
+def ls(gallery_path: Path, folder: Path | None, missing: bool, skipped: bool, form: str | None) -> None:
+    """List the files that hold photos, one path per line, sorted by path.
 
-    A photo that lies in several files is listed with each. The gallery can be written
-    while the list is read.
+    A photo stored in several files is listed with each of them. Other commands can change the
+    gallery while the list is read.
 
     \b
     Exit code: 0 done, also when there is nothing to list, 2 an error.
@@ -52,19 +52,19 @@ def ls(gallery_path: Path, within: Path | None, missing: bool, skipped: bool, fo
       matir ls --jsonl | jq -r 'select(.regions > 50) | .path'
     """
     if skipped and form == "long":
-        raise click.UsageError("--long is a table of photos; --skipped has another one, or --json.")
-    folder = None if within is None else absolute_path(within)
+        raise click.UsageError("--long is a table of photos: use --json with --skipped, or neither.")
+    root = None if folder is None else absolute_path(folder)
     with GalleryFile.open(gallery_path) as gallery:
         rows: Iterable[ListedFile] | Iterable[SkippedFile]
         if skipped:
-            rows = list_skipped_files(gallery, folder, missing=missing)
+            rows = list_skipped_files(gallery, root, missing=missing)
         else:
-            rows = list_photo_files(gallery, folder, missing=missing)
+            rows = list_photo_files(gallery, root, missing=missing)
         _print(rows, form)
 
 
 def _print(rows: Iterable[ListedFile] | Iterable[SkippedFile], form: str | None) -> None:
-    """Write the rows as they come; `form` is "long", "json", "jsonl", "null", or None for paths."""
+    """Write the rows one by one; `form` is "long", "json", "jsonl", "null", or None for paths."""
     write = sys.stdout.write
     match form:
         case "json":
@@ -79,10 +79,9 @@ def _print(rows: Iterable[ListedFile] | Iterable[SkippedFile], form: str | None)
         case "long":
             _print_table(rows)
         case _:
-            end = b"\0" if form == "null" else b"\n"
             for row in rows:
                 reason = f"\t{printable(row.reason)}" if isinstance(row, SkippedFile) and not form else ""
-                write_path(row.path, end, after=reason.encode())
+                write_path(row.path, null=form == "null", after=reason.encode())
 
 
 def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:

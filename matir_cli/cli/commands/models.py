@@ -1,4 +1,4 @@
-"""`matir models`: the model sets and their files."""
+"""`matir models`: list, fetch, locate and verify model sets."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_n
 from matir_cli.model_sets.weights import FileState, expected_path, local_path, verify_model_set
 
 MOST_COLUMNS = 100
-"""A line as long as a wide terminal is hard to read."""
+"""Longest line of the table; longer ones are hard to read."""
 
 LEAST_COLUMNS = 30
-"""Of a wrapped column; a narrower terminal breaks the lines itself."""
+"""Least width of the wrapped column; a narrower terminal breaks the lines itself."""
 
 
 @click.group()
 def models() -> None:
-    """Model sets: which there are, fetching them, where their files lie.
+    """List model sets, fetch them, and locate or verify their files.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def models() -> None:
 def list_sets(as_json: bool) -> None:
     """List the model sets: name, size, present or missing, description, licences.
 
-    On a terminal it is a table with a header; elsewhere one set a line, its columns separated by TAB.
+    On a terminal, a table with a header; elsewhere one set per line, with columns separated by TAB.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -64,13 +64,13 @@ def list_sets(as_json: bool) -> None:
 @click.option(
     "--accept-changed",
     is_flag=True,
-    help="Take a file that is not the one seen first, where nobody publishes a hash.",
+    help="Accept a file that differs from the one seen first, if no hash of it is published.",
 )
 def pull(model_set: str, accept_changed: bool) -> None:
-    """Fetch the files of SET that are not here yet; run it again to resume.
+    """Fetch the missing files of SET; run it again to resume.
 
-    SET is a name from `matir models list`, or a TOML file. Every file is verified before it
-    gets its final name. MATIR_MODELS moves them, HF_HOME those of the Hugging Face hub.
+    SET is a name from `matir models list`, or a TOML file. Every file is verified before it gets
+    its final name. MATIR_MODELS sets the folder of all files, HF_HOME that of the Hugging Face hub.
 
     \b
     Exit code: 0 done, 2 an error, 130 interrupted.
@@ -80,7 +80,7 @@ def pull(model_set: str, accept_changed: bool) -> None:
       matir models pull full
       MATIR_MODELS=/media/stick/models matir models pull ./mine.toml
     """
-    # Here: what fetches loads the hub's library, which no other command needs.
+    # Imported here: it loads the hub's library, which no other command needs.
     from matir_cli.model_sets.pull import pull_model_set
 
     chosen = load_model_set(model_set)
@@ -89,20 +89,20 @@ def pull(model_set: str, accept_changed: bool) -> None:
     for part in chosen.parts:
         say(f"{part.kind} {part.name}, licence: {part.licence}")
     for pulled in pull_model_set(chosen, show_progress, accept_changed):
-        done = "fetched" if pulled.fetched else "here already"
+        done = "fetched" if pulled.fetched else "already present"
         say(f"{pulled.file.label} {done}: {pulled.path}")
 
 
 @models.command()
 @click.argument("model_set", metavar="SET")
 def path(model_set: str) -> None:
-    """Print where each file of SET lies, or should: role TAB path, one a line.
+    """Print the path of each file of SET, present or not: role TAB path, one per line.
 
-    SET is a name from `matir models list`, or a TOML file. A file fetched by other means
-    may be put at its path by hand.
+    SET is a name from `matir models list`, or a TOML file. A file fetched by other means can be
+    put at its path by hand.
 
     \b
-    Exit code: 0 all files are here, 2 some are missing.
+    Exit code: 0 all files are present, 2 some are missing.
 
     \b
     Examples:
@@ -123,12 +123,12 @@ def path(model_set: str) -> None:
 @models.command()
 @click.argument("model_set", metavar="SET")
 def verify(model_set: str) -> None:
-    """Read every file of SET through and compare its hash: state TAB role TAB path, one a line.
+    """Read every file of SET and compare its hash: state TAB role TAB path, one per line.
 
     SET is a name from `matir models list`, or a TOML file. The state is ok, missing or changed.
 
     \b
-    Exit code: 0 all are ok, 2 some are not.
+    Exit code: 0 all files are ok, 2 some are not.
 
     \b
     Examples:
@@ -150,34 +150,34 @@ def verify(model_set: str) -> None:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A model set as `list --json` prints it."""
+    """A model set, as `list --json` prints it."""
 
     name: str
     description: str
     note: str
     bytes: int
-    """Of all files together; about right where a size is not published."""
+    """Size of all files together; approximate if a file's size is not published."""
     present: bool
-    """Every file is on this machine."""
+    """True if every file is on this machine."""
     licences: dict[str, str]
-    """Model to licence."""
+    """Licence by the name of the model."""
 
 
 def _cells(row: Row) -> list[str]:
-    """The columns of `list`."""
-    here = "present" if row.present else "missing"
+    """Return the columns of `list`."""
+    state = "present" if row.present else "missing"
     licences = "; ".join(dict.fromkeys(row.licences.values()))
-    return [row.name, readable_size(row.bytes), here, row.description, licences]
+    return [row.name, readable_size(row.bytes), state, row.description, licences]
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    """For people: what is long is wrapped in the last column."""
+    """Format a table with a header; long texts are wrapped in the last column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
     indent = sum(widths) + 2 * len(widths)
-    room = max(min(shutil.get_terminal_size().columns, MOST_COLUMNS) - indent, LEAST_COLUMNS)
+    width = max(min(shutil.get_terminal_size().columns, MOST_COLUMNS) - indent, LEAST_COLUMNS)
     for *short, description, licences in [["name", "size", "files", "description", "licences"], *rows]:
-        first, *others = textwrap.wrap(description, room) + textwrap.wrap(licences, room)
-        yield "".join(f"{cell:<{width}}  " for cell, width in zip(short, widths, strict=True)) + first
+        first, *others = textwrap.wrap(description, width) + textwrap.wrap(licences, width)
+        yield "".join(f"{cell:<{columns}}  " for cell, columns in zip(short, widths, strict=True)) + first
         yield from (" " * indent + line for line in others)
 
 
@@ -187,7 +187,7 @@ def _row(model_set: ModelSet) -> Row:
         name=model_set.name,
         description=model_set.description,
         note=model_set.note,
-        # What ships with the package need not state its size.
+        # Files that are part of the package need not state their size.
         bytes=sum(file.bytes or (place.stat().st_size if place else 0) for file, place in places),
         present=all(place is not None for _, place in places),
         licences={part.name: part.licence for part in model_set.parts},

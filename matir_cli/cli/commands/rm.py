@@ -1,16 +1,17 @@
-"""`matir rm`."""
+"""`matir rm`: take photos out of the gallery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.exit_codes import NOTHING_FOUND, SKIPPED
-from matir_cli.cli.options.common import gallery_option
-from matir_cli.cli.path_lists import names_on_stdin, write_path
+from matir_cli.cli.options.common import gallery_option, null_option
+from matir_cli.cli.path_lists import expand_names, write_path
 from matir_cli.cli.text import count_of
 from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
@@ -20,7 +21,7 @@ from matir_cli.photos.discover import absolute_path
 from matir_cli.search.index import seal_index
 
 
-@click.command(short_help="Forget photos; files on disk are not touched.")
+@click.command(short_help="Take photos out of the gallery; files on disk are not touched.")
 @click.argument("names", nargs=-1, metavar="[PATH|ID]...")
 @gallery_option
 @click.option(
@@ -31,9 +32,11 @@ from matir_cli.search.index import seal_index
     metavar="PATH",
     help="Forget all files at or below PATH.",
 )
-@click.option("--all-copies", is_flag=True, help="Of each PATH, forget every file that holds the same photo.")
+@click.option(
+    "--all-copies", is_flag=True, help="For each PATH, forget every file that holds the same photo."
+)
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be forgotten.")
-@click.option("-0", "--null", is_flag=True, help="With --dry-run: end each path by NUL, not a newline.")
+@null_option("With --dry-run: end each path with NUL instead of a newline.")
 @click.pass_context
 def rm(
     context: click.Context,
@@ -46,10 +49,10 @@ def rm(
 ) -> None:
     """Take files and photos out of the gallery. The files on disk are not touched.
 
-    A PATH forgets that file, and its photo if no other file holds it; an ID forgets the photo
-    with all its files. A number is an ID: a file of such a name is written ./12. With - the
-    names are read from standard input, one a line or separated by NUL. Files that could not
-    be indexed can be forgotten as well. `matir add` takes everything in again.
+    A PATH forgets that file, and its photo if no other file holds it. An ID forgets the photo
+    with all its files. A number is an ID; write ./12 for a file whose name is a number. With -,
+    names are read from standard input, one per line or separated by NUL. Files that could not be
+    indexed can be forgotten as well. `matir add` adds them all again.
 
     \b
     Exit code: 0 done, 1 none of them is in the gallery, 2 an error,
@@ -63,26 +66,26 @@ def rm(
       matir ls --missing -0 | matir rm -
     """
     if not names and not folders:
-        raise click.UsageError("Name a file, an id, - or --in PATH.")
+        raise click.UsageError("Give a file, an id, - or --in PATH.")
     with GalleryFile.open(gallery_path) as gallery:
         before = gallery.count_photos()
-        wanted = _FilesToForget(gallery, names, folders, all_copies)
-        done = 0
-        for path in wanted if dry_run else forget_files(gallery, wanted):
-            done += 1
+        files = _FilesToForget(gallery, names, folders, all_copies)
+        count = 0
+        for path in files if dry_run else forget_files(gallery, files):
+            count += 1
             if dry_run:
-                write_path(path, b"\0" if null else b"\n")
-        if done and not dry_run:
+                write_path(path, null=null)
+        if count and not dry_run:
             seal_index(gallery)
         if not dry_run:
             photos = count_of(before - gallery.count_photos(), "photo")
-            say(f"{count_of(done, 'file')} and {photos} forgotten")
-    if wanted.unknown:
-        context.exit(SKIPPED if done else NOTHING_FOUND)
+            say(f"{count_of(count, 'file')} and {photos} forgotten")
+    if files.unknown:
+        context.exit(SKIPPED if count else NOTHING_FOUND)
 
 
 class _FilesToForget:
-    """The files to forget, one after the other; names that the gallery does not know are said and counted."""
+    """The files to forget, found one by one; unknown names are reported and counted."""
 
     def __init__(
         self, gallery: GalleryFile, names: tuple[str, ...], folders: tuple[Path, ...], all_copies: bool
@@ -94,25 +97,19 @@ class _FilesToForget:
         self._all_copies = all_copies
 
     def __iter__(self) -> Iterator[Path]:
-        for name in self._expanded():
-            try:
+        for name in expand_names(self._names):
+            with self._reporting():
                 yield from files_of_photo(self._gallery, name, all_copies=self._all_copies)
-            except PhotoUnknown as error:
-                self._note(error)
         for folder in self._folders:
-            try:
+            with self._reporting():
                 yield from files_below(self._gallery, absolute_path(folder))
-            except PhotoUnknown as error:
-                self._note(error)
 
-    def _expanded(self) -> Iterator[str]:
-        for name in self._names:
-            if name == "-":
-                yield from names_on_stdin()
-            else:
-                yield name
-
-    def _note(self, error: PhotoUnknown) -> None:
-        self.unknown += 1
-        problem, _ = explain(error)
-        say(problem)
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Report and count a name that the gallery does not know, and go on."""
+        try:
+            yield
+        except PhotoUnknown as error:
+            self.unknown += 1
+            problem, _ = explain(error)
+            say(problem)

@@ -1,4 +1,4 @@
-"""`matir show`."""
+"""`matir show`: show what is stored about a photo."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from matir_cli.gallery.working_image import load_working_image
 from matir_cli.maintenance.show import HERE, PhotoDetails, photo_details
 from matir_cli.output import drawing
 from matir_cli.output.json_encoding import to_json
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 
 
-@click.command(short_help="Show what is stored of a photo.")
+@click.command(short_help="Show what is stored about a photo.")
 @click.argument("name", metavar="PATH|ID")
 @gallery_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -27,14 +27,14 @@ from matir_cli.output.terminal import printable
     "--overlay",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw the photo with all its regions, tinted and numbered, as PNG, JPEG or WebP by FILE's ending.",
+    help="Draw the photo with all its regions, tinted and numbered; FILE ends in .png, .jpg or .webp.",
 )
-@click.option("--force", is_flag=True, help="Write FILE even if it exists.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def show(name: str, gallery_path: Path, as_json: bool, overlay: Path | None, force: bool) -> None:
     """Show a photo's files, EXIF fields and regions: box, share of the photo, predicted IoU, stability.
 
-    Boxes are x0,y0,x1,y1 in pixels of the photo, the region 0 is the whole photo. A number is
-    a photo's id, as `matir ls --long` has it: a file of such a name is written ./12.
+    Boxes are x0,y0,x1,y1 in pixels of the photo; region 0 is the whole photo. A number is a
+    photo's id, as shown by `matir ls --long`; write ./12 for a file whose name is a number.
 
     \b
     Exit code: 0 done, 2 an error, such as a photo that is not in the gallery.
@@ -49,11 +49,11 @@ def show(name: str, gallery_path: Path, as_json: bool, overlay: Path | None, for
         photo_id = find_photo(gallery, name)
         if overlay is not None:
             _draw(gallery, photo_id, overlay, force)
-        found = photo_details(gallery, photo_id)
+        details = photo_details(gallery, photo_id)
     if as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(details))
     else:
-        for line in _lines(found):
+        for line in _lines(details):
             click.echo(printable(line))
 
 
@@ -61,14 +61,14 @@ def _draw(gallery: GalleryFile, photo_id: int, target: Path, force: bool) -> Non
     image = load_working_image(gallery, photo_id)
     if image is None:
         raise PhotoUnreadable(
-            gallery.paths(photo_id)[0], "no preview is stored, and the file is not as it was"
+            gallery.paths(photo_id)[0], "no preview is stored, and the file is missing or has changed"
         )
     drawing.save_picture(drawing.regions_overlay(image, gallery.regions(photo_id)), target, force=force)
     say(f"regions drawn in {target}")
 
 
 def _lines(photo: PhotoDetails) -> list[str]:
-    """For people: the fields, then the regions in columns."""
+    """Format the fields, then the regions in columns."""
     preview = "none" if photo.preview_bytes is None else readable_size(photo.preview_bytes)
     position = "-"
     if photo.latitude is not None and photo.longitude is not None:

@@ -1,4 +1,4 @@
-"""`matir sync`."""
+"""`matir sync`: update the gallery to the current content of folders."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.exit_codes import SKIPPED
+from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
-from matir_cli.cli.options.common import device_option, gallery_option, models_option, verbose_option
+from matir_cli.cli.options.common import (
+    device_option,
+    gallery_option,
+    models_option,
+    null_option,
+    verbose_option,
+)
 from matir_cli.cli.path_lists import write_path
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
@@ -29,7 +35,7 @@ from matir_cli.indexing.sync import (
 from matir_cli.photos.discover import find_photo_files
 
 
-@click.command(short_help="Bring the gallery to what folders hold now.")
+@click.command(short_help="Update the gallery to the current content of folders.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @gallery_option
 @models_option
@@ -39,10 +45,10 @@ from matir_cli.photos.discover import find_photo_files
 @click.option(
     "--drop-all",
     is_flag=True,
-    help="Drop the photos of a PATH even if none of its files is there any more.",
+    help="Drop the photos of a PATH even if none of its files exists any longer.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
-@click.option("-0", "--null", is_flag=True, help="With --dry-run: end each line by NUL, not a newline.")
+@null_option("With --dry-run: end each line with NUL instead of a newline.")
 @click.pass_context
 def sync(
     context: click.Context,
@@ -55,16 +61,16 @@ def sync(
     dry_run: bool,
     null: bool,
 ) -> None:
-    """Add new photos, update changed ones, and drop those whose files are gone below PATH.
+    """Add new photos, update changed ones, and drop those whose files are missing below PATH.
 
     Nothing outside the PATHs is dropped, and no file on disk is touched. A renamed file is
-    recognised and not indexed again. A PATH of which no known file is there any more is
-    refused, since its volume may not be mounted; --drop-all says that they are gone for good.
-    A file that cannot be looked at, for want of a permission or of a network, is not gone.
+    recognised and not indexed again. If none of the known files below a PATH exists any longer,
+    it is refused, since its volume may not be mounted; --drop-all confirms that they are gone. A
+    file that cannot be accessed, for lack of a permission or a network, does not count as missing.
 
-    --dry-run prints a mark, a blank and the file: + new, ~ changed, - gone. It tells files
-    by name, size and time alone, so a renamed one is both new and gone to it. Files that it
-    would skip or try again, as they could not be read before, are said on standard error.
+    --dry-run prints a mark, a space and the file: + new, ~ changed, - missing. It compares names,
+    sizes and times only, so a renamed file is shown as both new and missing. Files that it would
+    skip, or try again because they could not be read before, are reported on standard error.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -75,44 +81,44 @@ def sync(
       matir sync ~/Photos --dry-run | grep '^-'
       matir sync /media/archive --drop-all
     """
-    within = folder_roots(paths)
+    roots = folder_roots(paths)
     with open_or_empty(gallery_path) as gallery:
-        check_folders(gallery, within, drop_all=drop_all)
+        check_folders(gallery, roots, drop_all=drop_all)
         if dry_run:
-            _print_changes(gallery, within, b"\0" if null else b"\n")
+            _print_changes(gallery, roots, null=null)
             return
-        total = _count(gallery, within)
+        total = _count(gallery, roots)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
-        outcomes = sync_folders(gallery, within, models, previews=not no_previews, passed_over=passed_over)
+        outcomes = sync_folders(gallery, roots, models, previews=not no_previews, passed_over=passed_over)
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
-    context.exit(SKIPPED if counts[Skipped] else 0)
+    context.exit(SKIPPED if counts[Skipped] else DONE)
 
 
-def _count(gallery: GalleryFile, within: Sequence[Path]) -> int | None:
-    """How many outcomes there will be, for the time left; only where somebody watches."""
+def _count(gallery: GalleryFile, roots: Sequence[Path]) -> int | None:
+    """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
-    return sum(1 for _ in find_photo_files(within)) + sum(1 for _ in gone_files(gallery, within))
+    return sum(1 for _ in find_photo_files(roots)) + sum(1 for _ in gone_files(gallery, roots))
 
 
-def _print_changes(gallery: GalleryFile, within: Sequence[Path], end: bytes) -> None:
+def _print_changes(gallery: GalleryFile, roots: Sequence[Path], *, null: bool) -> None:
     counts: Counter[ChangeKind] = Counter()
     passed_over = Counter[str]()
-    for change in list_changes(gallery, within, passed_over):
+    for change in list_changes(gallery, roots, passed_over):
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")
         elif change.mark is ChangeKind.RETRIED:
             say(f"would try again {change.path}: {change.reason}")
         else:
-            write_path(change.path, end, before=change.mark.value.encode() + b" ")
+            write_path(change.path, null=null, before=change.mark.value.encode() + b" ")
     say_passed_over(passed_over)
-    again = f", {counts[ChangeKind.RETRIED]} to try again" if counts[ChangeKind.RETRIED] else ""
-    new, changed, gone = (counts[kind] for kind in (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE))
-    say(f"{new} new, {changed} changed, {gone} gone{again}; nothing was done")
+    retried = f", {counts[ChangeKind.RETRIED]} to try again" if counts[ChangeKind.RETRIED] else ""
+    new, changed, missing = (counts[kind] for kind in (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE))
+    say(f"{new} new, {changed} changed, {missing} missing{retried}; nothing was done")
 
 
 def _summary(counts: Counter[type[SyncOutcome]]) -> str:

@@ -1,4 +1,6 @@
-"""What several commands have in common: options, their help, progress, counts in words."""
+"""Options of many commands, help in sections, and the choice of the model set."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -6,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import platformdirs
@@ -15,9 +17,15 @@ from matir_cli.cli.boundary import say
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet, load_model_set
 
+CommandFunction: TypeAlias = Callable[..., object]
+"""The function of a command, which click calls with the values of its parameters."""
+
+OptionDecorator: TypeAlias = Callable[[CommandFunction], CommandFunction]
+"""Adds one or several options to a command's function."""
+
 
 def default_gallery() -> Path:
-    """Where the gallery lies unless --db or MATIR_DB says otherwise."""
+    """Return the path of the gallery that is used without --db and MATIR_DB."""
     return platformdirs.user_data_path("matir", appauthor=False) / "gallery.db"
 
 
@@ -48,68 +56,14 @@ device_option = click.option(
     type=click.Choice(["auto", "cuda", "mps", "cpu"]),
     default="auto",
     show_default=True,
-    help="Where the models run.",
+    help="Device that runs the models.",
 )
-
-_REST = "Other options"
-
-
-class SectionedCommand(click.Command):
-    """A command whose help has its options under headings."""
-
-    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **others: Any) -> None:
-        """`sections`: heading to the names of the parameters below it; the rest comes last."""
-        super().__init__(*args, **others)
-        self._sections = sections
-        self._heading = {name: heading for heading, names in sections.items() for name in names}
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section after the other."""
-        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self._sections, _REST)}
-        for parameter in self.get_params(ctx):
-            row = parameter.get_help_record(ctx)
-            if row is not None and isinstance(parameter, click.Option):
-                rows[self._heading.get(parameter.name or "", _REST)].append(row)
-        for heading, below in rows.items():
-            with formatter.section(heading):
-                formatter.write_dl(below)
-
-
-def output_form_option(into: str, form: str, *names: str, text: str) -> Callable[[Any], Any]:
-    """A flag for one form of output; the command gets the form asked for as `into`, else None.
-
-    Two of them contradict each other, but for paths: -0 says how those end.
-    """
-
-    def choose(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
-        before = context.params.setdefault(into, None)
-        if not given or before == form:
-            return
-        if before is not None and {before, form} != {"paths", "null"}:
-            raise click.UsageError(f"--{before} and --{form} are two forms of output: give one of them.")
-        context.params[into] = form if before is None else "null"
-
-    return click.option(
-        *names, f"{into}_{form}", is_flag=True, expose_value=False, callback=choose, help=text
-    )
-
 
 limit_option = partial(click.option, "-n", "--limit", "limit", type=click.IntRange(1, 100_000))
 
 
-def check_distinct(*targets: Path | None) -> None:
-    """Make sure that no file is to be written twice; None and standard output are none."""
-    seen = set[str]()
-    for path in targets:
-        if path is not None and path != Path("-"):
-            real = os.path.realpath(path)
-            if real in seen:
-                raise click.UsageError(f"{path} would be written twice: give each output a file of its own.")
-            seen.add(real)
-
-
-def _show_log(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _show_logs(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
+    if verbose:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
@@ -119,15 +73,90 @@ verbose_option = click.option(
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    callback=_show_log,
-    help="Show what the models' libraries say.",
+    callback=_show_logs,
+    help="Show the model libraries' logs.",
 )
 
 
-def choose_model_set(gallery: GalleryFile | None, wanted: str | None) -> ModelSet:
-    """The set asked for, else the one the gallery was made with, else the default; its note is shown."""
-    stored = gallery.model_set() if gallery is not None else None
-    chosen = load_model_set(wanted or stored or DEFAULT_MODEL_SET)
+def null_option(text: str) -> OptionDecorator:
+    """Make the flag -0/--null: paths end with NUL instead of a newline; `text` is its help."""
+    return click.option("-0", "--null", is_flag=True, help=text)
+
+
+_OTHER_OPTIONS = "Other options"
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options in sections."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **others: Any) -> None:
+        """Create the command.
+
+        Args:
+            sections: heading to the names of the parameters below it. A last section has the rest.
+        """
+        super().__init__(*args, **others)
+        self._sections = sections
+        self._heading = {name: heading for heading, names in sections.items() for name in names}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, one section after the other."""
+        rows: dict[str, list[tuple[str, str]]] = {
+            heading: [] for heading in (*self._sections, _OTHER_OPTIONS)
+        }
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                rows[self._heading.get(parameter.name or "", _OTHER_OPTIONS)].append(row)
+        for heading, below in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(below)
+
+
+def output_form_option(target: str, form: str, *names: str, text: str) -> OptionDecorator:
+    """Make a flag that chooses a form of output.
+
+    The command gets the chosen form, or None, as its parameter `target`. Two forms contradict each other,
+    except for paths: -0 only says how they end.
+
+    Args:
+        form: value of the parameter if the flag is given, and the option's name in messages.
+        names: of the option, such as "--json".
+        text: help.
+    """
+
+    def choose(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        before = context.params.setdefault(target, None)
+        if not given or before == form:
+            return
+        if before is not None and {before, form} != {"paths", "null"}:
+            raise click.UsageError(f"--{before} and --{form} are two forms of output: use only one of them.")
+        context.params[target] = form if before is None else "null"
+
+    return click.option(
+        *names, f"{target}_{form}", is_flag=True, expose_value=False, callback=choose, help=text
+    )
+
+
+def check_distinct(*targets: Path | None) -> None:
+    """Check that no file would be written twice; None and - (standard output) do not count.
+
+    Raises:
+        UsageError: two targets are the same file.
+    """
+    seen = set[str]()
+    for path in targets:
+        if path is not None and path != Path("-"):
+            real = os.path.realpath(path)
+            if real in seen:
+                raise click.UsageError(f"{path} would be written twice: give each output its own file.")
+            seen.add(real)
+
+
+def choose_model_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
+    """Load the model set called `name`, else the gallery's own, else the default; and show its note."""
+    own = gallery.model_set() if gallery is not None else None
+    chosen = load_model_set(name or own or DEFAULT_MODEL_SET)
     if chosen.note:
         say(f"model set {chosen.name}: {chosen.note}")
     return chosen

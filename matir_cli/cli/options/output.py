@@ -1,44 +1,57 @@
-"""Options that say what to print and which files to write."""
+"""Options that choose what a search prints and which files it writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import click
 
-from matir_cli.cli.options.common import check_distinct, output_form_option
+from matir_cli.cli.options.common import CommandFunction, OptionDecorator, check_distinct, output_form_option
 from matir_cli.errors import OutputExists
 
-ANSWER = "answer"
-"""One JSON object for one query of many: the query and its results."""
+ANSWER: Literal["answer"] = "answer"
+"""Form of output for one query of many: one JSON object with the query and its results."""
+
+PrintedForm: TypeAlias = Literal["json", "jsonl", "paths", "null", "answer"]
+"""Form of output on stdout; "null" stands for paths that end with NUL."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is to become of results."""
+    """What to print, and which files to write."""
 
-    printed: str | None
-    """"json", "jsonl", "paths", "null", `ANSWER`, or None for the table."""
+    printed: PrintedForm | None
+    """None: the table."""
     rle: bool
+    """Put each mask into the JSON, as COCO RLE."""
     preview: bool
+    """Show pictures in the terminal."""
     all_instances: bool
+    """Every object that the judge pointed at, not only the first."""
     masks: Path | None
+    """Folder for masks."""
     cutouts: Path | None
+    """Folder for cut-out objects."""
     overlays: Path | None
+    """Folder for photos with the mask drawn in."""
     coco: Path | None
+    """COCO file."""
     yolo: Path | None
+    """Folder for a YOLO data set."""
     html: Path | None
+    """HTML page."""
     force: bool
+    """Replace files that exist."""
 
     def check(self) -> None:
-        """Refuse at once what could not be written after a long search.
+        """Refuse what could not be written, before a long search starts.
 
         Raises:
-            OutputExists: a file that is to be kept.
-            UsageError: options that contradict each other.
+            OutputExists: a file exists and would not be replaced.
+            UsageError: options contradict each other.
         """
         if self.preview and self.printed is not None:
             raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
@@ -50,66 +63,82 @@ class OutputOptions:
 
     @property
     def writes(self) -> bool:
-        """Whether files are asked for."""
+        """True if files are to be written."""
         return any((self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html))
 
     @property
     def needs_pixels(self) -> bool:
+        """True if an output shows the photos themselves."""
         return any((self.cutouts, self.overlays, self.yolo, self.html, self.preview))
 
-
-def _folder_option(name: str, text: str) -> Callable[..., Callable[..., object]]:
-    kind = click.Path(file_okay=False, path_type=Path)
-    return click.option(name, type=kind, metavar="DIR", help=text)
-
-
-def _file_option(name: str, text: str) -> Callable[..., Callable[..., object]]:
-    kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(name, type=kind, metavar="FILE", help=text)
-
-
-_OPTIONS = (
-    output_form_option("printed", "json", "--json", text="Print one JSON array."),
-    output_form_option("printed", "jsonl", "--jsonl", text="Print one JSON object a line."),
-    output_form_option("printed", "paths", "--paths", text="Print paths only."),
-    output_form_option("printed", "null", "-0", "--null", text="Print paths, each ended by NUL."),
-    click.option("--rle", is_flag=True, help="Put each mask into the JSON, as COCO RLE."),
-    click.option("--preview", is_flag=True, help="Show each photo with its mask in the terminal."),
-    click.option(
-        "--all-instances", is_flag=True, help="Every object the judge pointed at, not the first alone."
-    ),
-    _folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size."),
-    _folder_option(
-        "--cutouts", "Write each object as PNG, cut out at full resolution where the original is there."
-    ),
-    _folder_option("--overlays", "Write each photo with the mask tinted, box and score, as JPEG."),
-    _file_option(
-        "--coco", "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category."
-    ),
-    _folder_option(
-        "--yolo",
-        "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
-    ),
-    _file_option("--html", "Write one page for a browser: photos with masks to switch, scores, paths."),
-    click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them."),
-)
 
 SECTION = (
     *("printed_json", "printed_jsonl", "printed_paths", "printed_null"),
     *(field.name for field in fields(OutputOptions)),
 )
-"""Names of the options of a `Form`, for the help."""
+"""Names of the parameters of `output_options`, for the help."""
 
 
-def result_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The options of a `Form`, in the order of the help; the command gets them as its one argument `form`."""
+def _folder_option(name: str, text: str) -> OptionDecorator:
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option(name, type=kind, metavar="DIR", help=text)
 
+
+def _file_option(name: str, text: str) -> OptionDecorator:
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(name, type=kind, metavar="FILE", help=text)
+
+
+def output_options(command: CommandFunction) -> CommandFunction:
+    """Add the options of `OutputOptions`; the command gets them, checked, as its parameter `output`."""
+
+    @output_form_option("printed", "json", "--json", text="Print one JSON array.")
+    @output_form_option("printed", "jsonl", "--jsonl", text="Print one JSON object per line.")
+    @output_form_option("printed", "paths", "--paths", text="Print paths only.")
+    @output_form_option("printed", "null", "-0", "--null", text="Print paths, each ended by NUL.")
+    @click.option("--rle", is_flag=True, help="Include each mask in the JSON, as COCO RLE.")
+    @click.option("--preview", is_flag=True, help="Show each photo with its mask in the terminal.")
+    @click.option(
+        "--all-instances", is_flag=True, help="Every object that the judge pointed at, not only the first."
+    )
+    @_folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size.")
+    @_folder_option(
+        "--cutouts",
+        "Write each object, cut out, as PNG; at full resolution if the original file is available.",
+    )
+    @_folder_option("--overlays", "Write each photo as JPEG, with the mask tinted, the box and the score.")
+    @_file_option(
+        "--coco",
+        "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category.",
+    )
+    @_folder_option(
+        "--yolo",
+        "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
+    )
+    @_file_option(
+        "--html", "Write one page for a browser: photos with masks to switch on and off, scores, paths."
+    )
+    @click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them.")
     @wraps(command)
-    def with_form(**values: object) -> object:
-        form = OutputOptions(**{field.name: values.pop(field.name) for field in fields(OutputOptions)})  # type: ignore[arg-type]
-        form.check()
-        return command(form=form, **values)
+    def with_output(
+        *,
+        printed: PrintedForm | None,
+        rle: bool,
+        preview: bool,
+        all_instances: bool,
+        masks: Path | None,
+        cutouts: Path | None,
+        overlays: Path | None,
+        coco: Path | None,
+        yolo: Path | None,
+        html: Path | None,
+        force: bool,
+        **others: object,
+    ) -> object:
+        output = OutputOptions(
+            printed, rle, preview, all_instances, masks, cutouts, overlays, coco, yolo, html, force
+        )
+        output.check()
+        return command(output=output, **others)
 
-    for option in reversed(_OPTIONS):
-        with_form = option(with_form)
-    return with_form
+    return with_output

@@ -17,7 +17,7 @@ from matir_cli.evaluation.metrics import Summary
 from matir_cli.evaluation.reporting.provenance import Provenance
 from matir_cli.evaluation.reporting.tables import AblationTable, Row, Table
 from matir_cli.evaluation.run import EvaluationOutcome
-from matir_cli.output.terminal import printable
+from matir_cli.output.printable import printable
 
 _NO_FIGURE = "–"
 

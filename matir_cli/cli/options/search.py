@@ -1,0 +1,105 @@
+"""Options that control both stages of a search."""
+
+from __future__ import annotations
+
+from functools import wraps
+
+import click
+
+from matir_cli.cli.options.common import CommandFunction, OptionDecorator, limit_option
+from matir_cli.search.pipeline import CANDIDATES, SearchOptions
+from matir_cli.search.query import Query
+
+SECTION = (
+    *("limit", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
+    *("refine", "fresh", "budget"),
+)
+"""Names of the parameters of `search_options`, for the help."""
+
+_DEFAULTS = SearchOptions()
+
+no_rerank_option = click.option("--no-rerank", is_flag=True, help="Stage 1 alone: rank by region vectors.")
+
+min_score_option = click.option(
+    "--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1."
+)
+
+min_p_option = click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    help="Leave out photos to which the judge gives a lower probability.",
+)
+
+
+def no_ground_option(text: str) -> OptionDecorator:
+    """Make the flag --no-ground; `text` is its help."""
+    return click.option("--no-ground", is_flag=True, help=text)
+
+
+def search_options(command: CommandFunction) -> CommandFunction:
+    """Add the options of `SearchOptions`; the command gets them as its parameter `options`."""
+
+    @limit_option(default=_DEFAULTS.limit, show_default=True, help="Photos to return.")
+    @no_rerank_option
+    @no_ground_option("Rerank, but take the mask of stage 1's best region.")
+    @click.option(
+        "--candidates",
+        type=click.IntRange(1),
+        help=f"Photos that the judge reranks.  [default: {CANDIDATES}, or -n]",
+    )
+    @min_score_option
+    @min_p_option
+    @click.option(
+        "--min-iou",
+        type=click.FloatRange(0, 1),
+        default=_DEFAULTS.min_iou,
+        show_default=True,
+        help="Least IoU of a stored region with the judge's box.",
+    )
+    @click.option(
+        "--refine", is_flag=True, help="If no region fits, ask the proposer for the mask in the box."
+    )
+    @click.option("--fresh", is_flag=True, help="Ask the judge again, ignoring remembered verdicts.")
+    @click.option(
+        "--budget", type=click.FloatRange(0), metavar="SECONDS", help="Stop judging after this time."
+    )
+    @wraps(command)
+    def with_options(
+        *,
+        limit: int,
+        no_rerank: bool,
+        no_ground: bool,
+        candidates: int | None,
+        min_score: float | None,
+        min_p: float | None,
+        min_iou: float,
+        refine: bool,
+        fresh: bool,
+        budget: float | None,
+        **others: object,
+    ) -> object:
+        options = SearchOptions(
+            limit=limit,
+            candidates=candidates,
+            rerank=not no_rerank,
+            ground=not no_ground,
+            min_score=min_score,
+            min_p=min_p,
+            min_iou=min_iou,
+            refine=refine,
+            fresh=fresh,
+            budget=budget,
+        )
+        return command(options=options, **others)
+
+    return with_options
+
+
+def check_judge_options(options: SearchOptions, query: Query) -> None:
+    """Refuse --min-p for a search that does not ask the judge.
+
+    Raises:
+        UsageError: the two contradict each other.
+    """
+    if options.min_p is not None and not options.asks_judge(query):
+        raise click.UsageError("--min-p needs the judge: describe the object in QUERY, and omit --no-rerank.")

@@ -1,0 +1,134 @@
+"""Options on a command line become typed, frozen values."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from matir_cli.cli.options.common import SectionedCommand, check_distinct
+from matir_cli.cli.options.output import OutputOptions, output_options
+from matir_cli.cli.options.query import QueryArguments, query_options
+from matir_cli.cli.options.search import check_judge_options, search_options
+from matir_cli.errors import OutputExists
+from matir_cli.records import Box, Point
+from matir_cli.search.filters import Filters
+from matir_cli.search.pipeline import SearchOptions
+from matir_cli.search.query import Example, Query
+
+
+def parse(
+    decorate: Callable[[Callable[..., object]], Callable[..., object]], name: str, *words: str
+) -> object:
+    """The value that a command with these options gets as its parameter `name`."""
+    values: list[object] = []
+
+    def take(**given: object) -> None:
+        assert [*given] == [name]
+        values.append(given[name])
+
+    command = click.command()(decorate(take))
+    done = CliRunner().invoke(command, words, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return values[0]
+
+
+def test_without_options_a_search_has_its_defaults() -> None:
+    assert parse(search_options, "options") == SearchOptions()
+
+
+def test_every_option_of_a_search_arrives() -> None:
+    words = ("-n", "3", "--no-rerank", "--no-ground", "--candidates", "7", "--min-score", "0.1")
+    more = ("--min-p", "0.2", "--min-iou", "0.3", "--refine", "--fresh", "--budget", "4")
+    assert parse(search_options, "options", *words, *more) == SearchOptions(
+        limit=3,
+        candidates=7,
+        rerank=False,
+        ground=False,
+        min_score=0.1,
+        min_p=0.2,
+        min_iou=0.3,
+        refine=True,
+        fresh=True,
+        budget=4.0,
+    )
+
+
+def test_a_least_probability_needs_a_judge() -> None:
+    options = SearchOptions(min_p=0.5)
+    assert options.asks_judge(Query("dog"))
+    check_judge_options(options, Query("dog"))
+    check_judge_options(SearchOptions(rerank=False), Query("dog"))
+    for silent, query in (
+        (SearchOptions(min_p=0.5, rerank=False), Query("dog")),
+        (options, Query(None, Example(Path("a.jpg")))),
+    ):
+        assert not silent.asks_judge(query)
+        with pytest.raises(click.UsageError, match="--min-p needs the judge"):
+            check_judge_options(silent, query)
+
+
+def test_a_query_arrives_with_its_filters(tmp_path: Path) -> None:
+    words = [
+        "a dog",
+        "--image",
+        "a.jpg",
+        "--box",
+        "1,2,3,4",
+        "--weight",
+        "0.2",
+        "--not",
+        "cat",
+        "--not",
+        "cat",
+    ]
+    words += ["--in", str(tmp_path), "--since", "2024-05", "--until", "2024-06-01 12:30", "--camera", "x"]
+    arguments = parse(query_options, "arguments", *words, "--min-size", "0.1", "--max-size", "0.9")
+    example = Example(Path("a.jpg"), Box(1, 2, 3, 4), None)
+    filters = Filters((tmp_path,), "2024-05", "2024-06-01T12:30", "x", 0.1, 0.9)
+    assert arguments == QueryArguments(Query("a dog", example, 0.2, ("cat",)), filters)
+
+
+def test_an_example_alone_is_a_query() -> None:
+    arguments = parse(query_options, "arguments", "--image", "a/b.jpg", "--point", "1.5,2")
+    assert isinstance(arguments, QueryArguments)
+    assert arguments.query.example == Example(Path("a/b.jpg"), None, Point(1.5, 2))
+    assert (arguments.filters, arguments.is_empty, arguments.title) == (None, False, "like b.jpg")
+    nothing = parse(query_options, "arguments")
+    assert isinstance(nothing, QueryArguments)
+    assert nothing.is_empty
+
+
+def test_outputs_arrive_checked(tmp_path: Path) -> None:
+    page = tmp_path / "p.html"
+    output = parse(output_options, "output", "--paths", "-0", "--rle", "--html", str(page), "--masks", "m")
+    expected = OutputOptions("null", True, False, False, Path("m"), None, None, None, None, page, False)
+    assert output == expected
+    assert expected.writes
+    assert expected.needs_pixels
+    page.write_bytes(b"")
+    with pytest.raises(OutputExists):
+        parse(output_options, "output", "--html", str(page))
+    assert parse(output_options, "output", "--html", str(page), "--force")
+    with pytest.raises(click.UsageError, match="goes with the table"):
+        parse(output_options, "output", "--preview", "--json")
+
+
+def test_no_two_outputs_are_one_file(tmp_path: Path) -> None:
+    check_distinct(Path("a"), Path("b"), None, None, Path("-"), Path("-"))
+    with pytest.raises(click.UsageError, match="written twice"):
+        check_distinct(tmp_path / "a", tmp_path / "b" / ".." / "a")
+
+
+def test_help_has_its_options_in_sections() -> None:
+    @click.command(cls=SectionedCommand, sections={"First": ("b",), "Second": ("a",)})
+    @click.option("--a", help="the letter a")
+    @click.option("--b", help="the letter b")
+    def command() -> None:
+        pass
+
+    text = CliRunner().invoke(command, ["--help"]).output
+    order = ["First:", "--b", "Second:", "--a", "Other options:", "--help"]
+    assert [text.index(each) for each in order] == sorted(text.index(each) for each in order)
