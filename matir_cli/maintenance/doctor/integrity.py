@@ -208,7 +208,8 @@ def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     """Check that a search finds every region: its photo is loose, or a block holds its sign codes."""
     db = gallery.connection
     dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
-    db.execute("create temp table covered (photo, first, past)")  # temporary: the file is not changed
+    # Temporary: the file is not changed. Untyped columns would make the look-ups below scan the table.
+    db.execute("create temp table covered (photo integer, first integer, past integer)")
     blocks = 0
     rows = db.execute("select id, runs, octet_length(centre), octet_length(codes) from blocks")
     for block_id, blob, centre, codes in rows:
