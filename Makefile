@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up; each target makes what it needs.
 .POSIX:
-.PHONY: demo test browser-test fix docs bench wheel clean
+.PHONY: demo test browser-test fix bench wheel clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -24,10 +24,6 @@ browser-test: $(VENV)/installed-test
 fix: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-# Writes the generated parts of the manual; the tests compare them.
-docs: $(VENV)/installed
-	$(BIN)/python -m matir_cli.manual.generate
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m tests.bench
