@@ -182,7 +182,7 @@ def _eroded(mask: MaskArray, steps: int) -> MaskArray:
 
 
 def _places(box: Box, width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Yield a label's places, best first: inside the top edge of the box, above it, inside the bottom, below."""
+    """Yield places for a label, best first: inside the top edge, above it, inside the bottom edge, below."""
     steps = max(1, int((box.x1 - box.x0) // width))
     for y in (box.y0, box.y0 - height, box.y1 - height, box.y1):
         for step in range(steps):

@@ -250,7 +250,7 @@ def test_a_reader_that_stops_reading_is_no_error(indexed: Indexed) -> None:
 
 
 def interrupted(gallery: Path, photos: Path, sign: signal.Signals) -> tuple[int, str]:
-    """Send `sign` to an `add` on a terminal once the first photo is stored; return its exit code and output."""
+    """Send `sign` to an `add` on a terminal after its first photo; return its exit code and output."""
     shown, terminal = open_terminal()
     process = subprocess.Popen(
         [*MATIR, "add", str(photos), "--db", str(gallery), "--models", "tiny"],

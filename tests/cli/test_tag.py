@@ -13,7 +13,7 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import encode_path
-from tests.output.test_xmp import FOREIGN, SPACES, keywords, parsed, regions
+from tests.output.sidecar_files import FOREIGN, SPACES, keywords, parsed, regions
 from tests.support.process import MATIR, PHOTOS, Indexed, matir
 
 NAMES = [

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 
 from matir_cli import masks
@@ -11,11 +12,12 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files, known_files
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Grounding, Verdict
-from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.grounding import MatchOptions, ground_batch, results_by_box, results_by_region
 from matir_cli.search.rerank import JudgedCandidate, order_by_verdict, rerank_candidates
 from matir_cli.search.results import MATCHED, NO_BOX, REFINED, UNMATCHED, UNREADABLE
 from tests.search.judged_gallery import candidates, names, open_scenes, open_session
 from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer
+from tests.support.pictures import scene
 
 
 @pytest.fixture
@@ -41,8 +43,6 @@ def test_the_box_picks_the_stored_mask(gallery: GalleryFile) -> None:
 
 
 def test_boxes_come_back_in_photo_pixels(tmp_path: Path) -> None:
-    from tests.support.pictures import scene
-
     (tmp_path / "photos").mkdir()
     scene("red", size=(120, 90)).resize((2400, 1800), 0).save(tmp_path / "photos" / "large.png")
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
@@ -99,6 +99,30 @@ def test_nothing_is_asked_twice(gallery: GalleryFile) -> None:
     assert list(results_by_box(again, ranking, MatchOptions())) == first
     assert len(list(rerank_candidates(open_session(gallery, judge, fresh=True), candidates(gallery)))) == 5
     assert len(judge.asked) == 10
+
+
+def test_questions_of_several_queries_are_one_batch(gallery: GalleryFile) -> None:
+    judge = ColourJudge()
+    sessions = {query: open_session(gallery, judge, query) for query in ("red", "green")}
+    photos = [photo for photo_id in (1, 2) if (photo := sessions["red"].photo(photo_id)) is not None]
+    questions = [GroundingQuestion(photo, query) for photo in photos for query in sessions]
+    groundings = ground_batch(sessions, questions)
+    assert judge.grounded == [1, 1, 2, 2]
+    assert [len(grounding.boxes) for grounding in groundings if grounding] == [0, 1, 1, 0]
+    cached = [sessions[each.query].cache.grounding(each.photo.key) for each in questions]
+    assert cached == groundings
+    assert ground_batch(sessions, []) == []
+
+
+def test_in_a_gallery_that_cannot_be_written_nothing_is_cached(gallery: GalleryFile) -> None:
+    uri = f"file:{gallery.path}?mode=ro"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with GalleryFile(gallery.path, apsw.Connection(uri, flags=flags)) as read_only:
+        session = open_session(read_only, ColourJudge())
+        ranking = [JudgedCandidate(item, Verdict(1.0, 0.0)) for item in candidates(gallery)]
+        results = list(results_by_box(session, ranking, MatchOptions()))
+    assert {result.grounding for result in results} == {MATCHED, NO_BOX}
+    assert gallery.connection.execute("select count(*) from groundings").get == 0
 
 
 class Forgetful(ColourJudge):
