@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def path(indexed: Indexed, tmp_path: Path) -> Path:
-    """A copy of the indexed gallery, which knows the pictures where they were drawn."""
+    """A copy of the indexed gallery, which still refers to the drawn pictures."""
     return Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
 
 
@@ -208,7 +208,7 @@ def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
         Gallery(path, models="nonsense")
     with Gallery(tmp_path / "new.db", models="lite") as gallery:
         with pytest.raises(errors.WeightsMissing):
-            gallery.add(["photos"])  # before the first outcome is asked for
+            gallery.add(["photos"])  # at once, not with the first outcome
         with pytest.raises(errors.GalleryMissing, match=rf"^there is no gallery at {tmp_path}/new\.db\.$"):
             gallery.find("dog")
         with pytest.raises(errors.GalleryMissing):
@@ -251,7 +251,7 @@ def test_errors_are_those_documented(path: Path, tmp_path: Path) -> None:
 
 
 class InterruptedJudge:
-    """Somebody presses Ctrl-C at its third photo."""
+    """A judge that is interrupted (Ctrl-C) at its third photo."""
 
     grounds_at_once = 1
 
@@ -272,7 +272,7 @@ class InterruptedJudge:
 
 
 class WithJudge(ModelSession):
-    """The tiny set's engines and a judge."""
+    """The tiny set's engines, with the interrupted judge."""
 
     judge = InterruptedJudge()
     judge_key = "interrupted"

@@ -18,10 +18,10 @@ from tests.support.process import MATIR, Indexed
 
 
 def kinds(base: type[errors.MatirError]) -> Iterator[type[errors.MatirError]]:
-    """The classes that are raised: those that no other stands on, and those with a sentence all the same."""
+    """Yield the errors that are raised: classes without subclasses, and others with a message."""
     below = base.__subclasses__()
-    for one in below:
-        yield from kinds(one)
+    for child in below:
+        yield from kinds(child)
     if not below or "__str__" in vars(base):
         yield base
 
@@ -45,7 +45,7 @@ EXAMPLES = {
 
 
 def made(kind: type[errors.MatirError], ending: str = "") -> errors.MatirError:
-    """An error with some facts; those that are text end with `ending`."""
+    """Create an error with some values; text values end with `ending`."""
     names: list[str] = [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
     facts = {name: EXAMPLES.get(name, f"the {name}{ending}") for name in names}
     if "path" in facts:
@@ -63,7 +63,7 @@ def test_every_error_says_what_is_wrong_and_the_command_line_what_to_do(
     assert re.fullmatch(r"[^A-Z\n].+[^.]\.", problem)
     assert not hasattr(error, "path") or "/a/b" in problem
     assert re.fullmatch(r"[^\n]+", remedy)
-    # Whatever is in a file name, the terminal gets one harmless line.
+    # Whatever a file name holds, the terminal gets one harmless line.
     say(" ".join(explain(made(kind, "\x1b[31m\n\u202e\udcff"))))
     shown = capfd.readouterr().err
     assert shown.startswith("matir: ")
@@ -93,7 +93,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def run(body: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """A process whose command does `body`, through the real boundary."""
+    """Run a process whose command executes `body`, through the real boundary."""
     head = "import click\nfrom matir_cli.cli import boundary\n@click.command()\ndef command():\n"
     script = f"{head}    {body}\nboundary.run(command)"
     return subprocess.run(
@@ -108,7 +108,7 @@ def test_an_error_of_ours_is_one_line_and_harmless() -> None:
     assert done.stderr == b"matir: there is no gallery at \\x1b[31m\\nx. " + remedy + b"\n"
 
 
-def test_an_error_that_should_not_happen_shows_its_traceback_only_when_asked() -> None:
+def test_an_internal_error_shows_its_traceback_only_when_asked() -> None:
     done = run("1 / 0")
     assert done.returncode == 2
     assert b"internal error: ZeroDivisionError" in done.stderr
@@ -129,7 +129,7 @@ def test_wrong_usage_is_2_and_shows_how() -> None:
 
 
 def in_shell(redirected: str, *words: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """The command with its streams as `redirected`, such as ">&-"."""
+    """Run the command in a shell with a redirection such as ">&-"."""
     line = f"exec {shlex.join([*MATIR, *map(str, words)])} {redirected}"
     unbuffered = {"PYTHONUNBUFFERED": ""}
     return subprocess.run(

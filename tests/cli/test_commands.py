@@ -33,7 +33,7 @@ def test_add_says_what_it_did(indexed: Indexed) -> None:
     assert f"skipped {indexed.photos}/zero.jpg: zero bytes" in talk
     assert "a\\x1b[31mred\\nname.jpg: not an image" in talk
     assert "\x1b" not in talk
-    assert "drawn world" in talk  # the tiny set says what it is
+    assert "drawn world" in talk  # the note of the tiny set
     assert [*indexed.gallery.parent.iterdir()] == [indexed.photos, indexed.gallery] or (
         {path.name for path in indexed.gallery.parent.iterdir()} == {"photos", "gallery.db"}
     )
@@ -133,7 +133,7 @@ def test_the_table_is_for_people(indexed: Indexed) -> None:
 
 
 def without_judge(folder: Path) -> Path:
-    """A model set of the tiny set's proposer and encoder."""
+    """Write a model set with the tiny set's proposer and encoder, but no judge."""
     shipped = Path(str(files("matir_cli.models")))
     shutil.copytree(shipped / "tiny", folder / "tiny", ignore=shutil.ignore_patterns("*.py", "*.gguf"))
     path = folder / "judgeless.toml"
@@ -250,7 +250,7 @@ def test_a_reader_that_stops_reading_is_no_error(indexed: Indexed) -> None:
 
 
 def interrupted(gallery: Path, photos: Path, sign: signal.Signals) -> tuple[int, str]:
-    """Start `add` on a terminal and send it `sign` once the first photo is in; code and what it said."""
+    """Send `sign` to an `add` on a terminal after its first photo; return its exit code and output."""
     shown, terminal = open_terminal()
     process = subprocess.Popen(
         [*MATIR, "add", str(photos), "--db", str(gallery), "--models", "tiny"],

@@ -37,7 +37,7 @@ def test_the_whole_method(gallery: Path, model_set: Path, tmp_path: Path) -> Non
     assert len(found) == PHOTOS
     margins = [record["logit_margin"] for record in found]
     assert margins == sorted(margins, reverse=True)
-    assert len(set(margins)) > PHOTOS // 2  # the judge does look at the pictures
+    assert len(set(margins)) > PHOTOS // 2  # the judge really looks at the pictures
     stage1 = [record["stage1_score"] for record in found]
     assert stage1 != sorted(stage1, reverse=True)
     for record in found:
@@ -133,7 +133,7 @@ def test_fresh_asks_again(gallery: Path, model_set: Path) -> None:
 
 
 def test_ctrl_c_prints_what_was_judged_and_the_next_run_goes_on(gallery: Path, model_set: Path) -> None:
-    # Pictures looked at in a much larger size, so that there is time for Ctrl-C.
+    # The judge sees much larger pictures, so that there is time for Ctrl-C.
     slow = model_set.with_name("slow.toml")
     slow.write_text(model_set.read_text().replace("max_pixels = 50176", "min_pixels = 802816"))
     shown, terminal = open_terminal()

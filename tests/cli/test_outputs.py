@@ -1,4 +1,4 @@
-"""Every output of `matir find` in the real process, over files with the strangest of names.
+"""Every output of `matir find` in the real process, for files with unusual names.
 
 What was written is read back by others: json, html.parser, pycocotools, Pillow, PyYAML.
 """
@@ -44,7 +44,7 @@ QUERY = "</title><script>alert(\"red\")</script> & 'house' \u202e😀"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one search wrote."""
+    """The output of one search."""
 
     photos: Path
     gallery: Path
@@ -322,7 +322,7 @@ def test_a_file_is_kept_unless_forced(outputs: Outputs, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [[], ["--json", "--rle"], ["--jsonl"], ["--paths"], ["-0"]])
 def test_a_reader_that_stops_reading_is_no_error(indexed: Indexed, form: list[str]) -> None:
     command = shlex.join([*MATIR, "find", "--no-rerank", "dog", *form, "--db", str(indexed.gallery)])
-    # What reads is gone before the first line is written.
+    # The reader has ended before the first line is written.
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, check=False
     )
@@ -357,7 +357,7 @@ def test_colours_and_links_on_a_terminal_alone(indexed: Indexed) -> None:
 def test_thumbnails_on_a_terminal(indexed: Indexed, tmp_path: Path) -> None:
     words = ["find", "--no-rerank", "dog", "-n", 2, "--db", indexed.gallery, "--preview"]
     shown = on_full_terminal(words)
-    assert shown.count("▀".encode()) > 200  # half blocks: this terminal told of nothing better
+    assert shown.count("▀".encode()) > 200  # half blocks, as this terminal reports nothing better
     piped = matir(*words)
     assert piped.returncode == 0
     assert "▀".encode() not in piped.stdout

@@ -1,4 +1,4 @@
-"""Queries in the real process: examples, what not to find, parts of a gallery, many queries at once."""
+"""Queries in the real process: examples, exclusions, filters, many queries at once."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_a_point_in_a_photo_of_the_gallery_means_a_stored_region(indexed: Indexe
     boxed = find(indexed.gallery, "--image", photo, "--box", corners, "--jsonl")
     assert records(boxed)[0]["path"] == str(photo)
     assert records(boxed)[0]["box"] == [box.x0, box.y0, box.x1, box.y1]
-    assert b"cannot be put to the judge" not in boxed.stderr  # it was not asked for
+    assert b"cannot be put to the judge" not in boxed.stderr  # the judge was not asked for
     middle = f"{(box.x0 + box.x1) / 2},{(box.y0 + box.y1) / 2}"
     pointed = find(indexed.gallery, "--image", photo, "--point", middle, "--jsonl")
     assert scores(pointed)[0] == pytest.approx(1, abs=1e-3)
@@ -107,8 +107,8 @@ def test_any_photo_can_be_an_example(indexed: Indexed, tmp_path: Path, prompt: s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--point", "5000,1"], "is not in"),
-        (["--box", "5000,1,6000,2"], "is not in"),
+        (["--point", "5000,1"], "lies outside"),
+        (["--box", "5000,1,6000,2"], "lies outside"),
         (["--image", "nowhere.jpg"], "nowhere.jpg cannot be read"),
     ],
 )
@@ -148,7 +148,7 @@ def test_options_that_contradict_each_other_are_refused_at_once(words: list[str]
     assert said in done.stderr.decode()
 
 
-# What not to find
+# Exclusions
 
 
 def test_what_is_not_wanted_comes_later(indexed: Indexed) -> None:
@@ -166,7 +166,7 @@ def test_what_is_not_wanted_comes_later(indexed: Indexed) -> None:
 def test_the_judge_is_asked_what_must_not_be_there(gallery: Path, model_set: Path) -> None:
     words = ["--db", gallery, "--models", model_set, "--jsonl", "-n", PHOTOS, "--no-ground"]
     both = records(matir("find", "red house", "--not", "tree", *words))
-    # Both questions are remembered, each by itself.
+    # Both verdicts are remembered, one per text.
     wanted, unwanted = (
         {record["path"]: record["p_true"] for record in records(matir("find", text, *words))}
         for text in ("red house", "tree")
@@ -189,7 +189,7 @@ def test_the_judge_is_asked_what_must_not_be_there(gallery: Path, model_set: Pat
     assert [record["p_true"] for record in records(some)] == order[:4]
 
 
-# A part of the gallery
+# Filters
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_places_are_folders_and_files(gallery: Path, indexed: Indexed) -> None:
     assert len(records(everywhere)) == PHOTOS
     two = ["--in", photos / "0001.png", "--in", photos / "x" / ".." / "0004.png"]
     assert ids(gallery, find(gallery, "dog", "--jsonl", *two)) == {2, 5}
-    nowhere = find(gallery, "dog", "--in", photos / "000")  # not a folder: the start of names
+    nowhere = find(gallery, "dog", "--in", photos / "000")  # not a folder, but a prefix of names
     assert (nowhere.returncode, nowhere.stdout) == (1, b"")
     assert f"nothing found: no photo is in {photos / '000'} (see: matir ls)" in nowhere.stderr.decode()
 
@@ -277,7 +277,7 @@ def test_sizes_are_those_of_the_objects_found(gallery: Path) -> None:
     assert small
     assert large
     assert max(small) <= 0.05 <= min(large)
-    assert max(large) < 1  # the photo as a whole is no object
+    assert max(large) < 1  # the whole photo is not an object
 
 
 def test_nothing_good_enough_is_an_answer(indexed: Indexed) -> None:

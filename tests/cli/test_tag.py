@@ -1,4 +1,4 @@
-"""`matir tag` as a process: sidecars beside photos, and the photos as they were."""
+"""`matir tag` as a process: sidecars change, photos do not."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def album(indexed: Indexed, tmp_path: Path) -> Indexed:
     shutil.copy(indexed.gallery, gallery)
     with GalleryFile.open(gallery) as opened, opened.atomic():
         opened.connection.execute("delete from files where path not like '%/photos/00__.png'")
-        # Objects alone are found: the tiny encoder likes whole pictures best, which have no region.
+        # Only objects are found: the tiny encoder prefers whole pictures, for which no region is written.
         whole = "select id from regions where ordinal = 0"
         opened.connection.execute(f"delete from vectors where region_id in ({whole})")
         for number in range(PHOTOS):

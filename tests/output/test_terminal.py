@@ -5,10 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from matir_cli.output.printable import printable
 from matir_cli.output.terminal import table_rows
 from tests.output.odd_names import NAMES, make_result
 
@@ -37,13 +34,3 @@ def test_a_link_leads_to_the_file_whatever_it_is_called(name: bytes) -> None:
 def test_further_objects_have_a_row_each() -> None:
     rows = table_rows(make_result(), all_instances=True, link_host=None)
     assert [row.split() for row in rows[1:]] == [["0,0,5,5"]]
-
-
-@given(st.text())
-def test_printable_text_has_nothing_to_steer_with_and_keeps_the_rest(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable() or all(c.isprintable() or c in "\xa0\u3000 " or c.isspace() for c in shown)
-    assert "\x1b" not in shown
-    shown.encode()
-    if text.isascii() and text.isprintable():
-        assert shown == text
