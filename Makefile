@@ -29,7 +29,7 @@ bench: $(VENV)/installed-test ## Run the benches; ARGS='--quick search' for some
 	$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(VENV)/installed-test ## Write the generated pages of the manual
-	$(BIN)/python -m matir_cli.manual.generate
+	$(BIN)/python -m tests.manual.generate
 
 wheel: $(VENV)/installed-test ## Build the wheel into dist/
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .

@@ -1,9 +1,9 @@
 """The manual: one page per topic of `matir help`, in Markdown.
 
 A page starts with a title, a blank line and one sentence that describes it. `commands.md` and the
-source tree in `architecture.md` are written by `generate`, everything else by hand. The pages are
-part of the installed package; the pictures are not. Imports nothing of the package, except that
-`generate` reads the commands; `matir help` uses it.
+source tree in `architecture.md` are written by `make docs`, everything else by hand. The pages are
+part of the installed package; the pictures are not. Imports nothing of the package; `matir help`
+uses it.
 """
 
 from __future__ import annotations

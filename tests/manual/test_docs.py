@@ -13,7 +13,7 @@ import pytest
 
 from matir_cli.cli.main import matir
 from matir_cli.manual import read_page, topics
-from matir_cli.manual.generate import (
+from tests.manual.generate import (
     commands_page,
     help_text,
     source_tree,

@@ -1,6 +1,6 @@
 """Generates parts of the manual: the commands' help and the source tree.
 
-    python -m matir_cli.manual.generate [--check]
+    python -m tests.manual.generate [--check]
 
 Run from a checkout of the source: the tree also names the folders next to the package.
 """
@@ -16,9 +16,9 @@ import click
 
 from matir_cli.cli.main import matir
 
-MANUAL = Path(__file__).parent
-PACKAGE = MANUAL.parent
-ROOT = PACKAGE.parent
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "matir_cli"
+MANUAL = PACKAGE / "manual"
 
 COMMANDS_PAGE = MANUAL / "commands.md"
 TREE_PAGE = MANUAL / "architecture.md"
