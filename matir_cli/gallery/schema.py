@@ -1,7 +1,9 @@
 """The gallery's tables as numbered migrations, and checks of a file's version.
 
 Migration n is the tuple of statements that brings a file from version n to n + 1; `migrate` runs
-the missing ones in the caller's transaction. A released migration never changes.
+the missing ones in the caller's transaction. A released migration never changes, its comments
+included, since galleries store and are compared with the whole text. Two comments name
+matir_cli/vectors.py: that is search/quantisation.py and search/sign_codes.py now.
 """
 
 import apsw
