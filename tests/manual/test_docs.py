@@ -247,3 +247,13 @@ def test_the_example_in_the_readme_runs(indexed: Indexed, tmp_path: Path) -> Non
     shutil.copy(indexed.gallery, tmp_path / "demo" / "gallery.db")
     printed = run_python("\n".join(code), tmp_path)
     assert len(re.findall(r"^[123] \d+\.png 0\.\d+ \d+ pixels$", printed, re.MULTILINE)) == 3
+
+
+def test_messages_in_the_troubleshooting_page_are_those_of_the_program() -> None:
+    source = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "matir_cli").rglob("*.py"))
+    words = " ".join(re.sub(r"\{[^{}]*\}", "...", source).split())
+    page = (MANUAL / "troubleshooting.md").read_text(encoding="utf-8").partition("## Symptoms")[0]
+    messages = re.findall(r"^- \*\*(.+?)\*\*", page, re.MULTILINE)
+    assert len(messages) >= 8
+    parts = [part.strip(" .,") for message in messages for part in message.split("...")]
+    assert [part for part in parts if part not in words] == []
