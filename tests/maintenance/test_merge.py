@@ -239,7 +239,7 @@ def test_the_command_merges_two_halves(indexed: Indexed, tmp_path: Path) -> None
     assert listed.returncode == 0, listed.stderr
     done = matir("merge", there, "--db", here)
     assert done.returncode == 0, done.stderr
-    assert b"4 taken over, 4 here already" in done.stderr
+    assert b"4 copied, 4 already present" in done.stderr
     assert done.stdout == b""
     assert len(listed.stdout.split(b"\0")) == 4 + 1
     queries = ("red house", "tree")
