@@ -114,6 +114,15 @@ class GalleryFile:
                 self.connection.execute("rollback")
             raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let the block read one state of the file, whatever other processes write meanwhile.
+
+        Their commits wait until the block ends, so it must be short.
+        """
+        with self.connection:
+            yield
+
     # Size
 
     @property
@@ -196,16 +205,26 @@ class GalleryFile:
                 (encode_path(file.path), reason, file.bytes, file.mtime_ns, _now()),
             )
 
-    def link_file(self, file: FileRecord, photo_id: int) -> None:
+    def link_file(self, file: FileRecord, sha256: bytes) -> bool:
         """Record that `file` holds a photo that is already in the gallery: a copy, or a renamed file.
 
         Files of that photo that no longer exist on disk are forgotten; this completes a rename.
+
+        Args:
+            sha256: of the file's bytes, 32 bytes.
+
+        Returns:
+            False if the gallery holds no such photo, perhaps no longer; nothing is recorded then.
         """
         with self.atomic():
+            photo_id = self.photo_with(sha256)
+            if photo_id is None:
+                return False
             self.link(file, photo_id)
             for path in self.paths(photo_id):
                 if path != file.path and is_gone(path):
                     self.connection.execute("delete from files where path = ?", (encode_path(path),))
+            return True
 
     def link(self, file: FileRecord, photo_id: int) -> None:
         """Record that `file` holds this photo, whatever it held before.
@@ -312,18 +331,19 @@ class GalleryFile:
             PhotoUnknown: the gallery does not hold it, perhaps no longer.
             GalleryDamaged: a stored value is impossible, or no file holds the photo.
         """
-        row = self.connection.execute(
-            "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
-            "latitude, longitude from photos where id = ?",
-            (photo_id,),
-        ).fetchone()
+        with self.snapshot():  # another process may remove the photo between the two statements
+            row = self.connection.execute(
+                "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
+                "latitude, longitude from photos where id = ?",
+                (photo_id,),
+            ).fetchone()
+            paths = self.paths(photo_id)
         if row is None:
             raise errors.PhotoUnknown(self.path, str(photo_id))
         try:
             record = check_photo(PhotoRecord(*row))
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
-        paths = self.paths(photo_id)
         if not paths:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: no file holds it")
         return StoredPhoto(photo_id, paths, record)

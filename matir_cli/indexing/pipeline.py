@@ -33,6 +33,9 @@ from matir_cli.search.index import seal_index, store_vectors
 PREFETCH = 3
 """Number of photos that a stage may be ahead of the next one."""
 
+ATTEMPTS = 3
+"""Times that a file is indexed at most, if other processes remove its photo in the meantime."""
+
 SEAL_EVERY = 256
 """Number of photos after which a long run moves loose photos into blocks of the search index."""
 
@@ -120,6 +123,8 @@ class _RefusedFile:
     path: Path
     file: FileRecord | None
     reason: str
+    sha256: bytes | None = None
+    """Of the file; None if it was refused before it was decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +185,40 @@ def add_photos(
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
+    for _ in range(ATTEMPTS):
+        lost: list[Path] = []
+        yield from _index(gallery, paths, models, previews, passed_over, lost)
+        if not lost:
+            return
+        paths = lost
+    yield from (Skipped(path, "other commands keep removing its photo") for path in lost)
+
+
+def _index(
+    gallery: GalleryFile,
+    paths: Iterable[Path],
+    models: IndexingModels,
+    previews: bool,
+    passed_over: Counter[str] | None,
+    lost: list[Path],
+) -> Iterator[Outcome]:
+    """Run the four stages once; arguments as in `add_photos`.
+
+    Args:
+        lost: extended by the copies of photos that another process removed before the copy was recorded.
+    """
     in_progress: set[bytes] = set()
+    refused: set[bytes] = set()
     files = find_photo_files(paths, passed_over)
     read = prefetch(_read_photos(gallery.path, files, in_progress), PREFETCH)
     encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
     written = 0
     for item in encoded:
-        outcome = _write(gallery, item)
+        outcome = _write(gallery, item, refused)
+        if outcome is None:
+            assert isinstance(item, _KnownFile)
+            lost.append(item.file.path)
+            continue
         if isinstance(item, _EncodedPhoto):
             in_progress.discard(item.proposed.photo.record.sha256)
             written += 1
@@ -271,36 +303,41 @@ def _encode_regions(
             yield _EncodedPhoto(item, vectors)
         else:
             file = item.photo.file
-            yield _RefusedFile(file.path, file, "the encoder gave a vector that is not a number")
+            reason = "the encoder gave a vector that is not a number"
+            yield _RefusedFile(file.path, file, reason, item.photo.record.sha256)
 
 
-def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote) -> Outcome:
-    """Run stage 4 for one file, in one transaction."""
+def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[bytes]) -> Outcome | None:
+    """Run stage 4 for one file, in one transaction.
+
+    Args:
+        refused: SHA-256 of the photos that were refused after decoding; extended here.
+
+    Returns:
+        None if the file was a copy of a photo that another process has removed: it must be indexed itself.
+    """
     match item:
         case Unchanged():
             return item
-        case _RefusedFile(path, file, reason):
+        case _RefusedFile(path, file, reason, digest):
+            if digest is not None:
+                refused.add(digest)
             if file is not None:
                 gallery.remember_skipped(file, reason)
             return Skipped(path, reason)
         case _KnownFile(file, digest):
-            return _link(gallery, file, digest)
+            if gallery.link_file(file, digest):
+                return Linked(file.path)
+            if digest not in refused:
+                return None
+            reason = "the same bytes as a file that was skipped"
+            gallery.remember_skipped(file, reason)
+            return Skipped(file.path, reason)
         case _EncodedPhoto(_ProposedPhoto(photo, preview, regions), vectors):
             with gallery.atomic():
                 # Another process may have added the photo since it was read.
-                if gallery.photo_with(photo.record.sha256) is None:
-                    photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview)
-                    store_vectors(gallery, photo_id, ids, vectors)
-                    return Added(photo.file.path, len(regions) - 1)
-            return _link(gallery, photo.file, photo.record.sha256)
-
-
-def _link(gallery: GalleryFile, file: FileRecord, digest: bytes) -> Outcome:
-    """Record a further file of the photo with this SHA-256."""
-    photo_id = gallery.photo_with(digest)
-    if photo_id is None:  # its first file was refused after decoding
-        reason = "the same bytes as a file that was skipped"
-        gallery.remember_skipped(file, reason)
-        return Skipped(file.path, reason)
-    gallery.link_file(file, photo_id)
-    return Linked(file.path)
+                if gallery.link_file(photo.file, photo.record.sha256):
+                    return Linked(photo.file.path)
+                photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview)
+                store_vectors(gallery, photo_id, ids, vectors)
+                return Added(photo.file.path, len(regions) - 1)

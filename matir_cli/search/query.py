@@ -133,16 +133,22 @@ def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example
     """
     file = stat_file(example.path)
     digest = hash_file(file)
+    with gallery.snapshot():  # another process may remove the photo between the statements
+        stored = _resolve_stored(gallery, digest, example)
+    return stored or _find_with_models(models, decode_photo(file, digest), example)
+
+
+def _resolve_stored(gallery: GalleryFile, digest: bytes, example: Example) -> ResolvedExample | None:
+    """Resolve an example by the stored regions of the photo with this SHA-256, None if none fits."""
     photo_id = gallery.photo_with(digest)
-    if photo_id is not None:
-        record = gallery.photo(photo_id).record
-        region = _find_stored(gallery.regions(photo_id), _clip(example, record), record)
-        if region is not None:
-            share = record.share(region.region.area)
-            return ResolvedExample(
-                example.path, region_vector(gallery, region.id), region.box, share, stored=True
-            )
-    return _find_with_models(models, decode_photo(file, digest), example)
+    if photo_id is None:
+        return None
+    record = gallery.photo(photo_id).record
+    region = _find_stored(gallery.regions(photo_id), _clip(example, record), record)
+    if region is None:
+        return None
+    share = record.share(region.region.area)
+    return ResolvedExample(example.path, region_vector(gallery, region.id), region.box, share, stored=True)
 
 
 def _clip(example: Example, record: PhotoRecord) -> Example:

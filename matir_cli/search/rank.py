@@ -26,7 +26,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import RUN, read_runs, stored_vectors
-from matir_cli.search.quantisation import cosines, quantise, rounding_error
+from matir_cli.search.quantisation import Int8Array, cosines, quantise, rounding_error
 from matir_cli.search.sign_codes import SignCodes, sign_queries
 from matir_cli.search.upper_bounds import UpperBounds, compare_blocks
 
@@ -84,12 +84,21 @@ def score_spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float
     Returns:
         (k,) float64; zeros for a gallery without regions.
     """
+    with gallery.snapshot():
+        stored = _sample_vectors(gallery, queries.shape[1])
+    if not len(stored):
+        return np.zeros(len(queries))
+    return np.array([cosines(stored, query).std() for query in queries])
+
+
+def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
+    """Return (n, dimensions) vectors of up to `SAMPLE` regions spread evenly over the gallery."""
     db = gallery.connection
     # Two statements: each looks up one end of the table, where one statement for both would scan it all.
     low = db.execute("select min(region_id) from vectors").get
     high = db.execute("select max(region_id) from vectors").get
     if low is None:
-        return np.zeros(len(queries))
+        return np.zeros((0, dimensions), np.int8)
     starts = np.unique(np.linspace(low, high, SAMPLE).astype(np.int64))
     rows = db.execute(
         "select (select region_id from vectors where region_id >= value order by region_id limit 1) "
@@ -97,8 +106,7 @@ def score_spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float
         (json.dumps(starts.tolist()),),
     )
     regions = np.fromiter((row[0] for row in rows), np.int64)
-    stored = stored_vectors(gallery, regions, queries.shape[1])
-    return np.array([cosines(stored, query).std() for query in queries])
+    return stored_vectors(gallery, regions, dimensions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,13 +91,13 @@ def test_files_of_one_photo(path: Path, tmp_path: Path) -> None:
         photo_id = add(gallery, name=str(here))
         copy = FileRecord(tmp_path / "copy.jpg", 1234, 8)
         copy.path.write_bytes(b"x")
-        gallery.link_file(copy, photo_id)
+        assert gallery.link_file(copy, gallery.photo(photo_id).record.sha256)
         assert gallery.paths(photo_id) == (copy.path, here)
         assert gallery.is_unchanged(copy)
         assert not gallery.is_unchanged(FileRecord(copy.path, 1234, 9))
         here.unlink()  # renamed: the old name goes when the new one comes
         renamed = FileRecord(tmp_path / "renamed.jpg", 1234, 7)
-        gallery.link_file(renamed, photo_id)
+        assert gallery.link_file(renamed, gallery.photo(photo_id).record.sha256)
         assert gallery.paths(photo_id) == (copy.path, renamed.path)
 
 

@@ -16,7 +16,7 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "gallery.db"
     with craft(path, ["a", "b", "c"]) as gallery:
         gallery.remember_skipped(FileRecord(Path("/photos/bad"), 1, 1), "zero bytes")
-        gallery.link_file(FileRecord(Path("/photos/copy"), 10, 20), 1)
+        gallery.link_file(FileRecord(Path("/photos/copy"), 10, 20), gallery.photo(1).record.sha256)
         gallery.connection.execute("delete from previews where photo_id = 3")
         for query in ("a dog", "a cat"):
             VerdictCache(gallery, JUDGE, query).remember(1, Verdict(1.0, 2.0))

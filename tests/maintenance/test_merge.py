@@ -94,7 +94,7 @@ def test_files_verdicts_and_previews_of_one_photo_are_combined(tmp_path: Path) -
     with craft(here, ["a"], previews=False) as gallery:
         VerdictCache(gallery, JUDGE, "a dog").remember(1, Verdict(3.0, 1.0))
     with craft(there, ["b", "a"]) as gallery:
-        gallery.link_file(FileRecord(place("copy"), 10, 20), 2)
+        gallery.link_file(FileRecord(place("copy"), 10, 20), gallery.photo(2).record.sha256)
         for number, query in enumerate(["a cat", "a dog"]):
             VerdictCache(gallery, JUDGE, query).remember(2, Verdict(float(number), 5.0))
         VerdictCache(gallery, JUDGE, "a cat").remember_grounding(2, grounding)
