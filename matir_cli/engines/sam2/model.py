@@ -4,11 +4,13 @@ A configuration names the classes to instantiate (`_target_`), so only those tha
 are read; a model set can change a short list of numbers in them, `Architecture`.
 """
 
+from inspect import signature
 from pathlib import Path
 
 import sam2
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.sam2_base import SAM2Base
 
 from matir_cli.engines.sam2.options import Architecture, Sam2Options
@@ -63,12 +65,15 @@ def _apply_architecture(architecture: Architecture, model: DictConfig) -> None:
 
 def _check_trunk(trunk: DictConfig, options: Sam2Options) -> None:
     """Check the numbers of the image encoder, for which Hiera would fail only in its first forward pass."""
-    stages = list(trunk.stages)
-    windows = list(trunk.get("window_spec", (8, 4, 14, 7)))  # Hiera's default
+    # A configuration may leave numbers out, as those of hiera_b+ do: Hiera's own defaults count then.
+    numbers = {name: parameter.default for name, parameter in signature(Hiera).parameters.items()} | dict(
+        trunk
+    )
+    stages, windows = list(numbers["stages"]), list(numbers["window_spec"])
     stage_starts = {sum(stages[:stage]) for stage in (1, 2, 3)}
-    if trunk.embed_dim % trunk.get("num_heads", 1):
+    if numbers["embed_dim"] % numbers["num_heads"]:
         reason = "architecture: embed_dim must be a multiple of num_heads"
-    elif any(block in stage_starts or block >= sum(stages) for block in trunk.global_att_blocks):
+    elif any(block in stage_starts or block >= sum(stages) for block in numbers["global_att_blocks"]):
         reason = "architecture: global_att_blocks must lie within the stages, and none may begin one"
     elif any(window % 2 for window in windows[:3]):
         reason = "architecture: window_spec must be even in the first three stages"

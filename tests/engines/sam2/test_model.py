@@ -18,7 +18,7 @@ from matir_cli.engines.sam2.options import PackagedConfig, Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer, load_sam2_proposer
 from matir_cli.errors import CheckpointInvalid
 from matir_cli.records import ImageArray
-from tests.support.crafted_sam2 import CONFIG, SMALL_OPTIONS, small_config
+from tests.support.crafted_sam2 import SMALL_OPTIONS, small_config
 
 # Upstream's predictor scripts its transforms, which newer torch warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
@@ -45,7 +45,7 @@ class TestLoad:
         assert {weight.dtype for weight in loaded.state_dict().values()} == {torch.float32}
         assert not loaded.training
 
-    @pytest.mark.parametrize("name", [CONFIG, "configs/sam2/sam2_hiera_t.yaml"])
+    @pytest.mark.parametrize("name", get_args(PackagedConfig))
     def test_official_tensors(self, name: PackagedConfig) -> None:
         """Names and shapes are those of upstream's own builder, and so of the official checkpoints."""
         ours = build_model(Sam2Options(config=name))
