@@ -1,6 +1,6 @@
 # `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test browser-test fix bench docs wheel clean help
+.PHONY: demo test browser-test fix bench fuzz docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
@@ -27,6 +27,9 @@ fix: $(VENV)/installed-test ## Fix style and formatting
 
 bench: $(VENV)/installed-test ## Run the benches; ARGS='--quick search' for some, at small sizes
 	$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(VENV)/installed-test ## Run the fuzz campaigns, up to 20 minutes; ARGS='--minutes 5 NAME' for less
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 docs: $(VENV)/installed-test ## Write the generated pages of the manual
 	$(BIN)/python -m tests.manual.generate
