@@ -9,7 +9,7 @@ from matir_cli.cli.boundary import run
 COMMANDS = {
     name: name
     for name in (
-        *("add", "find", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
+        *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
         *("doctor", "models", "demo"),
     )
 } | {"eval": "evaluate", "help": "show_help"}
@@ -23,6 +23,7 @@ SYNONYMS = {
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
+    **dict.fromkeys(("explain", "understand"), "parse"),
     **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
 }
 """Names that other programs use: the command that they stand for."""
