@@ -65,8 +65,11 @@ class GalleryFile:
         flags = READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE
         with translated(path):
             try:
-                if not create and not path.exists():
-                    raise errors.GalleryMissing(path)
+                if not path.exists():
+                    if not create:
+                        raise errors.GalleryMissing(path)
+                elif not path.is_file():
+                    raise errors.NotAGallery(path)
                 if create:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 # SQLite itself falls back to read-only access if the file cannot be written.

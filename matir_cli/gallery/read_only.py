@@ -34,8 +34,10 @@ def open_read_only(path: Path) -> GalleryFile:
         try:
             if not path.exists():
                 raise GalleryMissing(path)
+            if not path.is_file():  # opening a pipe might never end
+                raise NotAGallery(path)
             db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
-        except (OSError, ValueError, apsw.IOError) as error:  # ValueError: a name that SQLite does not take
+        except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
             raise GalleryReadOnly(path) from error
         try:
             version = schema.check_schema(db, path)

@@ -57,11 +57,11 @@ def _is_unrecovered(error: apsw.ReadOnlyError) -> bool:
     return getattr(error, "extendedresult", None) == apsw.SQLITE_READONLY_ROLLBACK
 
 
-def _constraint_error(path: Path, error: apsw.ConstraintError) -> errors.GalleryError:
-    """Return damage if the file now holds rows that break a foreign key; else a race was lost."""
-    with closing(open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)) as connection:
-        try:
+def _constraint_error(path: Path, error: apsw.ConstraintError) -> errors.MatirError:
+    """Return damage if the file, read anew, holds rows that break a foreign key; else a race was lost."""
+    try:
+        with closing(open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)) as connection:
             broken = connection.execute("pragma foreign_key_check").fetchone()
-        except apsw.Error as confirmed:
-            return errors.GalleryDamaged(path, str(confirmed))
+    except apsw.Error as other:
+        return gallery_error(path, other)
     return errors.GalleryDamaged(path, str(error)) if broken else errors.GalleryChanged(path)

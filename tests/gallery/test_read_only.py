@@ -44,8 +44,17 @@ def test_nothing_can_be_changed(path: Path) -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(GalleryMissing):
         open_read_only(tmp_path / "none.db")
-    with pytest.raises(GalleryReadOnly):
-        open_read_only(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(NotAGallery):
+            open_read_only(name)
+        with pytest.raises(NotAGallery):
+            GalleryFile.open(name, create=True)
+    for name in (Path(os.fsdecode(b"/tmp/\xff.db")), tmp_path / ("x" * 300), Path("/nul\0.db")):
+        with pytest.raises((GalleryMissing, GalleryReadOnly)):
+            open_read_only(name)
+        with pytest.raises(GalleryReadOnly):
+            GalleryFile.open(name, create=True)
 
 
 def test_an_older_newer_or_empty_file_is_refused(path: Path, tmp_path: Path) -> None:
