@@ -27,13 +27,14 @@ from typing import TypeAlias
 
 from matir_cli.api_results import Hit, PhotoRegion
 from matir_cli.errors import GalleryMissing, PhotoUnknown
-from matir_cli.gallery.database import GalleryFile, translated
+from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo, forget_files
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import StoredPhoto
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
 from matir_cli.maintenance.remove import files_of_photo
-from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, load_model_set
+from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import Box, Point
@@ -57,7 +58,7 @@ class Gallery:
 
         Args:
             models: name of a model set, or path of a TOML file. None: the set that the gallery was
-                created with, or "full" for a new gallery.
+                created with, or "full" for a new gallery. A file must be named once on each machine.
             device: "auto", "cuda", "mps" or "cpu".
 
         Raises:
@@ -70,8 +71,7 @@ class Gallery:
         self._closed = False
         try:
             with translated(self.path):
-                stored = self._file.model_set() if self._file is not None else None
-            self._models = load_model_set(models or stored or DEFAULT_MODEL_SET)
+                self._models = choose_set(self._file, models)
         except BaseException:
             self.close()
             raise

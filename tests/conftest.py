@@ -1,3 +1,4 @@
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from tests.support.process import PHOTOS, Indexed, matir
 
 # A shell lets background processes ignore Ctrl-C; the processes that tests interrupt must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's own state folder out of the tests, and of the processes that they start."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -132,6 +133,10 @@ def _remedy(error: errors.MatirError) -> str:
     match error:
         case errors.GalleryTooOld(path=path):
             return f"Any command on it, such as matir info --db {path}, upgrades it."
+        case errors.GalleryUnrecovered(path=path):
+            return f"Any command that may write to it rolls it back: matir info --db {shlex.quote(str(path))}"
+        case errors.ModelSetUntrusted(source=source):
+            return f"If you trust that file, name it: --models {shlex.quote(source)}"
         case errors.PartMissing(part="judge"):
             return f"Choose another model set with --models, {STAGE_1_ALONE}"
         case errors.WeightsMissing(model_set=name, part=part):
@@ -153,6 +158,9 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.NotAGallery: "Name another file with --db.",
     errors.GalleryTooNew: "Upgrade matir-cli.",
     errors.GalleryDamaged: "Restore a copy, or create it again with: matir add",
+    errors.GalleryFailed: "Check it with: matir doctor; if that finds nothing, please report this.",
+    errors.GalleryChanged: "Run the same command again.",
+    errors.ExtensionUnusable: "pip install --force-reinstall apsw sqlite-vec==0.1.9",
     errors.GalleryIOFailed: "Check the disk's free space, quota and health, and run the same command again.",
     errors.GalleryBusy: "Try again when that command has ended.",
     errors.GalleryReadOnly: "Check the permissions of the file and its folder.",

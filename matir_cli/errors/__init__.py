@@ -8,6 +8,9 @@
     │   ├── GalleryTooNew              written by a later version
     │   ├── GalleryTooOld              written by an earlier version, and it may not be changed
     │   ├── GalleryDamaged             it is malformed
+    │   ├── GalleryFailed              SQLite failed for no reason that lies in the file or the system
+    │   ├── GalleryChanged             another command changed it at the same moment
+    │   ├── GalleryUnrecovered         a write to it was interrupted, and it may not be changed
     │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
     │   ├── GalleryReadOnly            it or its folder does not permit the access needed
@@ -16,8 +19,10 @@
     │   ├── PhotoUnknown               it holds no photo of that name or id
     │   ├── MergeIntoItself            both galleries of a merge are the same file
     │   └── ModelMismatch              made with other models than those requested
+    ├── ExtensionUnusable              SQLite cannot load an extension that it needs
     ├── ModelSetError                  about the models
     │   ├── ModelSetUnknown            no set of that name
+    │   ├── ModelSetUntrusted          a gallery names a file as its set that the user has not used with it
     │   ├── ModelSetInvalid            its TOML is invalid
     │   ├── PartMissing                the set lacks the model that is needed
     │   ├── WeightsMissing             files that were not fetched yet
@@ -55,15 +60,19 @@ from matir_cli.errors.base import (
 )
 from matir_cli.errors.gallery import (
     DiskFull,
+    ExtensionUnusable,
     GalleryBusy,
+    GalleryChanged,
     GalleryDamaged,
     GalleryEmpty,
     GalleryError,
+    GalleryFailed,
     GalleryIOFailed,
     GalleryMissing,
     GalleryReadOnly,
     GalleryTooNew,
     GalleryTooOld,
+    GalleryUnrecovered,
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
@@ -91,6 +100,7 @@ from matir_cli.errors.models import (
     ModelSetError,
     ModelSetInvalid,
     ModelSetUnknown,
+    ModelSetUntrusted,
     PartMissing,
     WeightsChanged,
     WeightsMissing,
@@ -112,16 +122,20 @@ __all__ = [
     "EngineFailed",
     "ExampleBlank",
     "ExampleOutside",
+    "ExtensionUnusable",
     "FolderVanished",
     "GalleryBusy",
+    "GalleryChanged",
     "GalleryDamaged",
     "GalleryEmpty",
     "GalleryError",
+    "GalleryFailed",
     "GalleryIOFailed",
     "GalleryMissing",
     "GalleryReadOnly",
     "GalleryTooNew",
     "GalleryTooOld",
+    "GalleryUnrecovered",
     "MatirError",
     "MemoryTooSmall",
     "MergeIntoItself",
@@ -129,6 +143,7 @@ __all__ = [
     "ModelSetError",
     "ModelSetInvalid",
     "ModelSetUnknown",
+    "ModelSetUntrusted",
     "NotAGallery",
     "OutOfRange",
     "OutputError",

@@ -78,6 +78,41 @@ class GalleryIOFailed(GalleryError):
         return f"{self.path} could not be read or written: {self.reason}; all photos added before are kept."
 
 
+@dataclass(eq=False)
+class GalleryFailed(GalleryError):
+    """SQLite failed in a way that neither the file nor the system explains; `reason` is its message."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"SQLite could not work on {self.path}: {self.reason}."
+
+
+class GalleryChanged(GalleryError):
+    """Another command changed what this one was working on; the file is sound."""
+
+    def __str__(self) -> str:
+        return f"another command changed {self.path} at the same moment."
+
+
+class GalleryUnrecovered(GalleryError):
+    """The file may only be read, and a write to it that was interrupted has not been rolled back yet."""
+
+    def __str__(self) -> str:
+        return f"an interrupted write to {self.path} has not been rolled back yet."
+
+
+@dataclass(eq=False)
+class ExtensionUnusable(MatirError):
+    """SQLite cannot load the extension `name`; `reason` is its message."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"SQLite cannot load its extension {self.name}: {self.reason}."
+
+
 class GalleryBusy(GalleryError):
     """Another process kept the file locked for longer than the time-out."""
 

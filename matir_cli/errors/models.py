@@ -23,6 +23,17 @@ class ModelSetUnknown(ModelSetError):
 
 
 @dataclass(eq=False)
+class ModelSetUntrusted(ModelSetError):
+    """The gallery at `gallery` names the file `source`, which this user has not used with it."""
+
+    gallery: Path
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.gallery} names the model set {self.source}, which you have not used with it yet."
+
+
+@dataclass(eq=False)
 class ModelSetInvalid(ModelSetError):
     """The model set in `source` is invalid; `reason` names the key and the value that it must have."""
 

@@ -53,10 +53,11 @@ def locate_images(gallery: GalleryFile, dataset: Dataset) -> ImageIndex:
     files: dict[int, Path] = {}
     orientations: dict[int, int] = {}
     for image in dataset.images:
-        photo_id = photo_in_file(gallery, image.path)
-        if photo_id is None:
-            continue
-        record = gallery.photo(photo_id).record
+        with gallery.snapshot():  # another process may remove the photo between the statements
+            photo_id = photo_in_file(gallery, image.path)
+            if photo_id is None:
+                continue
+            record = gallery.photo(photo_id).record
         photos[image.id] = photo_id
         files[photo_id] = image.path
         images.setdefault(photo_id, []).append(image.id)

@@ -22,7 +22,16 @@ from matir_cli import errors
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import READ_WRITE_CREATE, open_defensively
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
-from matir_cli.gallery.rows import StoredPhoto, StoredRegion, check_photo, read_region
+from matir_cli.gallery.rows import (
+    LONGEST_PREVIEW,
+    StoredPhoto,
+    StoredRegion,
+    check_id,
+    check_photo,
+    check_text,
+    read_region,
+)
+from matir_cli.gallery.sqlite_errors import gallery_error, translated
 from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
 
 
@@ -48,18 +57,25 @@ class GalleryFile:
             GalleryMissing: there is no file at `path`, and `create` is false.
             NotAGallery: the file is of another kind; it is left unchanged.
             GalleryTooNew: a later version of this tool wrote the file.
+            GalleryDamaged: the file's schema is not that of its version, word by word.
             GalleryReadOnly: the file cannot be opened, or the file or its folder cannot be created.
+            GalleryUnrecovered: the file may only be read, and an interrupted write is not rolled back.
+            GalleryIOFailed: the system fails to read or write the file.
         """
-        if not path.exists() and not create:
-            raise errors.GalleryMissing(path)
-        try:
-            if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite itself falls back to read-only access if the file cannot be written.
-            flags = READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE
-            connection = open_defensively(os.fspath(path), flags)
-        except (apsw.CantOpenError, apsw.PermissionsError, OSError, UnicodeEncodeError) as error:
-            raise errors.GalleryReadOnly(path) from error
+        flags = READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE
+        with translated(path):
+            try:
+                if not path.exists():
+                    if not create:
+                        raise errors.GalleryMissing(path)
+                elif not path.is_file():
+                    raise errors.NotAGallery(path)
+                if create:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                # SQLite itself falls back to read-only access if the file cannot be written.
+                connection = open_defensively(os.fspath(path), flags)
+            except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
+                raise errors.GalleryReadOnly(path) from error
         gallery = cls(path, connection)
         try:
             with translated(path):
@@ -74,10 +90,7 @@ class GalleryFile:
         db = self.connection
         if schema.is_empty(db):
             db.pragma("page_size", schema.PAGE_SIZE)
-        elif not schema.is_gallery(db):
-            raise errors.NotAGallery(self.path)
-        if (version := schema.version_of(db)) > schema.VERSION:
-            raise errors.GalleryTooNew(self.path, version, schema.VERSION)
+        version = schema.check_schema(db, self.path)
         db.pragma("foreign_keys", True)
         db.enable_load_extension(True)
         db.load_extension(sqlite_vec.loadable_path())
@@ -85,6 +98,7 @@ class GalleryFile:
         if version < schema.VERSION:
             with self.atomic():
                 schema.migrate(db)
+                schema.check_schema(db, self.path)  # another process may have written meanwhile
 
     def __enter__(self) -> GalleryFile:
         return self
@@ -94,7 +108,7 @@ class GalleryFile:
     ) -> None:
         self.connection.close()
         if isinstance(error, apsw.Error | UnicodeDecodeError):
-            raise _as_gallery_error(self.path, error) from error
+            raise gallery_error(self.path, error) from error
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -140,13 +154,16 @@ class GalleryFile:
     def model_set(self) -> str | None:
         """Return the gallery's model set: a name, or the path of a TOML; None if no model is bound yet."""
         row = self.connection.execute("select model_set from models limit 1").fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else self.checked_text(row[0], "the name of its model set")
 
     def model(self, role: str) -> ModelIdentity | None:
         """Return the model that the gallery is bound to in `role`; None if none is bound yet."""
         select = "select name, weight_hash from models where role = ?"
         row = self.connection.execute(select, (role,)).fetchone()
-        return None if row is None else ModelIdentity(str(row[0]), str(row[1]))
+        if row is None:
+            return None
+        name, weight_hash = (self.checked_text(value, f"the {role}") for value in row)
+        return ModelIdentity(name, weight_hash)
 
     def check_model(self, role: str, identity: ModelIdentity) -> None:
         """Check that `identity` is the model that the gallery is bound to in `role`.
@@ -268,7 +285,8 @@ class GalleryFile:
 
     def count_photos(self) -> int:
         """Return the number of photos."""
-        return int(_only(self.connection.execute("select count(*) from photos"))[0])
+        # "where true": without, it is one step, which neither Ctrl-C nor the step limit can end.
+        return int(_only(self.connection.execute("select count(*) from photos where true"))[0])
 
     def add_photo(
         self, file: FileRecord, photo: PhotoRecord, regions: Sequence[Region], preview: bytes | None
@@ -322,7 +340,10 @@ class GalleryFile:
     def paths(self, photo_id: int) -> tuple[Path, ...]:
         """Return the files that hold the photo, in order of path."""
         rows = self.connection.execute("select path from files where photo_id = ? order by path", (photo_id,))
-        return tuple(decode_path(row[0]) for row in rows)
+        try:
+            return tuple(decode_path(row[0]) for row in rows)
+        except ValueError as error:
+            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
 
     def photo(self, photo_id: int) -> StoredPhoto:
         """Return the photo with this id.
@@ -352,9 +373,10 @@ class GalleryFile:
         """Return the photo's JPEG at working size, None if no preview is stored.
 
         Raises:
-            GalleryDamaged: the stored preview is not a blob.
+            GalleryDamaged: the stored preview is not a blob, or too large to be one.
         """
-        row = self.connection.execute("select jpeg from previews where photo_id = ?", (photo_id,)).fetchone()
+        select = "select iif(octet_length(jpeg) <= ?, jpeg, null) from previews where photo_id = ?"
+        row = self.connection.execute(select, (LONGEST_PREVIEW, photo_id)).fetchone()
         if row is not None and not isinstance(row[0], bytes):
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: its preview is not an image")
         return None if row is None else row[0]
@@ -384,39 +406,28 @@ class GalleryFile:
         """Convert a row of `_SELECT_REGION`, checking it."""
         try:
             return read_region(row)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError) as error:
             raise errors.GalleryDamaged(self.path, f"region {row[0]}: {error}") from error
+
+    def checked_id(self, value: object) -> int:
+        """Return a stored photo id; GalleryDamaged if it is not an integer."""
+        try:
+            return check_id(value, "the id of a photo")
+        except ValueError as error:
+            raise errors.GalleryDamaged(self.path, str(error)) from error
+
+    def checked_text(self, value: object, name: str) -> str:
+        """Return a stored text; GalleryDamaged, named `name`, if it is none, or too long."""
+        try:
+            return check_text(value, name)
+        except ValueError as error:
+            raise errors.GalleryDamaged(self.path, str(error)) from error
 
 
 _SELECT_REGION = (
     "select regions.id, photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle, "
     "width, height, mask_width, mask_height from regions join photos on photos.id = photo_id"
 )
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn errors that SQLite raises about the file at `path` into the matching `GalleryError`."""
-    try:
-        yield
-    except (apsw.Error, UnicodeDecodeError) as error:
-        raise _as_gallery_error(path, error) from error
-
-
-def _as_gallery_error(path: Path, error: apsw.Error | UnicodeDecodeError) -> errors.GalleryError:
-    match error:
-        case apsw.BusyError() | apsw.LockedError():
-            return errors.GalleryBusy(path)
-        case apsw.FullError():
-            return errors.DiskFull(path)
-        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.AuthError():
-            return errors.GalleryReadOnly(path)
-        case apsw.NotADBError():
-            return errors.NotAGallery(path)
-        case apsw.IOError():
-            return errors.GalleryIOFailed(path, str(error))
-        case _:
-            return errors.GalleryDamaged(path, str(error))
 
 
 def _only(cursor: apsw.Cursor) -> Any:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import apsw
 
-from matir_cli.errors import PhotoUnknown
+from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.paths import BELOW, below_bindings, decode_path, encode_path
+from matir_cli.gallery.paths import BELOW, below_bindings, check_path, decode_path, encode_path, path_order
 from matir_cli.photos.discover import absolute_path
 
 PAGE = 1000
@@ -44,12 +44,21 @@ def paged_rows(
     Args:
         select: an SQL query up to its `where`, whose first column is `path`.
         within: yield only rows at or below this absolute path; None for all.
+
+    Raises:
+        GalleryDamaged: a path is not one, or the paths are not in order, so that the listing might not end.
     """
     condition = "true" if within is None else BELOW
     page = f"{select} where {condition} and path > :after order by path limit {PAGE}"
     bound: dict[str, apsw.SQLiteValue] = {"after": "", **({} if within is None else below_bindings(within))}
     while True:
         rows = gallery.connection.execute(page, bound).fetchall()
+        try:
+            keys = [path_order(value) for value in (bound["after"], *(check_path(row[0]) for row in rows))]
+        except ValueError as error:
+            raise GalleryDamaged(gallery.path, str(error)) from error
+        if any(following <= before for before, following in pairwise(keys)):
+            raise GalleryDamaged(gallery.path, "its files are not in order")
         yield from rows
         if len(rows) < PAGE:
             return
@@ -59,8 +68,7 @@ def paged_rows(
 def known_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[KnownFile]:
     """Yield the files that hold photos, in order of path; `within` as in `paged_rows`."""
     for path, photo_id in paged_rows(gallery, "select path, photo_id from files", within):
-        assert isinstance(photo_id, int)
-        yield KnownFile(decode_path(path), photo_id)
+        yield KnownFile(decode_path(path), gallery.checked_id(photo_id))
 
 
 def skipped_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
@@ -80,7 +88,7 @@ def photo_in_file(gallery: GalleryFile, path: Path) -> int | None:
     row = gallery.connection.execute(
         "select photo_id from files where path = ?", (encode_path(path),)
     ).fetchone()
-    return None if row is None else int(row[0])
+    return None if row is None else gallery.checked_id(row[0])
 
 
 def skip_reason(gallery: GalleryFile, path: Path) -> str | None:

@@ -11,7 +11,17 @@ from typing import Any
 import msgspec
 
 from matir_cli import masks
+from matir_cli.photos.colour import WORKING_SIDE
 from matir_cli.records import MAX_PIXELS, Box, MaskArray, PhotoRecord, Region, Rle
+
+LONGEST_TEXT = 100_000
+"""Characters of a stored text at most, such as a query, or a judge's answer."""
+
+LONGEST_VECTOR = 1 << 16
+"""Dimensions of a stored vector at most; CLIP's have up to 1280."""
+
+LONGEST_PREVIEW = 1 << 26
+"""Bytes of a stored preview at most; one has some hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +58,109 @@ def check_photo(record: PhotoRecord) -> PhotoRecord:
     Raises:
         ValueError: a value has the wrong type, is out of range or contradicts another one.
     """
-    checked = msgspec.convert(asdict(record), PhotoRecord)
+    try:
+        checked = msgspec.convert(asdict(record), PhotoRecord)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(record.sha256, bytes) or len(record.sha256) != 32:
         raise ValueError("its SHA-256 is invalid")
-    if not (0 < checked.mask_width <= checked.width and 0 < checked.mask_height <= checked.height):
-        raise ValueError("its size is impossible")
-    if checked.width * checked.height > MAX_PIXELS or checked.orientation not in range(1, 9):
-        raise ValueError("its size or orientation is impossible")
+    _check_size(checked.width, checked.height, checked.mask_width, checked.mask_height)
+    if checked.orientation not in range(1, 9):
+        raise ValueError("its orientation is impossible")
     if checked.taken_at is not None:
         datetime.fromisoformat(checked.taken_at)
-    if not all(
-        degrees is None or math.isfinite(degrees) for degrees in (checked.latitude, checked.longitude)
-    ):
-        raise ValueError("its position is impossible")
+    check_text(checked.camera or "", "its camera")
+    for degrees, most in ((checked.latitude, 90.0), (checked.longitude, 180.0)):
+        if degrees is not None and not -most <= degrees <= most:
+            raise ValueError("its position is impossible")
     return checked
+
+
+def _check_size(width: int, height: int, mask_width: int, mask_height: int) -> None:
+    """Check the size of a photo, and that at which its masks are stored."""
+    if not (0 < mask_width <= width and 0 < mask_height <= height and width * height <= MAX_PIXELS):
+        raise ValueError("its size is impossible")
+    if max(mask_width, mask_height) > WORKING_SIDE:
+        raise ValueError(f"its masks of {mask_width} x {mask_height} pixels are larger than any")
+
+
+def check_text(value: object, name: str) -> str:
+    """Return `value` if it is a text of at most `LONGEST_TEXT` characters.
+
+    Raises:
+        ValueError: it is not; the message begins with `name`.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not text")
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(f"{name} is too long")
+    return value
+
+
+def check_number(value: object, name: str) -> float:
+    """Return `value` if it is a finite number.
+
+    Raises:
+        ValueError: it is not; the message begins with `name`.
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is not a finite number")
+    return value
+
+
+def check_id(value: object, name: str) -> int:
+    """Return `value` if it is an integer.
+
+    Raises:
+        ValueError: it is not; the message begins with `name`.
+    """
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is not an integer")
+    return value
+
+
+def read_boxes(text: object, width: float, height: float) -> tuple[Box, ...]:
+    """Read the boxes of a stored grounding, as JSON, clipped to a photo of `width` x `height` pixels.
+
+    Raises:
+        ValueError: `text` is not a list of boxes.
+    """
+    try:
+        corners = msgspec.json.decode(
+            check_text(text, "the list of a judge's boxes"), type=list[tuple[float, float, float, float]]
+        )
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a judge's boxes: {error}") from error
+    return tuple(_clipped(Box(*box), width, height) for box in corners)
+
+
+def _clipped(box: Box, width: float, height: float) -> Box:
+    """Clip a box to a photo; ValueError if an edge is not a number, or the edges are in the wrong order."""
+    x0, x1 = (min(max(check_number(x, "a box's edge"), 0.0), width) for x in (box.x0, box.x1))
+    y0, y1 = (min(max(check_number(y, "a box's edge"), 0.0), height) for y in (box.y0, box.y1))
+    if x1 < x0 or y1 < y0:
+        raise ValueError("a box is inside out")
+    return Box(x0, y0, x1, y1)
 
 
 def read_region(row: Any) -> StoredRegion:
     """Convert a row of `GalleryFile`'s region query: the region's columns, then its photo's four sizes.
 
+    The box is clipped to the photo.
+
     Raises:
-        TypeError, ValueError, ZeroDivisionError: this tool cannot have written the row.
+        TypeError, ValueError: this tool cannot have written the row.
     """
     region_id, photo_id, ordinal, x0, y0, x1, y1, area, iou, stability, counts, *sizes = row
-    width, height, mask_width, mask_height = sizes
-    box, rle = Box(x0, y0, x1, y1), Rle(mask_height, mask_width, counts)
+    width, height, mask_width, mask_height = (check_id(size, "a size") for size in sizes)
+    _check_size(width, height, mask_width, mask_height)
+    if not isinstance(counts, bytes):
+        raise ValueError("its mask is not a blob")
+    box, rle = _clipped(Box(x0, y0, x1, y1), width, height), Rle(mask_height, mask_width, counts)
     masks.check(rle)
-    if not (isinstance(area, int) and all(map(math.isfinite, (x0, y0, x1, y1, iou, stability)))):
-        raise ValueError("a size or a score is not a number")
+    if not 0 <= check_id(area, "an area") <= mask_width * mask_height or check_id(ordinal, "an ordinal") < 0:
+        raise ValueError("its area or position is impossible")
+    check_number(iou, "a predicted IoU")
+    check_number(stability, "a stability")
     region = Region(rle, box.scaled(mask_width / width, mask_height / height), area, iou, stability)
     return StoredRegion(region_id, photo_id, ordinal, box, region)

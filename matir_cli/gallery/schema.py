@@ -6,7 +6,15 @@ included, since galleries store and are compared with the whole text. Two commen
 matir_cli/vectors.py: that is search/quantisation.py and search/sign_codes.py now.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
 import apsw
+
+from matir_cli.errors import GalleryDamaged, GalleryTooNew, NotAGallery
 
 APPLICATION_ID = 0x4D615449
 """`pragma application_id` of a gallery: "MaTI" in ASCII."""
@@ -142,14 +150,82 @@ def version_of(connection: apsw.Connection) -> int:
     return int(connection.pragma("user_version"))
 
 
-def is_gallery(connection: apsw.Connection) -> bool:
-    """Return True if the file is marked as a gallery. Reads the header only."""
-    return int(connection.pragma("application_id")) == APPLICATION_ID
-
-
 def is_empty(connection: apsw.Connection) -> bool:
     """Return True if the file has no content, so that making a gallery of it overwrites nothing."""
     return int(connection.pragma("page_count")) == 0
+
+
+def check_schema(connection: apsw.Connection, path: Path) -> int:
+    """Check that the file is a gallery whose schema is, word by word, that of its version.
+
+    It holds exactly the tables and indexes that this tool made: no view, trigger, virtual table or generated
+    column that a stranger planted, and nothing is missing. Every command opens galleries through this check.
+
+    Args:
+        path: of the file, for errors.
+
+    Returns:
+        The version of the schema; 0 for an empty file.
+
+    Raises:
+        NotAGallery: another program made the file.
+        GalleryTooNew: a later version of this tool made it.
+        GalleryDamaged: its schema is another one.
+        apsw.Error: the file cannot be read.
+    """
+    with connection:  # one transaction: another process may migrate the file meanwhile
+        if is_empty(connection):
+            return 0
+        if int(connection.pragma("application_id")) != APPLICATION_ID:
+            raise NotAGallery(path)
+        version = version_of(connection)
+        if version > VERSION:
+            raise GalleryTooNew(path, version, VERSION)
+        if version < 0:
+            raise GalleryDamaged(path, f"its schema has the version {version}")
+        if faults := schema_faults(schema_objects(connection), _expected_objects(version)):
+            listed = ", ".join(faults[:_LISTED_FAULTS])
+            more = f" and {len(faults) - _LISTED_FAULTS} more" if len(faults) > _LISTED_FAULTS else ""
+            reason = f"its schema has missing, changed or foreign parts: {listed}{more}"
+            raise GalleryDamaged(path, reason)
+    return version
+
+
+SchemaObject: TypeAlias = tuple[str, str, str, str | None]
+"""A row of `sqlite_schema`: name, type, table, and SQL, which automatic indexes do not have."""
+
+_LISTED_FAULTS = 5
+
+_STATISTICS: frozenset[SchemaObject] = frozenset(
+    (name, "table", name, f"CREATE TABLE {name}({columns})")
+    for name, columns in (("sqlite_stat1", "tbl,idx,stat"), ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"))
+)
+"""SQLite's own tables, left by an `analyze` with another program."""
+
+
+def schema_objects(connection: apsw.Connection) -> list[SchemaObject]:
+    """Return all tables, indexes, views and triggers of a file, without statistics of `analyze`."""
+    rows = connection.execute("select name, type, tbl_name, sql from sqlite_schema")
+    return [row for row in rows if row not in _STATISTICS]
+
+
+def schema_faults(actual: Sequence[SchemaObject], expected: Sequence[SchemaObject]) -> list[str]:
+    """Return the names of the objects that are missing, added or changed in `actual`, sorted."""
+    found, wanted = Counter(actual), Counter(expected)
+    return sorted({str(name) for name, *_ in (found - wanted) + (wanted - found)})
+
+
+@cache
+def _expected_objects(version: int) -> list[SchemaObject]:
+    """Return the schema of a gallery of this version, as SQLite writes it."""
+    fresh = apsw.Connection(":memory:")
+    try:
+        for statements in MIGRATIONS[:version]:
+            for statement in statements:
+                fresh.execute(statement)
+        return schema_objects(fresh)
+    finally:
+        fresh.close()
 
 
 def migrate(connection: apsw.Connection) -> None:

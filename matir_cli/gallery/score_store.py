@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from matir_cli.errors import OutputError
 from matir_cli.gallery.connection import open_defensively
+from matir_cli.gallery.schema import schema_objects
 from matir_cli.records import FloatArray
 
 APPLICATION_ID = 0x4D615363
@@ -67,20 +68,18 @@ class ScoreStore:
         return store
 
     def _prepare(self) -> None:
-        """Create the tables in a new file; check the mark of an existing one."""
+        """Create the tables in a new file; compare those of an existing one with them, word by word."""
         db = self._connection
-        with db:
-            tables = db.execute("select count(*) from sqlite_schema").get
-            if tables and db.pragma("application_id") != APPLICATION_ID:
+        if not schema_objects(db):
+            db.execute("begin immediate")
+            if not schema_objects(db):  # no other process was faster
+                _create_tables(db)
+            db.execute("commit")
+        with closing(apsw.Connection(":memory:")) as fresh, db:
+            _create_tables(fresh)
+            is_marked = db.pragma("application_id") == APPLICATION_ID
+            if not is_marked or schema_objects(db) != schema_objects(fresh):
                 raise OutputError(self.path, "it is not a file of scores")
-            if tables:
-                return
-            db.pragma("application_id", APPLICATION_ID)
-            db.execute("create table runs (id integer primary key, key text not null unique)")
-            db.execute(
-                "create table scores (run_id integer not null references runs, photo blob not null, "
-                "scores blob not null, primary key (run_id, photo)) without rowid"
-            )
 
     def __enter__(self) -> ScoreStore:
         return self
@@ -154,11 +153,20 @@ class ScoreStore:
         return np.frombuffer(row, _STORED)
 
 
+def _create_tables(db: apsw.Connection) -> None:
+    db.pragma("application_id", APPLICATION_ID)
+    db.execute("create table runs (id integer primary key, key text not null unique)")
+    db.execute(
+        "create table scores (run_id integer not null references runs, photo blob not null, "
+        "scores blob not null, primary key (run_id, photo)) without rowid"
+    )
+
+
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
     """Turn errors of SQLite or the system about the file at `path` into an `OutputError`."""
     try:
         yield
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OutputError(path, reason or "it cannot be opened") from error

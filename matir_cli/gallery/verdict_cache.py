@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.records import Box, Grounding, Verdict
+from matir_cli.gallery.rows import check_id, check_number, check_text, read_boxes
+from matir_cli.records import Grounding, Verdict
 
 MAX_VERDICTS = 1_000_000
 """Number of verdicts in a gallery, some 40 MB: ten thousand queries of a hundred candidates each."""
@@ -39,9 +41,18 @@ class VerdictCache:
         self._ignores_cached = fresh and not self._writable
 
     def verdict(self, photo_id: int) -> Verdict | None:
-        """Return the cached verdict on the photo, None if there is none."""
+        """Return the cached verdict on the photo, None if there is none.
+
+        Raises:
+            GalleryDamaged: its logits are not finite numbers.
+        """
         row = self._row(_SELECT_VERDICT, photo_id)
-        return None if row is None else Verdict(float(row[0]), float(row[1]))
+        if row is None:
+            return None
+        try:
+            return Verdict(check_number(row[0], "a verdict"), check_number(row[1], "a verdict"))
+        except ValueError as error:
+            raise GalleryDamaged(self._gallery.path, f"photo {photo_id}: {error}") from error
 
     def remember(self, photo_id: int, verdict: Verdict) -> None:
         """Store a verdict, unless the gallery is read-only or no longer holds the photo."""
@@ -54,12 +65,24 @@ class VerdictCache:
             )
 
     def grounding(self, photo_id: int) -> Grounding | None:
-        """Return the cached grounding in the photo (boxes in photo pixels), None if there is none."""
+        """Return the cached grounding in the photo, None if there is none.
+
+        Its boxes are in photo pixels, clipped to the photo.
+
+        Raises:
+            GalleryDamaged: it is not one that `remember_grounding` stored.
+        """
         row = self._row(_SELECT_GROUNDING, photo_id)
         if row is None:
             return None
-        boxes = msgspec.json.decode(str(row[0]), type=list[tuple[float, float, float, float]])
-        return Grounding(tuple(Box(*box) for box in boxes), str(row[1]), bool(row[2]))
+        boxes, answer, readable, width, height = row
+        try:
+            checked = read_boxes(boxes, check_id(width, "a size"), check_id(height, "a size"))
+            return Grounding(
+                checked, check_text(answer, "a judge's answer"), bool(check_id(readable, "a flag"))
+            )
+        except ValueError as error:
+            raise GalleryDamaged(self._gallery.path, f"photo {photo_id}: {error}") from error
 
     def remember_grounding(self, photo_id: int, grounding: Grounding) -> None:
         """Store a grounding (boxes in photo pixels), under the same conditions as `remember`."""
@@ -93,7 +116,8 @@ class VerdictCache:
         """Delete the oldest questions until fewer than `limit` verdicts remain."""
         db = self._gallery.connection
         rows = db.execute(
-            "select question_id, count(*) from verdicts group by question_id order by question_id"
+            "select question_id, count(*) from verdicts where typeof(question_id) = 'integer' "
+            "group by question_id order by question_id"
         )
         sizes = [(int(question_id), int(count)) for question_id, count in rows]
         excess = sum(count for _, count in sizes) - self._limit
@@ -113,7 +137,8 @@ _SELECT_VERDICT = (
 )
 
 _SELECT_GROUNDING = (
-    "select boxes, answer, readable from groundings where photo_id = ? and question_id = "
+    "select boxes, answer, readable, width, height from groundings join photos on photos.id = photo_id "
+    "where photo_id = ? and question_id = "
     "(select id from questions where judge = ? and query = ?)"
 )
 

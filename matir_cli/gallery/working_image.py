@@ -17,15 +17,19 @@ def load_working_image(gallery: GalleryFile, photo_id: int) -> ImageArray | None
     Returns None if there is neither, or if the photo is no longer in the gallery.
 
     Raises:
-        PhotoUnreadable: the stored preview cannot be decoded.
+        PhotoUnreadable: the stored preview cannot be decoded, or has not the size of the photo's masks.
     """
-    preview = gallery.preview(photo_id)
+    with gallery.snapshot():
+        try:
+            stored = gallery.photo(photo_id)
+        except PhotoUnknown:
+            return None
+        preview = gallery.preview(photo_id)
     if preview is not None:
-        return decode_preview(preview)
-    try:
-        stored = gallery.photo(photo_id)
-    except PhotoUnknown:
-        return None
+        image = decode_preview(preview)
+        if image.shape[:2] != (stored.record.mask_height, stored.record.mask_width):
+            raise PhotoUnreadable(stored.paths[0], "its stored preview has another size than its masks")
+        return image
     for path in stored.paths:
         try:
             file = stat_file(path)

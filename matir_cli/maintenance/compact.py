@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from matir_cli.errors import RoomTooSmall
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.read_only import interruptible
 from matir_cli.search.index import rebuild_index
 
 
@@ -39,15 +38,14 @@ def compact_gallery(gallery: GalleryFile, *, drop_previews: bool, forget_verdict
     """
     before = gallery.file_bytes
     check_room(gallery, shutil.disk_usage(gallery.path.parent).free)
-    with interruptible(gallery.connection):
-        with gallery.atomic():
-            if drop_previews:
-                gallery.connection.execute("delete from previews")
-            if forget_verdicts:
-                gallery.connection.execute("delete from questions")
-        rebuild_index(gallery)
-        with _temporary_files_beside(gallery):
-            gallery.connection.execute("vacuum")
+    with gallery.atomic():
+        if drop_previews:
+            gallery.connection.execute("delete from previews")
+        if forget_verdicts:
+            gallery.connection.execute("delete from questions")
+    rebuild_index(gallery)
+    with _temporary_files_beside(gallery):
+        gallery.connection.execute("vacuum")
     return CompactOutcome(before, gallery.file_bytes)
 
 

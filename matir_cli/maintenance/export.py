@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+import apsw
 import numpy as np
 
 from matir_cli.errors import GalleryDamaged, GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.coco_annotation import coco_annotation
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import photo_ids
-from matir_cli.gallery.rows import StoredPhoto, StoredRegion
-from matir_cli.records import FloatArray
+from matir_cli.gallery.rows import LONGEST_VECTOR, StoredPhoto, StoredRegion
+from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import restore
 
 CATEGORY_ID = 1
@@ -83,7 +85,7 @@ def export_coco(gallery: GalleryFile, stream: IO[str], options: ExportOptions) -
 
 def _read_photo(gallery: GalleryFile, photo_id: int) -> tuple[StoredPhoto, list[StoredRegion]] | None:
     """Read a photo and its regions, without the whole photo, in one transaction; None if it was deleted."""
-    with gallery.connection:
+    with gallery.snapshot():
         try:
             photo = gallery.photo(photo_id)
         except PhotoUnknown:
@@ -140,7 +142,7 @@ def export_vectors(
     dimensions: int | None = None
     while rows := _rows_after(gallery, last):
         last = rows[-1].region
-        restored = _restored(gallery, [row.vector for row in rows], dimensions)
+        restored = restore(to_vectors(gallery, [row.vector for row in rows], dimensions))
         dimensions = restored.shape[1]
         array.write(restored.astype("<f4").tobytes())
         for row in rows:
@@ -156,16 +158,6 @@ def export_vectors(
     np.lib.format.write_array_header_1_0(array, header)
 
 
-def _restored(gallery: GalleryFile, blobs: list[bytes], dimensions: int | None) -> FloatArray:
-    """Restore stored vectors to (len(blobs), d) float32; d is `dimensions`, or the first one's length."""
-    if not all(isinstance(blob, bytes) and len(blob) == (dimensions or len(blobs[0])) > 0 for blob in blobs):
-        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
-    try:
-        return restore(np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1))
-    except ValueError as error:
-        raise GalleryDamaged(gallery.path, str(error)) from error
-
-
 @dataclass(frozen=True, slots=True)
 class _VectorRow:
     """A stored vector with its region and photo."""
@@ -173,18 +165,28 @@ class _VectorRow:
     region: int
     photo: int
     ordinal: int
-    vector: bytes
+    vector: apsw.SQLiteValue
     path: str
+
+
+_SELECT_VECTORS = (
+    f"select region_id, regions.photo_id, ordinal, {VECTOR} from vectors "  # noqa: S608 - a constant
+    "join regions on regions.id = region_id where region_id > ? order by region_id limit ?"
+)
 
 
 def _rows_after(gallery: GalleryFile, last: int) -> list[_VectorRow]:
     """Read the next `VECTORS_AT_ONCE` vectors in order of region, in one transaction."""
-    with gallery.connection:
+    with gallery.snapshot():
         cursor = gallery.connection.execute(
-            "select region_id, regions.photo_id, ordinal, vector from vectors "
-            "join regions on regions.id = region_id where region_id > ? order by region_id limit ?",
-            (last, VECTORS_AT_ONCE),
+            _SELECT_VECTORS,
+            (LONGEST_VECTOR, last, VECTORS_AT_ONCE),
         )
-        rows = [(int(region), int(photo), int(ordinal), vector) for region, photo, ordinal, vector in cursor]
+        rows = [
+            (int(region), gallery.checked_id(photo), gallery.checked_id(ordinal), vector)
+            for region, photo, ordinal, vector in cursor
+        ]
         paths = {photo: gallery.paths(photo) for photo in {row[1] for row in rows}}
+    if any(following <= before for before, following in pairwise([last, *(row[0] for row in rows)])):
+        raise GalleryDamaged(gallery.path, "its vectors are not in order")
     return [_VectorRow(*row, str(paths[row[1]][0]) if paths[row[1]] else "") for row in rows]

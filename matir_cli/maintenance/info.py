@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 
@@ -30,12 +31,13 @@ _SPENT_ON = {
 }
 """Table to the use that its space is counted for; a table's indexes count with it."""
 
+# "where true": a count of all rows is one step, which neither Ctrl-C nor the step limit can end.
 _COUNTS = {
-    "photos": "select count(*) from photos",
-    "files": "select count(*) from files",
-    "skipped": "select count(*) from skipped",
+    "photos": "select count(*) from photos where true",
+    "files": "select count(*) from files where true",
+    "skipped": "select count(*) from skipped where true",
     "regions": "select count(*) from regions where ordinal > 0",
-    "previews": "select count(*) from previews",
+    "previews": "select count(*) from previews where true",
 }
 
 
@@ -91,31 +93,35 @@ class GalleryInfo:
 def gallery_info(gallery: GalleryFile) -> GalleryInfo:
     """Collect the numbers of a gallery; previews, most of its size, are not read."""
     db = gallery.connection
-    with db:  # one transaction, so that the numbers agree
+    with gallery.snapshot():  # so that the numbers agree
         size = gallery.file_bytes
         counts = {name: _integer(db, select) for name, select in _COUNTS.items()}
         models = db.execute("select role, name, weight_hash, model_set from models order by role").fetchall()
-        judges, space = _judges(db), _space(gallery)
+        judges, space = _judges(gallery), _space(gallery)
+        version = schema.version_of(db)
     return GalleryInfo(
         **counts,
         path=gallery.path,
         bytes=size,
-        schema=schema.version_of(db),
-        models=tuple(ModelInfo(*map(str, row)) for row in models),
+        schema=version,
+        models=tuple(ModelInfo(*(gallery.checked_text(text, "a model") for text in row)) for row in models),
         judges=judges,
         space=space,
     )
 
 
-def _judges(db: apsw.Connection) -> tuple[JudgeInfo, ...]:
+def _judges(gallery: GalleryFile) -> tuple[JudgeInfo, ...]:
     """Count the cached answers by judge."""
-    rows = db.execute(
+    rows = gallery.connection.execute(
         "select judge, count(*), "
         "sum((select count(*) from verdicts where question_id = questions.id)), "
         "sum((select count(*) from groundings where question_id = questions.id)) "
         "from questions group by judge order by judge"
     )
-    return tuple(JudgeInfo(str(row[0]), *(int(count) for count in row[1:])) for row in rows)
+    return tuple(
+        JudgeInfo(gallery.checked_text(judge, "a judge"), *(int(count) for count in counts))
+        for judge, *counts in rows
+    )
 
 
 def _space(gallery: GalleryFile) -> dict[str, int]:
@@ -125,16 +131,25 @@ def _space(gallery: GalleryFile) -> dict[str, int]:
     for name, table in db.execute("select name, tbl_name from sqlite_schema where rootpage > 0").fetchall():
         if table == "previews":
             continue  # measuring this table would read all of its pages
-        size = _integer(db, "select pgsize from dbstat where aggregate = 1 and name = ?", str(name))
         use = _SPENT_ON.get(str(table), OTHER)
-        spent[use] = spent.get(use, 0) + size
-    spent[OTHER] = spent.get(OTHER, 0) + _integer(
-        db, "select pgsize from dbstat where aggregate = 1 and name = 'sqlite_schema'"
-    )
+        spent[use] = spent.get(use, 0) + _bytes_of(gallery, str(name))
+    spent[OTHER] = spent.get(OTHER, 0) + _bytes_of(gallery, "sqlite_schema")
     spent[PREVIEWS] = gallery.file_bytes - sum(spent.values())
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
-def _integer(db: apsw.Connection, select: str, *bindings: str) -> int:
+def _bytes_of(gallery: GalleryFile, name: str) -> int:
+    """Return the bytes of a table's or index's pages; GalleryDamaged if it has more than the file."""
+    size = _integer(gallery.connection, _PAGES, name, gallery.file_bytes // 512 + 1)
+    if size > gallery.file_bytes:
+        raise GalleryDamaged(gallery.path, f"pages of {name} are used twice")
+    return size
+
+
+_PAGES = "select coalesce(sum(pgsize), 0) from (select pgsize from dbstat where name = ? limit ?)"
+"""Page by page: in a crafted file, pages refer to each other, and their sum at once might never end."""
+
+
+def _integer(db: apsw.Connection, select: str, *bindings: str | int) -> int:
     """Run a query that gives one integer."""
     return int(db.execute(select, bindings).get)

@@ -13,20 +13,18 @@ from pathlib import Path
 
 import apsw
 import msgspec
-import numpy as np
 
 from matir_cli import errors, masks
-from matir_cli.gallery import schema
-from matir_cli.gallery.database import GalleryFile, translated
+from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import decode_path
-from matir_cli.gallery.read_only import photo_ids, schema_faults
+from matir_cli.gallery.read_only import photo_ids
+from matir_cli.gallery.rows import LONGEST_VECTOR, check_text, read_boxes
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
 from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
+from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import Int8Array
-
-LONGEST_TEXT = 100_000
-"""Characters of a query, or of an answer with its boxes, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +61,13 @@ class SourcePhoto:
 
 
 def check_mergeable(path: Path, source: GalleryFile) -> None:
-    """Check that `source` is a gallery of this version's schema and not the file at `path`.
-
-    Args:
-        path: the gallery to merge into; it need not exist.
+    """Check that `source` is not the gallery at `path`, which need not exist.
 
     Raises:
-        MergeIntoItself: `source` is the gallery at `path`.
-        NotAGallery, GalleryTooNew, GalleryTooOld, GalleryDamaged: `source` has another schema.
+        MergeIntoItself: it is.
     """
     if path.exists() and path.samefile(source.path):
         raise errors.MergeIntoItself(path)
-    with translated(source.path):
-        if not schema.is_gallery(source.connection):
-            raise errors.NotAGallery(source.path)
-        version = schema.version_of(source.connection)
-        if version > schema.VERSION:
-            raise errors.GalleryTooNew(source.path, version, schema.VERSION)
-        if version < schema.VERSION:
-            raise errors.GalleryTooOld(source.path, version, schema.VERSION)
-        if faults := schema_faults(source.connection):
-            listed = ", ".join(faults)
-            raise errors.GalleryDamaged(source.path, f"its schema has missing or changed parts: {listed}")
 
 
 def source_photo_ids(source: GalleryFile) -> Iterator[int]:
@@ -99,10 +82,13 @@ def source_models(source: GalleryFile) -> list[BoundModel]:
     Raises:
         GalleryDamaged: it holds photos without both models, or a model's hash is invalid.
     """
-    with translated(source.path):
+    with translated(source.path), source.snapshot():
         rows = source.connection.execute("select role, name, weight_hash, model_set from models").fetchall()
         holds_photos = source.count_photos() > 0
-    bound = [BoundModel(str(row[0]), ModelIdentity(str(row[1]), str(row[2])), str(row[3])) for row in rows]
+    texts = [[source.checked_text(text, "a model") for text in row] for row in rows]
+    bound = [
+        BoundModel(role, ModelIdentity(name, digest), model_set) for role, name, digest, model_set in texts
+    ]
     if holds_photos and {model.role for model in bound} != set(INDEXING_PARTS):
         raise errors.GalleryDamaged(source.path, "it does not say which models it was made with")
     if not all(SHA256_HEX.fullmatch(model.identity.weight_hash) for model in bound):
@@ -150,37 +136,28 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         regions,
         _checked_vectors(gallery, source, photo_id, len(regions)),
         _verdicts(source, photo_id),
-        _groundings(source, photo_id),
+        _groundings(source, photo_id, record),
     )
 
 
 def _checked_file(path: apsw.SQLiteValue, size: apsw.SQLiteValue, mtime_ns: apsw.SQLiteValue) -> FileRecord:
     if not (isinstance(path, str | bytes) and isinstance(size, int) and isinstance(mtime_ns, int)):
         raise ValueError("a file has values of the wrong type")
-    decoded = decode_path(path)
-    if not decoded.is_absolute() or "\0" in str(decoded):
-        raise ValueError("a file name is not an absolute path")
-    return FileRecord(decoded, size, mtime_ns)
+    return FileRecord(decode_path(path), size, mtime_ns)
 
 
 def _checked_vectors(gallery: GalleryFile, source: GalleryFile, photo_id: int, count: int) -> Int8Array:
     """Read the photo's vectors, (count, d), checking that d is the same as in `gallery`."""
     rows = source.connection.execute(
-        "select vector from regions join vectors on region_id = regions.id "
+        f"select {VECTOR} from regions join vectors on region_id = regions.id "  # noqa: S608 - a constant
         "where regions.photo_id = ? order by ordinal",
-        (photo_id,),
+        (LONGEST_VECTOR, photo_id),
     )
     blobs = [vector for (vector,) in rows]
     if not blobs or len(blobs) != count:
         raise ValueError(f"{len(blobs)} vectors for {count} regions")
     present = gallery.connection.execute("select octet_length(vector) from vectors limit 1").fetchone()
-    length = len(blobs[0]) if present is None else int(present[0])
-    if not all(isinstance(blob, bytes) and len(blob) == length > 0 for blob in blobs):
-        raise ValueError("a vector has an impossible length")
-    stored = np.frombuffer(b"".join(blobs), np.int8).reshape(count, length)
-    if not stored.any(axis=1).all():
-        raise ValueError("a vector is all zeros")
-    return stored
+    return to_vectors(source, blobs, None if present is None else int(present[0]))
 
 
 def _verdicts(source: GalleryFile, photo_id: int) -> list[JudgeAnswer]:
@@ -191,18 +168,15 @@ def _verdicts(source: GalleryFile, photo_id: int) -> list[JudgeAnswer]:
     return answers
 
 
-def _groundings(source: GalleryFile, photo_id: int) -> list[JudgeAnswer]:
+def _groundings(source: GalleryFile, photo_id: int, record: PhotoRecord) -> list[JudgeAnswer]:
     """Read and check the groundings in the photo."""
     answers = _answers(source, photo_id, "boxes, answer, readable from groundings")
     for answer in answers:
         boxes, text, readable = answer.values
-        corners = msgspec.json.decode(str(boxes), type=list[tuple[float, float, float, float]])
-        if not all(math.isfinite(corner) for box in corners for corner in box):
-            raise ValueError("a judge's box is not finite")
-        if not isinstance(boxes, str) or not isinstance(text, str) or readable not in (0, 1):
-            raise ValueError("a judge's answer is not text")
-        if len(boxes) + len(text) > LONGEST_TEXT:
-            raise ValueError("a judge's answer is too long")
+        read_boxes(boxes, record.width, record.height)
+        check_text(text, "a judge's answer")
+        if readable not in (0, 1):
+            raise ValueError("a judge's answer is neither readable nor unreadable")
     return answers
 
 
@@ -225,6 +199,4 @@ def _checked_answer(
 ) -> JudgeAnswer:
     if not isinstance(judge, str) or not SHA256_HEX.fullmatch(judge):
         raise ValueError("the identity of a judge is not a hash")
-    if not isinstance(query, str) or len(query) > LONGEST_TEXT:
-        raise ValueError("a query is not text, or too long")
-    return JudgeAnswer(judge, query, tuple(values))
+    return JudgeAnswer(judge, check_text(query, "a query"), tuple(values))

@@ -82,12 +82,15 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         PhotoUnknown: the gallery does not hold it.
         GalleryDamaged: a stored value is impossible.
     """
-    photo = gallery.photo(photo_id)
     select = (
         "select added_at, (select octet_length(jpeg) from previews where photo_id = id) "
         "from photos where id = ?"
     )
-    added_at, preview_bytes = gallery.connection.execute(select, (photo_id,)).get
+    with gallery.snapshot():  # another process may remove the photo between the statements
+        photo = gallery.photo(photo_id)
+        added_at, preview_bytes = gallery.connection.execute(select, (photo_id,)).get
+        regions = gallery.regions(photo_id)
+        model_set = gallery.model_set()
     record = photo.record
     return PhotoDetails(
         id=photo_id,
@@ -102,10 +105,10 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         camera=record.camera,
         latitude=record.latitude,
         longitude=record.longitude,
-        added_at=str(added_at),
+        added_at=gallery.checked_text(added_at, f"photo {photo_id}: the time when it was added"),
         preview_bytes=preview_bytes,
-        model_set=gallery.model_set(),
-        regions=tuple(_region(record, stored) for stored in gallery.regions(photo_id)),
+        model_set=model_set,
+        regions=tuple(_region(record, stored) for stored in regions),
     )
 
 

@@ -218,6 +218,11 @@ def model_set_names() -> list[str]:
     return sorted(path.stem for path in _packaged().glob("*.toml"))
 
 
+def is_file_name(name: str) -> bool:
+    """Return True if `load_model_set` takes `name` as a file, not as a packaged set."""
+    return name.endswith(".toml") or "/" in name or os.sep in name
+
+
 def load_model_set(name: str) -> ModelSet:
     """Load the packaged set `name`, or the set in the file `name`.
 
@@ -227,8 +232,14 @@ def load_model_set(name: str) -> ModelSet:
         ModelSetUnknown: there is no such set or file.
         ModelSetInvalid: the TOML is not a valid model set; the reason names the key.
     """
-    if name.endswith(".toml") or "/" in name or os.sep in name:
+    if is_file_name(name):
         path = Path(name).absolute()
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ModelSetInvalid(
+                ascii(str(path)), "its path is not UTF-8, so no gallery can hold it"
+            ) from error
         return read_model_set(path, str(path))
     known = model_set_names()
     if name not in known:

@@ -17,6 +17,7 @@ from matir_cli.engines.registry import (
 from matir_cli.errors import ModelMismatch, WeightsMissing
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import ModelSet
+from matir_cli.model_sets.choice import record_choice
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.records import EngineConfig
 
@@ -71,6 +72,7 @@ class ModelSession:
             config = self._locate(part)
             self._gallery.bind_model(part, config.identity, self.models.handle)
             self._configs[part] = config
+        record_choice(self._gallery, self.models)
 
     def config(self, part: str) -> EngineConfig:
         """Locate the part's files and check them against the gallery, without loading the part.

@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, RegionProposer
-from matir_cli.errors import PhotoUnknown
+from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, Grounding, Rle
@@ -107,6 +107,8 @@ def _result_by_region(gallery: GalleryFile, item: JudgedCandidate) -> SearchResu
         photo, region = gallery.photo(item.candidate.photo_id), gallery.region(item.candidate.region_id)
     except PhotoUnknown:
         return None
+    if region.photo_id != photo.id:
+        raise GalleryDamaged(gallery.path, f"the vector of region {region.id} belongs to another photo")
     best = GroundedObject(region.box, region, None, region.region.rle)
     return SearchResult(0, photo, item.candidate, (best,), item.verdict)
 

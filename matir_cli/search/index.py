@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.rows import LONGEST_VECTOR
 from matir_cli.records import FloatArray
 from matir_cli.search.quantisation import Int8Array, quantise, restore
 from matir_cli.search.sign_codes import encode_signs
@@ -97,7 +98,7 @@ _IMPOSSIBLE_VECTOR = """
 
 
 def _make_blocks(gallery: GalleryFile, block_regions: int) -> None:
-    for regions, photos, stored in _loose_blocks(gallery.connection, block_regions):
+    for regions, photos, stored in _loose_blocks(gallery, block_regions):
         centre, codes = encode_signs(stored)
         gallery.connection.execute(
             "insert into blocks (runs, centre, codes) values (?, ?, ?)",
@@ -125,14 +126,21 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
         if 2 * sum(count for _, _, count in alive) >= block_regions:
             continue
         db.execute("delete from blocks where id = ?", (block_id,))
-        db.executemany("insert or ignore into loose (photo_id) values (?)", {(run[0],) for run in alive})
+        db.executemany(
+            "insert or ignore into loose (photo_id) select id from photos where id = ?",
+            {(run[0],) for run in alive},
+        )
 
 
 def _loose_blocks(
-    db: apsw.Connection, block_regions: int
+    gallery: GalleryFile, block_regions: int
 ) -> Iterator[tuple[list[int], list[int], Int8Array]]:
-    """Yield the region ids, photo ids and (n, d) vectors of loose photos, block by block, photos unsplit."""
-    rows = db.execute(
+    """Yield the region ids, photo ids and (n, d) vectors of loose photos, block by block, photos unsplit.
+
+    Raises:
+        GalleryDamaged: a vector is all zeros or has an impossible length.
+    """
+    rows = gallery.connection.execute(
         "select region_id, loose.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
         "cross join vectors on region_id = regions.id "
@@ -142,16 +150,41 @@ def _loose_blocks(
     for _, photo in groupby(rows, itemgetter(1)):
         regions = list(photo)
         if block and len(block) + len(regions) > block_regions:
-            yield _columns(block)
+            yield _columns(gallery, block)
             block = []
         block += regions
     if block:
-        yield _columns(block)
+        yield _columns(gallery, block)
 
 
-def _columns(rows: list[tuple[int, int, bytes]]) -> tuple[list[int], list[int], Int8Array]:
+def _columns(
+    gallery: GalleryFile, rows: list[tuple[int, int, bytes]]
+) -> tuple[list[int], list[int], Int8Array]:
     regions, photos, blobs = zip(*rows, strict=True)
-    return list(regions), list(photos), np.frombuffer(b"".join(blobs), np.int8).reshape(len(rows), -1)
+    return list(regions), list(photos), to_vectors(gallery, blobs)
+
+
+def to_vectors(
+    gallery: GalleryFile, blobs: Sequence[apsw.SQLiteValue], dimensions: int | None = None
+) -> Int8Array:
+    """Convert stored vectors, at least one, to (n, d) int8.
+
+    Args:
+        dimensions: d; None: the length of the first vector.
+
+    Raises:
+        GalleryDamaged: one is no blob, all zeros, or of another length.
+    """
+    present = [blob for blob in blobs if isinstance(blob, bytes)]
+    length = dimensions or (len(present[0]) if present else 0)
+    if not (
+        len(present) == len(blobs) and all(0 < len(blob) == length <= LONGEST_VECTOR for blob in present)
+    ):
+        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
+    stored = np.frombuffer(b"".join(present), np.int8).reshape(-1, length)
+    if not stored.any(axis=1).all():
+        raise GalleryDamaged(gallery.path, "a stored vector is all zeros")
+    return stored
 
 
 def _runs(regions: list[int], photos: list[int]) -> NDArray[np.void]:
@@ -183,28 +216,35 @@ def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
     """Return a region's vector: (d,) float32 of unit length, as exact as int8 keeps it.
 
     Raises:
-        GalleryDamaged: the region has no vector, or it is all zeros or no blob.
+        GalleryDamaged: the region has no vector, or it is all zeros, no blob or too long.
     """
     row = gallery.connection.execute(
-        "select vector from vectors where region_id = ?", (region_id,)
+        f"select {VECTOR} from vectors where region_id = ?",  # noqa: S608 - a constant
+        (LONGEST_VECTOR, region_id),
     ).fetchone()
-    if row is None or not isinstance(row[0], bytes) or not any(row[0]):
+    if row is None:
         raise GalleryDamaged(gallery.path, f"region {region_id} has no vector")
-    (restored,) = restore(np.frombuffer(row[0], np.int8)[np.newaxis])
+    (restored,) = restore(to_vectors(gallery, row))
     return np.asarray(restored)
+
+
+VECTOR = "iif(octet_length(vector) <= ?, vector, null)"
+"""SQL column: a vector, null if it has more dimensions than are bound; a hostile one is not read."""
 
 
 def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> Int8Array:
     """Return the (n, d) int8 stored vectors of (n,) region ids, in their order.
 
     Raises:
-        GalleryDamaged: a region has no vector, or one of another length.
+        GalleryDamaged: a region has no vector, or one of another length or of zeros.
     """
     rows = gallery.connection.execute(
-        "select cast(vector as blob) from json_each(?) cross join vectors on region_id = value order by key",
-        (json.dumps(regions.tolist()),),
+        f"select {VECTOR} from json_each(?) cross join vectors on region_id = value order by key",  # noqa: S608
+        (dimensions, json.dumps(regions.tolist())),
     )
-    blob = b"".join(vector for (vector,) in rows)
-    if len(blob) != regions.size * dimensions:
-        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
-    return np.frombuffer(blob, np.int8).reshape(-1, dimensions)
+    vectors = [vector for (vector,) in rows]
+    if len(vectors) != regions.size:
+        raise GalleryDamaged(gallery.path, "a region has no vector")
+    if not vectors:
+        return np.zeros((0, dimensions), np.int8)
+    return to_vectors(gallery, vectors, dimensions)

@@ -167,6 +167,8 @@ def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
     for block_id, size, blob, centre in blocks:
         if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
             raise GalleryDamaged(gallery.path, "a block's centre has an impossible length")
+        if not np.isfinite(np.frombuffer(centre, "<f4")).all():
+            raise GalleryDamaged(gallery.path, "a block's centre is not finite")
         runs.append(read_runs(gallery, blob))
         counts.append(int(runs[-1]["count"].sum()))
         if size != SignCodes.size(counts[-1], query.size):
@@ -175,8 +177,11 @@ def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
         centres.append(np.frombuffer(centre, "<f4"))
     if not ids:
         return UpperBounds.of(np.zeros(0, RUN), np.zeros(0, np.float32))
-    queries = sign_queries(query, np.stack(centres))
-    return UpperBounds.of(np.concatenate(runs), compare_blocks(gallery, ids, counts, queries))
+    with np.errstate(all="ignore"):  # crafted numbers may be too large: the result is checked
+        bounds = compare_blocks(gallery, ids, counts, sign_queries(query, np.stack(centres)))
+    if not np.isfinite(bounds).all():
+        raise GalleryDamaged(gallery.path, "a block's codes are not finite")
+    return UpperBounds.of(np.concatenate(runs), bounds)
 
 
 def _score_promising(scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, limit: int) -> ScoredArray:

@@ -83,7 +83,7 @@ def compare_blocks(
         queries: the query prepared for each block.
 
     Returns:
-        (sum of counts,) float32, block by block.
+        (sum of counts,) float32, block by block; not finite where a block holds numbers that are not.
     """
     dimensions = queries[0].dimensions
     sizes = [SignCodes.size(count, dimensions) for count in counts]
@@ -102,7 +102,8 @@ def compare_blocks(
                 blob.reopen(row)
                 blob.read_into(buffer, 0, size)
             codes = SignCodes.over(np.frombuffer(buffer, np.uint8), count, dimensions)
-            upper[end - count : end] = query.upper_bounds(codes, DEVIATIONS)
+            with np.errstate(all="ignore"):  # the caller checks the result
+                upper[end - count : end] = query.upper_bounds(codes, DEVIATIONS)
 
     threads = min(THREADS, len(ids))
     with (

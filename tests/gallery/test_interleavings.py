@@ -66,7 +66,7 @@ def test_a_photo_that_is_removed_while_it_is_read_is_whole_or_unknown(tmp_path: 
 def test_a_sample_of_vectors_is_of_one_state(tmp_path: Path) -> None:
     with craft(tmp_path / "gallery.db", ["a", "b", "c"]) as gallery:
         expected = score_spreads(gallery, query(0)[np.newaxis])
-        intruder = Intruder(gallery, "select cast(vector as blob)", remove_photo(place("b")))
+        intruder = Intruder(gallery, "json_each(?) cross join vectors", remove_photo(place("b")))
         assert np.array_equal(score_spreads(gallery, query(0)[np.newaxis]), expected)
         assert intruder.admitted is False
 
@@ -104,7 +104,7 @@ def test_an_example_whose_photo_is_removed_meanwhile(tmp_path: Path) -> None:
     (photo,) = save_scenes(tmp_path / "photos", a="red")
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add_photos(gallery, [photo], MODELS, previews=False))
-        intruder = Intruder(gallery, "select vector from vectors", remove_photo(photo))
+        intruder = Intruder(gallery, "from vectors where region_id = ?", remove_photo(photo))
         example = resolve_example(gallery, UnusedModels(), Example(photo))
         assert example.stored
         assert intruder.admitted is False

@@ -1,12 +1,14 @@
 """Paths in SQL: any bytes, folders as ranges, existence."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 import apsw
 import pytest
 
-from matir_cli.gallery.paths import BELOW, below_bindings, decode_path, encode_path, is_gone
+from matir_cli.gallery.paths import BELOW, below_bindings, decode_path, encode_path, is_gone, path_order
 
 
 @pytest.mark.parametrize("name", [b"/a/b.jpg", "/a/עברית".encode(), b"/a/\xff\xfe", b"/a/new\nline"])
@@ -17,9 +19,20 @@ def test_a_path_is_text_if_it_can_be_and_survives_either_way(name: bytes) -> Non
     assert decode_path(stored) == path
 
 
-def test_a_value_of_another_type_is_decoded_to_some_path() -> None:
-    assert decode_path(7) == Path("7")
-    assert decode_path(None) == Path("None")
+@pytest.mark.parametrize("value", [7, None, 0.5, "", b"", "relative/a", b"relative", "/nul\0", b"/nul\0"])
+def test_another_value_than_an_absolute_path_is_refused(value: apsw.SQLiteValue) -> None:
+    with pytest.raises(ValueError, match="file name"):
+        decode_path(value)
+
+
+def test_paths_are_ordered_as_sqlite_orders_them() -> None:
+    names = ["/a", "/a/b", "/\u00e9", "/\U0001f600", "/\uffff", b"/a", b"/\xff"]
+    db = apsw.Connection(":memory:")
+    db.execute("create table files (path primary key) without rowid")
+    db.executemany("insert into files values (?)", [(name,) for name in names])
+    by_sqlite = [path for (path,) in db.execute("select path from files order by path")]
+    assert by_sqlite == sorted(names, key=path_order)
+    db.close()
 
 
 def test_below_selects_a_folder_and_its_files() -> None:

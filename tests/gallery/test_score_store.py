@@ -107,3 +107,21 @@ def test_a_gallery_is_not_a_file_of_scores(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a file of scores"):
         ScoreStore.open(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create view v as select * from runs",
+        "create trigger t after insert on runs begin delete from scores; end",
+        "alter table runs add column more",
+        "drop table scores",
+    ],
+)
+def test_a_file_with_another_schema_is_refused(tmp_path: Path, statement: str) -> None:
+    ScoreStore.open(tmp_path / "scores.db").__exit__(None, None, None)
+    with sqlite3.connect(tmp_path / "scores.db") as plain:
+        plain.execute(statement)
+    plain.close()
+    with pytest.raises(OutputError, match="not a file of scores"):
+        ScoreStore.open(tmp_path / "scores.db")

@@ -160,7 +160,9 @@ def test_other_models_are_refused(ours: Path, tmp_path: Path) -> None:
     [
         ("pragma application_id = 1", errors.NotAGallery),
         (f"pragma user_version = {schema.VERSION + 1}", errors.GalleryTooNew),
-        (f"pragma user_version = {schema.VERSION - 1}", errors.GalleryTooOld),
+        ("pragma user_version = -1", errors.GalleryDamaged),
+        ("pragma user_version = 0", errors.GalleryDamaged),
+        ("create view more as select * from photos", errors.GalleryDamaged),
         ("drop table verdicts", errors.GalleryDamaged),
         ("alter table photos add column more text", errors.GalleryDamaged),
         ("delete from models", errors.GalleryDamaged),

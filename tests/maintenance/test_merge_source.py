@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matir_cli.errors import GalleryDamaged, NotAGallery
+from matir_cli.errors import GalleryDamaged, MergeIntoItself
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import open_read_only
 from matir_cli.gallery.verdict_cache import VerdictCache
@@ -56,15 +56,14 @@ def test_a_photo_is_read_with_everything_known_of_it(source: Path, tmp_path: Pat
 def test_vectors_of_another_length_than_the_gallerys_are_refused(source: Path, tmp_path: Path) -> None:
     with craft(tmp_path / "other.db", ["c"]) as gallery, open_read_only(source) as opened:
         gallery.connection.execute("update vectors set vector = zeroblob(8)")
-        with pytest.raises(GalleryDamaged, match="photo 1: a vector has an impossible length"):
+        with pytest.raises(GalleryDamaged, match="a stored vector has an impossible length"):
             read_source_photo(gallery, opened, 1)
 
 
-def test_another_database_is_not_mergeable(tmp_path: Path) -> None:
-    path = tmp_path / "empty.db"
-    path.touch()
-    with open_read_only(path) as opened, pytest.raises(NotAGallery):
-        check_mergeable(tmp_path / "gallery.db", opened)
+def test_a_gallery_is_not_merged_into_itself(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(source)
+    with open_read_only(source) as opened, pytest.raises(MergeIntoItself):
+        check_mergeable(tmp_path / "link.db", opened)
 
 
 def test_an_empty_gallery_has_no_models_to_compare(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import platformdirs
 
 from matir_cli.cli.boundary import say
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet, load_model_set
+from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
+from matir_cli.model_sets.choice import choose_set
 
 CommandFunction: TypeAlias = Callable[..., object]
 """The function of a command, which click calls with the values of its parameters."""
@@ -155,8 +156,7 @@ def check_distinct(*targets: Path | None) -> None:
 
 def choose_model_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
     """Load the model set called `name`, else the gallery's own, else the default; and show its note."""
-    own = gallery.model_set() if gallery is not None else None
-    chosen = load_model_set(name or own or DEFAULT_MODEL_SET)
+    chosen = choose_set(gallery, name)
     if chosen.note:
         say(f"model set {chosen.name}: {chosen.note}")
     return chosen

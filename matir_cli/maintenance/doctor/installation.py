@@ -24,6 +24,7 @@ from matir_cli.gallery.read_only import open_read_only
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.model_sets.weights import FileState, check_size, local_path, verify_model_set
 from matir_cli.progress import ProgressObserver
@@ -55,7 +56,7 @@ def examine_installation(
     yield from _devices()
     yield _heic()
     yield _terminal()
-    yield from _model_sets(_used_set(path) or default_set, deep, progress)
+    yield from _model_sets(_used_set(path, default_set), deep, progress)
     yield _disk_space(path)
     yield from examine_gallery(path, deep=deep)
     yield from _gallery_models(path)
@@ -187,18 +188,23 @@ def _disk_space(path: Path) -> Finding:
 
 
 # Models
-def _used_set(path: Path) -> str | None:
-    """Return the model set of the gallery at `path`; None if it cannot be read or has none yet."""
+def _used_set(path: Path, default_set: str) -> str | None:
+    """Return the handle of the model set that commands on the gallery at `path` use.
+
+    None if the gallery does not tell, since it cannot be read or names a set that cannot be used.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return default_set
     try:
         with open_read_only(path) as gallery:
-            return gallery.model_set()
-    except (MatirError, ValueError):
+            return choose_set(gallery, None).handle if gallery.model_set() is not None else default_set
+    except MatirError:
         return None
 
 
-def _model_sets(used: str, deep: bool, progress: ProgressObserver) -> Iterator[Finding]:
+def _model_sets(used: str | None, deep: bool, progress: ProgressObserver) -> Iterator[Finding]:
     """Check the packaged model sets and the one in use, which is the only one required."""
-    for name in sorted({*model_set_names(), used}):
+    for name in sorted({*model_set_names(), *([] if used is None else [used])}):
         title = f"models {name}"
         try:
             model_set = load_model_set(name)
@@ -244,25 +250,28 @@ def _size_fault(file: ModelFile) -> errors.CheckpointInvalid | None:
 
 
 def _gallery_models(path: Path) -> Iterator[Finding]:
-    """Check that the models on this machine are those that the gallery was made with."""
+    """Check that the models on this machine are those that the gallery was made with.
+
+    A gallery that cannot be opened has been reported by then.
+    """
     name = "gallery models"
-    if _used_set(path) is None:
+    try:
+        gallery = open_read_only(path)
+    except MatirError:
         return
     try:
-        with open_read_only(path) as gallery:
-            yield _compare_models(gallery, name)
+        with gallery:
+            if gallery.model_set() is not None:
+                yield _compare_models(gallery, name)
     except errors.WeightsMissing:
         yield ok(name, "cannot be compared: their files are missing")
-    except (MatirError, ValueError) as error:
-        fault = error if isinstance(error, MatirError) else None
-        yield Finding(name, FindingState.PROBLEM, str(error), fault=fault)
+    except MatirError as error:
+        yield Finding(name, FindingState.PROBLEM, fault=error)
 
 
 def _compare_models(gallery: GalleryFile, name: str) -> Finding:
     """Compare the gallery's models with the files of its model set; raises ModelMismatch."""
-    handle = gallery.model_set()
-    assert handle is not None  # checked by the caller
-    model_set = load_model_set(handle)
+    model_set = choose_set(gallery, None)
     for role in INDEXING_PARTS:
         gallery.check_model(role, locate_part(model_set, role).identity)
     return ok(name, f"those of the model set {model_set.name}")

@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.errors import GalleryReadOnly, MatirError, NotAGallery, PhotoUnreadable
+from matir_cli.errors import (
+    GalleryTooOld,
+    GalleryUnrecovered,
+    MatirError,
+    PhotoUnknown,
+    PhotoUnreadable,
+)
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
 from matir_cli.gallery.paths import is_gone
-from matir_cli.gallery.read_only import interruptible, open_read_only, schema_faults
+from matir_cli.gallery.read_only import open_read_only, photo_ids
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
 from matir_cli.photos.preview import decode_preview
 from matir_cli.search.index import read_runs
@@ -52,17 +58,22 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
     if not path.exists():
         yield ok("gallery", f"none yet at {path}", "Create one: matir add FOLDER")
         return
+    if path.is_file() and path.stat().st_size == 0:
+        yield ok("gallery", f"{path} is empty", "Index photos: matir add FOLDER")
+        return
     try:
         gallery = open_read_only(path)
-    except GalleryReadOnly as error:
+    except GalleryTooOld as error:
+        text = f"{path} was written by an older version (schema {error.found})"
+        yield warning("gallery", text, "Any command brings it up to date: matir info")
+    except GalleryUnrecovered as error:
+        yield Finding("gallery", FindingState.WARNING, fault=error)
+    except MatirError as error:
         yield Finding("gallery", FindingState.PROBLEM, fault=error)
-        return
-    with gallery:
-        opened = _guarded(gallery, deep, "gallery", _header)
-        yield opened
-        if opened.remedy or opened.fault:  # not a gallery that this version can check
-            return
-        with interruptible(gallery.connection):
+    else:
+        with gallery:
+            size = f"{path.stat().st_size / 1e6:.1f} MB"
+            yield ok("gallery", f"{path}, {size}, schema {schema.VERSION}, complete and unchanged")
             for name, check in _CHECKS:
                 yield _guarded(gallery, deep, name, check)
 
@@ -74,50 +85,12 @@ _Check = Callable[[GalleryFile, str, bool], Finding]
 def _guarded(gallery: GalleryFile, deep: bool, name: str, check: _Check) -> Finding:
     """Run `check`; an error that a damaged file makes it raise becomes a finding."""
     try:
-        return check(gallery, name, deep)
-    except apsw.BusyError:
-        return problem(name, "another command keeps the file locked", "Try again when it has ended.")
+        with translated(gallery.path):
+            return check(gallery, name, deep)
     except MatirError as error:
         return Finding(name, FindingState.PROBLEM, fault=error)
-    # ValueError and the like: values of another type than in the schema, text that is not UTF-8.
-    except (apsw.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:  # values of another type or size
         return problem(name, f"cannot be checked: {error}", RESTORE)
-
-
-def _header(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
-    """Check that the file is a gallery of this version's schema, with no write to undo."""
-    db, path = gallery.connection, gallery.path
-    try:
-        is_empty = schema.is_empty(db)
-        version = schema.version_of(db)
-        is_gallery = schema.is_gallery(db)
-    except apsw.NotADBError as error:
-        raise NotAGallery(path) from error
-    except (apsw.ReadOnlyError, apsw.CantOpenError):
-        journal = path.with_name(f"{path.name}-journal")
-        if not journal.exists():
-            raise
-        text = f"an interrupted write to {path} has not been rolled back yet"
-        return warning(name, text, "Any command rolls it back: matir info")
-    if is_empty:
-        return ok(name, f"{path} is empty", "Index photos: matir add FOLDER")
-    if not is_gallery:
-        raise NotAGallery(path)
-    if version > schema.VERSION:
-        text = f"{path} was written by a newer version (schema {version})"
-        return problem(name, text, "Upgrade matir-cli.")
-    if version < schema.VERSION:
-        text = f"{path} was written by an older version (schema {version})"
-        return warning(name, text, "Any command brings it up to date: matir info")
-    return ok(name, f"{path}, {path.stat().st_size / 1e6:.1f} MB, schema {version}")
-
-
-def _schema(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
-    """Compare tables and indexes with those of a new gallery."""
-    faults = schema_faults(gallery.connection)
-    if faults:
-        return problem(name, f"missing or changed: {', '.join(faults)}", RESTORE)
-    return ok(name, "complete and unchanged")
 
 
 def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
@@ -143,6 +116,11 @@ def _references(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
 
 def _photos(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check the photos' values, and that each has a file and regions."""
+    with gallery.snapshot():
+        return _examine_photos(gallery, name)
+
+
+def _examine_photos(gallery: GalleryFile, name: str) -> Finding:
     count = gallery.count_photos()
     impossible = _count(gallery, _IMPOSSIBLE_PHOTOS)
     if impossible:
@@ -206,6 +184,19 @@ def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
 
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     """Check that a search finds every region: its photo is loose, or a block holds its sign codes."""
+    with gallery.snapshot():  # a short one, without codes and vectors: other commands may seal new blocks
+        found = _examine_index(gallery, name)
+    if deep and found.state is FindingState.OK:
+        blocks: Any = gallery.connection.execute("select id from blocks").fetchall()
+        for (block_id,) in blocks:
+            with gallery.snapshot():
+                strayed = _strayed(gallery, block_id)
+            if strayed > STRAYED_BITS:
+                return problem(name, f"the codes of block {block_id} do not match its vectors", COMPACT)
+    return found
+
+
+def _examine_index(gallery: GalleryFile, name: str) -> Finding:
     db = gallery.connection
     dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
     # Temporary: the file is not changed. Untyped columns would make the look-ups below scan the table.
@@ -219,8 +210,6 @@ def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
             return problem(name, "there are blocks but no vectors", COMPACT)
         if centre != 4 * dimensions[0] or codes != SignCodes.size(count, dimensions[0]):
             return problem(name, f"block {block_id} has an impossible length", COMPACT)
-        if deep and _strayed(gallery, int(block_id)) > STRAYED_BITS:
-            return problem(name, f"the codes of block {block_id} do not match its vectors", COMPACT)
         db.executemany("insert into temp.covered values (?1, ?2, ?2 + ?3)", runs.tolist())
         blocks += 1
     db.execute("create index temp.covered_by_photo on covered (photo, first)")
@@ -244,11 +233,13 @@ _NOT_FOUND = """
 def _strayed(gallery: GalleryFile, block_id: int) -> float:
     """Return the fraction of a block's sign bits that do not match its vectors.
 
-    0 if some of the vectors have been deleted since.
+    0 if some of the vectors have been deleted since, or the whole block.
     """
     row: Any = gallery.connection.execute(
         "select runs, codes from blocks where id = ?", (block_id,)
     ).fetchone()
+    if row is None:
+        return 0.0
     runs = read_runs(gallery, row[0])
     blobs: list[bytes] = []
     for _, first, count in runs.tolist():
@@ -271,11 +262,15 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     checked = faults = 0
     first = ""
     for photo_id in _sample(gallery, deep):
-        jpeg = gallery.preview(photo_id)
+        with gallery.snapshot():
+            try:
+                record = gallery.photo(photo_id).record
+            except PhotoUnknown:  # another command has removed it meanwhile
+                continue
+            jpeg = gallery.preview(photo_id)
         if jpeg is None:
             continue
         checked += 1
-        record = gallery.photo(photo_id).record
         try:
             fault = decode_preview(jpeg).shape[:2] != (record.mask_height, record.mask_width)
         except PhotoUnreadable:
@@ -319,10 +314,9 @@ def _space(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
 
 
 def _sample(gallery: GalleryFile, deep: bool) -> Iterator[int]:
-    """Yield ids of photos: all of them if `deep`, else some `SAMPLE`, evenly spread."""
+    """Return ids of photos: all of them if `deep`, else some `SAMPLE`, evenly spread."""
     step = 1 if deep else max(1, gallery.count_photos() // SAMPLE)
-    for (photo_id,) in gallery.connection.execute("select id from photos where id % ? = 0", (step,)):
-        yield int(photo_id)
+    return (photo_id for photo_id in photo_ids(gallery) if photo_id % step == 0)
 
 
 def _count(gallery: GalleryFile, source: str) -> int:
@@ -331,7 +325,6 @@ def _count(gallery: GalleryFile, source: str) -> int:
 
 
 _CHECKS: tuple[tuple[str, _Check], ...] = (
-    ("gallery schema", _schema),
     ("gallery pages", _pages),
     ("gallery references", _references),
     ("gallery photos", _photos),

@@ -1,0 +1,322 @@
+"""Mutated galleries: every command ends in time, with a documented exit code and no internal error."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import traceback
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import apsw
+import numpy as np
+from click.testing import CliRunner
+
+from matir_cli.cli.main import matir
+from matir_cli.errors import MatirError
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.maintenance.doctor.integrity import examine_gallery
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
+from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
+from matir_cli.search.index import seal_index, store_vectors
+from tests.fuzz.campaign import main_of
+from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
+from tests.support.planted_schemas import PLANTED
+
+SECONDS = 60
+"""Time that all commands on one mutated gallery may take together, on a machine that does other work."""
+
+DIMENSIONS = 96
+"""Of the tiny set's vectors."""
+
+JUDGE = "a" * 64
+
+QUERIES = ("a dog", "a cat")
+
+Mutation = Callable[[random.Random, Path], None]
+
+
+def trial(rng: random.Random, folder: Path) -> str | None:
+    """Mutate a sound gallery in one or several ways, and run every command on a copy of it."""
+    path = folder / "gallery.db"
+    path.write_bytes(sound_gallery())
+    (folder / "sound.db").write_bytes(sound_gallery())
+    (folder / "photos").mkdir()
+    chosen = [rng.choice(MUTATIONS) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    for mutate in chosen:
+        mutate(rng, path)
+    finding = _in_time(path)
+    return f"{', '.join(mutate.__name__ for mutate in chosen)}: {finding}" if finding else None
+
+
+@cache
+def sound_gallery() -> bytes:
+    """Return a gallery for the tiny set: its bytes, with blocks, loose photos, answers and skipped files."""
+    names = [f"{number}.jpg" for number in range(30)]
+    with TemporaryDirectory() as folder, craft(Path(folder) / "gallery.db", names) as gallery:
+        tiny = load_model_set("tiny")
+        gallery.connection.execute("delete from models; delete from vectors; delete from loose")
+        for role in INDEXING_PARTS:
+            gallery.bind_model(role, locate_part(tiny, role).identity, "tiny")
+        for number, name in enumerate(names):
+            regions = [stored.id for stored in gallery.regions(number + 1)]
+            store_vectors(gallery, number + 1, regions, _vectors(name))
+            if number == 19:
+                seal_index(gallery, 32)
+        for query in QUERIES:
+            for photo_id in (1, 5, 25):
+                cached = VerdictCache(gallery, JUDGE, query)
+                cached.remember(photo_id, Verdict(1.0, -2.0))
+                cached.remember_grounding(photo_id, Grounding((Box(1, 2, 30, 40),), "a box", readable=True))
+        gallery.remember_skipped(FileRecord(Path("/photos/zero.jpg"), 0, 1), "zero bytes")
+        return gallery.path.read_bytes()
+
+
+def _vectors(name: str) -> FloatArray:
+    rng = np.random.default_rng(int.from_bytes(digest(name)[:4], "big"))
+    return unit(2.0 + rng.standard_normal((REGIONS, DIMENSIONS)))
+
+
+# Mutations
+
+
+def flip_bytes(rng: random.Random, path: Path) -> None:
+    """Change some bytes anywhere, or in one page."""
+    raw = bytearray(path.read_bytes())
+    page = rng.randrange(max(1, len(raw) // 8192)) * 8192
+    low, high = rng.choice(((0, len(raw)), (0, 100), (page, page + 64), (page, page + 8192)))
+    for _ in range(rng.choice((1, 3, 20, 300))):
+        at = rng.randrange(low, max(low + 1, min(high, len(raw))))
+        if at < len(raw):
+            raw[at] = rng.choice((0, 1, 0x7F, 0xFF, rng.randrange(256)))
+    path.write_bytes(raw)
+
+
+def cut(rng: random.Random, path: Path) -> None:
+    """Cut the file short, or add zeros."""
+    size = path.stat().st_size
+    os.truncate(path, rng.choice((rng.randrange(size + 1), size // 8192 // 2 * 8192, 100, 512, size + 9000)))
+
+
+def repeat_page(rng: random.Random, path: Path) -> None:
+    """Put one page in the place of another."""
+    raw = bytearray(path.read_bytes())
+    count = len(raw) // 8192
+    if count > 1:
+        source, target = rng.randrange(count), rng.randrange(count)
+        raw[target * 8192 : (target + 1) * 8192] = raw[source * 8192 : (source + 1) * 8192]
+    path.write_bytes(raw)
+
+
+def repeat_children(rng: random.Random, path: Path) -> None:
+    """Let all cells of an inner page point to the same child, so that a scan meets rows again and again."""
+    raw = bytearray(path.read_bytes())
+    inner = [at for at in range(8192, len(raw) - 8191, 8192) if raw[at] in (2, 5)]
+    if inner:
+        at = rng.choice(inner)
+        child = rng.choice((raw[at + 8 : at + 12], (at // 8192 + 1).to_bytes(4, "big")))
+        for cell in range(min(int.from_bytes(raw[at + 3 : at + 5], "big"), 4000)):
+            pointer = at + int.from_bytes(raw[at + 12 + 2 * cell : at + 14 + 2 * cell], "big")
+            if pointer + 4 <= len(raw):
+                raw[pointer : pointer + 4] = child
+    path.write_bytes(raw)
+
+
+def leave_journal(rng: random.Random, path: Path) -> None:
+    """Put a journal beside the file: of zeros, or one that looks hot."""
+    magic = bytes.fromhex("d9d505f920a163d7")
+    start = rng.choice((b"", magic, magic + b"\xff" * 4))
+    Path(f"{path}-journal").write_bytes(start + rng.randbytes(rng.choice((0, 20, 600, 9000))))
+
+
+def plant(rng: random.Random, path: Path) -> None:
+    """Change the schema."""
+    _execute(path, rng.choice(PLANTED))
+
+
+def change_schema_row(rng: random.Random, path: Path) -> None:
+    """Write into SQLite's own table of tables."""
+    value = rng.choice(("rootpage + 1", "2", "0", "-5", "99999999", "'x'", "null"))
+    column = rng.choice(("rootpage", "rootpage", "sql", "name", "type", "tbl_name"))
+    which = rng.choice(("photos", "regions", "files", "vectors", "files_by_photo", "blocks"))
+    change = f"update sqlite_schema set {column} = {value} where name = '{which}'"
+    _execute(path, f"pragma writable_schema = on; {change}")
+
+
+def change_values(rng: random.Random, path: Path) -> None:
+    """Give some values another type, range or size."""
+    table, column = rng.choice(COLUMNS)
+    where = rng.choice(("true", "rowid % 3 = 0", f"(rowid = (select min(rowid) from {table}))"))
+    if table in ("files", "skipped", "models", "verdicts", "groundings"):  # without rowid
+        where = rng.choice(("true", "random() % 3 = 0"))
+    _execute(path, f"update or ignore {table} set {column} = {rng.choice(VALUES)} where {where}")
+
+
+def delete_rows(rng: random.Random, path: Path) -> None:
+    """Delete rows without those that refer to them."""
+    table = rng.choice(COLUMNS)[0]
+    _execute(path, f"delete from {table} where random() % {rng.choice((1, 2, 10))} = 0")
+
+
+def add_rows(rng: random.Random, path: Path) -> None:
+    """Add rows that refer to nothing."""
+    _execute(
+        path,
+        rng.choice(
+            (
+                "insert into files values ('/photos/more.jpg', 999, 1, 1)",
+                "insert into files values (cast('/a' || char(0) || 'b' as text), 1, 1, 1)",
+                "insert into loose values (999)",
+                "insert into vectors values (999, 999, x'01')",
+                "insert into verdicts values (1, 999, 0, 0), (999, 1, 0, 0)",
+                "insert into groundings values (1, 3, 'null', 'x', 7)",
+                "insert into blocks (runs, centre, codes) values (zeroblob(24), zeroblob(384), zeroblob(24))",
+                "insert into models values ('judge', 'x', 'y', '/etc/passwd')",
+                "update models set model_set = '../../x.toml'",
+            )
+        ),
+    )
+
+
+COLUMNS = [
+    *(("photos", name) for name in ("sha256", "width", "height", "mask_width", "mask_height", "orientation")),
+    *(("photos", name) for name in ("id", "taken_at", "camera", "latitude", "longitude", "added_at")),
+    *(("files", name) for name in ("path", "photo_id", "bytes", "mtime_ns")),
+    *(("skipped", name) for name in ("path", "reason", "bytes", "mtime_ns", "seen_at")),
+    *(("regions", name) for name in ("id", "photo_id", "ordinal", "x0", "y0", "x1", "y1", "area", "rle")),
+    *(("regions", name) for name in ("predicted_iou", "stability")),
+    *(("previews", name) for name in ("photo_id", "jpeg")),
+    *(("vectors", name) for name in ("region_id", "photo_id", "vector")),
+    *(("blocks", name) for name in ("id", "runs", "centre", "codes")),
+    *(("questions", name) for name in ("id", "judge", "query")),
+    *(("verdicts", name) for name in ("question_id", "photo_id", "z_true", "z_false")),
+    *(("groundings", name) for name in ("boxes", "answer", "readable", "photo_id")),
+    *(("models", name) for name in ("role", "name", "weight_hash", "model_set")),
+    ("loose", "photo_id"),
+]
+
+VALUES = [
+    *("0", "1", "-1", "7", "1e9", "9e999", "-9e999", "0.5", "9223372036854775807", "-9223372036854775808"),
+    *("''", "'x'", "'/x'", "x''", "x'00'", "x'ff'", "x'2f00'", "'/a' || char(0)", "cast(x'2fff' as text)"),
+    *("hex(zeroblob(60000))", "zeroblob(96)", "zeroblob(3000000)", "zeroblob(64)", "randomblob(96)"),
+    *("randomblob(3000000)", "randomblob(384)", "'[[0,0,1e9,1e9]]'", "'[[1e999,0,1,1]]'", "'[[5,5,1,1]]'"),
+    *("'{\"a\":1}'", "'[' || replace(hex(zeroblob(30000)), '00', '[') ", "x'ffd8ffe0'", "'2024-13-99'"),
+    *("char(27) || '[31m'", "x'7f7fffff' || x'7f7fffff'", "'0' || char(10)", "'../../mine.toml'"),
+]
+
+MUTATIONS: list[Mutation] = [
+    *(flip_bytes, flip_bytes, cut, repeat_page, repeat_children, leave_journal, plant, change_schema_row),
+    *(change_values, change_values, change_values, change_values, change_values, delete_rows, add_rows),
+]
+
+
+def _execute(path: Path, statements: str) -> None:
+    """Run SQL on the file as another program would; a file too damaged for that stays as it is."""
+    db = apsw.Connection(str(path))
+    try:
+        db.execute(statements)
+    except (apsw.Error, UnicodeDecodeError):
+        pass
+    finally:
+        db.close()
+
+
+# Commands
+
+
+def _in_time(path: Path) -> str | None:
+    """Run the commands in a process of its own, which a signal ends after `SECONDS`."""
+    report = path.with_name("report")
+    report.touch()
+    process = os.fork()
+    if process == 0:
+        code = 2
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(SECONDS)
+            code = 1 if _run_commands(path, report) else 0
+        finally:
+            os._exit(code)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status == 0:
+        return None
+    at = report.read_text(errors="replace")
+    return f"did not end in {SECONDS} s: {at}" if status == -signal.SIGALRM else f"status {status}: {at}"
+
+
+def _run_commands(path: Path, report: Path) -> bool:
+    """Run every command on a copy of the file; return True after a finding, which is left in `report`."""
+    original, journal = path.read_bytes(), Path(f"{path}-journal")
+    left = journal.read_bytes() if journal.exists() else None
+    for name, run in _commands(path).items():
+        report.write_text(name)
+        path.write_bytes(original)
+        journal.unlink(missing_ok=True)
+        if left is not None:
+            journal.write_bytes(left)
+        try:
+            run()
+        except MatirError as error:
+            if "\n" not in str(error):
+                continue
+            report.write_text(f"{name}: more than one line: {error}")
+            return True
+        except Exception:
+            report.write_text(f"{name}: {traceback.format_exc()}")
+            return True
+    return False
+
+
+def _commands(path: Path) -> dict[str, Callable[[], object]]:
+    folder = path.parent
+    db = ("--db", str(path))
+    words: list[tuple[str, ...]] = [
+        ("info", "--json", *db),
+        ("ls", "--json", *db),
+        ("ls", "--skipped", *db),
+        ("ls", "--missing", "--in", "/photos", *db),
+        ("show", "3", "--json", "--overlay", str(folder / "overlay.png"), "--force", *db),
+        ("show", str(place("7.jpg")), *db),
+        ("find", "a red ball", "--no-rerank", "--json", "--overlays", str(folder / "drawn"), *db),
+        ("find", "a ball", "--no-rerank", "--min-size", "0.01", "--in", "/photos", "--camera", "acme", *db),
+        ("find", "a ball", "--no-rerank", "--since", "2024", "-n", "100", "-0", *db),
+        ("export", "--coco", str(folder / "coco.json"), "--force", *db),
+        ("export", "--vectors", str(folder / "vectors.npy"), "--force", *db),
+        ("merge", str(path), "--db", str(folder / "merged.db")),
+        ("merge", str(folder / "sound.db"), *db),
+        ("rm", "5", str(place("8.jpg")), "--in", "/photos/9.jpg", *db),
+        ("sync", str(folder / "photos"), "--dry-run", *db),
+        ("compact", "--drop-previews", *db),
+        ("compact", "--forget-verdicts", *db),
+    ]
+    commands: dict[str, Callable[[], object]] = {" ".join(each): partial(_invoke, each) for each in words}
+    commands["doctor"] = lambda: list(examine_gallery(path, deep=True))
+    commands["cached answers"] = lambda: _read_answers(path)
+    return commands
+
+
+def _invoke(words: tuple[str, ...]) -> None:
+    """Run a command; raise what it lets through, and AssertionError for an undocumented exit code."""
+    result = CliRunner().invoke(matir, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code in (0, 1, 2, 3), f"exit code {result.exit_code}"
+
+
+def _read_answers(path: Path) -> None:
+    with GalleryFile.open(path) as gallery:
+        for query in QUERIES:
+            cached = VerdictCache(gallery, JUDGE, query)
+            for photo_id in range(30):
+                cached.verdict(photo_id)
+                cached.grounding(photo_id)
+            cached.remember(7, Verdict(0.0, 0.0))
+
+
+if __name__ == "__main__":
+    main_of("galleries", trial, count=1000)
