@@ -104,6 +104,27 @@ def test_any_photo_can_be_an_example(indexed: Indexed, tmp_path: Path, prompt: s
     assert "of the photo" in taken
 
 
+@pytest.mark.parametrize("command", ["find", "tag"])
+def test_an_example_that_fits_poorly_is_said(indexed: Indexed, command: str) -> None:
+    path = indexed.photos / "0004.png"
+    with Image.open(path) as picture:
+        width, height = picture.size
+    dry = ["--dry-run", "--label", "x"] if command == "tag" else []
+
+    def told(box: str) -> str:
+        words = ["--image", path, "--box", box, "-n", "1", *dry]
+        done = matir(command, *words, "--no-rerank", "--db", indexed.gallery)
+        assert done.returncode == 0, done.stderr
+        return done.stderr.decode()
+
+    whole = told(f"0,0,{0.9 * width},{0.9 * height}")
+    assert f"the region 0,0,{width},{height} of {path}, 100.0% of the photo" in whole
+    assert "poorly" not in whole
+    poor = told("10,10,100,100")
+    assert "fits --box poorly (IoU 0." in poor
+    assert "draw the box tight around the object" in poor
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -31,14 +31,13 @@ from matir_cli.cli.options.query import (
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import open_output, why_empty
+from matir_cli.cli.results import open_output, say_example, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
-from matir_cli.output.terminal import format_corners
 from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
-from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.query import Example, Query, resolve_example
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
 
 OBJECTS_MAX_SIZE = 0.95
@@ -117,7 +116,7 @@ def find(
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         if isinstance(query.example, Example):
             example = resolve_example(gallery, engines, query.example)
-            _say_example(example)
+            say_example(example)
             query = replace(query, example=example)
         if query.text == STREAM:
             with open_output(gallery, replace(output, printed=ANSWER)) as write:
@@ -177,11 +176,6 @@ def _answer_each(
         if not result.complete:
             return INTERRUPTED
     return code
-
-
-def _say_example(example: ResolvedExample) -> None:
-    region = f"the region {format_corners(example.box)} of {example.path}"
-    say(f"example: {region}, {example.share:.1%} of the photo")
 
 
 def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ from matir_cli.cli.options.search import (
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import why_empty
+from matir_cli.cli.results import say_example, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -50,6 +50,7 @@ from matir_cli.output.xmp import APPEND, REGION_TYPES, REPLACE, XmpTag, is_label
 from matir_cli.photos.discover import stat_file
 from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import CANDIDATES, SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.query import Example, resolve_example
 from matir_cli.search.results import SearchResult
 
 if TYPE_CHECKING:
@@ -217,7 +218,12 @@ def tag(
         else:
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-            result = run_search(gallery, engines, arguments.query, options, show_progress)
+            query = arguments.query
+            if isinstance(query.example, Example):
+                example = resolve_example(gallery, engines, query.example)
+                say_example(example)
+                query = replace(query, example=example)
+            result = run_search(gallery, engines, query, options, show_progress)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:
