@@ -16,6 +16,7 @@ is searched like any other.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +99,17 @@ class ResolvedExample:
         return self.iou is not None and self.iou < POOR_IOU
 
 
+def normal_text(text: str) -> str:
+    """Return the form in which a text is searched, cached and written: equal texts become one.
+
+    Characters are composed (Unicode's NFC), space at the ends and byte order marks are left out.
+    """
+    return unicodedata.normalize("NFC", text).replace("\ufeff", "").strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A description of what to find: a text, an example or both.
+    """A description of what to find: a text, an example or both. Its texts become `normal_text`s.
 
     Raises:
         OutOfRange: `weight` is not within 0..1.
@@ -112,10 +121,13 @@ class Query:
     weight: float = 0.5
     """Weight of the example beside a text, 0..1: 0 is the text alone, 1 the example alone."""
     without: tuple[str, ...] = ()
-    """Texts of objects that must not be found."""
+    """Texts of objects that must not be found; one given twice counts once."""
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, 0, 1)
+        if self.text is not None:
+            object.__setattr__(self, "text", normal_text(self.text))
+        object.__setattr__(self, "without", tuple(dict.fromkeys(map(normal_text, self.without))))
 
     def check(self) -> None:
         """Check that there is something to look for.
@@ -125,7 +137,7 @@ class Query:
             QueryNotText: a text holds lone surrogates.
         """
         texts = self.without if self.text is None else (self.text, *self.without)
-        if (self.text is None and self.example is None) or not all(text.strip() for text in texts):
+        if (self.text is None and self.example is None) or not all(texts):
             raise QueryEmpty
         for text in texts:
             if any("\ud800" <= character <= "\udfff" for character in text):

@@ -1,8 +1,10 @@
 """What a query is: the region that an example means, and the one vector of all its parts."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from matir_cli.search.query import (
     Query,
     ResolvedExample,
     encode_query,
+    normal_text,
     resolve_example,
 )
 from matir_cli.search.rank import rank_photos
@@ -259,6 +262,23 @@ def test_a_vector_that_is_no_number_is_not_searched_with(gallery: GalleryFile, t
     scene("red", seed=9).save(tmp_path / "new.png")
     with pytest.raises(Exception, match="not a number"):
         resolve_example(gallery, ColourModels(region_encoder=BrokenEncoder()), Example(tmp_path / "new.png"))
+
+
+# Texts
+
+
+@given(
+    st.text(max_size=12),
+    st.sampled_from(["", "\ufeff", " \ufeff", "\t\u3000"]),
+    st.sampled_from(["NFC", "NFD"]),
+)
+@settings(derandomize=True, deadline=None)
+def test_a_text_has_one_form(text: str, around: str, form: Literal["NFC", "NFD"]) -> None:
+    written = around + unicodedata.normalize(form, text) + around
+    query = Query(written, without=(written, text))
+    assert query.text == normal_text(text) == normal_text(normal_text(text))
+    assert query.without == (normal_text(text),)
+    assert normal_text(text) == normal_text(text).strip()
 
 
 # The vector

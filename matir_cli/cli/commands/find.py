@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
     QUERY_SECTION,
+    STREAM,
     QueryArguments,
     query_options,
 )
@@ -37,14 +39,14 @@ from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
-from matir_cli.search.query import Example, Query, resolve_example
+from matir_cli.search.query import Example, Query, normal_text, resolve_example
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
 
-STREAM = "-"
-"""The QUERY that stands for queries on standard input."""
+TO_UTF8 = "iconv -f UTF-16 -t UTF-8"
+"""Command that converts queries in UTF-16, as some Windows programs write them."""
 
 
 @click.command(
@@ -84,7 +86,8 @@ def find(
 
     If QUERY is -, queries are read from standard input, one per line. Each is answered at once
     with one line of JSON: {"query": ..., "results": [...]}, with results as in --jsonl. An empty
-    line gets no answer.
+    line gets no answer, and neither does one that is not UTF-8. A line given twice is answered
+    twice and is one category.
 
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
@@ -154,8 +157,10 @@ def _answer_each(
     """
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
+        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise click.UsageError(f"The queries are in UTF-16; convert them: {TO_UTF8} QUERIES")
         try:
-            text = line.decode().strip()
+            text = normal_text(line.decode())
         except UnicodeDecodeError:
             say(f"line {number} is not UTF-8; skipped")
             continue
