@@ -18,7 +18,8 @@ OF_RAW = FOREIGN.replace(
 def chosen(photo: Path, naming: str = AUTO) -> tuple[list[str], str | None]:
     """Names of the sidecars to change, and of the one that is left alone."""
     choice = SidecarChoice(naming, follow_links=False).of(photo)
-    return [each.path.name for each in choice.sidecars], choice.ignored and choice.ignored.name
+    ignored = None if choice.ignored is None else choice.ignored.name
+    return [each.path.name for each in choice.sidecars], ignored
 
 
 @pytest.mark.parametrize(
