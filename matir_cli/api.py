@@ -20,6 +20,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -40,8 +41,8 @@ from matir_cli.photos.discover import absolute_path
 from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters, parse_date
 from matir_cli.search.index import seal_index
-from matir_cli.search.pipeline import SearchOptions, run_search
-from matir_cli.search.query import Example, Query
+from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
+from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -197,7 +198,8 @@ class Gallery:
             At most `limit` hits; an empty list if nothing is good enough.
 
         Warns:
-            UserWarning: the text is longer than the encoder reads; its end was left out.
+            UserWarning: the text is longer than the encoder reads, and its end was left out; or the region
+                found in `box` fits it poorly.
 
         Raises:
             GalleryMissing, GalleryEmpty: there is nothing to search.
@@ -230,9 +232,17 @@ class Gallery:
         )
         with translated(self.path):
             file = self._opened()
-            result = run_search(file, self._loaded(file), query, options)
+            engines = self._loaded(file)
+            check_searchable(file, query)
+            if isinstance(query.example, Example):
+                query = replace(query, example=resolve_example(file, engines, query.example))
+            result = run_search(file, engines, query, options)
         if not result.complete:
             raise KeyboardInterrupt
+        if isinstance(query.example, ResolvedExample) and query.example.fits_poorly:
+            warnings.warn(
+                f"the example's region fits the box poorly (IoU {query.example.iou:.2f})", stacklevel=2
+            )
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)
         return [Hit(item) for item in result.results]

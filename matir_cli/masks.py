@@ -3,7 +3,11 @@
 pycocotools does the encoding, so COCO's tools can read the masks of a gallery as they are.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,11 +94,61 @@ def iou(left: Sequence[Rle], right: Sequence[Rle]) -> NDArray[np.float64]:
 def resize(mask: MaskArray, height: int, width: int) -> MaskArray:
     """Scale a bool mask to (height, width), bilinearly and cut at one half, which keeps edges smooth.
 
+    This is the one way from a mask at working size to one at a photo's true size. Only the part where the
+    mask is is computed, which is several times faster for a small object. Pillow does the filtering
+    (antialiased when it scales down), in 8 bits and with positions in single precision.
+
     Returns:
         A (height, width) bool mask; `mask` itself if it has this size already.
     """
     if mask.shape == (height, width):
         return mask
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    scaled = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(scaled) >= 128
+    canvas = np.zeros((height, width), dtype=np.bool_, order="F")  # the order of run lengths
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return canvas
+    y, x = _Span.of(rows, mask.shape[0], height), _Span.of(columns, mask.shape[1], width)
+    part = Image.fromarray(mask[y.source, x.source].astype(np.uint8) * 255)
+    box = (x.low, y.low, x.high, y.high)
+    size = x.target.stop - x.target.start, y.target.stop - y.target.start
+    scaled = part.resize(size, Image.Resampling.BILINEAR, box)
+    canvas[y.target, x.target] = np.asarray(scaled) >= _INSIDE
+    return canvas
+
+
+def scale(rle: Rle, height: int, width: int) -> Rle:
+    """Scale a mask as `resize` does; `rle` must be safe to decode (see `check`)."""
+    if (rle.height, rle.width) == (height, width):
+        return rle
+    return encode(resize(decode(rle), height, width))
+
+
+_INSIDE = 126
+"""Level, 0..255, from which on a scaled pixel is inside. It lies just below one half: a pixel that an edge
+cuts in half, as many do at scales such as 2.5, is inside however the level was rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The part of one axis that `resize` computes."""
+
+    source: slice
+    """Pixels of the mask that are read."""
+    target: slice
+    """Pixels of the result that are computed: those that the mask reaches through the filter."""
+    low: float
+    """Where `target` begins, in pixels of the mask from the start of `source`."""
+    high: float
+    """Where `target` ends, likewise."""
+
+    @classmethod
+    def of(cls, inside: NDArray[np.intp], old: int, new: int) -> _Span:
+        """Return the span of a mask with pixels at the sorted positions `inside`, scaled to `new` pixels."""
+        step = old / new  # old pixels per new one
+        reach = max(1.0, step)
+        first, last = int(inside[0]) - reach, int(inside[-1]) + 1 + reach
+        start, stop = max(0, math.floor(first / step)), min(new, math.ceil(last / step))
+        begin = max(0, math.floor(start * step - reach) - 1)
+        end = min(old, math.ceil(stop * step + reach) + 1)
+        high = min(stop * step, end) - begin
+        return cls(slice(begin, end), slice(start, stop), start * step - begin, high)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from matir_cli import masks
-from matir_cli.records import Box, Rle
+from matir_cli.records import Box, MaskArray, Rle
 
 small_masks = arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
@@ -63,3 +64,46 @@ def test_resize_keeps_a_shape_where_it_is() -> None:
     assert abs(int(large.sum()) - 100 * 150) < 300
     assert large[105:195, 305:445].all()
     assert masks.resize(mask, 40, 60) is mask
+
+
+def triangle(old: int, new: int) -> NDArray[np.float64]:
+    """(new, old) weights of the bilinear filter, antialiased when it scales down, in double precision."""
+    step = old / new
+    centres = (np.arange(new) + 0.5) * step
+    distances = np.abs(np.arange(old) + 0.5 - centres[:, np.newaxis]) / max(1.0, step)
+    weights = np.maximum(0.0, 1.0 - distances)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def level(mask: MaskArray, height: int, width: int) -> NDArray[np.float64]:
+    """(height, width) of the scaled mask before it is cut, 0..1."""
+    return np.asarray(triangle(mask.shape[0], height) @ mask @ triangle(mask.shape[1], width).T)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["disc", "rectangle", "noise"]))
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_resize_is_the_bilinear_filter_cut_at_one_half(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    (height, width), (high, wide) = rng.integers(1, 120, 2), rng.integers(1, 300, 2)
+    rows, columns = np.ogrid[:height, :width]
+    x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(1, 130)
+    mask = {
+        "disc": np.hypot(columns - x, rows - y) < radius,
+        "rectangle": (abs(columns - x) < radius) & (abs(rows - y) < rng.uniform(1, 130)),
+        "noise": rng.random((height, width)) < 0.3,
+    }[kind]
+    made, wanted = masks.resize(mask, high, wide), level(mask, high, wide)
+    assert made.shape == (high, wide)
+    if mask.shape != (high, wide):
+        assert made[wanted >= 0.5 - 1e-9].all()  # a pixel cut in half is inside, wherever the mask lies
+        assert not made[wanted < 0.485].any()
+    assert np.array_equal(masks.decode(masks.scale(masks.encode(mask), high, wide)), made)
+
+
+def test_a_rectangle_keeps_its_share_of_the_picture() -> None:
+    mask = np.zeros((146, 131), dtype=np.bool_)
+    mask[20:80, 31:101] = True
+    large = masks.resize(mask, 365, 328)  # 2.5 times: edges lie in the middle of pixels
+    wanted = level(mask, 365, 328) >= 0.5 - 1e-9
+    assert np.array_equal(large, wanted)
+    assert large.sum() == pytest.approx(mask.sum() * 2.5 * 328 / 131, rel=0.02)

@@ -18,8 +18,9 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
 from matir_cli.output.result_pixels import ResultPixels
-from matir_cli.output.terminal import HEADER, table_rows
+from matir_cli.output.terminal import HEADER, format_corners, table_rows
 from matir_cli.search.filters import Filters
+from matir_cli.search.query import ResolvedExample
 from matir_cli.search.results import SearchResult
 
 
@@ -49,6 +50,17 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
 def _select_none(gallery: GalleryFile, filters: Filters) -> bool:
     photos = filters.photos(gallery)
     return photos is not None and not photos.size
+
+
+def say_example(example: ResolvedExample) -> None:
+    """Say which region an example refers to, and whether it fits the box poorly."""
+    region = f"the region {format_corners(example.box)} of {example.path}"
+    say(f"example: {region}, {example.share:.1%} of the photo")
+    if example.fits_poorly:
+        say(
+            f"that region fits --box poorly (IoU {example.iou:.2f}); draw the box tight around the object, "
+            "mark it with --point, or omit both for the whole photo"
+        )
 
 
 @contextmanager

@@ -38,6 +38,8 @@
     ├── OutputError                    a result that could not be written
     │   ├── OutputExists               a file that is kept unless it may be replaced
     │   └── SidecarUnusable            a file that is not an XMP sidecar to extend
+    │       ├── SidecarRegionsUnusable one whose regions cannot be extended
+    │       └── SidecarElsewhere       a link to a sidecar in another folder
     ├── PackageMissing                 an optional package is not installed
     ├── DeviceUnavailable              the requested device is not available
     ├── ExampleOutside                 a box or point outside the photo
@@ -109,6 +111,8 @@ from matir_cli.errors.outputs import (
     OutputError,
     OutputExists,
     PackageMissing,
+    SidecarElsewhere,
+    SidecarRegionsUnusable,
     SidecarUnusable,
 )
 
@@ -156,6 +160,8 @@ __all__ = [
     "QueryEmpty",
     "QueryNotText",
     "RoomTooSmall",
+    "SidecarElsewhere",
+    "SidecarRegionsUnusable",
     "SidecarUnusable",
     "WeightsChanged",
     "WeightsMissing",

@@ -34,6 +34,20 @@ class SidecarUnusable(OutputError):
         return f"{self.path} was left unchanged: {self.reason}."
 
 
+class SidecarRegionsUnusable(SidecarUnusable):
+    """The regions in the sidecar at `path` cannot be extended; its keywords could."""
+
+    def __str__(self) -> str:
+        return f"{self.path} was left unchanged, because of its regions: {self.reason}."
+
+
+class SidecarElsewhere(SidecarUnusable):
+    """The sidecar at `path` is a link to a file in another folder, which was not followed."""
+
+    def __str__(self) -> str:
+        return f"{self.path} was not followed: {self.reason}, in another folder."
+
+
 @dataclass(eq=False)
 class PackageMissing(MatirError):
     """A feature needs the packages of the optional dependency group `extra`, which are not installed."""

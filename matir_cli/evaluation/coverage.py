@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matir_cli import masks
-from matir_cli.evaluation import metrics
 from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.evaluation.methods import EvaluationSetup
 from matir_cli.progress import ProgressObserver
@@ -74,9 +73,6 @@ def _best_ious(setup: EvaluationSetup, image: int, photo_id: int, rles: Sequence
     if not regions:
         return np.zeros(len(rles))
     height, width = regions[0].height, regions[0].width
-    resized = [
-        rle if (rle.height, rle.width) == (height, width) else metrics.resize_mask(rle, height, width)
-        for rle in rles
-    ]
-    best: NDArray[np.float64] = masks.iou(resized, regions).max(axis=1)
+    scaled = [masks.scale(rle, height, width) for rle in rles]
+    best: NDArray[np.float64] = masks.iou(scaled, regions).max(axis=1)
     return best

@@ -8,13 +8,11 @@ have at least one relevant image. At object level (mAP@50@50), rel(i) also requi
 one predicted mask overlaps one of its instances of the query with an IoU of at least 0.5.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from matir_cli import masks
 from matir_cli.evaluation.datasets.dataset import Dataset
@@ -97,45 +95,12 @@ def is_mask_hit(predicted: Rle | None, truth: Sequence[Rle], threshold: float = 
     """Return whether the mask has an IoU of at least `threshold` with any mask of `truth`.
 
     All masks of `truth` have one size, and masks are compared at that size: a mask made at working size
-    is resized to it. Run lengths that come from a file must be safe to decode (`masks.check`).
+    is scaled to it. Run lengths that come from a file must be safe to decode (`masks.check`).
     """
     if predicted is None or not truth:
         return False
-    height, width = truth[0].height, truth[0].width
-    if (predicted.height, predicted.width) != (height, width):
-        predicted = resize_mask(predicted, height, width)
+    predicted = masks.scale(predicted, truth[0].height, truth[0].width)
     return bool((masks.iou([predicted], truth) >= threshold).any())
-
-
-def resize_mask(rle: Rle, height: int, width: int) -> Rle:
-    """Resize a mask as `masks.resize` does, computing only the part where the mask is: several times faster.
-
-    Pillow takes the part's position in single precision, so a pixel that lies exactly on the threshold may
-    come out differently: at most about 0.1% of a mask.
-    """
-    box, (down, across) = masks.box(rle), (rle.height / height, rle.width / width)  # old pixels per new one
-    if box.area == 0:
-        return masks.encode(np.zeros((height, width), dtype=np.bool_))
-    columns = _span(box.x0, box.x1, across, width)
-    rows = _span(box.y0, box.y1, down, height)
-    left, right = _span(columns[0] * across - across, columns[1] * across + across, 1.0, rle.width)
-    top, bottom = _span(rows[0] * down - down, rows[1] * down + down, 1.0, rle.height)
-    part = Image.fromarray(masks.decode(rle)[top:bottom, left:right].astype(np.uint8) * 255)
-    source = (
-        *(columns[0] * across - left, rows[0] * down - top),
-        *(min(columns[1] * across - left, right - left), min(rows[1] * down - top, bottom - top)),
-    )
-    size = columns[1] - columns[0], rows[1] - rows[0]
-    canvas = np.zeros((height, width), dtype=np.bool_, order="F")  # the order of run lengths
-    resized = np.asarray(part.resize(size, Image.Resampling.BILINEAR, source)) >= 128
-    canvas[rows[0] : rows[1], columns[0] : columns[1]] = resized
-    return masks.encode(canvas)
-
-
-def _span(low: float, high: float, step: float, end: int) -> tuple[int, int]:
-    """Range of pixels, `step` wide each, within 0..end that cover low..high and a bilinear filter's reach."""
-    reach = max(1.0, step)
-    return max(0, math.floor((low - reach) / step)), min(end, math.ceil((high + reach) / step))
 
 
 def average_precision(hits: NDArray[np.bool_], relevant: int, depth: int = DEPTH) -> AveragePrecision:

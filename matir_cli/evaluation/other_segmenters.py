@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from matir_cli import masks
 from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import AnnotationsInvalid
-from matir_cli.evaluation import metrics
 from matir_cli.evaluation.datasets.coco import MAX_BYTES, RunLengths, segmentation_to_rle
 from matir_cli.evaluation.datasets.dataset import Dataset, read_annotation_file
 from matir_cli.evaluation.methods import EvaluationSetup, PredictedMasks
@@ -111,8 +111,7 @@ def export_masks(
                 rle = predicted[query.id].get(image)
                 if rle is None:
                     continue
-                if (rle.height, rle.width) != sizes[image]:
-                    rle = metrics.resize_mask(rle, *sizes[image])
+                rle = masks.scale(rle, *sizes[image])
                 segmentation = _Segmentation((rle.height, rle.width), rle.counts.decode("ascii"))
                 result = _ExportedResult(image, query.id, segmentation, 1.0 / rank)
                 stream.write(separator + msgspec.json.encode(result))

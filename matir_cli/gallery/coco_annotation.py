@@ -19,7 +19,7 @@ def coco_annotation(
         rle: the mask, working pixels.
         working_size: keep working pixels instead of scaling the mask up to photo pixels.
     """
-    mask = rle if working_size else masks.encode(photo.at_true_size(rle))
+    mask = rle if working_size else masks.scale(rle, photo.record.height, photo.record.width)
     box = masks.box(mask)
     return {
         "id": annotation_id,

@@ -19,30 +19,37 @@ class CocoFile:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._images: dict[int, dict[str, object]] = {}
-        self._queries: list[str] = []
+        self._queries: dict[str, int] = {}  # category of each
+        self._category = 0
+        self._seen: set[tuple[int, int]] = set()  # category and photo
         self._annotations = 0
 
     def begin(self, query: str) -> None:
-        """Start the category of `query`; ids count from 1. All results added from now on belong to it."""
-        self._queries.append(query)
+        """Start or continue the category of `query`, for all results added now; ids count from 1."""
+        self._category = self._queries.setdefault(query, len(self._queries) + 1)
 
     def add(self, pixels: ResultPixels) -> None:
-        """Add a photo and its objects that have a mask; a photo without any mask is left out."""
+        """Add a photo and its objects that have a mask; a photo without any mask is left out.
+
+        A photo that its category has already is left out as well: the query was given twice.
+        """
         result = pixels.result
+        if not pixels.masked_objects or (self._category, result.photo.id) in self._seen:
+            return
+        self._seen.add((self._category, result.photo.id))
         for _, rle in pixels.masked_objects:
             self._annotations += 1
             annotation = coco_annotation(
-                result.photo, rle, annotation_id=self._annotations, category_id=len(self._queries)
+                result.photo, rle, annotation_id=self._annotations, category_id=self._category
             )
             self._write(annotation | {"score": round(result.score, 6)}, first=self._annotations == 1)
-        if pixels.masked_objects:
-            size = result.photo.record
-            self._images[result.photo.id] = {
-                "id": result.photo.id,
-                "file_name": str(result.path),
-                "width": size.width,
-                "height": size.height,
-            }
+        size = result.photo.record
+        self._images[result.photo.id] = {
+            "id": result.photo.id,
+            "file_name": str(result.path),
+            "width": size.width,
+            "height": size.height,
+        }
 
     def _write(self, item: dict[str, object], *, first: bool) -> None:
         self._stream.write(f"{'' if first else ','}\n{json.dumps(item)}")
@@ -56,8 +63,7 @@ class CocoFile:
         for number, image in enumerate(self._images.values()):
             self._write(image, first=number == 0)
         categories = [
-            {"id": number, "name": query, "supercategory": ""}
-            for number, query in enumerate(self._queries, start=1)
+            {"id": number, "name": query, "supercategory": ""} for query, number in self._queries.items()
         ]
         self._stream.write(f'\n],\n"categories": {json.dumps(categories)}}}\n')
 

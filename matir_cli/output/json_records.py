@@ -126,5 +126,5 @@ def result_record(
 def _coco(result: SearchResult, grounded: GroundedObject) -> RleRecord | None:
     if grounded.mask is None:
         return None
-    rle = masks.encode(result.photo.at_true_size(grounded.mask))
+    rle = masks.scale(grounded.mask, result.photo.record.height, result.photo.record.width)
     return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}

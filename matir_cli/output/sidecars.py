@@ -8,7 +8,7 @@ and never overwritten.
 from __future__ import annotations
 
 import io
-import shutil
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import Any, TypeAlias
 from lxml import etree
 
 from matir_cli.atomic_write import atomic_write
-from matir_cli.errors import OutputError, SidecarUnusable
+from matir_cli.errors import OutputError, SidecarElsewhere, SidecarRegionsUnusable, SidecarUnusable
+from matir_cli.output.file_rewrite import rewrite_file
 from matir_cli.output.xmp import XmpArea, XmpTag, stored_area
 from matir_cli.records import PhotoRecord
 from matir_cli.search.box_matching import box_iou
+from matir_cli.search.query import normal_text
 
 SAME_IOU = 0.5
 """Two regions of the same name are the same object from this IoU on."""
@@ -42,6 +44,9 @@ _NAMESPACES = {
     "stArea": "http://ns.adobe.com/xmp/sType/Area#",
     "stDim": "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
 }
+"""Namespaces of what is written."""
+
+_EXTENSION = "{http://ns.adobe.com/photoshop/1.0/}SidecarForExtension"
 
 
 def _name(prefixed: str) -> str:
@@ -62,14 +67,21 @@ _DIMENSIONS, _AREA = _name("mwg-rs:AppliedToDimensions"), _name("mwg-rs:Area")
 class Sidecar:
     """A sidecar in memory, to be changed and written back."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follow_links: bool = False) -> None:
         """Read the sidecar at `path`, or start a new one if there is none.
 
+        Args:
+            follow_links: accept a link to a file in another folder, which is then the one that is written.
+
         Raises:
+            SidecarElsewhere: it is a link to another folder, and `follow_links` is False.
             SidecarUnusable: it is not XMP, is too large or declares a document type.
             OutputError: it cannot be read.
         """
         self.path = path
+        self._file = Path(os.path.realpath(path))
+        if not follow_links and self._file.parent != Path(os.path.realpath(path.parent)):
+            raise SidecarElsewhere(path, f"it is a link to {self._file}")
         content = _content(path)
         self._exists = content is not None
         self._declared = content is None or content.removeprefix(b"\xef\xbb\xbf").startswith(b"<?xml ")
@@ -78,6 +90,15 @@ class Sidecar:
         self._rdf = root if root.tag == _name("rdf:RDF") else root.find(_name("rdf:RDF"))
         if self._rdf is None:
             raise SidecarUnusable(path, "it holds no XMP")
+
+    @property
+    def extension(self) -> str | None:
+        """The suffix, without its dot, of the file that the sidecar says it belongs to, if it says so."""
+        for description in self._rdf.findall(_DESCRIPTION):
+            value = description.get(_EXTENSION) or description.findtext(_EXTENSION)
+            if value and value.strip():
+                return str(value).strip()
+        return None
 
     def add(self, tag: XmpTag, photo: PhotoRecord) -> bool:
         """Add the label and its regions, unless they are present already.
@@ -89,13 +110,17 @@ class Sidecar:
             True if anything was added.
 
         Raises:
-            SidecarUnusable: its keywords or regions are not lists, or its regions are of another picture.
+            SidecarUnusable: its keywords are not a list.
+            SidecarRegionsUnusable: its regions are not a list, or are of another picture.
         """
         changed = self._add_keyword(tag.label)
-        for box in tag.boxes:
-            area = stored_area(box, photo)
-            if area.w > 0 and area.h > 0:
-                changed = self._add_region(tag, area, photo) or changed
+        try:
+            for box in tag.boxes:
+                area = stored_area(box, photo)
+                if area.w > 0 and area.h > 0:
+                    changed = self._add_region(tag, area, photo) or changed
+        except SidecarUnusable as error:
+            raise SidecarRegionsUnusable(error.path, error.reason) from error
         return changed
 
     def remove(self, label: str) -> bool:
@@ -109,14 +134,15 @@ class Sidecar:
         """
         changed = False
         for subject in self._properties(_SUBJECT):
-            keywords = [item for item in self._items(subject) if (item.text or "").strip() == label]
+            keywords = [item for item in self._items(subject) if _is_text(item.text, label)]
             changed = _drop(keywords) or changed
             if keywords and not self._items(subject):
                 _drop([subject])
         for regions in self._properties(_REGIONS):
             body = _body(regions)
             for listed in body.findall(_LIST):
-                named = [item for item in self._items(listed) if _value(_body(item), "mwg-rs:Name") == label]
+                items = self._items(listed)
+                named = [item for item in items if _is_text(_value(_body(item), "mwg-rs:Name"), label)]
                 changed = _drop(named) or changed
                 if named and not self._items(listed):
                     _drop([listed])
@@ -127,23 +153,26 @@ class Sidecar:
     def write(self) -> None:
         """Write the sidecar back, or delete it if it was made here and holds nothing any more.
 
+        An existing one keeps all that `rewrite_file` keeps; one with a link to it is not deleted.
+
         Raises:
+            OutputExists: another program has written a new one meanwhile.
             OutputError: it cannot be written; the existing file is untouched.
         """
-        if self._exists and self._holds_nothing():
-            try:
-                self.path.unlink()
-            except OSError as error:
-                raise OutputError(self.path, error.strerror or str(error)) from error
-            return
         if not self._exists:
             etree.indent(self._tree, " ")
-        with atomic_write(self.path, force=True) as temporary:
-            temporary.write_bytes(
-                etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared)
-            )
-            if self._exists:
-                shutil.copymode(self.path, temporary)
+        content = etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared)
+        if not self._exists:
+            with atomic_write(self.path, force=False) as temporary:
+                temporary.write_bytes(content)
+            return
+        try:
+            if self._holds_nothing() and not self.path.is_symlink() and self.path.stat().st_nlink == 1:
+                self.path.unlink()
+            else:
+                rewrite_file(self._file, content)
+        except OSError as error:
+            raise OutputError(self.path, error.strerror or str(error)) from error
 
     def _holds_nothing(self) -> bool:
         made_here = self._tree.getroot().get(_name("x:xmptk")) == TOOLKIT
@@ -153,7 +182,7 @@ class Sidecar:
 
     def _add_keyword(self, label: str) -> bool:
         lists = self._properties(_SUBJECT)
-        if any((item.text or "").strip() == label for one in lists for item in self._items(one)):
+        if any(_is_text(item.text, label) for one in lists for item in self._items(one)):
             return False
         subject = lists[0] if lists else _child(self._description(), "dc:subject")
         _child(self._container(subject), "rdf:li").text = label
@@ -297,10 +326,15 @@ def _value(body: Node, prefixed: str) -> str | None:
     return None if value is None else str(value).strip()
 
 
+def _is_text(text: str | None, label: str) -> bool:
+    """Return True if a keyword or a name is the label, whichever form of Unicode another program uses."""
+    return normal_text(text or "") == normal_text(label)
+
+
 def _is_same(region: Node, label: str, area: XmpArea) -> bool:
     """Return True if the region has this name and is nearly `area`, as from another run of the search."""
     existing = region.find(_AREA)
-    if existing is None or _value(region, "mwg-rs:Name") != label:
+    if existing is None or not _is_text(_value(region, "mwg-rs:Name"), label):
         return False
     body = _body(existing)
     try:

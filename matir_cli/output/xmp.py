@@ -16,6 +16,9 @@ from pathlib import Path
 from matir_cli.records import Box, PhotoRecord
 from matir_cli.search.results import SearchResult
 
+AUTO = "auto"
+"""The sidecars that the photo has, or else one named by `APPEND`."""
+
 APPEND = "append"
 """Sidecar named photo.jpg.xmp, as by digiKam and darktable: photo.jpg and photo.png have one each."""
 

@@ -39,18 +39,32 @@ class YoloFolder:
         self._sources = sources
         self._force = force
         self._stems: set[str] = set()
-        self.queries: list[str] = []
+        self._seen: set[tuple[int, str]] = set()  # class and photo
+        self._class = 0
+        self._queries: dict[str, int] = {}  # class of each
 
     def begin(self, query: str) -> None:
-        """Start the class of `query`; classes count from 0. All results added from now on belong to it."""
-        self.queries.append(query)
+        """Start or continue the class of `query`, for all results added now; classes count from 0."""
+        self._class = self._queries.setdefault(query, len(self._queries))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The query of each class."""
+        return {number: query for query, number in self._queries.items()}
 
     def add(self, pixels: ResultPixels) -> None:
-        """Add a photo and its objects that have a mask; a photo without masks or pixels is left out."""
-        number = len(self.queries) - 1
-        lines = [f"{number} {outline}\n" for _, rle in pixels.masked_objects if (outline := _outline(rle))]
+        """Add a photo and its objects that have a mask; a photo without masks or pixels is left out.
+
+        A photo that its class has already is left out as well: the query was given twice.
+        """
         # Named after the photo alone: another export into the same folder may label it differently.
         stem = pixels.file_stem()
+        if (self._class, stem) in self._seen:
+            return
+        outlined = (_outline(rle) for _, rle in pixels.masked_objects)
+        lines = [f"{self._class} {outline}\n" for outline in outlined if outline]
+        if lines:
+            self._seen.add((self._class, stem))
         if lines and stem in self._stems:  # the photo also answers another query of this export
             with (self._folder / f"labels/{stem}.txt").open("a") as labels:
                 labels.writelines(lines)
@@ -86,7 +100,7 @@ def yolo_folder(folder: Path, *, force: bool) -> Iterator[YoloFolder]:
         source_list = stack.enter_context(sources.open("w", encoding="ascii"))
         data_set = YoloFolder(folder, image_list, source_list, force=force)
         yield data_set
-        config_data = {"train": "train.txt", "val": "train.txt", "names": dict(enumerate(data_set.queries))}
+        config_data = {"train": "train.txt", "val": "train.txt", "names": data_set.names}
         config.write_text(yaml.safe_dump(config_data, sort_keys=False), encoding="ascii")
 
 

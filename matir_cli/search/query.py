@@ -16,6 +16,7 @@ is searched like any other.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from matir_cli.gallery.rows import StoredRegion
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.records import Box, FloatArray, PhotoRecord, Point, Rle, check_range
-from matir_cli.search.box_matching import match_box
+from matir_cli.search.box_matching import box_iou
 from matir_cli.search.index import region_vector
 from matir_cli.search.models import SearchModels
 from matir_cli.search.rank import score_spreads
@@ -51,7 +52,16 @@ LEAST_SPREAD = 1e-6
 """Least standard deviation of cosines that counts as one: below it there are only rounding errors."""
 
 REUSED_IOU = 0.8
-"""Least IoU of a stored region's box and an example's box for the region to be used as the example."""
+"""Least IoU of a stored region's box and an example's box for the region to be used without a model."""
+
+POOR_IOU = 0.5
+"""IoU of a region's box and an example's box below which the region is hardly what was meant."""
+
+LEAST_IOU = 1e-3
+"""IoU below which a region is elsewhere."""
+
+POINT_TOLERANCE = 0.01
+"""Fraction of the long side by which a region may miss an example's point: models outline coarsely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +89,27 @@ class ResolvedExample:
     share: float
     """Fraction of the photo that the region covers, 0..1."""
     stored: bool
-    """True if it is a region of the gallery, for which no model was run."""
+    """True if it is a region of the gallery, which has its vector already."""
+    iou: float | None = None
+    """IoU of the region's box and the example's box, 0..1; None if the example has no box."""
+
+    @property
+    def fits_poorly(self) -> bool:
+        """True if the region is hardly what the example's box is drawn around."""
+        return self.iou is not None and self.iou < POOR_IOU
+
+
+def normal_text(text: str) -> str:
+    """Return the form in which a text is searched, cached and written: equal texts become one.
+
+    Characters are composed (Unicode's NFC), space at the ends and byte order marks are left out.
+    """
+    return unicodedata.normalize("NFC", text).replace("\ufeff", "").strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A description of what to find: a text, an example or both.
+    """A description of what to find: a text, an example or both. Its texts become `normal_text`s.
 
     Raises:
         OutOfRange: `weight` is not within 0..1.
@@ -96,10 +121,13 @@ class Query:
     weight: float = 0.5
     """Weight of the example beside a text, 0..1: 0 is the text alone, 1 the example alone."""
     without: tuple[str, ...] = ()
-    """Texts of objects that must not be found."""
+    """Texts of objects that must not be found; one given twice counts once."""
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, 0, 1)
+        if self.text is not None:
+            object.__setattr__(self, "text", normal_text(self.text))
+        object.__setattr__(self, "without", tuple(dict.fromkeys(map(normal_text, self.without))))
 
     def check(self) -> None:
         """Check that there is something to look for.
@@ -109,7 +137,7 @@ class Query:
             QueryNotText: a text holds lone surrogates.
         """
         texts = self.without if self.text is None else (self.text, *self.without)
-        if (self.text is None and self.example is None) or not all(text.strip() for text in texts):
+        if (self.text is None and self.example is None) or not all(texts):
             raise QueryEmpty
         for text in texts:
             if any("\ud800" <= character <= "\udfff" for character in text):
@@ -122,7 +150,9 @@ def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example
     If the gallery holds the photo (known by its SHA-256), a stored region is used: with a box, the one
     that fits it with an IoU of at least `REUSED_IOU`; with a point, of the regions that contain it the one
     with the highest predicted IoU; with neither, the whole photo. If there is none, and for any other
-    photo, the proposer finds the region and the encoder its vector.
+    photo, the proposer finds the region and the encoder its vector. With a box, the proposer's region
+    competes with the stored ones and with the whole photo: the box that fits best wins. The fit may still
+    be poor (`ResolvedExample.fits_poorly`), which callers tell the user.
 
     Raises:
         PhotoUnreadable: the file cannot be read as a photo.
@@ -135,20 +165,28 @@ def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example
     digest = hash_file(file)
     with gallery.snapshot():  # another process may remove the photo between the statements
         stored = _resolve_stored(gallery, digest, example)
-    return stored or _find_with_models(models, decode_photo(file, digest), example)
+    if stored is not None and (stored.iou is None or stored.iou >= REUSED_IOU):
+        return stored
+    return _find_with_models(models, decode_photo(file, digest), example, stored)
 
 
 def _resolve_stored(gallery: GalleryFile, digest: bytes, example: Example) -> ResolvedExample | None:
-    """Resolve an example by the stored regions of the photo with this SHA-256, None if none fits."""
+    """Resolve an example by the stored regions of the photo with this SHA-256, None if there is none.
+
+    With a box, it is the region that fits best, however poorly.
+    """
     photo_id = gallery.photo_with(digest)
     if photo_id is None:
         return None
     record = gallery.photo(photo_id).record
-    region = _find_stored(gallery.regions(photo_id), _clip(example, record), record)
+    example = _clip(example, record)
+    region = _find_stored(gallery.regions(photo_id), example, record)
     if region is None:
         return None
     share = record.share(region.region.area)
-    return ResolvedExample(example.path, region_vector(gallery, region.id), region.box, share, stored=True)
+    iou = None if example.box is None else box_iou(example.box, region.box)
+    vector = region_vector(gallery, region.id)
+    return ResolvedExample(example.path, vector, region.box, share, stored=True, iou=iou)
 
 
 def _clip(example: Example, record: PhotoRecord) -> Example:
@@ -165,10 +203,15 @@ def _clip(example: Example, record: PhotoRecord) -> Example:
 
 
 def _find_stored(regions: list[StoredRegion], example: Example, record: PhotoRecord) -> StoredRegion | None:
-    """Return the stored region that the example refers to, if there is one."""
+    """Return the stored region that the example refers to, if there is one; with a box, the best fit."""
     if example.box is not None:
-        best = match_box(example.box, regions)
-        return best.region if best is not None and best.iou >= REUSED_IOU else None
+        fits = [(box_iou(example.box, region.box), region) for region in regions]
+        # The whole photo is meant only if the box is nearly as large.
+        meant = [
+            (iou, region) for iou, region in fits if iou >= (POOR_IOU if region.ordinal == 0 else LEAST_IOU)
+        ]
+        best = max(meant, key=lambda m: (m[0], m[1].region.predicted_iou, -m[1].ordinal), default=None)
+        return None if best is None else best[1]
     if example.point is None:
         return next((region for region in regions if region.ordinal == 0), None)
     point = record.to_working(example.point)
@@ -176,28 +219,50 @@ def _find_stored(regions: list[StoredRegion], example: Example, record: PhotoRec
     return max(hit, key=lambda r: (r.region.predicted_iou, -r.ordinal), default=None)
 
 
-def _find_with_models(models: SearchModels, photo: DecodedPhoto, example: Example) -> ResolvedExample:
-    """Let the proposer find the region and the encoder its vector."""
+def _find_with_models(
+    models: SearchModels, photo: DecodedPhoto, example: Example, stored: ResolvedExample | None
+) -> ResolvedExample:
+    """Let the proposer find the region and the encoder its vector, unless `stored` fits the box better."""
     record, path = photo.record, example.path
     example = _clip(example, record)
-    if example.box is not None:
-        (region,) = models.proposer.refine(photo.image, [record.to_working(example.box)])
-    elif example.point is not None:
-        region = models.proposer.region_at(photo.image, record.to_working(example.point))
-    else:
-        return _encode_region(models, photo, path, masks.whole(record.mask_height, record.mask_width))
-    if region is None:
+    whole = masks.whole(record.mask_height, record.mask_width)
+    if example.box is None:
+        rle = whole if example.point is None else _region_at(models, photo, example.point)
+        if rle is None:
+            raise ExampleBlank(path)
+        return _encode_region(models, photo, example, rle)
+    (region,) = models.proposer.refine(photo.image, [record.to_working(example.box)])
+    proposed = [] if region is None else [region.rle]
+    fits = [(box_iou(example.box, record.to_photo(masks.box(rle))), rle) for rle in (whole, *proposed)]
+    meant = [(iou, rle) for iou, rle in fits if iou >= (POOR_IOU if rle is whole else LEAST_IOU)]
+    iou, best = max(meant, key=lambda fit: fit[0], default=(0.0, None))
+    if stored is not None and stored.iou is not None and stored.iou > iou:
+        return stored
+    if best is None:
         raise ExampleBlank(path)
-    return _encode_region(models, photo, path, region.rle)
+    return _encode_region(models, photo, example, best)
 
 
-def _encode_region(models: SearchModels, photo: DecodedPhoto, path: Path, rle: Rle) -> ResolvedExample:
+def _region_at(models: SearchModels, photo: DecodedPhoto, point: Point) -> Rle | None:
+    """Return the proposer's region at a point in photo pixels; None if it finds none, or one elsewhere."""
+    working = photo.record.to_working(point)
+    region = models.proposer.region_at(photo.image, working)
+    if region is None:
+        return None
+    reach = max(1, round(POINT_TOLERANCE * max(region.rle.height, region.rle.width)))
+    x, y = int(working.x), int(working.y)
+    near = masks.decode(region.rle)[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+    return region.rle if near.any() else None
+
+
+def _encode_region(models: SearchModels, photo: DecodedPhoto, example: Example, rle: Rle) -> ResolvedExample:
     (vector,) = models.region_encoder.encode(photo.image, [rle])
     if not np.isfinite(vector).all():
         raise EngineFailed("the encoder gave a vector that is not a number")
     record = photo.record
     box, share = record.to_photo(masks.box(rle)), record.share(masks.area(rle))
-    return ResolvedExample(path, vector, box, share, stored=False)
+    iou = None if example.box is None else box_iou(example.box, box)
+    return ResolvedExample(example.path, vector, box, share, stored=False, iou=iou)
 
 
 def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> QueryVector:

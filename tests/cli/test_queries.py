@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from matir_cli.gallery.database import GalleryFile
@@ -102,6 +103,27 @@ def test_any_photo_can_be_an_example(indexed: Indexed, tmp_path: Path, prompt: s
     overlap = (min(x1, box.x1) - max(x0, box.x0)) * (min(y1, box.y1) - max(y0, box.y0))
     assert overlap > 0.3 * box.area
     assert "of the photo" in taken
+
+
+@pytest.mark.parametrize("command", ["find", "tag"])
+def test_an_example_that_fits_poorly_is_said(indexed: Indexed, command: str) -> None:
+    path = indexed.photos / "0004.png"
+    with Image.open(path) as picture:
+        width, height = picture.size
+    dry = ["--dry-run", "--label", "x"] if command == "tag" else []
+
+    def told(box: str) -> str:
+        words = ["--image", path, "--box", box, "-n", "1", *dry]
+        done = matir(command, *words, "--no-rerank", "--db", indexed.gallery)
+        assert done.returncode == 0, done.stderr
+        return done.stderr.decode()
+
+    whole = told(f"0,0,{0.9 * width},{0.9 * height}")
+    assert f"the region 0,0,{width},{height} of {path}, 100.0% of the photo" in whole
+    assert "poorly" not in whole
+    poor = told("10,10,100,100")
+    assert "fits --box poorly (IoU 0." in poor
+    assert "draw the box tight around the object" in poor
 
 
 @pytest.mark.parametrize(
@@ -324,6 +346,40 @@ def test_many_queries_make_one_data_set(indexed: Indexed, tmp_path: Path) -> Non
         assert all(Path(result["mask_file"]).is_file() for result in answer["results"])
     assert b"names:\n  0: red house\n  1: dog\n" in (tmp_path / "set/data.yaml").read_bytes()
     assert done.stderr.count(b" masks written to ") == 1
+
+
+def test_a_line_given_twice_is_answered_twice_and_is_one_category(indexed: Indexed, tmp_path: Path) -> None:
+    mark, composed, decomposed = "\ufeff", "caf\u00e9", "cafe\u0301"
+    lines = [f"{mark}red house", " red house\t", f"{mark}{composed}", f"{decomposed}{mark}", "red house"]
+    done = find(
+        *(indexed.gallery, "-", "-n", 3, "--coco", tmp_path / "all.json", "--yolo", tmp_path / "set"),
+        given="\n".join(lines).encode(),
+    )
+    assert done.returncode == 0, done.stderr
+    answers = records(done)
+    assert [answer["query"] for answer in answers] == [*["red house"] * 2, *[composed] * 2, "red house"]
+    assert answers[0] == answers[1] == answers[4]
+    assert answers[2] == answers[3]
+    content = json.loads((tmp_path / "all.json").read_bytes())
+    assert [category["name"] for category in content["categories"]] == ["red house", composed]
+    pairs = [(item["category_id"], item["image_id"]) for item in content["annotations"]]
+    assert len(pairs) == len({*pairs}) == 6
+    config = yaml.safe_load((tmp_path / "set/data.yaml").read_text())
+    assert config["names"] == {0: "red house", 1: composed}
+    labels = [path.read_text().splitlines() for path in (tmp_path / "set/labels").iterdir()]
+    assert sum(map(len, labels)) == 6
+
+
+def test_queries_in_another_encoding_are_told_how_to_convert(indexed: Indexed) -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        given = "\ufeffred house\ndog\n".encode(encoding)
+        done = find(indexed.gallery, "-", given=given)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert "in UTF-16; convert them: iconv -f UTF-16 -t UTF-8" in " ".join(done.stderr.decode().split())
+        remedied = subprocess.run(
+            ["iconv", "-f", "UTF-16", "-t", "UTF-8"], input=given, capture_output=True, check=True
+        )
+        assert len(records(find(indexed.gallery, "-", given=remedied.stdout))) == 2
 
 
 def test_a_query_without_results_has_an_answer_too(indexed: Indexed) -> None:

@@ -111,6 +111,42 @@ def test_what_another_program_wrote_is_merged_with(album: Indexed) -> None:
     assert parsed(theirs).find(".//{urn:odd}text") is not None
 
 
+def test_a_label_goes_into_the_sidecars_that_are_there(album: Indexed) -> None:
+    alone, both, paired = (album.photos / f"{number:04}" for number in (6, 7, 8))
+    for stem in (alone, both, paired):
+        stem.with_suffix(".xmp").write_text(FOREIGN, "utf-8")
+    both.with_suffix(".png.xmp").write_text(FOREIGN, "utf-8")
+    paired.with_suffix(".CR2").write_bytes(b"raw")
+    shared = {stem.with_suffix(".xmp") for stem in (alone, both)}
+    done = tag(album, "dog", "-n", PHOTOS, "--region", "none")
+    assert done.returncode == 0, done.stderr
+    assert "1 other sidecar left alone" in done.stderr.decode()
+    assert f"{paired}.xmp" in done.stderr.decode()
+    assert done.stdout.count(b".xmp\n") == PHOTOS + 1
+    assert not alone.with_suffix(".png.xmp").exists()
+    for path in (*shared, both.with_suffix(".png.xmp")):
+        assert keywords(path) == ["holiday", "dog"]
+    assert keywords(paired.with_suffix(".png.xmp")) == ["dog"]
+    assert paired.with_suffix(".xmp").read_text("utf-8") == FOREIGN
+    gone = tag(album, "--remove", "--label", "dog")
+    assert gone.stdout.count(b".xmp\n") == PHOTOS + 1
+    assert {*sidecars(album)} == {*shared, both.with_suffix(".png.xmp"), paired.with_suffix(".xmp")}
+    assert all(keywords(path) == ["holiday"] for path in sidecars(album))
+
+
+def test_a_keyword_in_another_form_of_unicode_is_the_same(album: Indexed) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    photo = album.photos / "0007.png"
+    path = photo.with_name("0007.png.xmp")
+    path.write_text(FOREIGN.replace("holiday", decomposed), "utf-8")
+    again = tag(album, composed, "-n", PHOTOS, "--in", photo, "--region", "none")
+    assert (again.returncode, again.stdout) == (0, b"")
+    assert keywords(path) == [decomposed]
+    gone = tag(album, "--remove", "--label", composed, "--in", photo)
+    assert gone.stdout == bytes(path) + b"\n"
+    assert "dc:subject" not in path.read_text("utf-8")
+
+
 def test_what_is_in_a_folder_is_tagged_and_untagged(album: Indexed) -> None:
     one = album.photos / "0007.png"
     words = ("dog", "-n", PHOTOS, "--label", "x")
@@ -183,6 +219,7 @@ def test_usage(album: Indexed) -> None:
         ("do\x1bg", "-n", "1"): "Give the label with --label",
         ("dog", "-n", "1", "--region", "Thing"): "'Thing' is not one of",
         (" ", "-n", "1"): "the query is empty",
+        ("-", "-n", "1"): "takes one QUERY",
     }
     for words, text in cases.items():
         done = tag(album, *words)

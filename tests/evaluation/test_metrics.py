@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from pycocotools import mask as pycoco
 
 from matir_cli import masks
@@ -19,7 +18,6 @@ from matir_cli.evaluation.metrics import (
     is_mask_hit,
     object_hits,
     rank_images,
-    resize_mask,
     summarise,
 )
 from matir_cli.records import Rle
@@ -110,23 +108,6 @@ def test_a_mask_of_working_size_is_compared_at_the_size_of_the_truth() -> None:
     truth = square(120, 60, 48, width=240, height=160)
     assert is_mask_hit(square(30, 15, 12), [truth])
     assert not is_mask_hit(square(38, 15, 12), [truth])  # 32 of 96 columns: one third
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_scaling_a_part_gives_what_scaling_the_whole_gives(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    (height, width), (high, wide) = rng.integers(40, 200, 2), rng.integers(40, 300, 2)
-    rows, columns = np.ogrid[:height, :width]
-    # Some reach over the edges, some are the whole picture.
-    x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(8, 220)
-    mask = np.hypot(columns - x, rows - y) < radius
-    expected = masks.resize(mask, high, wide)
-    made = masks.decode(resize_mask(masks.encode(mask), high, wide))
-    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((wide, high), Image.Resampling.BILINEAR)
-    # Only what lies on the very threshold may come out on its other side.
-    assert np.abs(np.asarray(grey)[made != expected].astype(int) - 128).max(initial=0) <= 1
-    nothing = masks.encode(np.zeros((height, width), dtype=np.bool_))
-    assert not masks.decode(resize_mask(nothing, high, wide)).any()
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from matir_cli.errors import OutputError, SidecarUnusable
+from matir_cli.errors import OutputError, SidecarElsewhere, SidecarUnusable
 from matir_cli.output.sidecars import MAX_BYTES, Sidecar
 from matir_cli.output.xmp import (
     XmpArea,
@@ -34,10 +34,50 @@ from tests.output.sidecar_files import (
 
 
 def test_a_link_to_nothing_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg.xmp").symlink_to(tmp_path / "elsewhere" / "new.conf")
+    path = tmp_path / "a.jpg.xmp"
+    path.symlink_to(tmp_path / "elsewhere" / "new.conf")
+    with pytest.raises(SidecarElsewhere, match=r"a link to .*new\.conf, in another folder"):
+        tagged(path)
     with pytest.raises(SidecarUnusable, match="a link to nothing"):
-        tagged(tmp_path / "a.jpg.xmp")
+        Sidecar(path, follow_links=True)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_link_is_followed_in_its_folder_or_if_permitted(tmp_path: Path) -> None:
+    photos, store = tmp_path / "photos", tmp_path / "store"
+    photos.mkdir()
+    store.mkdir()
+    for folder in (photos, store):
+        target = folder / "real.xmp"
+        target.write_text(FOREIGN, "utf-8")
+        link = photos / f"{folder.name}.jpg.xmp"
+        link.symlink_to(target)
+        if folder == store:
+            with pytest.raises(SidecarElsewhere):
+                Sidecar(link)
+            assert target.read_text("utf-8") == FOREIGN
+        sidecar = Sidecar(link, follow_links=folder == store)
+        assert sidecar.add(DOG, PHOTO)
+        sidecar.write()
+        assert link.is_symlink()
+        assert keywords(target) == ["holiday", "dog on a lead"]
+    # The folder of photos may itself be reached by a link.
+    (tmp_path / "also").symlink_to(photos)
+    assert Sidecar(tmp_path / "also/photos.jpg.xmp").remove("holiday")
+
+
+def test_a_sidecar_that_something_links_to_is_emptied_not_deleted(tmp_path: Path) -> None:
+    real, link, other = tmp_path / "a.xmp", tmp_path / "a.jpg.xmp", tmp_path / "other.xmp"
+    tagged(real)
+    link.symlink_to(real)
+    assert untagged(link)
+    assert link.is_symlink()
+    assert keywords(real) == []
+    tagged(real)
+    os.link(real, other)
+    assert untagged(real)
+    assert keywords(other) == keywords(real) == []
+    assert real.samefile(other)
 
 
 def test_a_new_sidecar_is_what_the_guidelines_say(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What a query is: the region that an example means, and the one vector of all its parts."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from matir_cli.engines.protocols import QueryVector, TextEncoder
@@ -20,9 +24,19 @@ from matir_cli.errors import (
 )
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
-from matir_cli.records import Box, FloatArray, Point
+from matir_cli.records import Box, FloatArray, ImageArray, Point, Region
+from matir_cli.search.box_matching import box_iou
 from matir_cli.search.index import region_vector
-from matir_cli.search.query import Example, Query, ResolvedExample, encode_query, resolve_example
+from matir_cli.search.query import (
+    POOR_IOU,
+    REUSED_IOU,
+    Example,
+    Query,
+    ResolvedExample,
+    encode_query,
+    normal_text,
+    resolve_example,
+)
 from matir_cli.search.rank import rank_photos
 from tests.search.fake_models import ColourModels, UnusedModels
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
@@ -106,6 +120,89 @@ def test_where_no_stored_region_is_meant_the_proposer_is_asked(gallery: GalleryF
         resolve_example(gallery, ColourModels(), Example(known(gallery), point=Point(100, 80)))
 
 
+# What is found is held against what was asked for
+
+
+class CornerProposer(ColourProposer):
+    """Finds a small region in the corner, whatever box or point it is asked about."""
+
+    def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
+        return super().refine(image, [Box(0, 0, 18, 12)] * len(boxes))
+
+    def region_at(self, image: ImageArray, point: Point) -> Region | None:
+        return self.refine(image, [Box(0, 0, 0, 0)])[0]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_box_around_the_whole_photo_is_the_whole_photo(
+    gallery: GalleryFile, tmp_path: Path, is_known: bool
+) -> None:
+    path = known(gallery)
+    if not is_known:
+        path = tmp_path / "new.png"
+        scene("red", seed=9).save(path)
+    for box in (Box(0, 0, 120, 90), Box(-3, -3, 125, 95), Box(2, 1, 119, 90), Box(10, 5, 110, 85)):
+        shown = resolve_example(gallery, ColourModels(proposer=CornerProposer()), Example(path, box))
+        assert shown.box == Box(0, 0, 120, 90)
+        assert shown.share == 1
+        assert not shown.fits_poorly
+
+
+@given(st.tuples(*[st.integers(0, 120)] * 2), st.tuples(*[st.integers(0, 90)] * 2), st.booleans())
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_nothing_that_competes_fits_better(
+    gallery: GalleryFile, across: tuple[int, int], down: tuple[int, int], is_known: bool
+) -> None:
+    (x0, x1), (y0, y1) = sorted(across), sorted(down)
+    assume(x1 - x0 > 5 and y1 - y0 > 5)
+    box, path = Box(x0, y0, x1, y1), known(gallery)
+    if not is_known:
+        path = gallery.path.parent / "unknown.png"
+        scene("red", "green", seed=99).save(path)
+    models = ColourModels(proposer=CornerProposer())
+    others = [region.box for region in gallery.regions(1)[1:]] if is_known else []
+    if not any(box_iou(box, rival) for rival in (*others, Box(0, 0, 18, 12))) and box.area < 0.5 * 120 * 90:
+        with pytest.raises(ExampleBlank):
+            resolve_example(gallery, models, Example(path, box))
+        return
+    shown = resolve_example(gallery, models, Example(path, box))
+    assert shown.iou == pytest.approx(box_iou(box, shown.box))
+    whole = box_iou(box, Box(0, 0, 120, 90))
+    rivals = [box_iou(box, rival) for rival in others]
+    assert shown.iou is not None
+    assert shown.iou >= max([*rivals, whole if whole >= POOR_IOU else 0, 0])
+    if shown.iou < REUSED_IOU:  # no stored region was good enough, so the proposer was asked
+        assert shown.iou >= box_iou(box, Box(0, 0, 18, 12))
+    assert shown.fits_poorly == (shown.iou < POOR_IOU)
+
+
+def test_a_region_beside_the_point_is_no_answer(gallery: GalleryFile, tmp_path: Path) -> None:
+    scene("red", seed=9).save(tmp_path / "new.png")
+    models = ColourModels(proposer=CornerProposer())
+    inside = resolve_example(gallery, models, Example(tmp_path / "new.png", point=Point(17, 11)))
+    assert inside.box == Box(0, 0, 18, 12)
+    assert inside.iou is None
+    with pytest.raises(ExampleBlank):
+        resolve_example(gallery, models, Example(tmp_path / "new.png", point=Point(60, 60)))
+
+
+class BlindProposer(ColourProposer):
+    """Finds nothing."""
+
+    def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
+        return [None] * len(boxes)
+
+
+def test_where_the_proposer_finds_nothing_what_nearly_fits_is_taken(gallery: GalleryFile) -> None:
+    models = ColourModels(proposer=BlindProposer())
+    near = resolve_example(gallery, models, Example(known(gallery), Box(10, 20, 35, 55)))
+    assert near.box == RED
+    assert near.stored
+    assert not near.fits_poorly
+    whole = resolve_example(gallery, models, Example(known(gallery), Box(10, 10, 115, 80)))
+    assert whole.share == 1
+
+
 @pytest.mark.parametrize(
     ("box", "point"), [(Box(100, 200, 350, 450), None), (None, Point(320, 425)), (None, Point(105, 205))]
 )
@@ -165,6 +262,23 @@ def test_a_vector_that_is_no_number_is_not_searched_with(gallery: GalleryFile, t
     scene("red", seed=9).save(tmp_path / "new.png")
     with pytest.raises(Exception, match="not a number"):
         resolve_example(gallery, ColourModels(region_encoder=BrokenEncoder()), Example(tmp_path / "new.png"))
+
+
+# Texts
+
+
+@given(
+    st.text(max_size=12),
+    st.sampled_from(["", "\ufeff", " \ufeff", "\t\u3000"]),
+    st.sampled_from(["NFC", "NFD"]),
+)
+@settings(derandomize=True, deadline=None)
+def test_a_text_has_one_form(text: str, around: str, form: Literal["NFC", "NFD"]) -> None:
+    written = around + unicodedata.normalize(form, text) + around
+    query = Query(written, without=(written, text))
+    assert query.text == normal_text(text) == normal_text(normal_text(text))
+    assert query.without == (normal_text(text),)
+    assert normal_text(text) == normal_text(text).strip()
 
 
 # The vector

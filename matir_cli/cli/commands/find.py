@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,27 +26,27 @@ from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
     QUERY_SECTION,
+    STREAM,
     QueryArguments,
     query_options,
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import open_output, why_empty
+from matir_cli.cli.results import open_output, say_example, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
-from matir_cli.output.terminal import format_corners
 from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
-from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.query import Example, Query, normal_text, resolve_example
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
 
-STREAM = "-"
-"""The QUERY that stands for queries on standard input."""
+TO_UTF8 = "iconv -f UTF-16 -t UTF-8"
+"""Command that converts queries in UTF-16, as some Windows programs write them."""
 
 
 @click.command(
@@ -85,7 +86,8 @@ def find(
 
     If QUERY is -, queries are read from standard input, one per line. Each is answered at once
     with one line of JSON: {"query": ..., "results": [...]}, with results as in --jsonl. An empty
-    line gets no answer.
+    line gets no answer, and neither does one that is not UTF-8. A line given twice is answered
+    twice and is one category.
 
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
@@ -117,7 +119,7 @@ def find(
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         if isinstance(query.example, Example):
             example = resolve_example(gallery, engines, query.example)
-            _say_example(example)
+            say_example(example)
             query = replace(query, example=example)
         if query.text == STREAM:
             with open_output(gallery, replace(output, printed=ANSWER)) as write:
@@ -155,8 +157,10 @@ def _answer_each(
     """
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
+        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise click.UsageError(f"The queries are in UTF-16; convert them: {TO_UTF8} QUERIES")
         try:
-            text = line.decode().strip()
+            text = normal_text(line.decode())
         except UnicodeDecodeError:
             say(f"line {number} is not UTF-8; skipped")
             continue
@@ -177,11 +181,6 @@ def _answer_each(
         if not result.complete:
             return INTERRUPTED
     return code
-
-
-def _say_example(example: ResolvedExample) -> None:
-    region = f"the region {format_corners(example.box)} of {example.path}"
-    say(f"example: {region}, {example.share:.1%} of the photo")
 
 
 def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
     QUERY_SECTION,
+    STREAM,
     QueryArguments,
     query_options,
 )
@@ -40,19 +41,21 @@ from matir_cli.cli.options.search import (
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import why_empty
+from matir_cli.cli.results import say_example, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
 from matir_cli.model_sets.session import ModelSession
-from matir_cli.output.xmp import APPEND, REGION_TYPES, REPLACE, XmpTag, is_label, region_boxes, sidecar_path
+from matir_cli.output.xmp import APPEND, AUTO, REGION_TYPES, REPLACE, XmpTag, is_label, region_boxes
 from matir_cli.photos.discover import stat_file
 from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import CANDIDATES, SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.query import Example, normal_text, resolve_example
 from matir_cli.search.results import SearchResult
 
 if TYPE_CHECKING:
+    from matir_cli.output.sidecar_paths import SidecarChoice
     from matir_cli.output.sidecars import Sidecar
 
 PLAIN = "plain"
@@ -65,7 +68,9 @@ SECTIONS = {
     "What to find": QUERY_SECTION,
     "Where": FILTER_SECTION,
     "How": ("limit", "min_score", "min_p", "no_rerank", "no_ground"),
-    "What to write": ("label", "all_instances", "region", "sidecar", "remove", "dry_run", "null"),
+    "What to write": (
+        *("label", "all_instances", "region", "sidecar", "follow_links", "remove", "dry_run", "null"),
+    ),
 }
 
 
@@ -80,7 +85,9 @@ class TagOptions:
     region: str
     """Type of the region, `PLAIN` or `NO_REGION`."""
     sidecar: str
-    """Form of its name: `APPEND` or `REPLACE`."""
+    """Form of its name: `AUTO`, `APPEND` or `REPLACE`."""
+    follow_links: bool
+    """Write to a sidecar in another folder if a link leads to it."""
     remove: bool
     """Remove the label instead of adding it."""
     dry_run: bool
@@ -90,9 +97,10 @@ class TagOptions:
 
 
 def _check_label(_context: click.Context, _parameter: click.Parameter, label: str | None) -> str | None:
-    if label is not None and not is_label(label.strip()):
+    label = None if label is None else normal_text(label)
+    if label is not None and not is_label(label):
         raise click.BadParameter("it is empty, or holds a control character, which XMP cannot store.")
-    return None if label is None else label.strip()
+    return label
 
 
 def tag_options(command: CommandFunction) -> CommandFunction:
@@ -116,10 +124,14 @@ def tag_options(command: CommandFunction) -> CommandFunction:
     )
     @click.option(
         "--sidecar",
-        type=click.Choice([APPEND, REPLACE]),
-        default=APPEND,
+        type=click.Choice([AUTO, APPEND, REPLACE]),
+        default=AUTO,
         show_default=True,
-        help="Name of the sidecar: photo.jpg.xmp (digiKam, darktable), or photo.xmp (Lightroom).",
+        help="Name of the sidecar; append: photo.jpg.xmp (digiKam, darktable); replace: photo.xmp "
+        "(Lightroom); auto: each that the photo has, or else append.",
+    )
+    @click.option(
+        "--follow-links", is_flag=True, help="Write to a sidecar in another folder if a link leads to it."
     )
     @click.option("--remove", is_flag=True, help="Remove the keyword and the regions of this label.")
     @click.option("--dry-run", is_flag=True, help="Only print the sidecars that would be written.")
@@ -131,12 +143,13 @@ def tag_options(command: CommandFunction) -> CommandFunction:
         all_instances: bool,
         region: str,
         sidecar: str,
+        follow_links: bool,
         remove: bool,
         dry_run: bool,
         null: bool,
         **others: object,
     ) -> object:
-        tagging = TagOptions(label, all_instances, region, sidecar, remove, dry_run, null)
+        tagging = TagOptions(label, all_instances, region, sidecar, follow_links, remove, dry_run, null)
         return command(tagging=tagging, **others)
 
     return with_tagging
@@ -178,8 +191,9 @@ def tag(
     Say what counts as found: --min-p, --min-score or -n. A photo stored in several files is tagged
     at the file that `matir find` shows.
 
-    Some programs take a region without a type for a face: use --region Focus for them. With
-    --sidecar replace, two photos whose names differ only in the suffix share a sidecar.
+    Some programs take a region without a type for a face: use --region Focus for them. A sidecar
+    named photo.xmp that may belong to another file, such as photo.cr2, is left alone unless
+    --sidecar replace is given.
 
     With --remove, the label is removed from the photos that QUERY finds; without QUERY from all
     photos, or from those in a folder. The sidecars written are printed, one per line.
@@ -217,7 +231,12 @@ def tag(
         else:
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-            result = run_search(gallery, engines, arguments.query, options, show_progress)
+            query = arguments.query
+            if isinstance(query.example, Example):
+                example = resolve_example(gallery, engines, query.example)
+                say_example(example)
+                query = replace(query, example=example)
+            result = run_search(gallery, engines, query, options, show_progress)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:
@@ -238,7 +257,9 @@ def _choose_label(arguments: QueryArguments, tagging: TagOptions) -> str:
     if arguments.is_empty and not tagging.remove:
         raise click.UsageError(NO_QUERY)
     text = arguments.query.text
-    label = tagging.label or (text or "").strip()
+    if text == STREAM:
+        raise click.UsageError("matir tag takes one QUERY; for a list, run it once per line.")
+    label = tagging.label or text or ""
     if not label and text is not None:
         raise QueryEmpty
     if not is_label(label):
@@ -270,8 +291,10 @@ class _Sidecars:
     def __init__(self, label: str, options: TagOptions) -> None:
         self._label = label
         self._options = options
+        self._choice: SidecarChoice | None = None
         self._changed = 0
         self._unchanged = 0
+        self._ignored: list[Path] = []
         self.skipped = 0
 
     def add(self, gallery: GalleryFile, result: SearchResult) -> None:
@@ -280,17 +303,17 @@ class _Sidecars:
             if not gallery.is_unchanged(stat_file(result.path)):
                 reason = "it has changed since it was indexed; first run matir add"
                 raise PhotoUnreadable(result.path, reason)
-            sidecar = self._open(result.path)
+            sidecars = self._open(result.path)
             region = self._options.region
             boxes = () if region == NO_REGION else region_boxes(result, self._options.all_instances)
             tag = XmpTag(self._label, boxes, region if region in REGION_TYPES else None)
-            self._finish(sidecar, sidecar.add(tag, result.photo.record))
+            # All are changed in memory before any is written.
+            self._finish([each for each in sidecars if each.add(tag, result.photo.record)])
 
     def remove(self, photo: Path) -> None:
         """Remove the label and its regions from the sidecar of a photo."""
         with self._skipping(photo):
-            sidecar = self._open(photo)
-            self._finish(sidecar, sidecar.remove(self._label))
+            self._finish([each for each in self._open(photo) if each.remove(self._label)])
 
     def report(self) -> None:
         """Say what was done."""
@@ -299,22 +322,33 @@ class _Sidecars:
         say(
             f"{count_of(self._changed, 'sidecar')} {done}, {self._unchanged} {reason}, {self.skipped} skipped"
         )
+        if self._ignored:
+            others = count_of(len(self._ignored), "other sidecar")
+            say(
+                f"{others} left alone, which some programs read instead (such as {self._ignored[0]}); "
+                "--sidecar append and --sidecar replace write to one or the other name"
+            )
 
-    def _open(self, photo: Path) -> Sidecar:
-        # Imported here: no other command needs lxml.
-        from matir_cli.output.sidecars import Sidecar
+    def _open(self, photo: Path) -> tuple[Sidecar, ...]:
+        """Open the sidecars of a photo, and note one that is left alone."""
+        if self._choice is None:
+            # Imported here: no other command needs lxml.
+            from matir_cli.output.sidecar_paths import SidecarChoice
 
-        return Sidecar(sidecar_path(photo, self._options.sidecar))
+            self._choice = SidecarChoice(self._options.sidecar, follow_links=self._options.follow_links)
+        chosen = self._choice.of(photo)
+        if chosen.ignored is not None:
+            self._ignored.append(chosen.ignored)
+        return chosen.sidecars
 
-    def _finish(self, sidecar: Sidecar, changed: bool) -> None:
-        """Write the sidecar if it changed, print its path, and count."""
-        if not changed:
-            self._unchanged += 1
-            return
-        if not self._options.dry_run:
-            sidecar.write()
-        self._changed += 1
-        write_path(sidecar.path, null=self._options.null)
+    def _finish(self, changed: Sequence[Sidecar]) -> None:
+        """Write the sidecars that changed, print their paths, and count."""
+        self._unchanged += not changed
+        for sidecar in changed:
+            if not self._options.dry_run:
+                sidecar.write()
+            self._changed += 1
+            write_path(sidecar.path, null=self._options.null)
 
     @contextmanager
     def _skipping(self, photo: Path) -> Iterator[None]:

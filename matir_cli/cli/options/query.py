@@ -22,6 +22,9 @@ MAX_COORDINATE = 1e9
 SHORTENED_LENGTH = 60
 """Characters of a description shown in a message; a shell may have expanded a * into many file names."""
 
+STREAM = "-"
+"""The QUERY that stands for queries on standard input."""
+
 NO_QUERY = "Describe an object, or show one with --image."
 
 QUERY_SECTION = ("image", "box", "point", "weight", "without")
@@ -176,8 +179,7 @@ def query_options(command: CommandFunction) -> CommandFunction:
         if weight is not None and (query is None or example is None):
             raise click.UsageError("--weight is the share of --image next to QUERY: give both.")
         arguments = QueryArguments(
-            # The same exclusion given twice would count twice.
-            Query(query, example, 0.5 if weight is None else weight, tuple(dict.fromkeys(without))),
+            Query(query, example, 0.5 if weight is None else weight, without),
             _filters(places, since, until, camera, min_size, max_size),
         )
         return command(arguments=arguments, **others)
