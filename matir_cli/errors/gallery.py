@@ -85,7 +85,7 @@ class GalleryFailed(GalleryError):
     reason: str
 
     def __str__(self) -> str:
-        return f"SQLite could not work on {self.path}: {self.reason}."
+        return f"{self.path} could not be used by SQLite: {self.reason}."
 
 
 class GalleryChanged(GalleryError):
@@ -110,7 +110,7 @@ class ExtensionUnusable(MatirError):
     reason: str
 
     def __str__(self) -> str:
-        return f"SQLite cannot load its extension {self.name}: {self.reason}."
+        return f"the extension {self.name} of SQLite cannot be loaded: {self.reason}."
 
 
 class GalleryBusy(GalleryError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-BUSY_TIMEOUT_MS = 60_000
-"""Milliseconds that a command waits for another one's transaction."""
+BUSY_SECONDS = 60.0
+"""Time that a command waits for another one's transaction."""
+
+WAITS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.025, 0.025, 0.05, 0.05, 0.1)
+"""Seconds between two attempts to lock the file, as in SQLite's own time-out; the last one repeats."""
 
 READ_WRITE_CREATE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
@@ -29,10 +33,10 @@ STEPS_PER_BYTE = 10
 def open_defensively(filename: str, flags: int = READ_WRITE_CREATE) -> apsw.Connection:
     """Open a connection on which nothing in the file can reach beyond the file, or hold up the process.
 
-    Views and triggers are switched off. Ctrl-C ends any statement with KeyboardInterrupt, and a statement
-    that takes more steps than the size of the file explains ends with InterruptError: pages of a crafted
-    file can refer to each other so that a scan never ends. SQLite opens lazily: the content of the file is
-    not read yet.
+    Views and triggers are switched off. Ctrl-C ends any statement with KeyboardInterrupt, also while it
+    waits for another process's lock, for at most `BUSY_SECONDS`. A statement that takes more steps than the
+    size of the file explains ends with InterruptError: pages of a crafted file can refer to each other so
+    that a scan never ends. SQLite opens lazily: the content of the file is not read yet.
 
     Args:
         filename: a path, or a URI if `flags` include SQLITE_OPEN_URI.
@@ -44,7 +48,7 @@ def open_defensively(filename: str, flags: int = READ_WRITE_CREATE) -> apsw.Conn
         UnicodeEncodeError: the name is not valid UTF-8.
     """
     connection = apsw.Connection(filename, flags=flags)
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.set_busy_handler(_Patience().wait)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     for forbidden in (
         apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA,
@@ -57,6 +61,27 @@ def open_defensively(filename: str, flags: int = READ_WRITE_CREATE) -> apsw.Conn
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, limit.start)
     connection.set_progress_handler(limit.is_exceeded, STEPS_BETWEEN_CALLS)
     return connection
+
+
+class _Patience:
+    """Waits for another process's transaction; SQLite's own time-out would not let Ctrl-C through."""
+
+    def __init__(self) -> None:
+        self._end = 0.0
+
+    def wait(self, attempts: int) -> bool:
+        """Wait before the next attempt to lock the file; False if the time is up.
+
+        Args:
+            attempts: number of waits before, for the same lock.
+        """
+        now = time.monotonic()
+        if attempts == 0:
+            self._end = now + BUSY_SECONDS
+        if now >= self._end:
+            return False
+        time.sleep(WAITS[min(attempts, len(WAITS) - 1)])
+        return True
 
 
 class _StepLimit:

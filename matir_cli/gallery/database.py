@@ -410,9 +410,9 @@ class GalleryFile:
             raise errors.GalleryDamaged(self.path, f"region {row[0]}: {error}") from error
 
     def checked_id(self, value: object) -> int:
-        """Return a stored photo id; GalleryDamaged if it is not an integer."""
+        """Return a stored id or count; GalleryDamaged if it is not an integer."""
         try:
-            return check_id(value, "the id of a photo")
+            return check_id(value, "an id or a count")
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, str(error)) from error
 

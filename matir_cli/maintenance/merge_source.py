@@ -80,7 +80,7 @@ def source_models(source: GalleryFile) -> list[BoundModel]:
     """Return the models that the source is bound to: both, or perhaps none if it holds no photo.
 
     Raises:
-        GalleryDamaged: it holds photos without both models, or a model's hash is invalid.
+        GalleryDamaged: it holds photos without both models, another kind of model, or an invalid hash.
     """
     with translated(source.path), source.snapshot():
         rows = source.connection.execute("select role, name, weight_hash, model_set from models").fetchall()
@@ -89,7 +89,8 @@ def source_models(source: GalleryFile) -> list[BoundModel]:
     bound = [
         BoundModel(role, ModelIdentity(name, digest), model_set) for role, name, digest, model_set in texts
     ]
-    if holds_photos and {model.role for model in bound} != set(INDEXING_PARTS):
+    roles = {model.role for model in bound}
+    if not roles <= set(INDEXING_PARTS) or (holds_photos and roles != set(INDEXING_PARTS)):
         raise errors.GalleryDamaged(source.path, "it does not say which models it was made with")
     if not all(SHA256_HEX.fullmatch(model.identity.weight_hash) for model in bound):
         raise errors.GalleryDamaged(source.path, "the hash of a model is invalid")

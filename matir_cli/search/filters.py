@@ -128,4 +128,5 @@ _REGIONS = (
 
 
 def _ids(gallery: GalleryFile, select: str, bindings: dict[str, Any]) -> IdArray:
-    return np.fromiter((row[0] for row in gallery.connection.execute(select, bindings)), np.int64)
+    rows = gallery.connection.execute(select, bindings)
+    return np.fromiter((gallery.checked_id(row[0]) for row in rows), np.int64)

@@ -176,7 +176,7 @@ def to_vectors(
         GalleryDamaged: one is no blob, all zeros, or of another length.
     """
     present = [blob for blob in blobs if isinstance(blob, bytes)]
-    length = dimensions or (len(present[0]) if present else 0)
+    length = (len(present[0]) if present else 0) if dimensions is None else dimensions
     if not (
         len(present) == len(blobs) and all(0 < len(blob) == length <= LONGEST_VECTOR for blob in present)
     ):
@@ -216,15 +216,18 @@ def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
     """Return a region's vector: (d,) float32 of unit length, as exact as int8 keeps it.
 
     Raises:
-        GalleryDamaged: the region has no vector, or it is all zeros, no blob or too long.
+        GalleryDamaged: the region has no vector, or it is all zeros, no blob, or longer or shorter than the
+            first region's.
     """
     row = gallery.connection.execute(
-        f"select {VECTOR} from vectors where region_id = ?",  # noqa: S608 - a constant
+        f"select {VECTOR}, (select octet_length(vector) from vectors limit 1) "  # noqa: S608 - a constant
+        "from vectors where region_id = ?",
         (LONGEST_VECTOR, region_id),
     ).fetchone()
     if row is None:
         raise GalleryDamaged(gallery.path, f"region {region_id} has no vector")
-    (restored,) = restore(to_vectors(gallery, row))
+    vector, dimensions = row
+    (restored,) = restore(to_vectors(gallery, [vector], gallery.checked_id(dimensions)))
     return np.asarray(restored)
 
 

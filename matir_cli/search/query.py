@@ -17,6 +17,7 @@ is searched like any other.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from matir_cli.errors import (
     EngineFailed,
     ExampleBlank,
     ExampleOutside,
+    GalleryDamaged,
     QueryContradicts,
     QueryEmpty,
     QueryNotText,
@@ -274,6 +276,7 @@ def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> Qu
     Raises:
         QueryEmpty, QueryNotText: see `Query.check`.
         QueryContradicts: an excluded text means the same as the text or the example.
+        GalleryDamaged: the example's stored vector is impossible.
         MatirError: as loading and running the models raise it.
     """
     query.check()
@@ -294,14 +297,22 @@ def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> Qu
     for text in query.without:
         encoded = models.text_encoder.encode(text)
         truncated = truncated or encoded.truncated
+        _check_lengths(gallery, [encoded.vector, *(vector for _, vector in wanted)])
         if any(float(encoded.vector @ vector) > SAME_COSINE for _, vector in wanted):
             raise QueryContradicts(text)
         unwanted.append((-AVERSION / len(query.without), encoded.vector))
     return QueryVector(_combine(gallery, wanted + unwanted), truncated)
 
 
+def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
+    """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
+    if len({vector.size for vector in vectors}) > 1:
+        raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
+
+
 def _combine(gallery: GalleryFile, parts: list[tuple[float, FloatArray]]) -> FloatArray:
     """Sum weighted vectors, each in units of its spread over the gallery; return (d,) of unit length."""
+    _check_lengths(gallery, [vector for _, vector in parts])
     weights, vectors = (np.array(column) for column in zip(*parts, strict=True))
     if len(parts) > 1:
         spreads = score_spreads(gallery, vectors)

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from matir_cli.gallery import connection
-from matir_cli.gallery.connection import BUSY_TIMEOUT_MS, LONGEST_VALUE, open_defensively
+from matir_cli.gallery.connection import LONGEST_VALUE, open_defensively
 
 ENDLESS = "(with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n)"
 
@@ -18,7 +18,6 @@ def test_a_connection_is_defensive(tmp_path: Path) -> None:
     db = open_defensively(str(tmp_path / "a.db"))
     assert db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1) == 1
     assert db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, -1) == 0
-    assert db.pragma("busy_timeout") == BUSY_TIMEOUT_MS
     db.execute("create table t (x)")
     db.execute("pragma writable_schema = on")
     with pytest.raises(apsw.SQLError, match="may not be modified"):
@@ -85,3 +84,30 @@ def test_a_statement_of_too_many_steps_ends(tmp_path: Path, monkeypatch: pytest.
     for _ in range(10):  # each within the limit, and all together beyond it
         assert db.execute(f"{counting} select max(i) from n").get == 50000
     db.close()
+
+
+def test_a_lock_is_waited_for_until_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (open_defensively(str(tmp_path / "a.db")) for _ in range(2))
+    first.execute("create table t (x); begin exclusive")
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.1)
+    with pytest.raises(apsw.BusyError):
+        second.execute("select * from t").fetchall()
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 60)
+    timer = threading.Timer(0.2, first.execute, ("commit",))
+    timer.start()
+    assert second.execute("select * from t").fetchall() == []
+    timer.join()
+    first.close()
+    second.close()
+
+
+def test_ctrl_c_ends_the_wait_for_a_lock(tmp_path: Path) -> None:
+    first, second = (open_defensively(str(tmp_path / "a.db")) for _ in range(2))
+    first.execute("create table t (x); begin exclusive")
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        second.execute("select * from t").fetchall()
+    timer.join()
+    first.close()
+    second.close()

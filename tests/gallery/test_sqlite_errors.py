@@ -1,5 +1,7 @@
 """Each error of SQLite is one of ours, with one line and a remedy; damage is said after a second look."""
 
+import sys
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -8,6 +10,8 @@ import pytest
 from matir_cli import errors
 from matir_cli.cli.boundary import explain
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.read_only import open_read_only
+from matir_cli.gallery.score_store import ScoreStore
 from matir_cli.gallery.sqlite_errors import gallery_error, translated
 from tests.support.crafted_gallery import craft
 
@@ -73,3 +77,27 @@ def test_a_broken_constraint_is_damage_only_if_the_file_has_one(tmp_path: Path) 
 def test_a_constraint_error_about_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(errors.GalleryReadOnly), translated(tmp_path / "gone.db"):
         raise apsw.ConstraintError("of a file that was deleted meanwhile")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files that fail to be read are Linux's")
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("/proc/self/mem", {errors.GalleryIOFailed}),
+        ("/proc/self/pagemap", {errors.GalleryIOFailed}),
+        ("/proc/version", {errors.GalleryReadOnly, errors.NotAGallery}),
+        ("/sys/kernel/mm/transparent_hugepage/enabled", {errors.NotAGallery}),
+    ],
+)
+def test_an_error_of_the_system_at_opening_is_one_line(
+    name: str, kinds: set[type[errors.GalleryError]]
+) -> None:
+    opened = set()
+    for attempt in (GalleryFile.open, partial(GalleryFile.open, create=True), open_read_only):
+        with pytest.raises(errors.GalleryError) as caught:
+            attempt(Path(name))
+        opened.add(type(caught.value))
+        assert "\n" not in str(caught.value)
+    assert opened == (kinds if Path(name).exists() else {errors.GalleryMissing, errors.GalleryReadOnly})
+    with pytest.raises(errors.OutputError):
+        ScoreStore.open(Path(name))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import open_read_only
 from matir_cli.gallery.verdict_cache import VerdictCache
@@ -68,3 +69,35 @@ def test_the_oldest_question_makes_room(gallery: GalleryFile) -> None:
         cache.remember(2, VERDICT)
     kept = [VerdictCache(gallery, JUDGE, query).verdict(1) for query in ("one", "two", "three")]
     assert kept == [None, VERDICT, VERDICT]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "verdicts set z_true = 'high'",
+        "verdicts set z_false = 9e999",
+        "verdicts set z_true = x'00'",
+        "groundings set boxes = 'garbage'",
+        "groundings set boxes = x'5b5d'",
+        "groundings set boxes = '[[1, 2, 1e999, 4]]'",
+        "groundings set answer = x'00'",
+        "groundings set answer = hex(zeroblob(100000))",
+        "groundings set readable = 'yes'",
+    ],
+)
+def test_garbage_in_an_answer_is_damage(gallery: GalleryFile, change: str) -> None:
+    cache = VerdictCache(gallery, JUDGE, "a dog")
+    cache.remember(1, VERDICT)
+    cache.remember_grounding(1, GROUNDING)
+    gallery.connection.execute(f"update {change}")
+    with pytest.raises(GalleryDamaged, match="photo 1: "):
+        cache.verdict(1), cache.grounding(1)
+
+
+def test_boxes_are_clipped_to_the_photo(gallery: GalleryFile) -> None:
+    cache = VerdictCache(gallery, JUDGE, "a dog")
+    cache.remember_grounding(1, GROUNDING)
+    gallery.connection.execute("update groundings set boxes = '[[-5, 2, 1e9, 1e9]]'")
+    grounding, record = cache.grounding(1), gallery.photo(1).record
+    assert grounding is not None
+    assert grounding.boxes == (Box(0, 2, record.width, record.height),)

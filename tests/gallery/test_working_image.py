@@ -43,3 +43,14 @@ def test_a_damaged_preview_is_an_error(tmp_path: Path) -> None:
             photo_id, _ = gallery.add_photo(photo.file, photo.record, [region()], b"not a JPEG")
         with pytest.raises(PhotoUnreadable):
             load_working_image(gallery, photo_id)
+
+
+def test_a_preview_of_another_size_than_the_masks_is_an_error(tmp_path: Path) -> None:
+    (path,) = save_scenes(tmp_path, a="red")
+    photo = read(path)
+    other = encode_preview(np.ascontiguousarray(photo.image[:-1]))
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
+        with gallery.atomic():
+            photo_id, _ = gallery.add_photo(photo.file, photo.record, [region()], other)
+        with pytest.raises(PhotoUnreadable, match="another size"):
+            load_working_image(gallery, photo_id)

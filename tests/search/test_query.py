@@ -16,6 +16,7 @@ from matir_cli.engines.protocols import QueryVector, TextEncoder
 from matir_cli.errors import (
     ExampleBlank,
     ExampleOutside,
+    GalleryDamaged,
     OutOfRange,
     PhotoUnreadable,
     QueryContradicts,
@@ -299,6 +300,13 @@ def test_a_part_by_itself_is_the_vector(gallery: GalleryFile) -> None:
     assert np.array_equal(encode(gallery, Query("red")), ColourText().encode("red").vector)
     example = shown(gallery)
     assert encode(gallery, Query(example=example)) == pytest.approx(example.vector)
+
+
+def test_a_stored_vector_of_another_length_than_the_encoders_is_damage(gallery: GalleryFile) -> None:
+    example = replace(shown(gallery), vector=np.ones(1, np.float32))
+    for asked in (Query("red", example), Query(None, example, without=("red",))):
+        with pytest.raises(GalleryDamaged, match="as long as"):
+            encode(gallery, asked)
 
 
 def test_weights_go_from_the_text_to_the_example(gallery: GalleryFile) -> None:

@@ -218,7 +218,7 @@ def _examine_index(gallery: GalleryFile, name: str) -> Finding:
         return problem(
             name, f"{missing} regions are in no block and not loose: they cannot be found", COMPACT
         )
-    return ok(name, f"{blocks} blocks, {_count(gallery, 'loose')} photos outside of them")
+    return ok(name, f"{blocks} blocks, {_count(gallery, 'loose where true')} photos outside of them")
 
 
 _NOT_FOUND = """
@@ -301,7 +301,7 @@ def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
             f"{missing} of {count} do not exist, such as {first}",
             "If they were moved or deleted: matir sync FOLDER; otherwise mount their volume.",
         )
-    skipped = _count(gallery, "skipped")
+    skipped = _count(gallery, "skipped where true")
     return ok(name, f"all {count} exist; {skipped} others could not be indexed")
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from matir_cli.errors import GalleryUnrecovered
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.installation import examine_installation
 from matir_cli.progress import no_progress
+from tests.gallery.test_read_only import leave_hot_journal
 from tests.maintenance.doctor.test_integrity import tamper
 from tests.support.process import Indexed, matir
 
@@ -42,6 +44,18 @@ def test_the_command_reports_and_passes_a_sound_gallery(indexed: Indexed) -> Non
     assert "ok       gallery index: 0 blocks, 12 photos outside of them" in lines
     assert "ok       gallery models: those of the model set tiny" in lines
     assert b"matir: no problem\n" in done.stderr
+
+
+def test_an_interrupted_write_hides_the_model_set(indexed: Indexed, tmp_path: Path) -> None:
+    path = Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
+    leave_hot_journal(path)
+    found = list(examine_installation(path, "full", deep=False, progress=no_progress))
+    by_name = {item.name: item for item in found}
+    assert [item.name for item in found if item.state is FindingState.PROBLEM] == []
+    assert isinstance(by_name["gallery"].fault, GalleryUnrecovered)
+    assert by_name["gallery"].state is FindingState.WARNING
+    assert {by_name[f"models {name}"].state for name in ("full", "lite", "tiny")} == {FindingState.OK}
+    assert "gallery models" not in by_name
 
 
 def test_the_command_reports_problems_as_json(indexed: Indexed, tmp_path: Path) -> None:
