@@ -10,6 +10,7 @@
     │   ├── GalleryDamaged             it is malformed
     │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
+    │   ├── GalleryNameInvalid         its path is not UTF-8
     │   ├── GalleryReadOnly            it or its folder does not permit the access needed
     │   ├── DiskFull                   no disk space to write
     │   ├── RoomTooSmall               less disk space than a step is known to need
@@ -28,6 +29,8 @@
     │   └── DownloadFailed             a file could not be fetched
     ├── EngineFailed                   a loaded model could not compute a result
     ├── PhotoUnreadable                a photo to skip, with the reason
+    │   └── PhotoInaccessible          the system does not let it be read
+    ├── ListNotUtf8                    a list of names or queries in another encoding
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
@@ -61,6 +64,7 @@ from matir_cli.errors.gallery import (
     GalleryError,
     GalleryIOFailed,
     GalleryMissing,
+    GalleryNameInvalid,
     GalleryReadOnly,
     GalleryTooNew,
     GalleryTooOld,
@@ -75,7 +79,9 @@ from matir_cli.errors.inputs import (
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
+    ListNotUtf8,
     OutOfRange,
+    PhotoInaccessible,
     PhotoUnreadable,
     QueryContradicts,
     QueryEmpty,
@@ -119,9 +125,11 @@ __all__ = [
     "GalleryError",
     "GalleryIOFailed",
     "GalleryMissing",
+    "GalleryNameInvalid",
     "GalleryReadOnly",
     "GalleryTooNew",
     "GalleryTooOld",
+    "ListNotUtf8",
     "MatirError",
     "MemoryTooSmall",
     "MergeIntoItself",
@@ -135,6 +143,7 @@ __all__ = [
     "OutputExists",
     "PackageMissing",
     "PartMissing",
+    "PhotoInaccessible",
     "PhotoUnknown",
     "PhotoUnreadable",
     "QueryContradicts",

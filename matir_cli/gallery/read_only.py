@@ -12,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from matir_cli.errors import GalleryMissing, GalleryReadOnly
+from matir_cli.errors import GalleryMissing, GalleryNameInvalid, GalleryReadOnly
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import open_defensively
 from matir_cli.gallery.database import GalleryFile
@@ -34,13 +34,16 @@ def open_read_only(path: Path) -> GalleryFile:
 
     Raises:
         GalleryMissing: there is no file at `path`.
+        GalleryNameInvalid: the path is not UTF-8.
         GalleryReadOnly: the file cannot be opened.
     """
     if not path.exists():
         raise GalleryMissing(path)
     try:
         db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
-    except (apsw.CantOpenError, apsw.PermissionsError, apsw.IOError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
+        raise GalleryNameInvalid(path) from error
+    except (apsw.CantOpenError, apsw.PermissionsError, apsw.IOError) as error:
         raise GalleryReadOnly(path) from error
     db.limit(apsw.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     return GalleryFile(path, db)

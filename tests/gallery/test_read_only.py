@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from matir_cli.errors import GalleryMissing, GalleryReadOnly
+from matir_cli.errors import GalleryMissing, GalleryNameInvalid, GalleryReadOnly
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import (
     LONGEST_VALUE,
@@ -95,3 +95,11 @@ def test_ctrl_c_interrupts_a_statement_which_is_rolled_back(path: Path) -> None:
             gallery.connection.execute(f"update photos set width = ({endless})")
         timer.join()
         assert gallery.connection.execute("select count(*) from photos where width = 1000").get == 4
+
+
+def test_a_path_that_is_not_utf_8_is_named_as_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.db")
+    path.touch()
+    for opened in (open_read_only, GalleryFile.open):
+        with pytest.raises(GalleryNameInvalid, match="not UTF-8"):
+            opened(path)

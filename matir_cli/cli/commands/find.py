@@ -30,6 +30,7 @@ from matir_cli.cli.options.query import (
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
+from matir_cli.cli.path_lists import without_mark
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import open_output, why_empty
 from matir_cli.cli.text import count_of
@@ -137,6 +138,8 @@ def _check_stream_output(output: OutputOptions) -> None:
     """Refuse forms of output that cannot answer queries from standard input."""
     if output.printed not in (None, "jsonl") or output.preview:
         raise click.UsageError("Queries from standard input are answered as lines of JSON only.")
+    if output.uses_stdout:
+        raise click.UsageError("Standard output has the answers: give --coco or --html a file.")
     if output.html:
         raise click.UsageError("--html shows the results of one query.")
 
@@ -156,7 +159,7 @@ def _answer_each(
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
-            text = line.decode().strip()
+            text = (without_mark(line) if number == 1 else line).decode().strip()
         except UnicodeDecodeError:
             say(f"line {number} is not UTF-8; skipped")
             continue
