@@ -5,8 +5,8 @@ The names below are the Python API, see `matir_cli.api`. Each is loaded when it 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in `typing`, which takes time to import
 if TYPE_CHECKING:
     from matir_cli import errors
     from matir_cli.api import Gallery

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli import errors
-from matir_cli.atomic_write import atomic_write
+from matir_cli.atomic_write import STREAM, atomic_write, delete_leftovers, open_text
 
 
 def write(path: Path, text: str, *, force: bool = False) -> None:
@@ -84,3 +84,52 @@ def test_what_cannot_be_written_is_an_error_with_the_systems_word(tmp_path: Path
         with pytest.raises(errors.OutputError) as caught:
             write(path, "text", force=True)
         assert (caught.value.path, caught.value.reason) == (path, reason)
+
+
+def test_a_living_process_and_another_host_keep_their_files(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from matir_cli.atomic_write import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1]) / 'other.png', force=False) as path:\n"
+        "    path.write_text('half'); print(path.name, flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        living = process.stdout.readline().decode().strip()
+        host, number = living.split("-")[1:3]
+        assert int(number) == process.pid
+        dead = f".matir-{host}-{os.getpid()}-0123abcd.png"  # its number is now that of a living process
+        abroad = living.replace(host, "0" * 8)
+        for name in (dead, abroad):
+            (tmp_path / name).write_text("half")
+        write(tmp_path / "ours.png", "done")
+        assert {path.name for path in tmp_path.iterdir()} == {"ours.png", living, abroad}
+        process.communicate(b"")
+    assert {path.name for path in tmp_path.iterdir()} == {"ours.png", "other.png", abroad}
+
+
+def test_only_plain_files_left_behind_are_deleted(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a", force=False) as temporary:
+        start = temporary.name.rpartition("-")[0]
+    folder = tmp_path / "new"
+    (folder / f"{start}-00000000").mkdir(parents=True)
+    (folder / f"{start}-00000001").symlink_to(tmp_path / "a")
+    (folder / f"{start}-00000002").write_text("half")
+    (folder / f"{start}-00000002").chmod(0o400)
+    delete_leftovers(folder)
+    assert sorted(path.name[-1] for path in folder.iterdir()) == ["0", "1"]
+    assert (tmp_path / "a").exists()
+    (folder / f"{start}-00000003").write_text("half")
+    delete_leftovers(folder)  # once per process: a folder may hold many files
+    assert (folder / f"{start}-00000003").exists()
+
+
+def test_standard_output_is_written_to_in_the_encoding_asked_for(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    with open_text(STREAM, force=False, encoding="utf-8") as stream:
+        stream.write("\u2013\n")
+    sys.stdout.write("after\n")
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == "\u2013\nafter\n".encode()

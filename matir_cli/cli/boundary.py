@@ -19,6 +19,7 @@ from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from matir_cli import errors
+from matir_cli.cli import signals
 from matir_cli.cli.exit_codes import DONE, ERROR, INTERRUPTED
 from matir_cli.output.printable import printable
 
@@ -35,10 +36,11 @@ DEBUG_VARIABLE = "MATIR_DEBUG"
 
 def run(command: click.Command) -> NoReturn:
     """Run the command line and end the process; the user sees no traceback."""
-    _make_streams_safe()
-    if not sys.warnoptions:  # libraries' warnings about photos, which name the libraries' own files
-        warnings.simplefilter("ignore")
     try:
+        _make_streams_safe()
+        if not sys.warnoptions:  # libraries' warnings about photos, which name the libraries' own files
+            warnings.simplefilter("ignore")
+        signals.raise_in_command()
         code = _invoke(command)
         sys.stdout.flush()
     except click.ClickException as error:
@@ -50,21 +52,26 @@ def run(command: click.Command) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
     except errors.MatirError as error:
-        say(" ".join(explain(error)))
-        _leave_at_once(ERROR)
-    except (KeyboardInterrupt, click.Abort):
-        say("interrupted")
-        _leave_at_once(INTERRUPTED)
-    except OSError as error:
-        _show_traceback()
-        say(f"{error.filename or 'the output'}: {(error.strerror or str(error)).lower()}")
-        _leave_at_once(ERROR)
+        if signals.exit_code() is None:
+            say(" ".join(explain(error)))
+        code = ERROR
+    except (KeyboardInterrupt, click.Abort, signals.Terminated):
+        code = INTERRUPTED
     except Exception as error:
-        _show_traceback()
-        say(f"internal error: {type(error).__name__}: {error}")
-        say(f"please report it, with the output of the same command run with {DEBUG_VARIABLE}=1")
-        _leave_at_once(ERROR)
-    sys.exit(code)
+        if signals.exit_code() is None:  # a library may turn Ctrl-C into an error of its own
+            _report_fault(error)
+        code = ERROR
+    _leave_at_once(code)
+
+
+def _report_fault(error: Exception) -> None:
+    """Report an error that is not one of ours."""
+    _show_traceback()
+    if isinstance(error, OSError):
+        say(f"{error.filename or 'the output'}: {(error.strerror or str(error)).lower()}")
+        return
+    say(f"internal error: {type(error).__name__}: {error}")
+    say(f"please report it, with the output of the same command run with {DEBUG_VARIABLE}=1")
 
 
 def _show_traceback() -> None:
@@ -106,10 +113,14 @@ def _make_streams_safe() -> None:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """End the process without waiting for threads.
+    """End the process without waiting for threads; if a signal ended the command, with its exit code.
 
-    A thread may be running a model; the shutdown of the interpreter would crash it.
+    A thread may be running a model; the shutdown of the interpreter would crash it. It would also be a time
+    in which Ctrl-C prints a traceback.
     """
+    signals.end_at_once()
+    if code in (ERROR, INTERRUPTED):
+        code = signals.exit_code() or code
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # nobody reads it any more
             stream.flush()
@@ -142,6 +153,8 @@ def _remedy(error: errors.MatirError) -> str:
         case errors.WeightsMissing(model_set=name, part=part):
             fetch = f"Fetch them: matir models pull {name}"
             return f"{fetch} -- {STAGE_1_ALONE}" if part == "judge" else fetch
+        case errors.ListNotUtf8(encoding=encoding):
+            return f"Convert it first: iconv -f {encoding} -t UTF-8"
         case errors.FolderVanished(count=0):
             return "Check the name."
         case errors.PackageMissing(extra=extra):
@@ -163,6 +176,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.ExtensionUnusable: "pip install --force-reinstall apsw sqlite-vec==0.1.9",
     errors.GalleryIOFailed: "Check the disk's free space, quota and health, and run the same command again.",
     errors.GalleryBusy: "Try again when that command has ended.",
+    errors.GalleryNameInvalid: "Rename it or its folder, or name another file with --db.",
     errors.GalleryReadOnly: "Check the permissions of the file and its folder.",
     errors.DiskFull: "Free some space and run the same command again.",
     errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
@@ -183,6 +197,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.DownloadFailed: "Run the same command again to resume.",
     errors.EngineFailed: "Try --device cpu, or a smaller model set.",
     errors.PhotoUnreadable: "Choose another photo.",
+    errors.PhotoInaccessible: "Check its permissions and its disk.",
     errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
     errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",
     errors.OutputError: "Choose another place, or free some space.",

@@ -16,4 +16,4 @@ SKIPPED = 3
 """Done, except for some files or photos that were skipped and reported."""
 
 INTERRUPTED = 130
-"""Stopped by Ctrl-C, as a shell reports it: 128 + SIGINT."""
+"""Stopped by Ctrl-C, as a shell reports it: 128 + SIGINT. SIGTERM gives 143, SIGHUP 129."""

@@ -11,7 +11,8 @@ from typing import TypeVar
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import choose_model_set
 from matir_cli.cli.progress import progress_bar
-from matir_cli.cli.text import count_of
+from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
@@ -83,7 +84,9 @@ def run_with_progress(
             for outcome in outcomes:
                 counts[type(outcome)] += 1
                 if isinstance(outcome, Skipped):
-                    bar.say(f"skipped {printable(str(outcome.path))}: {outcome.reason}")
+                    bar.say(f"skipped {printable(str(outcome.path))}: {printable(outcome.reason)}")
+                if isinstance(outcome, AbsentFolder):
+                    bar.say(f"kept {printable(describe_absent(outcome))}")
                 bar.advance()
     except KeyboardInterrupt:
         say(f"{summary(counts)}; run the same command again to go on")

@@ -1,78 +1,27 @@
-"""The command `matir` and the names of its subcommands."""
+"""Entry point of the console script `matir`.
 
-from importlib import import_module
+Nothing is imported before the handlers of signals stand, as most of the time until a command begins is
+spent importing.
+"""
 
-import click
-
-from matir_cli.cli.boundary import run
-
-COMMANDS = {
-    name: name
-    for name in (
-        *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        *("doctor", "models", "demo"),
-    )
-} | {"eval": "evaluate", "help": "show_help"}
-"""Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
-
-SYNONYMS = {
-    **dict.fromkeys(("search", "query"), "find"),
-    **dict.fromkeys(("index", "import", "scan"), "add"),
-    **dict.fromkeys(("update", "refresh"), "sync"),
-    **dict.fromkeys(("list", "dir"), "ls"),
-    **dict.fromkeys(("remove", "delete", "forget"), "rm"),
-    **dict.fromkeys(("status", "stats"), "info"),
-    **dict.fromkeys(("pull", "download"), "models pull"),
-    **dict.fromkeys(("explain", "understand"), "parse"),
-    **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
-}
-"""Names that other programs use: the command that they stand for."""
-
-
-class LazyGroup(click.Group):
-    """A group that imports a command only when it is used, so that no command waits for the others."""
-
-    def list_commands(self, _context: click.Context) -> list[str]:
-        """Return all names, in the order of the help."""
-        return sorted(COMMANDS)
-
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        """Return the command called `name`; None if there is none."""
-        if name not in COMMANDS:
-            return None
-        found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
-        return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` begin with; if there is none, suggest a similar one."""
-        name = args[0]
-        if name not in COMMANDS and name[:1].isalpha() and not ctx.resilient_parsing:
-            # Imported here: only a mistyped command needs it.
-            from difflib import get_close_matches
-
-            meant = SYNONYMS.get(name) or next(iter(get_close_matches(name, COMMANDS)), None)
-            ctx.fail(f"No such command {name!r}." + (f" Did you mean {meant}?" if meant else ""))
-        return super().resolve_command(ctx, args)
-
-
-@click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
-@click.version_option(package_name="matir-cli", prog_name="matir")
-def matir() -> None:
-    """Search photos by describing an object in them, and get the object's mask.
-
-    \b
-    Examples:
-      matir add ~/Photos
-      matir find "dog led by rope" --masks out/
-      matir find --help
-      matir help searching
-    """
+import os
 
 
 def main() -> None:
-    """Run the command line: the console script `matir`."""
-    run(matir)
+    """Run the command line and end the process."""
+    try:
+        # Imported here, below the handler for Ctrl-C: first what sets the others, then everything else.
+        from matir_cli.cli import signals
+
+        signals.end_at_once()
+        from matir_cli.cli.boundary import run
+        from matir_cli.cli.group import matir
+
+        run(matir)
+    except KeyboardInterrupt:
+        os._exit(130)
+    except BaseException:
+        # A signal arrived while an error was being reported; any other error is a fault.
+        if (code := signals.exit_code()) is None:
+            raise
+        os._exit(code)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.output import OutputOptions
 from matir_cli.cli.progress import progress_bar
@@ -100,7 +101,7 @@ class ResultFiles:
                 kept = f", {folder.kept} existed and were kept" if folder.kept else ""
                 say(f"{count_of(folder.written, what)} written to {folder.path}{kept}")
         for path in (self._options.coco, self._options.yolo, self._options.html):
-            if path is not None:
+            if path is not None and path != STREAM:
                 say(f"{path} written")
         if self._cutouts is not None and self._cutouts.from_preview:
             originals = f"{self._cutouts.from_preview} of {count_of(self._results, 'original')}"

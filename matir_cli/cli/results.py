@@ -85,6 +85,8 @@ def _print(
     files: Sequence[WrittenFiles],
     output: OutputOptions,
 ) -> None:
+    if output.uses_stdout:
+        return
     match output.printed:
         case "json" | "jsonl" | "answer":
             _print_json(query, found, files, output)

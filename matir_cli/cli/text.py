@@ -1,4 +1,6 @@
-"""Counts and sizes as words."""
+"""Counts, sizes and absent folders as words."""
+
+from matir_cli.gallery.absence import AbsentFolder
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
@@ -19,3 +21,10 @@ def readable_size(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.2f} GB"
+
+
+def describe_absent(folder: AbsentFolder) -> str:
+    """Describe a folder that is kept because none of its known files exists."""
+    if folder.files == 1:
+        return f"{folder.path}: the one file that the gallery knows there is gone"
+    return f"{folder.path}: none of the {folder.files:,} files that the gallery knows there exists"

@@ -13,6 +13,7 @@
     │   ├── GalleryUnrecovered         a write to it was interrupted, and it may not be changed
     │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
+    │   ├── GalleryNameInvalid         its path is not UTF-8
     │   ├── GalleryReadOnly            it or its folder does not permit the access needed
     │   ├── DiskFull                   no disk space to write
     │   ├── RoomTooSmall               less disk space than a step is known to need
@@ -33,6 +34,8 @@
     │   └── DownloadFailed             a file could not be fetched
     ├── EngineFailed                   a loaded model could not compute a result
     ├── PhotoUnreadable                a photo to skip, with the reason
+    │   └── PhotoInaccessible          the system does not let it be read
+    ├── ListNotUtf8                    a list of names or queries in another encoding
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
@@ -71,6 +74,7 @@ from matir_cli.errors.gallery import (
     GalleryFailed,
     GalleryIOFailed,
     GalleryMissing,
+    GalleryNameInvalid,
     GalleryReadOnly,
     GalleryTooNew,
     GalleryTooOld,
@@ -86,7 +90,9 @@ from matir_cli.errors.inputs import (
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
+    ListNotUtf8,
     OutOfRange,
+    PhotoInaccessible,
     PhotoUnreadable,
     QueryContradicts,
     QueryEmpty,
@@ -136,10 +142,12 @@ __all__ = [
     "GalleryFailed",
     "GalleryIOFailed",
     "GalleryMissing",
+    "GalleryNameInvalid",
     "GalleryReadOnly",
     "GalleryTooNew",
     "GalleryTooOld",
     "GalleryUnrecovered",
+    "ListNotUtf8",
     "MatirError",
     "MemoryTooSmall",
     "MergeIntoItself",
@@ -154,6 +162,7 @@ __all__ = [
     "OutputExists",
     "PackageMissing",
     "PartMissing",
+    "PhotoInaccessible",
     "PhotoUnknown",
     "PhotoUnreadable",
     "QueryContradicts",

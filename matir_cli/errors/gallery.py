@@ -120,6 +120,13 @@ class GalleryBusy(GalleryError):
         return f"{self.path} is in use by another command."
 
 
+class GalleryNameInvalid(GalleryError):
+    """The path is not valid UTF-8, and SQLite opens no other."""
+
+    def __str__(self) -> str:
+        return f"the path of the gallery {self.path} is not UTF-8, so SQLite cannot open it."
+
+
 class GalleryReadOnly(GalleryError):
     """The file, or the folder that holds it, does not permit the access that is needed."""
 

@@ -18,6 +18,23 @@ class PhotoUnreadable(MatirError):
         return f"{self.path} cannot be read: {self.reason}."
 
 
+class PhotoInaccessible(PhotoUnreadable):
+    """The system does not let `path` be read, so nothing is known of what it holds now."""
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be accessed: {self.reason}."
+
+
+@dataclass(eq=False)
+class ListNotUtf8(MatirError):
+    """The list on standard input is encoded as `encoding`, whose bytes are no names of files."""
+
+    encoding: str
+
+    def __str__(self) -> str:
+        return f"the list on standard input is encoded as {self.encoding}."
+
+
 @dataclass(eq=False)
 class AnnotationsInvalid(MatirError):
     """The annotations in `path` cannot be used; `reason` names the id and the mistake in it."""

@@ -58,6 +58,7 @@ class GalleryFile:
             NotAGallery: the file is of another kind; it is left unchanged.
             GalleryTooNew: a later version of this tool wrote the file.
             GalleryDamaged: the file's schema is not that of its version, word by word.
+            GalleryNameInvalid: the path is not UTF-8.
             GalleryReadOnly: the file cannot be opened, or the file or its folder cannot be created.
             GalleryUnrecovered: the file may only be read, and an interrupted write is not rolled back.
             GalleryIOFailed: the system fails to read or write the file.
@@ -74,6 +75,8 @@ class GalleryFile:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 # SQLite itself falls back to read-only access if the file cannot be written.
                 connection = open_defensively(os.fspath(path), flags)
+            except UnicodeEncodeError as error:
+                raise errors.GalleryNameInvalid(path) from error
             except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
                 raise errors.GalleryReadOnly(path) from error
         gallery = cls(path, connection)
@@ -201,9 +204,14 @@ class GalleryFile:
     # Files
 
     def is_unchanged(self, file: FileRecord) -> bool:
-        """Return True if the file was indexed before with the same size and modification time."""
+        """Return True if the file was indexed before with the same size and modification time.
+
+        A file that could not be accessed in the last run counts as changed, so that it is tried again.
+        """
         row = self.connection.execute(
-            "select bytes, mtime_ns from files where path = ?", (encode_path(file.path),)
+            "select bytes, mtime_ns from files where path = ?1 "
+            "and not exists (select 1 from skipped where path = ?1)",
+            (encode_path(file.path),),
         ).fetchone()
         return row == (file.bytes, file.mtime_ns)
 
@@ -219,7 +227,7 @@ class GalleryFile:
             self.unlink(file.path)
             self.connection.execute(
                 "insert or replace into skipped values (?, ?, ?, ?, ?)",
-                (encode_path(file.path), reason, file.bytes, file.mtime_ns, _now()),
+                (encode_path(file.path), reason, file.bytes, file.mtime_ns, current_time()),
             )
 
     def link_file(self, file: FileRecord, sha256: bytes) -> bool:
@@ -312,7 +320,7 @@ class GalleryFile:
                     (
                         *(photo.sha256, photo.width, photo.height, photo.mask_width, photo.mask_height),
                         *(photo.orientation, photo.taken_at, photo.camera, photo.latitude, photo.longitude),
-                        _now(),
+                        current_time(),
                     ),
                 )
             )[0]
@@ -435,6 +443,6 @@ def _only(cursor: apsw.Cursor) -> Any:
     return cursor.fetchone()
 
 
-def _now() -> str:
+def current_time() -> str:
     """Return the current time: ISO 8601, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 
 from matir_cli.errors import GalleryDamaged, PhotoUnknown
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.database import GalleryFile, current_time
 from matir_cli.gallery.paths import BELOW, below_bindings, check_path, decode_path, encode_path, path_order
 from matir_cli.photos.discover import absolute_path
 
@@ -100,6 +100,26 @@ def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
         "select reason from skipped where path = ?", (encode_path(path),)
     ).fetchone()
     return None if row is None else str(row[0])
+
+
+def remember_inaccessible(gallery: GalleryFile, path: Path, reason: str) -> None:
+    """Record that the system did not let the file or folder at the absolute `path` be read.
+
+    Unlike `GalleryFile.remember_skipped`, this keeps the photo that the file held before. It does nothing
+    for a path with NUL, which no file has.
+    """
+    if "\0" not in str(path):
+        gallery.connection.execute(
+            "insert or replace into skipped values (?, ?, 0, 0, ?)",
+            (encode_path(path), reason, current_time()),
+        )
+
+
+def forget_skipped(gallery: GalleryFile, paths: Iterable[Path]) -> None:
+    """Delete the records that these files or folders could not be indexed; their photos are kept."""
+    with gallery.atomic():
+        for path in paths:
+            gallery.connection.execute("delete from skipped where path = ?", (encode_path(path),))
 
 
 def find_photo(gallery: GalleryFile, name: str) -> int:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import apsw
 
-from matir_cli.errors import GalleryDamaged, GalleryMissing, GalleryReadOnly, GalleryTooOld, NotAGallery
+from matir_cli.errors import (
+    GalleryDamaged,
+    GalleryMissing,
+    GalleryNameInvalid,
+    GalleryReadOnly,
+    GalleryTooOld,
+    NotAGallery,
+)
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import open_defensively
 from matir_cli.gallery.database import GalleryFile
@@ -26,6 +33,7 @@ def open_read_only(path: Path) -> GalleryFile:
 
     Raises:
         GalleryMissing: there is no file at `path`.
+        GalleryNameInvalid: the path is not UTF-8.
         GalleryReadOnly: the file cannot be opened.
         GalleryUnrecovered: an interrupted write to the file is not rolled back.
         NotAGallery, GalleryTooNew, GalleryTooOld, GalleryDamaged: the file has another schema.
@@ -37,6 +45,8 @@ def open_read_only(path: Path) -> GalleryFile:
             if not path.is_file():  # opening a pipe might never end
                 raise NotAGallery(path)
             db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
+        except UnicodeEncodeError as error:
+            raise GalleryNameInvalid(path) from error
         except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
             raise GalleryReadOnly(path) from error
         try:

@@ -21,8 +21,9 @@ import numpy as np
 
 from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder, RegionProposer
-from matir_cli.errors import PhotoUnreadable
+from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.indexing.prefetch import prefetch
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
@@ -118,10 +119,11 @@ class _KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class _RefusedFile:
-    """A file that cannot be indexed; `file` is None if not even its size is known."""
+    """A file that cannot be indexed."""
 
     path: Path
     file: FileRecord | None
+    """None if the system does not let it be read, and nothing is known of what it holds now."""
     reason: str
     sha256: bytes | None = None
     """Of the file; None if it was refused before it was decoded."""
@@ -191,7 +193,10 @@ def add_photos(
         if not lost:
             return
         paths = lost
-    yield from (Skipped(path, "other commands keep removing its photo") for path in lost)
+    reason = "other commands keep removing its photo"
+    for path in lost:
+        remember_inaccessible(gallery, path, reason)
+        yield Skipped(path, reason)
 
 
 def _index(
@@ -209,8 +214,8 @@ def _index(
     """
     in_progress: set[bytes] = set()
     refused: set[bytes] = set()
-    files = find_photo_files(paths, passed_over)
-    read = prefetch(_read_photos(gallery.path, files, in_progress), PREFETCH)
+    listed_again: list[Path] = []
+    read = prefetch(_read_photos(gallery.path, paths, passed_over, in_progress, listed_again), PREFETCH)
     encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
     written = 0
     for item in encoded:
@@ -227,18 +232,30 @@ def _index(
         yield outcome
     if written:
         seal_index(gallery)
+    if listed_again:
+        forget_skipped(gallery, listed_again)
 
 
 def _read_photos(
-    gallery: Path, files: Iterable[Path], in_progress: set[bytes]
+    gallery: Path,
+    paths: Iterable[Path],
+    passed_over: Counter[str] | None,
+    in_progress: set[bytes],
+    listed_again: list[Path],
 ) -> Iterator[DecodedPhoto | _FileNote]:
-    """Run stage 1, on a connection of its own: read, hash and decode files that are not indexed yet.
+    """Run stage 1, on a connection of its own: find, read, hash and decode files that are not indexed yet.
 
     Args:
         in_progress: SHA-256 of the photos between this stage and the last one; extended here.
+        listed_again: extended by the folders that could not be listed before.
     """
     with GalleryFile.open(gallery) as known:
-        for path in files:
+
+        def note_listed(folder: Path) -> None:
+            if skip_reason(known, folder) is not None:
+                listed_again.append(folder)
+
+        for path in find_photo_files(paths, passed_over, note_listed):
             file = None
             try:
                 file = stat_file(path)
@@ -250,8 +267,11 @@ def _read_photos(
                     yield _KnownFile(file, digest)
                     continue
                 photo = decode_photo(file, digest)
+            except PhotoInaccessible as error:
+                yield _RefusedFile(path, None, error.reason)
+                continue
             except PhotoUnreadable as error:
-                yield _RefusedFile(path, file, error.reason)
+                yield _RefusedFile(path, file or FileRecord(path, 0, 0), error.reason)
                 continue
             in_progress.add(digest)
             yield photo
@@ -322,7 +342,9 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
         case _RefusedFile(path, file, reason, digest):
             if digest is not None:
                 refused.add(digest)
-            if file is not None:
+            if file is None:
+                remember_inaccessible(gallery, path, reason)
+            else:
                 gallery.remember_skipped(file, reason)
             return Skipped(path, reason)
         case _KnownFile(file, digest):

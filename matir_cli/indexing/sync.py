@@ -1,7 +1,8 @@
 """`matir sync`: bring a gallery up to date with folders on disk.
 
 New and changed files are indexed as by `add`, then files that no longer exist are removed. In this
-order a renamed file is recognised, and its photo never leaves the gallery.
+order a renamed file is recognised, and its photo never leaves the gallery. Files in a folder that may
+be on a volume that is not mounted are kept (`gallery.absence`).
 """
 
 from __future__ import annotations
@@ -10,18 +11,13 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 
 from matir_cli.errors import FolderVanished
+from matir_cli.gallery.absence import AbsentFolder, absent_folders, missing_files, missing_skipped_files
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.files import (
-    count_files_below,
-    forget_files,
-    known_files,
-    photo_in_file,
-    skip_reason,
-    skipped_files,
-)
+from matir_cli.gallery.files import count_files_below, forget_files, known_files, photo_in_file, skip_reason
 from matir_cli.gallery.paths import is_gone
 from matir_cli.indexing.pipeline import IndexingModels, Outcome, Skipped, add_photos, pending_files
 from matir_cli.photos.discover import absolute_path
@@ -37,16 +33,20 @@ class ChangeKind(Enum):
     UNREADABLE = "!"
     RETRIED = "?"
     """The file could not be indexed before and will be tried again."""
+    KEPT = "="
+    """No known file of this folder exists: its files are kept, since its volume may not be mounted."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file whose state on disk differs from the gallery's."""
+    """A file, or an absent folder, whose state on disk differs from the gallery's."""
 
     mark: ChangeKind
     path: Path
     reason: str | None = None
     """Reason why the file cannot be read, or could not be; None if it can."""
+    files: int = 1
+    """Number of known files that this is about; more than one for a folder that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class Dropped:
     path: Path
 
 
-SyncOutcome = Outcome | Dropped
+SyncOutcome = Outcome | Dropped | AbsentFolder
+"""An absent folder is kept with its files."""
 
 
 def folder_roots(paths: Iterable[Path]) -> list[Path]:
@@ -94,34 +95,49 @@ def check_folders(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool
 
 
 def list_changes(
-    gallery: GalleryFile, roots: Sequence[Path], passed_over: Counter[str] | None = None
+    gallery: GalleryFile,
+    roots: Sequence[Path],
+    passed_over: Counter[str] | None = None,
+    *,
+    drop_all: bool = False,
 ) -> Iterator[FileChange]:
     """Yield the changes that `sync_folders` would make, new and changed files first.
 
-    Only names, sizes and times are read. A renamed file is therefore listed as gone and as new.
+    Only names, sizes and times are read. A renamed file is therefore listed as gone and as new, and a
+    renamed folder as new files and as a folder that is kept.
 
     Args:
         roots: as returned by `folder_roots`.
         passed_over: as in `find_photo_files`.
+        drop_all: as in `sync_folders`.
     """
     for item in pending_files(gallery, roots, passed_over):
         if isinstance(item, Skipped):
             if not is_gone(item.path):
                 yield FileChange(ChangeKind.UNREADABLE, item.path, item.reason)
-        elif photo_in_file(gallery, item) is not None:
-            yield FileChange(ChangeKind.CHANGED, item)
         elif (reason := skip_reason(gallery, item)) is not None:
             yield FileChange(ChangeKind.RETRIED, item, reason)
+        elif photo_in_file(gallery, item) is not None:
+            yield FileChange(ChangeKind.CHANGED, item)
         else:
             yield FileChange(ChangeKind.NEW, item)
-    for path in gone_files(gallery, roots):
-        yield FileChange(ChangeKind.GONE, path)
+    for gone in gone_files(gallery, roots, drop_all=drop_all):
+        if isinstance(gone, AbsentFolder):
+            yield FileChange(ChangeKind.KEPT, gone.path, files=gone.files)
+        else:
+            yield FileChange(ChangeKind.GONE, gone)
 
 
-def gone_files(gallery: GalleryFile, roots: Iterable[Path]) -> Iterator[Path]:
-    """Yield the photo files that the gallery knows at or below `roots` and that no longer exist."""
+def gone_files(
+    gallery: GalleryFile, roots: Iterable[Path], *, drop_all: bool
+) -> Iterator[Path | AbsentFolder]:
+    """Yield the photo files known at or below `roots` that were deleted, and the folders that are absent.
+
+    Args:
+        drop_all: yield the files in absent folders instead of these folders.
+    """
     for path in roots:
-        yield from (file.path for file in known_files(gallery, path) if is_gone(file.path))
+        yield from missing_files(gallery, path, all_files=drop_all)
 
 
 def sync_folders(
@@ -130,27 +146,62 @@ def sync_folders(
     models: IndexingModels,
     *,
     previews: bool,
+    drop_all: bool = False,
     passed_over: Counter[str] | None = None,
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
+    A folder of whose known files none exists is kept with all its files, and yielded once.
+
     Args:
         roots: as returned by `folder_roots`, and passed by `check_folders`.
         previews: store a preview of each added photo.
+        drop_all: drop the files in such folders as well.
         passed_over: as in `find_photo_files`.
 
     Raises:
         MatirError: an error that ends the run, as in `add_photos`; the next run continues from there.
     """
     present = [path for path in roots if not is_gone(path)]
+    # Before new files are added: those of another volume, mounted in its place, do not make it present.
+    kept = _KeptFolders(() if drop_all else chain.from_iterable(absent_folders(gallery, r) for r in roots))
     yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over)
     dropped = False
-    for path in forget_files(gallery, gone_files(gallery, roots)):
+    for path in forget_files(gallery, kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))):
         dropped = True
         yield Dropped(path)
-    for path in roots:
-        missing = (skipped for skipped in skipped_files(gallery, path) if is_gone(skipped))
-        for _ in forget_files(gallery, missing):
+    yield from kept.met
+    for root in roots:
+        skipped = kept.leave_out(missing_skipped_files(gallery, root, all_files=drop_all))
+        for _ in forget_files(gallery, skipped):
             pass  # forgetting a file that held no photo is not an outcome
     if dropped:
         seal_index(gallery)
+
+
+class _KeptFolders:
+    """Folders that were absent when a run began, or that are found absent at its end."""
+
+    def __init__(self, absent: Iterable[AbsentFolder]) -> None:
+        self._absent = {folder.path: folder for folder in absent}
+        self._met: dict[Path, AbsentFolder] = {}
+
+    @property
+    def met(self) -> list[AbsentFolder]:
+        """Those with files that `leave_out` has met; a renamed folder has none left."""
+        return [*self._met.values()]
+
+    def leave_out(self, missing: Iterable[Path | AbsentFolder]) -> Iterator[Path]:
+        """Yield the missing files that are in none of the folders."""
+        for item in missing:
+            if isinstance(item, AbsentFolder):
+                folder = self._folder_of(item.path / "file") or item
+                self._met.setdefault(folder.path, folder)
+            elif (absent := self._folder_of(item)) is not None:
+                self._met.setdefault(absent.path, absent)
+            else:
+                yield item
+
+    def _folder_of(self, path: Path) -> AbsentFolder | None:
+        found = (self._absent.get(folder) for folder in path.parents)
+        return next((folder for folder in found if folder is not None), None)

@@ -16,7 +16,6 @@ written, only this speed and this check are lost.
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -25,7 +24,8 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from matir_cli.errors import CheckpointInvalid, WeightsChanged, WeightsMissing
+from matir_cli.atomic_write import atomic_write
+from matir_cli.errors import CheckpointInvalid, OutputError, WeightsChanged, WeightsMissing
 from matir_cli.model_sets.catalogue import HubSource, LocalSource, ModelFile, ModelPart, ModelSet, UrlSource
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import EngineConfig, ModelIdentity
@@ -238,13 +238,9 @@ def record_hash(file: ModelFile, path: Path, status: os.stat_result, sha256: str
     stored = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
     record = HashRecord(file.source.address, stored, status.st_size, status.st_mtime_ns, sha256)
     target = _record_path(file.source.address)
-    with contextlib.suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Written under a unique name, then renamed: no process ever reads half a record.
-        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".new")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(msgspec.json.encode(record))
-        Path(name).replace(target)
+    # No process ever reads half a record.
+    with contextlib.suppress(OutputError), atomic_write(target, force=True) as temporary:
+        temporary.write_bytes(msgspec.json.encode(record))
 
 
 def forget_hash(file: ModelFile) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from matir_cli.atomic_write import atomic_write
+from matir_cli.atomic_write import open_text
 from matir_cli.gallery.coco_annotation import coco_annotation
 from matir_cli.output.result_pixels import ResultPixels
 
@@ -77,9 +77,9 @@ def coco_file(path: Path, *, force: bool) -> Iterator[CocoFile]:
     annotation also has the photo's `score`. The file is ASCII.
 
     Raises:
-        OutputExists, OutputError: see `atomic_write`.
+        OutputExists, OutputError: see `open_text`.
     """
-    with atomic_write(path, force=force) as temporary, temporary.open("w", encoding="ascii") as stream:
+    with open_text(path, force=force) as stream:
         file = CocoFile(stream)
         file._start()
         yield file

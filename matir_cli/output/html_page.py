@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from matir_cli import masks
-from matir_cli.atomic_write import atomic_write
+from matir_cli.atomic_write import open_text
 from matir_cli.output.outlines import Ring, outlines
 from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import ResultPixels, file_url
@@ -69,7 +69,7 @@ def html_page(path: Path, query: str, results: Sequence[SearchResult], *, force:
     """Open a page for `results` for writing; the block adds each of them in order.
 
     Raises:
-        OutputExists, OutputError: see `atomic_write`.
+        OutputExists, OutputError: see `open_text`.
     """
     style = _resource("html_page.css") + "".join(sorted({_shape_rule(result) for result in results}))
     script = _resource("html_page.js")
@@ -78,7 +78,7 @@ def html_page(path: Path, query: str, results: Sequence[SearchResult], *, force:
         "base-uri 'none'; form-action 'none'"
     )
     photos = f"{len(results)} {'photo' if len(results) == 1 else 'photos'}"
-    with atomic_write(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with open_text(path, force=force, encoding="utf-8") as stream:
         stream.write(
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from matir_cli.errors import PhotoUnreadable
+from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.photos.formats import HEIF_SUFFIXES, readable_formats, register_heif
 from matir_cli.records import FileRecord
 
 
 def absolute_path(path: Path) -> Path:
     """Return `path` as galleries store it: absolute, without . and .., symbolic links kept."""
+    if "\0" in os.fspath(path):  # no file has such a name, and Python 3.11.0 to 3.11.4 would cut it off there
+        return Path.cwd() / path
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
 
 
@@ -37,15 +40,21 @@ _LATEST = 2**63 - 1
 """Largest integer that SQLite stores: nanoseconds since 1970 until the year 2262."""
 
 
-def find_photo_files(paths: Iterable[Path], passed_over: Counter[str] | None = None) -> Iterator[Path]:
+def find_photo_files(
+    paths: Iterable[Path],
+    passed_over: Counter[str] | None = None,
+    listed: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """Yield the photo files at or below `paths`: files as given, folders recursively in order of name.
 
     In folders, hidden entries, `SKIPPED_FOLDERS` and files without the suffix of an image are passed
-    over. A folder is entered once, however many links lead to it. The yielded paths are absolute; a
-    path that does not exist is yielded like any other, for its reader to report.
+    over. A folder is entered once, however many links lead to it. The yielded paths are absolute. A
+    path that does not exist, a folder that cannot be listed and an entry that cannot be told from a folder
+    are yielded like photo files: `stat_file` raises the reason.
 
     Args:
         passed_over: counter that receives the number of raw files passed over, by suffix.
+        listed: called with each folder that could be listed.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
@@ -55,51 +64,96 @@ def find_photo_files(paths: Iterable[Path], passed_over: Counter[str] | None = N
     entered: set[tuple[int, int]] = set()
     for path in paths:
         absolute = absolute_path(path)
-        if absolute.is_dir():
-            yield from _walk(absolute, suffixes, entered, raw)
+        if _is_folder(absolute):
+            yield from _walk(absolute, suffixes, entered, raw, listed or (lambda _: None))
         else:
             yield absolute
 
 
-def _walk(
-    folder: Path, suffixes: set[str], entered: set[tuple[int, int]], raw: Counter[str]
-) -> Iterator[Path]:
-    """Yield the photo files below `folder`, adding to `entered` (device and inode) and `raw`."""
+def _is_folder(path: Path) -> bool | None:
+    """Return True for a folder or a link to one, None if the system does not tell."""
     try:
-        status = folder.stat()
-        if (identity := (status.st_dev, status.st_ino)) in entered:
-            return
-        entered.add(identity)
-        with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        yield folder  # its reader reports what is wrong with it
-        return
-    for entry in ordered:
-        if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
-            continue
-        path = folder / entry.name
-        if path.is_dir():
-            yield from _walk(path, suffixes, entered, raw)
-        elif (suffix := path.suffix.lower()) in suffixes:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        return False if error.errno == errno.ELOOP else None
+
+
+def _walk(
+    top: Path,
+    suffixes: set[str],
+    entered: set[tuple[int, int]],
+    raw: Counter[str],
+    listed: Callable[[Path], None],
+) -> Iterator[Path]:
+    """Yield the photo files below `top`, adding to `entered` (device and inode) and `raw`.
+
+    Folders are entered with a stack of their own: one of Python's calls per level would end at 1,000.
+    """
+    stack: list[Iterator[Path]] = [iter([top])]
+    while stack:
+        path = next(stack[-1], None)
+        if path is None:
+            stack.pop()
+        elif len(stack) == 1 or (is_folder := _is_folder(path)):
+            entries = _list_folder(path, entered)
+            if entries is None:
+                yield path  # its reader reports what is wrong with it
+            else:
+                listed(path)
+                stack.append(iter(entries))
+        elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
             yield path
         elif suffix in RAW_SUFFIXES:
             raw[suffix] += 1
+
+
+def _list_folder(folder: Path, entered: set[tuple[int, int]]) -> list[Path] | None:
+    """Return the entries of a folder that are not passed over, in order of name.
+
+    None if it cannot be listed; an empty list if it was entered before.
+    """
+    try:
+        status = folder.stat()
+        if (identity := (status.st_dev, status.st_ino)) in entered:
+            return []
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names sort faster than paths
+    except OSError:
+        return None
+    entered.add(identity)
+    return [folder / name for name in names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+
+
+def check_listable(folder: Path) -> None:
+    """Check that a folder can be listed.
+
+    Raises:
+        PhotoInaccessible: it cannot, or does not exist.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except (OSError, ValueError) as error:
+        raise PhotoInaccessible(folder, f"folder cannot be listed: {_system_reason(error)}") from error
 
 
 def stat_file(path: Path) -> FileRecord:
     """Return the size and modification time of a file.
 
     Raises:
-        PhotoUnreadable: it does not exist, is not a plain file, or cannot be accessed.
+        PhotoInaccessible: it does not exist or cannot be accessed, or is a folder.
+        PhotoUnreadable: it is not a plain file.
     """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise PhotoUnreadable(path, _system_reason(error)) from error
+        raise PhotoInaccessible(path, _system_reason(error)) from error
+    if stat.S_ISDIR(status.st_mode):
+        check_listable(path)
+        raise PhotoInaccessible(path, "is a folder")
     if not stat.S_ISREG(status.st_mode):
-        is_folder = stat.S_ISDIR(status.st_mode)
-        raise PhotoUnreadable(path, "cannot be listed" if is_folder else "not a plain file")
+        raise PhotoUnreadable(path, "not a plain file")
     # The time that a wrong clock has set may lie beyond what SQLite stores.
     return FileRecord(path, status.st_size, max(-_LATEST, min(status.st_mtime_ns, _LATEST)))
 
@@ -108,7 +162,8 @@ def hash_file(file: FileRecord) -> bytes:
     """Return the SHA-256 of the file's content, 32 bytes.
 
     Raises:
-        PhotoUnreadable: the file cannot be read, or is empty.
+        PhotoInaccessible: the system fails to read the file.
+        PhotoUnreadable: the file is empty.
     """
     if file.bytes == 0:
         raise PhotoUnreadable(file.path, "zero bytes")
@@ -116,7 +171,7 @@ def hash_file(file: FileRecord) -> bytes:
         with file.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
-        raise PhotoUnreadable(file.path, _system_reason(error)) from error
+        raise PhotoInaccessible(file.path, _system_reason(error)) from error
 
 
 def _system_reason(error: OSError | ValueError) -> str:

@@ -50,7 +50,7 @@ def test_the_gallery_holds_regions_masks_and_vectors(indexed: Indexed) -> None:
 
 def test_a_second_run_reads_nothing_and_needs_no_torch(indexed: Indexed) -> None:
     script = (
-        "import sys; from matir_cli.cli.main import matir; "
+        "import sys; from matir_cli.cli.group import matir; "
         f"matir.main(['add', {str(indexed.photos / '0000.png')!r}, '--db', {str(indexed.gallery)!r}], "
         "standalone_mode=False); sys.exit('torch' in sys.modules)"
     )

@@ -128,6 +128,51 @@ def test_sync_refuses_a_folder_that_is_away(copies: list[Path], db: Path, tmp_pa
     assert not nowhere.exists()
 
 
+def test_an_inner_folder_that_is_away_is_named_and_kept(copies: list[Path], db: Path, tmp_path: Path) -> None:
+    volume = copies[0].parent / "volume"
+    volume.mkdir()
+    inner = [copy.rename(volume / f"{number}.png") for number, copy in enumerate(copies[:3])]
+    assert matir("sync", copies[0].parent, "--db", db).returncode == 0
+    volume.rename(tmp_path / "away")
+    copies[3].unlink()
+    said = f"{volume}: none of the 3 files that the gallery knows there exists"
+    dry = matir("sync", copies[0].parent, "--dry-run", "-0", "--db", db)
+    assert (dry.returncode, dry.stdout) == (0, b"- " + os.fsencode(copies[3]) + b"\0")
+    assert f"would keep {said}\n" in dry.stderr.decode()
+    assert b"1 folder would be kept: mount the volume, or use --drop-all" in dry.stderr
+    listed = matir("ls", "--missing", "-0", "--db", db)
+    assert (listed.returncode, listed.stdout) == (0, os.fsencode(copies[3]) + b"\0")
+    assert f"left out {said}; mount its volume, or list them with --absent\n" in listed.stderr.decode()
+    every = matir("ls", "--missing", "--absent", "-0", "--db", db)
+    assert (every.stdout.count(b"\0"), every.stderr) == (4, b"")
+    checked = matir("doctor", "--db", db).stdout.decode()
+    assert f"4 of {PHOTOS + len(HOSTILE)} do not exist, among them all in {volume} -> Mount its" in checked
+    done = matir("sync", copies[0].parent, "--db", db)
+    assert done.returncode == 3
+    assert f"kept {said}\n" in done.stderr.decode()
+    assert b"1 dropped, 2 unchanged, 0 skipped" in done.stderr
+    kept = matir("rm", "--missing", "--db", db)
+    assert kept.returncode == 3
+    assert f"kept {said}; mount its volume, or use --drop-all\n" in kept.stderr.decode()
+    gone = matir("rm", "--missing", "--in", volume, "--drop-all", "--dry-run", "-0", "--db", db)
+    assert gone.stdout.split(b"\0")[:-1] == sorted(os.fsencode(path) for path in inner)
+    done = matir("rm", "--missing", "--drop-all", "--db", db)
+    assert (done.returncode, b"3 files and 0 photos forgotten" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rm", "7", "--missing"], b"--missing chooses the files itself"),
+        (["rm", "7", "--drop-all"], b"--drop-all goes with --missing."),
+        (["ls", "--absent"], b"--absent goes with --missing."),
+    ],
+)
+def test_options_about_missing_files_that_do_not_go_together(words: list[str], said: bytes) -> None:
+    done = matir(*words)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
 def test_ls_prints_paths_as_they_are_and_json_brings_them_back(copies: list[Path], db: Path) -> None:
     folder = copies[0].parent
     names = sorted(os.fsencode(path) for path in copies)

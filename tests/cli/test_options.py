@@ -7,7 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from matir_cli.cli.options.common import SectionedCommand, check_distinct
+from matir_cli.cli.group import matir
+from matir_cli.cli.options.common import PathName, SectionedCommand, check_distinct
 from matir_cli.cli.options.output import OutputOptions, output_options
 from matir_cli.cli.options.query import QueryArguments, query_options
 from matir_cli.cli.options.search import check_judge_options, search_options
@@ -16,6 +17,7 @@ from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import SearchOptions
 from matir_cli.search.query import Example, Query
+from tests.manual.generate import walk_commands
 
 
 def parse(
@@ -132,3 +134,45 @@ def test_help_has_its_options_in_sections() -> None:
     text = CliRunner().invoke(command, ["--help"]).output
     order = ["First:", "--b", "Second:", "--a", "Other options:", "--help"]
     assert [text.index(each) for each in order] == sorted(text.index(each) for each in order)
+
+
+def path_parameters() -> list[tuple[str, PathName]]:
+    """Every argument and option of any command that is a path, by command and name."""
+    found = []
+    for name, command in walk_commands(matir, "matir"):
+        for parameter in command.params:
+            kind = parameter.type
+            assert not isinstance(kind, click.Path) or isinstance(kind, PathName), (name, parameter.name)
+            if isinstance(kind, PathName):
+                found.append((f"{name} {parameter.name}", kind))
+    return found
+
+
+def test_no_path_on_the_command_line_may_be_empty() -> None:
+    parameters = path_parameters()
+    assert len(parameters) > 30
+    for name, kind in parameters:
+        with pytest.raises(click.BadParameter, match=r"empty: write \."):
+            kind.convert("", None, None)
+        assert kind.exists or kind.convert("./-", None, None) == Path.cwd() / "-", name
+
+
+def test_the_dash_is_a_stream_or_refused() -> None:
+    streams = set()
+    for name, kind in path_parameters():
+        if kind.allow_dash:
+            assert kind.convert("-", None, None) == Path("-")
+            streams.add(name)
+        else:
+            with pytest.raises(click.BadParameter, match="- is no stream here"):
+                kind.convert("-", None, None)
+    assert streams == {"matir add paths", "matir export coco", "matir find coco", "matir find html"}
+
+
+def test_standard_output_holds_one_form() -> None:
+    given = parse(output_options, "output", "--coco", "-")
+    assert isinstance(given, OutputOptions)
+    assert given.uses_stdout
+    for words in (["--coco", "-", "--html", "-"], ["--html", "-", "--json"], ["--coco", "-", "--preview"]):
+        with pytest.raises(click.UsageError, match="one form of output only"):
+            parse(output_options, "output", *words)

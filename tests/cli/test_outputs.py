@@ -319,6 +319,15 @@ def test_a_file_is_kept_unless_forced(outputs: Outputs, tmp_path: Path) -> None:
 # Pipes and terminals
 
 
+def test_a_file_called_dash_is_standard_output(indexed: Indexed) -> None:
+    words = ("find", "red house", "--no-rerank", "-n", 2, "--db", indexed.gallery)
+    coco = matir(*words, "--coco", "-")
+    assert (coco.returncode, len(json.loads(coco.stdout)["images"])) == (0, 2)
+    page = matir(*words, "--html", "-").stdout.decode()
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+
+
 @pytest.mark.parametrize("form", [[], ["--json", "--rle"], ["--jsonl"], ["--paths"], ["-0"]])
 def test_a_reader_that_stops_reading_is_no_error(indexed: Indexed, form: list[str]) -> None:
     command = shlex.join([*MATIR, "find", "--no-rerank", "dog", *form, "--db", str(indexed.gallery)])

@@ -15,7 +15,7 @@ import apsw
 import numpy as np
 from click.testing import CliRunner
 
-from matir_cli.cli.main import matir
+from matir_cli.cli.group import matir
 from matir_cli.errors import MatirError
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache

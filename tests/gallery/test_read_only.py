@@ -9,6 +9,7 @@ import pytest
 from matir_cli.errors import (
     GalleryDamaged,
     GalleryMissing,
+    GalleryNameInvalid,
     GalleryReadOnly,
     GalleryTooNew,
     GalleryUnrecovered,
@@ -101,3 +102,11 @@ def test_ids_are_complete_over_pages(tmp_path: Path, count: int) -> None:
             (max(count, 1), count),
         )
         assert list(photo_ids(gallery)) == list(range(1, count + 1))
+
+
+def test_a_path_that_is_not_utf_8_is_named_as_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.db")
+    path.touch()
+    for opened in (open_read_only, GalleryFile.open):
+        with pytest.raises(GalleryNameInvalid, match="not UTF-8"):
+            opened(path)

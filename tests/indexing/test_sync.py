@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli import errors
+from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files, skipped_files
 from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, Unchanged
@@ -40,11 +41,11 @@ class Folders:
         roots = folder_roots(paths)
         with GalleryFile.open(self.db, create=True) as gallery:
             check_folders(gallery, roots, drop_all=drop_all)
-            return list(sync_folders(gallery, roots, MODELS, previews=False))
+            return list(sync_folders(gallery, roots, MODELS, previews=False, drop_all=drop_all))
 
-    def changes(self, *paths: Path) -> list[FileChange]:
+    def changes(self, *paths: Path, drop_all: bool = False) -> list[FileChange]:
         with GalleryFile.open(self.db) as gallery:
-            return list(list_changes(gallery, folder_roots(paths)))
+            return list(list_changes(gallery, folder_roots(paths), drop_all=drop_all))
 
     def known(self) -> dict[Path, int]:
         with GalleryFile.open(self.db) as gallery:
@@ -176,3 +177,71 @@ def test_no_root_lies_below_another(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.chdir(tmp_path)
     given = [Path("b/c"), Path("b"), Path("bc"), Path("b/../b/d"), Path("./bc")]
     assert folder_roots(given) == [tmp_path / "b", tmp_path / "bc"]
+
+
+def test_an_inner_folder_that_lost_all_its_files_is_kept(folders: Folders) -> None:
+    """Like the empty mount point of a volume, another volume in its place, or a link to nothing."""
+    volume = folders.inside / "trips" / "volume"
+    inner = save_scenes(volume, a="red green", b="green blue")
+    folders.photos[0].unlink()
+    folders.sync(folders.inside)
+    known = folders.known()
+    hidden = volume.rename(folders.outside.with_name("hidden"))
+    for stand_in in ("nothing", "empty", "other", "link"):
+        match stand_in:
+            case "empty":
+                volume.mkdir()
+            case "other":
+                save_scenes(volume, other="blue blue")
+            case "link":
+                shutil.rmtree(volume)
+                volume.symlink_to("nowhere")
+        count = 3 if stand_in == "link" else 2  # with the photo of the other volume
+        assert FileChange(ChangeKind.KEPT, volume, files=count) in folders.changes(folders.inside)
+        outcomes = folders.sync(folders.inside)
+        assert outcomes[-1] == AbsentFolder(volume, count)
+        assert not [item for item in outcomes if isinstance(item, Dropped)]
+        assert known.items() <= folders.known().items()
+    gone = [FileChange(ChangeKind.GONE, path) for path in inner]
+    assert [item for item in folders.changes(folders.inside, drop_all=True) if item.path in inner] == gone
+    volume.unlink()
+    hidden.rename(volume)
+    outcomes = folders.sync(folders.inside)
+    assert {Unchanged(path) for path in inner} < set(outcomes)
+    assert not [item for item in outcomes if isinstance(item, Added | AbsentFolder)]
+    shutil.rmtree(volume)
+    dropped = folders.sync(folders.inside, drop_all=True)
+    assert [item.path for item in dropped if isinstance(item, Dropped)][:2] == inner
+
+
+def test_a_single_deleted_file_is_dropped_and_a_renamed_folder_recognised(folders: Folders) -> None:
+    album, single = folders.inside / "album", folders.inside / "single"
+    (lonely,) = save_scenes(single, lonely="red red green")
+    save_scenes(album, a="red green", b="green blue")
+    folders.sync(folders.inside)
+    lonely.unlink()
+    album.rename(folders.inside / "renamed")
+    outcomes = folders.sync(folders.inside)
+    assert Dropped(lonely) in outcomes
+    assert not [item for item in outcomes if isinstance(item, AbsentFolder)]
+    assert {path.parent.name for path in folders.known()} == {"b", "bc", "renamed"}
+
+
+def test_a_folder_given_by_one_of_its_files_counts_as_a_whole(folders: Folders) -> None:
+    one = folders.photos[0]
+    for path in folders.photos:
+        path.unlink()
+    assert folders.sync(one) == [AbsentFolder(folders.inside, 3)]
+    assert folders.sync(one, drop_all=True) == [Dropped(one)]
+
+
+def test_records_of_unreadable_files_stay_with_their_folder(folders: Folders) -> None:
+    inner = folders.inside / "inner"
+    save_scenes(inner, a="red green", b="green blue")
+    (inner / "junk.png").write_bytes(b"junk")
+    folders.sync(folders.inside)
+    shutil.rmtree(inner)
+    for drop_all, left in ((False, [inner / "junk.png"]), (True, [])):
+        folders.sync(folders.inside, drop_all=drop_all)
+        with GalleryFile.open(folders.db) as gallery:
+            assert [*skipped_files(gallery)] == left

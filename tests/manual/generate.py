@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.main import matir
+from matir_cli.cli.group import matir
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "matir_cli"

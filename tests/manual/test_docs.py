@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from matir_cli.cli.main import matir
+from matir_cli.cli.group import matir
 from matir_cli.manual import read_page, topics
 from tests.manual.generate import (
     commands_page,

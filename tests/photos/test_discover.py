@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.errors import PhotoUnreadable
+from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.photos.discover import absolute_path, find_photo_files, hash_file, stat_file
 from tests.support.pictures import scene
 
@@ -69,6 +69,52 @@ def test_files_that_cannot_be_read_have_a_reason(tmp_path: Path) -> None:
     with pytest.raises(PhotoUnreadable) as caught:
         hash_file(stat_file(tmp_path / "empty.jpg"))
     assert caught.value.reason == "zero bytes"
-    for path, reason in ((tmp_path, "cannot be listed"), (tmp_path / "a\0b", "null")):
+    for path, reason in ((tmp_path, "is a folder"), (tmp_path / "a\0b", "null")):
         with pytest.raises(PhotoUnreadable, match=reason):
             stat_file(path)
+
+
+def test_folders_are_walked_however_deep(tmp_path: Path) -> None:
+    folders = [tmp_path]
+    for _ in range(1500):
+        folders.append(folders[-1] / "d")
+        folders[-1].mkdir()
+    photo = folders[-1] / "x.jpg"
+    photo.touch()
+    assert list(find_photo_files([tmp_path])) == [photo]
+    photo.unlink()
+    for folder in reversed(folders[1:]):  # Python's own rmtree would call itself too often
+        folder.rmdir()
+
+
+def test_what_the_system_does_not_look_at_is_yielded_and_the_walk_goes_on(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    inside = [os.open(tmp_path, os.O_RDONLY)]
+    for name in ("deep", *("y" * 250 for _ in range(17))):  # 4,250 characters, more than a path may have
+        os.mkdir(name, dir_fd=inside[-1])
+        inside.append(os.open(name, os.O_RDONLY, dir_fd=inside[-1]))
+    for descriptor in inside:
+        os.close(descriptor)
+    (tmp_path / "link").symlink_to("x" * 300)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "z.jpg").touch()
+    long = tmp_path / ("n" * 300)
+    first, *found = find_photo_files([long, tmp_path, Path("/a\0b")])
+    assert (first, found[1:]) == (long, [tmp_path / "link", tmp_path / "z.jpg", Path("/a\0b")])
+    assert found[0].is_relative_to(deep)
+    for path in (long, found[0], tmp_path / "link"):
+        with pytest.raises(PhotoInaccessible, match="file name too long"):
+            stat_file(path)
+
+
+def test_listed_folders_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    listed: list[Path] = []
+    assert list(find_photo_files([tmp_path, tmp_path / "a"], listed=listed.append)) == []
+    assert listed[:3] == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_path_with_nul_is_not_cut_off_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_path(Path("/a\0/../b")) == Path("/a\0/../b")
+    assert absolute_path(Path("a\0b")) == tmp_path / "a\0b"

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
-from matir_cli.cli.options.common import device_option, gallery_option, models_option, verbose_option
+from matir_cli.cli.options.common import (
+    PathName,
+    device_option,
+    gallery_option,
+    models_option,
+    verbose_option,
+)
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import find_photo_files
 
 
 @click.command(short_help="Index photos.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("paths", nargs=-1, required=True, type=PathName(allow_dash=True))
 @gallery_option
 @models_option
 @device_option
 @verbose_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
+@click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
 @click.pass_context
 def add(
@@ -33,11 +42,13 @@ def add(
     model_set: str | None,
     device: str,
     no_previews: bool,
+    allow_root: bool,
     dry_run: bool,
 ) -> None:
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
 
-    The list has one path per line, or paths separated by NUL, as `find -print0` writes them.
+    The list has one path per line, or paths separated by NUL, as `find -print0` writes them. It is
+    bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
     cameras' raw files (CR2, NEF, DNG, ...) are passed over and counted at the end.
 
@@ -51,12 +62,16 @@ def add(
       matir add ~/Photos --dry-run | wc -l
     """
     if dry_run:
-        _print_pending(gallery_path, paths)
+        _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root))
         return
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
         outcomes = add_photos(
-            gallery, expand_paths(paths), models, previews=not no_previews, passed_over=passed_over
+            gallery,
+            expand_paths(paths, allow_root=allow_root),
+            models,
+            previews=not no_previews,
+            passed_over=passed_over,
         )
         counts = run_with_progress(outcomes, _count(paths), _summary)
     say_passed_over(passed_over)
@@ -66,15 +81,15 @@ def add(
 
 def _count(paths: tuple[Path, ...]) -> int | None:
     """Count the files, to show the time left; this takes a moment, so only if stderr is a terminal."""
-    if not sys.stderr.isatty() or Path("-") in paths:
+    if not sys.stderr.isatty() or STREAM in paths:
         return None
     return sum(1 for _ in find_photo_files(paths))
 
 
-def _print_pending(gallery_path: Path, paths: tuple[Path, ...]) -> None:
+def _print_pending(gallery_path: Path, paths: Iterable[Path]) -> None:
     passed_over = Counter[str]()
     with open_or_empty(gallery_path) as gallery:
-        for item in pending_files(gallery, expand_paths(paths), passed_over):
+        for item in pending_files(gallery, paths, passed_over):
             if isinstance(item, Skipped):
                 say(f"would skip {item.path}: {item.reason}")
             else:

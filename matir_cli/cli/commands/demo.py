@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from matir_cli.atomic_write import atomic_write
 from matir_cli.cli.boundary import say
 from matir_cli.cli.commands.add import add
 from matir_cli.cli.commands.find import find
 from matir_cli.cli.exit_codes import INTERRUPTED
+from matir_cli.cli.options.common import PathName
 from matir_cli.cli.text import count_of
 
 MODEL_SET = "tiny"
@@ -23,7 +25,7 @@ QUERIES = ("striped red house", "yellow tree", "house left of a tree")
 
 
 @click.command(short_help="Try the program on drawn pictures.")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("matir-demo"))
+@click.argument("folder", type=PathName(file_okay=False), default=Path("matir-demo"))
 @click.option("--photos", "count", type=click.IntRange(1, 10_000), default=200, show_default=True)
 @click.option(
     "--results", type=click.IntRange(1, 100), default=5, show_default=True, help="Photos for each query."
@@ -61,7 +63,8 @@ def draw(folder: Path, count: int) -> None:
     for number in range(count):
         path = folder / f"{number:04}.png"
         if not path.exists():
-            Image.fromarray(world.picture(world.SPLITS["demo"][number]).image).save(path)
+            with atomic_write(path, force=True) as temporary:  # half a picture would be kept
+                Image.fromarray(world.picture(world.SPLITS["demo"][number]).image).save(temporary)
 
 
 def _run(command: click.Command, *words: object) -> None:

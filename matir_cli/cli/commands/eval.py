@@ -16,7 +16,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import SKIPPED
-from matir_cli.cli.options.common import choose_model_set
+from matir_cli.cli.options.common import PathName, choose_model_set
 from matir_cli.cli.options.evaluation import WORLD_MODEL_SET, EvaluationArguments, evaluation_options
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import count_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _images_option = click.option(
     "--images",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=PathName(exists=True, file_okay=False),
     metavar="DIR",
     help="Folder that the file names in the annotations are relative to.",
 )
@@ -61,7 +61,7 @@ def evaluate() -> None:
 @click.option(
     "--annotations",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=PathName(exists=True, dir_okay=False),
     metavar="FILE",
     help="Instances JSON file; its categories are the queries.",
 )
@@ -87,7 +87,7 @@ def coco(arguments: EvaluationArguments, images: Path, annotations: Path, crowd:
 @click.option(
     "--annotations",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=PathName(exists=True, file_okay=False),
     metavar="DIR",
     help="Folder with the pickles sentences.pkl, annotations.pkl and images.pkl.",
 )

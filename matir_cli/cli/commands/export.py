@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import click
 
-from matir_cli.atomic_write import atomic_write
+from matir_cli.atomic_write import STREAM, atomic_write, open_text
 from matir_cli.cli.boundary import say
-from matir_cli.cli.options.common import check_distinct, gallery_option
+from matir_cli.cli.options.common import PathName, check_distinct, gallery_option
 from matir_cli.cli.progress import progress_bar
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.export import ExportOptions, export_coco, export_vectors
-
-STANDARD_OUTPUT = Path("-")
-
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(short_help="Write all regions as COCO JSON, or all vectors as an array.")
 @gallery_option
 @click.option(
     "--coco",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    type=PathName(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Write every photo and region as COCO instances JSON; - is standard output.",
 )
 @click.option(
     "--vectors",
-    type=FILE,
+    type=PathName(dir_okay=False),
     metavar="FILE.npy",
     help="Write every vector, (n, d) float32, and next to it FILE.ids.jsonl, which identifies each row.",
 )
@@ -41,7 +33,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--relative-to",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="FOLDER",
     help="Write paths relative to FOLDER instead of absolute ones.",
 )
@@ -80,10 +72,10 @@ def export(
     options = ExportOptions(working_size, relative_to)
     with GalleryFile.open(gallery_path) as gallery:
         if coco is not None:
-            with _text(coco, force) as stream, progress_bar(gallery.count_photos(), "coco") as bar:
+            with open_text(coco, force=force) as stream, progress_bar(gallery.count_photos(), "coco") as bar:
                 for _ in export_coco(gallery, stream, options):
                     bar.advance()
-            if coco != STANDARD_OUTPUT:
+            if coco != STREAM:
                 say(f"{coco} written")
         if vectors is not None:
             _write_vectors(gallery, vectors, options, force)
@@ -93,7 +85,7 @@ def export(
 def _write_vectors(gallery: GalleryFile, path: Path, options: ExportOptions, force: bool) -> None:
     with (
         atomic_write(path, force=force) as array_path,
-        _text(_ids_path(path), force) as ids,
+        open_text(_ids_path(path), force=force) as ids,
         array_path.open("wb") as array,
     ):
         for _ in export_vectors(gallery, array, ids, options):
@@ -102,16 +94,3 @@ def _write_vectors(gallery: GalleryFile, path: Path, options: ExportOptions, for
 
 def _ids_path(vectors: Path) -> Path:
     return vectors.with_suffix(".ids.jsonl")
-
-
-@contextmanager
-def _text(path: Path, force: bool) -> Iterator[IO[str]]:
-    """Open a file for ASCII text, which appears when the block ends without error; - is standard output."""
-    if path == STANDARD_OUTPUT:
-        yield sys.stdout
-        return
-    with (
-        atomic_write(path, force=force) as temporary,
-        temporary.open("w", encoding="ascii", newline="\n") as stream,
-    ):
-        yield stream

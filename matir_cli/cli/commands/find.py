@@ -139,6 +139,8 @@ def _check_stream_output(output: OutputOptions) -> None:
     """Refuse forms of output that cannot answer queries from standard input."""
     if output.printed not in (None, "jsonl") or output.preview:
         raise click.UsageError("Queries from standard input are answered as lines of JSON only.")
+    if output.uses_stdout:
+        raise click.UsageError("Standard output has the answers: give --coco or --html a file.")
     if output.html:
         raise click.UsageError("--html shows the results of one query.")
 

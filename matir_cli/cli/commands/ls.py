@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import gallery_option, output_form_option
+from matir_cli.cli.boundary import say
+from matir_cli.cli.options.common import PathName, gallery_option, output_form_option
 from matir_cli.cli.path_lists import write_path
+from matir_cli.cli.text import describe_absent
+from matir_cli.gallery.absence import AbsentFolder, without_absent
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
 from matir_cli.output.json_encoding import to_json
@@ -25,21 +28,30 @@ CAMERA_WIDTH = 20
 @click.option(
     "--in",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="PATH",
     help="Only files at or below PATH, which need not exist any longer.",
 )
 @click.option("--missing", is_flag=True, help="Only files that no longer exist on disk.")
+@click.option(
+    "--absent", is_flag=True, help="With --missing: also those in folders of which no known file is left."
+)
 @click.option("--skipped", is_flag=True, help="List the files that could not be indexed: path, TAB, reason.")
 @output_form_option("form", "long", "--long", text="Print a table: id, size, regions, taken, camera, path.")
 @output_form_option("form", "json", "--json", text="Print one JSON array.")
 @output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object per line.")
 @output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
-def ls(gallery_path: Path, folder: Path | None, missing: bool, skipped: bool, form: str | None) -> None:
+def ls(
+    gallery_path: Path, folder: Path | None, missing: bool, absent: bool, skipped: bool, form: str | None
+) -> None:
     """List the files that hold photos, one path per line, sorted by path.
 
     A photo stored in several files is listed with each of them. Other commands can change the
     gallery while the list is read.
+
+    --missing lists deleted files. A folder that has lost all of its known files, two or more, may
+    be on a volume that is not mounted: it is named on standard error instead. --absent lists its
+    files as well.
 
     \b
     Exit code: 0 done, also when there is nothing to list, 2 an error.
@@ -47,23 +59,35 @@ def ls(gallery_path: Path, folder: Path | None, missing: bool, skipped: bool, fo
     \b
     Examples:
       matir ls --in ~/Photos/2024 --long
-      matir ls --missing -0 | matir rm -
+      matir ls --missing --in ~/Photos
       matir ls --skipped
       matir ls --jsonl | jq -r 'select(.regions > 50) | .path'
     """
     if skipped and form == "long":
         raise click.UsageError("--long is a table of photos: use --json with --skipped, or neither.")
+    if absent and not missing:
+        raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)
     with GalleryFile.open(gallery_path) as gallery:
-        rows: Iterable[ListedFile] | Iterable[SkippedFile]
-        if skipped:
-            rows = list_skipped_files(gallery, root, missing=missing)
-        else:
-            rows = list_photo_files(gallery, root, missing=missing)
+        select = list_skipped_files if skipped else list_photo_files
+        rows: Iterator[ListedFile | SkippedFile] = select(gallery, root, missing=missing)
+        if missing and not absent:
+            rows = _leave_out_absent(gallery, rows, root)
         _print(rows, form)
 
 
-def _print(rows: Iterable[ListedFile] | Iterable[SkippedFile], form: str | None) -> None:
+def _leave_out_absent(
+    gallery: GalleryFile, rows: Iterator[ListedFile | SkippedFile], root: Path | None
+) -> Iterator[ListedFile | SkippedFile]:
+    """Yield the missing files that were deleted, and say which folders are absent."""
+    for item in without_absent(gallery, rows, lambda row: row.path, root):
+        if isinstance(item, AbsentFolder):
+            say(f"left out {describe_absent(item)}; mount its volume, or list them with --absent")
+        else:
+            yield item
+
+
+def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None) -> None:
     """Write the rows one by one; `form` is "long", "json", "jsonl", "null", or None for paths."""
     write = sys.stdout.write
     match form:

@@ -10,13 +10,14 @@ import click
 
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.exit_codes import NOTHING_FOUND, SKIPPED
-from matir_cli.cli.options.common import gallery_option, null_option
+from matir_cli.cli.options.common import PathName, gallery_option, null_option
 from matir_cli.cli.path_lists import expand_names, write_path
-from matir_cli.cli.text import count_of
+from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.errors import PhotoUnknown
+from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files
-from matir_cli.maintenance.remove import files_below, files_of_photo
+from matir_cli.maintenance.remove import files_below, files_of_photo, missing_below
 from matir_cli.photos.discover import absolute_path
 from matir_cli.search.index import seal_index
 
@@ -28,9 +29,15 @@ from matir_cli.search.index import seal_index
     "--in",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="PATH",
     help="Forget all files at or below PATH.",
+)
+@click.option("--missing", is_flag=True, help="Forget files that no longer exist: all, or those --in PATH.")
+@click.option(
+    "--drop-all",
+    is_flag=True,
+    help="With --missing: also the files of folders of which no known file is left.",
 )
 @click.option(
     "--all-copies", is_flag=True, help="For each PATH, forget every file that holds the same photo."
@@ -43,6 +50,8 @@ def rm(
     names: tuple[str, ...],
     gallery_path: Path,
     folders: tuple[Path, ...],
+    missing: bool,
+    drop_all: bool,
     all_copies: bool,
     dry_run: bool,
     null: bool,
@@ -54,22 +63,35 @@ def rm(
     names are read from standard input, one per line or separated by NUL. Files that could not be
     indexed can be forgotten as well. `matir add` adds them all again.
 
+    --missing forgets deleted files. A folder that has lost all of its known files, two or more,
+    is named and kept, since its volume may not be mounted; --drop-all confirms that they are gone.
+
     \b
     Exit code: 0 done, 1 none of them is in the gallery, 2 an error,
-    3 done but some of them are not in the gallery, 130 interrupted.
+    3 done but some of them are not in the gallery or folders were kept, 130 interrupted.
 
     \b
     Examples:
       matir rm ~/Photos/blurred.jpg 4711
       matir rm --in ~/Photos/screenshots
       matir find "a receipt" --no-rerank --min-score 0.3 -0 | matir rm - --dry-run
-      matir ls --missing -0 | matir rm -
+      matir rm --missing --in ~/Photos
     """
-    if not names and not folders:
-        raise click.UsageError("Give a file, an id, - or --in PATH.")
+    if "" in names:
+        raise click.UsageError("A name is empty: give a file, an id or -.")
+    if not names and not folders and not missing:
+        raise click.UsageError("Give a file, an id, -, --in PATH or --missing.")
+    if names and missing:
+        raise click.UsageError("--missing chooses the files itself: give no names, only --in PATH.")
+    if drop_all and not missing:
+        raise click.UsageError("--drop-all goes with --missing.")
     with GalleryFile.open(gallery_path) as gallery:
         before = gallery.count_photos()
-        files = _FilesToForget(gallery, names, folders, all_copies)
+        files = (
+            _MissingFiles(gallery, folders, drop_all)
+            if missing
+            else _NamedFiles(gallery, names, folders, all_copies)
+        )
         count = 0
         for path in files if dry_run else forget_files(gallery, files):
             count += 1
@@ -80,29 +102,58 @@ def rm(
         if not dry_run:
             photos = count_of(before - gallery.count_photos(), "photo")
             say(f"{count_of(count, 'file')} and {photos} forgotten")
-    if files.unknown:
-        context.exit(SKIPPED if count else NOTHING_FOUND)
+    if files.problems:
+        context.exit(SKIPPED if count or missing else NOTHING_FOUND)
 
 
-class _FilesToForget:
-    """The files to forget, found one by one; unknown names are reported and counted."""
+class _MissingFiles:
+    """The files to forget because they were deleted; absent folders are reported and counted."""
+
+    def __init__(self, gallery: GalleryFile, folders: tuple[Path, ...], drop_all: bool) -> None:
+        self.problems = 0
+        """Number of absent folders."""
+        self._gallery = gallery
+        self._folders = folders
+        self._drop_all = drop_all
+
+    def __iter__(self) -> Iterator[Path]:
+        for folder in map(absolute_path, self._folders) if self._folders else (None,):
+            for item in missing_below(self._gallery, folder, drop_all=self._drop_all):
+                if isinstance(item, AbsentFolder):
+                    self.problems += 1
+                    say(f"kept {describe_absent(item)}; mount its volume, or use --drop-all")
+                else:
+                    yield item
+
+
+class _NamedFiles:
+    """The files to forget by name; unknown names are reported and counted."""
 
     def __init__(
         self, gallery: GalleryFile, names: tuple[str, ...], folders: tuple[Path, ...], all_copies: bool
     ) -> None:
-        self.unknown = 0
+        self.problems = 0
+        """Number of unknown names."""
         self._gallery = gallery
         self._names = names
         self._folders = folders
         self._all_copies = all_copies
 
     def __iter__(self) -> Iterator[Path]:
-        for name in expand_names(self._names):
+        for name in expand_names(self._names, self._knows):
             with self._reporting():
                 yield from files_of_photo(self._gallery, name, all_copies=self._all_copies)
         for folder in self._folders:
             with self._reporting():
                 yield from files_below(self._gallery, absolute_path(folder))
+
+    def _knows(self, name: str) -> bool:
+        """Return True if the gallery knows a file or photo of this name."""
+        try:
+            files_of_photo(self._gallery, name, all_copies=False)
+        except PhotoUnknown:
+            return False
+        return True
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -110,6 +161,6 @@ class _FilesToForget:
         try:
             yield
         except PhotoUnknown as error:
-            self.unknown += 1
+            self.problems += 1
             problem, _ = explain(error)
             say(problem)

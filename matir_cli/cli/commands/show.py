@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.options.common import PathName, gallery_option
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
@@ -25,7 +25,7 @@ from matir_cli.output.printable import printable
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--overlay",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="FILE",
     help="Draw the photo with all its regions, tinted and numbered; FILE ends in .png, .jpg or .webp.",
 )
@@ -45,6 +45,8 @@ def show(name: str, gallery_path: Path, as_json: bool, overlay: Path | None, for
       matir show 4711 --overlay regions.png
       matir show 4711 --json | jq '[.regions[] | select(.area_share > 0.1)]'
     """
+    if not name:
+        raise click.UsageError("The name is empty: give a file or an id.")
     with GalleryFile.open(gallery_path) as gallery:
         photo_id = find_photo(gallery, name)
         if overlay is not None:

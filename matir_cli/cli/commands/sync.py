@@ -13,6 +13,7 @@ from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
 from matir_cli.cli.options.common import (
+    PathName,
     device_option,
     gallery_option,
     models_option,
@@ -20,6 +21,8 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.path_lists import write_path
+from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
 from matir_cli.indexing.sync import (
@@ -36,7 +39,7 @@ from matir_cli.photos.discover import find_photo_files
 
 
 @click.command(short_help="Update the gallery to the current content of folders.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PathName())
 @gallery_option
 @models_option
 @device_option
@@ -45,7 +48,7 @@ from matir_cli.photos.discover import find_photo_files
 @click.option(
     "--drop-all",
     is_flag=True,
-    help="Drop the photos of a PATH even if none of its files exists any longer.",
+    help="Drop the photos of a folder even if none of its files exists any longer.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @null_option("With --dry-run: end each line with NUL instead of a newline.")
@@ -64,16 +67,21 @@ def sync(
     """Add new photos, update changed ones, and drop those whose files are missing below PATH.
 
     Nothing outside the PATHs is dropped, and no file on disk is touched. A renamed file is
-    recognised and not indexed again. If none of the known files below a PATH exists any longer,
-    it is refused, since its volume may not be mounted; --drop-all confirms that they are gone. A
-    file that cannot be accessed, for lack of a permission or a network, does not count as missing.
+    recognised and not indexed again. A file that cannot be accessed, for lack of a permission or
+    a network, does not count as missing.
+
+    If none of the known files below a PATH exists any longer, it is refused, since its volume may
+    not be mounted. A folder inside it that has lost all of its files, two or more, is named and
+    kept, and so is one that became a link to nothing. --drop-all confirms that they are gone.
 
     --dry-run prints a mark, a space and the file: + new, ~ changed, - missing. It compares names,
-    sizes and times only, so a renamed file is shown as both new and missing. Files that it would
-    skip, or try again because they could not be read before, are reported on standard error.
+    sizes and times only, so a renamed file is shown as both new and missing. Folders that it would
+    keep, and files that it would skip, or try again because they could not be read before, are
+    reported on standard error.
 
     \b
-    Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
+    Exit code: 0 done, 2 an error, 3 done but some files were skipped or folders kept,
+    130 interrupted.
 
     \b
     Examples:
@@ -85,40 +93,57 @@ def sync(
     with open_or_empty(gallery_path) as gallery:
         check_folders(gallery, roots, drop_all=drop_all)
         if dry_run:
-            _print_changes(gallery, roots, null=null)
+            _print_changes(gallery, roots, drop_all=drop_all, null=null)
             return
-        total = _count(gallery, roots)
+        total = _count(gallery, roots, drop_all=drop_all)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
-        outcomes = sync_folders(gallery, roots, models, previews=not no_previews, passed_over=passed_over)
+        outcomes = sync_folders(
+            gallery,
+            roots,
+            models,
+            previews=not no_previews,
+            drop_all=drop_all,
+            passed_over=passed_over,
+        )
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
-    context.exit(SKIPPED if counts[Skipped] else DONE)
+    if counts[AbsentFolder]:
+        say(_KEPT.format(count_of(counts[AbsentFolder], "folder"), "kept"))
+    context.exit(SKIPPED if counts[Skipped] or counts[AbsentFolder] else DONE)
 
 
-def _count(gallery: GalleryFile, roots: Sequence[Path]) -> int | None:
+_KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
+
+
+def _count(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool) -> int | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
-    return sum(1 for _ in find_photo_files(roots)) + sum(1 for _ in gone_files(gallery, roots))
+    gone = gone_files(gallery, roots, drop_all=drop_all)
+    return sum(1 for _ in find_photo_files(roots)) + sum(1 for _ in gone)
 
 
-def _print_changes(gallery: GalleryFile, roots: Sequence[Path], *, null: bool) -> None:
+def _print_changes(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool, null: bool) -> None:
     counts: Counter[ChangeKind] = Counter()
     passed_over = Counter[str]()
-    for change in list_changes(gallery, roots, passed_over):
+    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all):
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")
         elif change.mark is ChangeKind.RETRIED:
             say(f"would try again {change.path}: {change.reason}")
+        elif change.mark is ChangeKind.KEPT:
+            say(f"would keep {describe_absent(AbsentFolder(change.path, change.files))}")
         else:
             write_path(change.path, null=null, before=change.mark.value.encode() + b" ")
     say_passed_over(passed_over)
     retried = f", {counts[ChangeKind.RETRIED]} to try again" if counts[ChangeKind.RETRIED] else ""
     new, changed, missing = (counts[kind] for kind in (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE))
     say(f"{new} new, {changed} changed, {missing} missing{retried}; nothing was done")
+    if counts[ChangeKind.KEPT]:
+        say(_KEPT.format(count_of(counts[ChangeKind.KEPT], "folder"), "would be kept"))
 
 
 def _summary(counts: Counter[type[SyncOutcome]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import click
 import platformdirs
 
+from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
@@ -25,6 +26,44 @@ OptionDecorator: TypeAlias = Callable[[CommandFunction], CommandFunction]
 """Adds one or several options to a command's function."""
 
 
+class PathName(click.Path):
+    """A path on the command line; one that is empty, or - where no stream can be meant, is refused.
+
+    click itself takes an empty path for the current folder, and - for a file of that name.
+    """
+
+    def __init__(
+        self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True, allow_dash: bool = False
+    ) -> None:
+        """Create the type; arguments as in `click.Path`.
+
+        Files are not checked for readability: a list goes on after one that cannot be read.
+        """
+        super().__init__(
+            exists=exists,
+            file_okay=file_okay,
+            dir_okay=dir_okay,
+            readable=exists,
+            allow_dash=allow_dash,
+            path_type=Path,
+        )
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the path; the command line's ./- becomes absolute, which tells it from -."""
+        name = os.fspath(value)
+        if not name:
+            self.fail("The path is empty: write . for the current folder.", param, ctx)
+        if name == "-" and not self.allow_dash:
+            self.fail("- is no stream here: write ./- for a file or folder of that name.", param, ctx)
+        path = super().convert(value, param, ctx)
+        return path if name == "-" or path != STREAM else Path.cwd() / path
+
+
 def default_gallery() -> Path:
     """Return the path of the gallery that is used without --db and MATIR_DB."""
     return platformdirs.user_data_path("matir", appauthor=False) / "gallery.db"
@@ -33,7 +72,7 @@ def default_gallery() -> Path:
 gallery_option = click.option(
     "--db",
     "gallery_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathName(dir_okay=False),
     envvar="MATIR_DB",
     default=default_gallery,
     show_default="gallery.db in the user's data folder",
@@ -147,7 +186,7 @@ def check_distinct(*targets: Path | None) -> None:
     """
     seen = set[str]()
     for path in targets:
-        if path is not None and path != Path("-"):
+        if path is not None and path != STREAM:
             real = os.path.realpath(path)
             if real in seen:
                 raise click.UsageError(f"{path} would be written twice: give each output its own file.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import device_option, verbose_option
+from matir_cli.cli.options.common import PathName, device_option, verbose_option
 from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, Ablation
 from matir_cli.evaluation.options import EvaluationOptions
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
@@ -64,7 +64,7 @@ _OPTIONS = (
     verbose_option,
     click.option(
         "--out",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=PathName(file_okay=False),
         metavar="DIR",
         help="Directory for cached results and tables.  [default: matir-eval/DATASET-SET]",
     ),
@@ -117,13 +117,13 @@ _OPTIONS = (
     ),
     click.option(
         "--export-ranking",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathName(dir_okay=False),
         metavar="FILE",
         help="Write the ranked images of each query as JSON lines, for other segmenters.",
     ),
     click.option(
         "--export-masks",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathName(dir_okay=False),
         metavar="FILE",
         help="Write our masks in all ranked images as COCO results.",
     ),

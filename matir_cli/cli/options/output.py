@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias
 
 import click
 
-from matir_cli.cli.options.common import CommandFunction, OptionDecorator, check_distinct, output_form_option
+from matir_cli.atomic_write import STREAM
+from matir_cli.cli.options.common import (
+    CommandFunction,
+    OptionDecorator,
+    PathName,
+    check_distinct,
+    output_form_option,
+)
 from matir_cli.errors import OutputExists
 
 ANSWER: Literal["answer"] = "answer"
@@ -55,11 +62,18 @@ class OutputOptions:
         """
         if self.preview and self.printed is not None:
             raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
+        if self.uses_stdout and (self.preview or self.printed is not None or self.coco == self.html):
+            raise click.UsageError("- is standard output, which can hold one form of output only.")
         check_distinct(self.coco, self.html)
         config = None if self.yolo is None else self.yolo / "data.yaml"
         for path in (self.coco, self.html, config):
-            if path is not None and path.is_file() and not self.force:
+            if path is not None and path != STREAM and path.is_file() and not self.force:
                 raise OutputExists(path)
+
+    @property
+    def uses_stdout(self) -> bool:
+        """True if a file is written to standard output, in place of the table."""
+        return STREAM in (self.coco, self.html)
 
     @property
     def writes(self) -> bool:
@@ -80,12 +94,12 @@ SECTION = (
 
 
 def _folder_option(name: str, text: str) -> OptionDecorator:
-    kind = click.Path(file_okay=False, path_type=Path)
+    kind = PathName(file_okay=False)
     return click.option(name, type=kind, metavar="DIR", help=text)
 
 
 def _file_option(name: str, text: str) -> OptionDecorator:
-    kind = click.Path(dir_okay=False, path_type=Path)
+    kind = PathName(dir_okay=False, allow_dash=True)
     return click.option(name, type=kind, metavar="FILE", help=text)
 
 
@@ -109,14 +123,17 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @_folder_option("--overlays", "Write each photo as JPEG, with the mask tinted, the box and the score.")
     @_file_option(
         "--coco",
-        "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category.",
+        "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category. "
+        "- is standard output.",
     )
     @_folder_option(
         "--yolo",
         "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
     )
     @_file_option(
-        "--html", "Write one page for a browser: photos with masks to switch on and off, scores, paths."
+        "--html",
+        "Write one page for a browser: photos with masks to switch on and off, scores, paths. "
+        "- is standard output.",
     )
     @click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them.")
     @wraps(command)

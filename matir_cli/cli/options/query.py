@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import CommandFunction
+from matir_cli.cli.options.common import CommandFunction, PathName
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import Box, Point
@@ -100,7 +100,7 @@ def query_options(command: CommandFunction) -> CommandFunction:
     @click.argument("query", nargs=-1, required=False, metavar="[QUERY]", callback=_join_words)
     @click.option(
         "--image",
-        type=click.Path(path_type=Path),
+        type=PathName(),
         metavar="FILE",
         help="Find what this photo shows; it need not be in the gallery.",
     )
@@ -128,7 +128,7 @@ def query_options(command: CommandFunction) -> CommandFunction:
     @click.option(
         "--in",
         "places",
-        type=click.Path(path_type=Path),
+        type=PathName(),
         multiple=True,
         metavar="PATH",
         help="Only photos in this folder, at any depth, or this file; may be given repeatedly.",

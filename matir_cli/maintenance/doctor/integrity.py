@@ -21,9 +21,8 @@ from matir_cli.errors import (
     PhotoUnreadable,
 )
 from matir_cli.gallery import schema
+from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.files import known_files
-from matir_cli.gallery.paths import is_gone
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
@@ -288,19 +287,23 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
 
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
-    count = missing = 0
+    count, missing = _count(gallery, "files"), 0
     first: Path | None = None
-    for known in known_files(gallery):
-        count += 1
-        if is_gone(known.path):
+    folder: Path | None = None
+    for gone in missing_files(gallery):
+        if isinstance(gone, AbsentFolder):
+            missing += gone.files
+            folder = folder or gone.path
+        else:
             missing += 1
-            first = first or known.path
+            first = first or gone
+    if folder is not None:
+        text = f"{missing} of {count} do not exist, among them all in {folder}"
+        remedy = f"Mount its volume; if they were moved or deleted: matir sync --drop-all {folder}"
+        return warning(name, text, remedy)
     if missing:
-        return warning(
-            name,
-            f"{missing} of {count} do not exist, such as {first}",
-            "If they were moved or deleted: matir sync FOLDER; otherwise mount their volume.",
-        )
+        text = f"{missing} of {count} do not exist, such as {first}"
+        return warning(name, text, "Drop them from the gallery: matir rm --missing")
     skipped = _count(gallery, "skipped where true")
     return ok(name, f"all {count} exist; {skipped} others could not be indexed")
 
