@@ -1,5 +1,7 @@
 """Counts and sizes as words."""
 
+from collections.abc import Sequence
+
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
     """Format a count with its noun: 1 photo, 1,000 photos.
@@ -19,3 +21,9 @@ def readable_size(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.2f} GB"
+
+
+def list_some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, and the number of others, as in "a.jpg, b.jpg and 3 more"."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
