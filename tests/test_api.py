@@ -258,13 +258,13 @@ class InterruptedJudge:
     def __init__(self) -> None:
         self.asked = 0
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:
         self.asked += 1
         if self.asked == 3:
             raise KeyboardInterrupt
         return [Verdict(1.0, 0.0) for _ in queries]
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+    def ground(self, questions: Sequence[GroundingQuestion]) -> Sequence[Grounding | None]:
         return [Grounding((), "", True) for _ in questions]
 
     def close(self) -> None:

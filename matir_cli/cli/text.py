@@ -1,5 +1,7 @@
 """Counts, sizes and absent folders as words."""
 
+from collections.abc import Sequence
+
 from matir_cli.gallery.absence import AbsentFolder
 
 
@@ -28,3 +30,9 @@ def describe_absent(folder: AbsentFolder) -> str:
     if folder.files == 1:
         return f"{folder.path}: the one file that the gallery knows there is gone"
     return f"{folder.path}: none of the {folder.files:,} files that the gallery knows there exists"
+
+
+def list_some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, and the number of others, as in "a.jpg, b.jpg and 3 more"."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,5 +1,6 @@
 """Engine options: read from a model set's TOML, checked, and part of an identity."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, TypeVar
 
@@ -42,7 +43,18 @@ def read_options(options: Mapping[str, object], options_type: type[Options], sou
         ModelSetInvalid: an unknown key, a missing one, a wrong type or a value out of
             bounds; the error names `source`, the place of the options, such as "sam2".
     """
+    if (name := _not_finite(options)) is not None:  # which passes any comparison with bounds
+        raise ModelSetInvalid(source, f"{name} must be a finite number")
     try:
         return msgspec.convert(dict(options), options_type)
     except msgspec.ValidationError as error:
         raise ModelSetInvalid(source, str(error)) from error
+
+
+def _not_finite(options: Mapping[str, object]) -> str | None:
+    """Return the name of an option that is infinite or not a number; None if there is none."""
+    for name, value in options.items():
+        inner = _not_finite(value) if isinstance(value, dict) else None
+        if inner is not None or (isinstance(value, float) and not math.isfinite(value)):
+            return name if inner is None else f"{name}.{inner}"
+    return None

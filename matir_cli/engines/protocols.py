@@ -101,12 +101,18 @@ class Judge(Protocol):
         """Number of questions that `ground` answers in about the time of one."""
         ...
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
-        """Return one verdict per query; several queries about one photo cost little more than one."""
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:
+        """Return one verdict per query; several queries about one photo cost little more than one.
+
+        None where the model computes no numbers for this photo.
+        """
         ...
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
-        """Return one grounding per question, for any number of questions about one or more photos."""
+    def ground(self, questions: Sequence[GroundingQuestion]) -> Sequence[Grounding | None]:
+        """Return one grounding per question, for any number of questions about one or more photos.
+
+        None where the model computes no numbers for the photo.
+        """
         ...
 
     def close(self) -> None:

@@ -25,7 +25,8 @@ def judge_by_photo(
 ) -> None:
     """Ask the judge for every verdict of `questions` that is not stored yet, in order of photo id.
 
-    Photos whose pixels are not available are skipped.
+    Photos whose pixels are not available are skipped. A photo about which the judge cannot answer is noted
+    in `JudgeSession.failed`.
 
     Args:
         sessions: by query, all of the same judge and gallery.
@@ -39,7 +40,10 @@ def judge_by_photo(
                 verdicts = session.judge().rerank(photo, queries)
                 with session.gallery.atomic():  # one commit per photo, not one per question
                     for query, verdict in zip(queries, verdicts, strict=True):
-                        sessions[query].cache.remember(photo_id, verdict)
+                        if verdict is None:
+                            sessions[query].failed.add(photo_id)
+                        else:
+                            sessions[query].cache.remember(photo_id, verdict)
             advance()
 
 

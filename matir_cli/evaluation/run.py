@@ -75,6 +75,8 @@ class EvaluationOutcome:
     """Number of queries whose ends the encoder did not read."""
     rankings: Mapping[int, Sequence[int]]
     """Query id to image ids, best first: in the judge's order, or in stage 1's where there is no judge."""
+    unanswered: tuple[str, ...]
+    """Names of the images about which the judge was asked and could not answer."""
     masks: Mapping[int, PredictedMasks]
     """By query id, the masks predicted in the ranked images."""
 
@@ -125,6 +127,7 @@ def run_evaluation(
         groundings,
         stage_1.truncated,
         scorer.rankings,
+        _unanswered(setup, sessions or {}),
         scorer.masks,
     )
 
@@ -132,6 +135,12 @@ def run_evaluation(
 def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSessions:
     """Open a session of the judge of `models` for each query; loads nothing yet."""
     return {query.text: open_judge_session(setup.gallery, models, query.text) for query in setup.queries}
+
+
+def _unanswered(setup: EvaluationSetup, sessions: JudgeSessions) -> tuple[str, ...]:
+    """Return the names of the images about which the judge could not answer, sorted."""
+    failed = {photo_id for session in sessions.values() for photo_id in session.failed}
+    return tuple(sorted(str(setup.gallery.photo(photo_id).paths[0].name) for photo_id in failed))
 
 
 def _run_other_resolutions(

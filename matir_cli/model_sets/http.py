@@ -33,7 +33,10 @@ _CHUNK = 1 << 18
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+"""A number of bytes; longer ones are no size of a file, and int() refuses thousands of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _receive(transfer: Transfer, progress: ProgressObserver) -> None:
         error.close()
         # 416: the server's file is shorter than the .part file, which therefore is not its start.
         if error.code != 416 or offset == 0:
-            raise DownloadFailed(transfer.url, f"HTTP {error.code} {error.reason}") from error
+            raise DownloadFailed(transfer.url, f"HTTP {error.code} {_one_line(error.reason)}") from error
         _discard(transfer)
         _receive(transfer, progress)
         return
@@ -161,7 +164,8 @@ def _open(transfer: Transfer, offset: int, validator: str | None) -> HTTPRespons
         response: HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError:
         raise
-    except (urllib.error.URLError, HTTPException, OSError) as error:
+    except (urllib.error.URLError, HTTPException, OSError, ValueError, OverflowError) as error:
+        # The last two: a redirection to an address that cannot be one, or a port beyond 65,535.
         raise DownloadFailed(transfer.url, _one_line(getattr(error, "reason", error))) from error
     return response
 
@@ -182,7 +186,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         scheme = urlsplit(urljoin(req.full_url, newurl)).scheme
         if scheme != "https" and (scheme != "http" or urlsplit(req.full_url).scheme == "https"):
             fp.close()
-            raise DownloadFailed(req.full_url, f"redirected to {scheme}, which is not safe")
+            raise DownloadFailed(req.full_url, f"redirected to {scheme or 'nowhere'}, which is not safe")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -191,7 +195,7 @@ def _read_headers(transfer: Transfer, response: HTTPResponse, offset: int) -> _B
     if response.headers.get_content_type() == "text/html" and transfer.target.suffix != ".html":
         raise DownloadFailed(transfer.url, "the server sent a web page, not the file")
     length = response.headers.get("Content-Length", "")
-    start, total = 0, int(length) if length.isdecimal() else None
+    start, total = 0, int(length) if _LENGTH.fullmatch(length) else None
     if response.status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != offset:
@@ -213,7 +217,7 @@ def _copy(transfer: Transfer, response: HTTPResponse, stream: BinaryIO, done: in
     while True:
         try:
             chunk = response.read1(_CHUNK)
-        except (HTTPException, OSError) as error:
+        except (HTTPException, OSError, ValueError) as error:
             reason = f"cut after {done} of {transfer.bytes} bytes: {_one_line(error)}"
             raise DownloadFailed(transfer.url, reason) from error
         if not chunk:
@@ -231,7 +235,7 @@ def _resume_point(transfer: Transfer) -> tuple[int, str | None]:
     offset = _received_bytes(transfer)
     try:
         origin = msgspec.json.decode(_origin_path(transfer).read_bytes(), type=_Origin)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         origin = None
     if 0 < offset < transfer.most:
         if origin is not None and origin.url == transfer.url and origin.validator is not None:

@@ -268,7 +268,7 @@ def _read_record(address: str) -> HashRecord | None:
     """Read the hash record of a source; None if it is missing, damaged or another source's."""
     try:
         record = msgspec.json.decode(_record_path(address).read_bytes(), type=HashRecord)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return record if record.source == address else None
 

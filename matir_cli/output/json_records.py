@@ -50,6 +50,8 @@ class ResultRecord:
     stage1_score: float
     """Cosine of the photo's best region and the query, -1..1 (eq. 1)."""
     judged: bool
+    judge_failed: bool | None
+    """True if the judge was asked and could not answer; else left out."""
     p_true: float | None
     """S' (eq. 2), 0..1."""
     logit_margin: float | None
@@ -107,6 +109,7 @@ def result_record(
         score=round(result.score, 6),
         stage1_score=round(result.candidate.score, 6),
         judged=verdict is not None,
+        judge_failed=result.judge_failed or None,
         p_true=None if verdict is None else round(verdict.p_true, 6),
         logit_margin=None if verdict is None else round(verdict.margin, 6),
         grounding=result.grounding,

@@ -110,7 +110,7 @@ def _result_by_region(gallery: GalleryFile, item: JudgedCandidate) -> SearchResu
     if region.photo_id != photo.id:
         raise GalleryDamaged(gallery.path, f"the vector of region {region.id} belongs to another photo")
     best = GroundedObject(region.box, region, None, region.region.rle)
-    return SearchResult(0, photo, item.candidate, (best,), item.verdict)
+    return SearchResult(0, photo, item.candidate, (best,), item.verdict, judge_failed=item.failed)
 
 
 def _result_by_box(
@@ -175,9 +175,9 @@ def ground_photos(
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ask the judge where the object is in each photo, and match its boxes to stored regions.
 
-    Yields photo id and grounding in the given order; None if the photo's pixels are unavailable or
-    another process has removed it. Cached answers are used; the other photos are asked about in batches
-    of `Judge.grounds_at_once`.
+    Yields photo id and grounding in the given order; None if the photo's pixels are unavailable, the judge
+    could not answer, or another process has removed the photo. Cached answers are used; the other photos
+    are asked about in batches of `Judge.grounds_at_once`.
     """
     waiting = deque(photo_ids)
     while waiting:
@@ -213,8 +213,8 @@ def ground_batch(
         questions: about one photo or several, whose `key` is the photo's id.
 
     Returns:
-        One grounding per question, boxes in photo pixels; None if another process has removed the
-        photo while the judge was at work.
+        One grounding per question, boxes in photo pixels; None if the judge could not answer, or if
+        another process has removed the photo while it was at work.
     """
     if not questions:
         return []
@@ -225,6 +225,9 @@ def ground_batch(
     # A gallery that cannot be written has caches that store nothing, and permits no transaction.
     with nullcontext() if gallery.connection.readonly("main") else gallery.atomic():
         for question, answer in zip(questions, answers, strict=True):
+            if answer is None:
+                groundings.append(None)
+                continue
             try:
                 grounding = _to_photo_pixels(gallery, question.photo, answer)
             except PhotoUnknown:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from matir_cli.errors import GalleryEmpty
+from matir_cli.errors import GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
@@ -96,6 +98,8 @@ class SearchOutcome:
     """Highest score of stage 1, -1..1, even if below `min_score`; None if there was no photo to rank."""
     best_p: float | None = None
     """Highest probability from the judge, 0..1, even if below `min_p`; None if nothing was judged."""
+    unanswered: tuple[Path, ...] = ()
+    """Candidates about which the judge was asked and could not answer; not in `judged`."""
     other_size: int = 0
     """Number of photos left out because the object that the judge points at has another size than wanted."""
 
@@ -150,6 +154,7 @@ def run_search(
         complete,
         best_score,
         max(probabilities, default=None),
+        _paths(gallery, [item for item in judged if item.failed]),
         len(grounded) - len(results),
     )
 
@@ -239,12 +244,21 @@ def _judge(
                 advance()
     except KeyboardInterrupt:
         complete = False
-        judged = [item for item in judged if item.verdict is not None]
+        judged = [item for item in judged if item.verdict is not None or item.failed]
     return judged, complete
 
 
 def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
     return min_p is None or (item.verdict is not None and item.verdict.p_true >= min_p)
+
+
+def _paths(gallery: GalleryFile, items: Sequence[JudgedCandidate]) -> tuple[Path, ...]:
+    """Return a path of each candidate that the gallery still holds."""
+    paths = []
+    for item in items:
+        with contextlib.suppress(PhotoUnknown):
+            paths.append(gallery.photo(item.candidate.photo_id).paths[0])
+    return tuple(paths)
 
 
 def _ground(

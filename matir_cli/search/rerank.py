@@ -9,7 +9,7 @@ boxes into masks for the photos that are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,10 @@ class JudgedCandidate:
 
     candidate: Candidate
     verdict: Verdict | None
-    """None if the judge was not asked: the time was up, or the photo's pixels are unavailable."""
+    """None if the judge was not asked: the time was up, or the photo's pixels are unavailable; also if it
+    could not answer."""
+    failed: bool = False
+    """True if the judge was asked, and its model computes no numbers for this photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class JudgeSession:
     query: str
     excluded: tuple[JudgeQuestion, ...] = ()
     """Questions about objects that must not be in the photo."""
+    failed: set[int] = field(default_factory=set, compare=False)
+    """Ids of the photos for which the judge's model computes no numbers; it is not asked about them again."""
 
     def photo(self, photo_id: int) -> JudgePhoto | None:
         """Load a photo at working size: its preview, or else its file if that has not changed.
@@ -84,14 +89,22 @@ def rerank_candidates(
         }
         unasked = [question for question in questions if question not in verdicts]
         if unasked:
+            if candidate.photo_id in session.failed:
+                yield JudgedCandidate(candidate, None, failed=True)
+                continue
             photo = session.photo(candidate.photo_id) if has_time() else None
             if photo is None:
                 yield JudgedCandidate(candidate, None)
                 continue
             answers = session.judge().rerank(photo, [question.text for question in unasked])
             for question, verdict in zip(unasked, answers, strict=True):
-                question.cache.remember(candidate.photo_id, verdict)
-                verdicts[question] = verdict
+                if verdict is not None:
+                    question.cache.remember(candidate.photo_id, verdict)
+                    verdicts[question] = verdict
+            if None in answers:
+                session.failed.add(candidate.photo_id)
+                yield JudgedCandidate(candidate, None, failed=True)
+                continue
         combined = combine_verdicts(verdicts[wanted], [verdicts[question] for question in session.excluded])
         yield JudgedCandidate(candidate, combined)
 

@@ -55,6 +55,8 @@ class SearchResult:
     """The judge's verdict; None if the judge was not asked about the photo."""
     grounding: str | None = None
     """Outcome of grounding for the first object, one of the constants above; None if not grounded."""
+    judge_failed: bool = False
+    """True if the judge was asked about the photo and its model computes no numbers for it."""
 
     @property
     def path(self) -> Path:

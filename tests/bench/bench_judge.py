@@ -245,8 +245,8 @@ def run_judge(folder: Path, arguments: argparse.Namespace) -> JudgeRun:
         fresh,
         several,
         apart,
-        [verdict.margin for _, (verdict,) in reranked],
-        [grounding.answer for grounding in groundings],
+        [verdict.margin for _, (verdict,) in reranked if verdict is not None],
+        [grounding.answer for grounding in groundings if grounding is not None],
         peak_memory(),
     )
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from matir_cli.gallery.database import GalleryFile
+from tests.support.gguf_edit import read_gguf
 from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal, records
 
 QUERY = "red house"
@@ -52,6 +53,27 @@ def test_the_whole_method(gallery: Path, model_set: Path, tmp_path: Path) -> Non
     # The same question again is answered from the gallery, with the judge's files gone.
     again = find(gallery, model_set, "--jsonl", "-n", PHOTOS)
     assert [{**r, "mask_file": None} for r in records(again)] == [{**r, "mask_file": None} for r in found]
+
+
+def test_photos_that_cannot_be_judged_do_not_end_the_query(
+    gallery: Path, model_set: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_set.parent, tmp_path / "set"))
+    projector = read_gguf(folder / "projector.gguf")
+    # Pixels far from the mean of all colours overflow in float16; a plain grey picture does not.
+    projector.values[b"clip.vision.image_std"].content = [5e-6] * 3
+    (folder / "projector.gguf").write_bytes(projector.pack())
+    done = find(gallery, folder / model_set.name, "--jsonl", "-n", 3)
+    assert done.returncode == 0, done.stderr
+    assert [(found["judged"], found.get("judge_failed")) for found in records(done)] == [(False, True)] * 3
+    said = done.stderr.decode()
+    assert (
+        f"matir: {PHOTOS} of {PHOTOS} candidates could not be judged; they follow in stage-1 order: " in said
+    )
+    assert f".png and {PHOTOS - 5} more\n" in said
+    none = find(gallery, folder / model_set.name, "--min-p", "0.1")
+    assert none.returncode == 1
+    assert b"could not be judged; --min-p leaves them out" in none.stderr
 
 
 def test_remembered_answers_load_no_judge(gallery: Path, model_set: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from matir_cli.cli.text import count_of, readable_size
+from matir_cli.cli.text import count_of, list_some, readable_size
 
 
 def test_a_count_goes_with_its_noun() -> None:
@@ -8,6 +8,11 @@ def test_a_count_goes_with_its_noun() -> None:
     assert count_of(0, "photo") == "0 photos"
     assert count_of(12_345, "query", "queries") == "12,345 queries"
     assert count_of(1, "query", "queries") == "1 query"
+
+
+def test_a_long_list_names_the_first() -> None:
+    assert list_some(["a", "b"]) == "a, b"
+    assert list_some(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 @pytest.mark.parametrize(

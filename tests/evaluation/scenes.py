@@ -33,13 +33,13 @@ class Recorder(ColourJudge):
         self.batches: list[int] = []
         self.patience = patience
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:
         if len(self.calls) == self.patience:
             raise KeyboardInterrupt
         self.calls.append((photo.key, tuple(queries)))
         return super().rerank(photo, queries)
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+    def ground(self, questions: Sequence[GroundingQuestion]) -> Sequence[Grounding | None]:
         self.batches.append(len(questions))
         return super().ground(questions)
 

@@ -39,6 +39,21 @@ def test_stored_answers_equal_those_of_searching_query_by_query(setup: Evaluatio
         assert results[0] == results[1]
 
 
+def test_a_photo_about_which_the_judge_cannot_answer_is_noted(setup: EvaluationSetup) -> None:
+    odd = min(setup.image_index.images)
+    judge = ColourJudge(unjudged=frozenset({odd}), ungrounded=frozenset({odd + 1}))
+    sessions = sessions_of(setup, judge)
+    method = method_of(setup, sessions)
+    ask_judge(setup, sessions, [method], no_progress, everywhere=True)
+    assert {query for query, session in sessions.items() if odd in session.failed} == {"red", "green", "blue"}
+    assert set().union(*(session.failed for session in sessions.values())) == {odd}
+    # Ranking asks nothing again.
+    asked = list(judge.asked)
+    ranking = [item for query in setup.queries for item in method.ranking(query)]
+    assert judge.asked == asked
+    assert {item.candidate.photo_id for item in ranking if item.failed} == {odd}
+
+
 def test_a_stopped_evaluation_resumes_at_the_photo_it_had_reached(setup: EvaluationSetup) -> None:
     impatient = Recorder(patience=2)
     sessions = sessions_of(setup, impatient)

@@ -55,7 +55,7 @@ def test_the_engines_load_the_trained_files(trained: Path) -> None:
     judge = load_judge(configured("judge", trained), "cpu")
     verdicts = judge.rerank(JudgePhoto(1, picture.image), ["red house", "dog led by rope"])
     judge.close()
-    assert all(np.isfinite(verdict.margin) for verdict in verdicts)
+    assert all(verdict is not None and np.isfinite(verdict.margin) for verdict in verdicts)
     assert verdicts[0] != verdicts[1]
 
 

@@ -132,11 +132,11 @@ class Forgetful(ColourJudge):
         super().__init__()
         self.gallery, self.name, self.at = gallery, name, at
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:
         self.forget("rerank")
         return super().rerank(photo, queries)
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+    def ground(self, questions: Sequence[GroundingQuestion]) -> Sequence[Grounding | None]:
         self.forget("ground")
         return super().ground(questions)
 

@@ -1,7 +1,7 @@
 """Both stages together: what must not be in a photo, thresholds, and parts of a gallery."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,8 @@ from tests.support.pictures import save_scenes
 class Undecided(ColourJudge):
     """Sees a colour where there is any of it, and is sure of nothing."""
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
-        return [
-            Verdict(2.0 if verdict.z_true > 1 else -2.0, 0.0) for verdict in super().rerank(photo, queries)
-        ]
+    def verdict(self, photo: JudgePhoto, query: str) -> Verdict:
+        return Verdict(2.0 if super().verdict(photo, query).z_true > 1 else -2.0, 0.0)
 
 
 @pytest.fixture
@@ -105,6 +103,22 @@ def test_what_must_not_be_there_is_asked_about_at_once_and_remembered(gallery: G
     # Only what is new is asked: of these, blue.
     run_search(gallery, models, Query("red", without=("green", "blue")), SearchOptions(ground=False))
     assert len(models.judge.asked) == 5
+
+
+def test_photos_that_cannot_be_judged_are_counted_and_named(gallery: GalleryFile) -> None:
+    judge = ColourJudge(unjudged=frozenset({2}), ungrounded=frozenset({5}))
+    result = run_search(gallery, ColourModels(judge), "red", SearchOptions())
+    assert (result.candidates, result.judged) == (5, 4)
+    assert [path.name for path in result.unanswered] == ["b_red.png"]
+    failed = result.results[-1]
+    assert (failed.path.stem, failed.verdict, failed.judge_failed) == ("b_red", None, True)
+    assert failed.score == failed.candidate.score
+    by_name = {item.path.stem: item for item in result.results}
+    assert by_name["c_both"].grounding is not None
+    assert by_name["e_red_twice"].grounding is None, "the mask is that of stage 1"
+    likely = run_search(gallery, ColourModels(judge), "red", SearchOptions(min_p=0.5))
+    assert "b_red" not in names(likely)
+    assert len(likely.unanswered) == 1
 
 
 def test_fresh_asks_about_both_again(gallery: GalleryFile) -> None:

@@ -60,6 +60,23 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: GalleryFile) -
     assert judge.asked == [item.candidate.photo_id for item in judged]  # each once
 
 
+def test_a_photo_that_cannot_be_judged_does_not_end_the_query(gallery: GalleryFile) -> None:
+    judge = ColourJudge(unjudged=frozenset({3}))
+    session = open_session(gallery, judge)
+    judged = list(rerank_candidates(session, candidates(gallery)))
+    assert {item.candidate.photo_id for item in judged if item.failed} == {3} == session.failed
+    assert {item.candidate.photo_id for item in judged if item.verdict is None} == {3}
+    assert order_by_verdict(judged)[-1].failed
+    results = {item.photo.id: item.judge_failed for item in results_by_region(gallery, judged)}
+    assert results == {1: False, 2: False, 3: True, 4: False, 5: False}
+    assert session.cache.verdict(3) is None
+    # In this session it is not asked about again, in the next one it is.
+    list(rerank_candidates(session, candidates(gallery)))
+    assert judge.asked.count(3) == 1
+    list(rerank_candidates(open_session(gallery, judge), candidates(gallery)))
+    assert sorted(judge.asked) == [1, 2, 3, 3, 4, 5]
+
+
 def test_out_of_time_leaves_the_rest_unjudged(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     judged = list(

@@ -80,21 +80,40 @@ class ColourJudge:
 
     grounds_at_once = 3
 
-    def __init__(self, shift: float = 0.0) -> None:
+    def __init__(
+        self,
+        shift: float = 0.0,
+        *,
+        unjudged: frozenset[int] = frozenset(),
+        ungrounded: frozenset[int] = frozenset(),
+    ) -> None:
         self.asked: list[int] = []
         """Keys of the photos reranked, one per call."""
         self.grounded: list[int] = []
         """Keys of the photos grounded, one per question."""
         self.shift = shift
         """Error of its boxes, pixels."""
+        self.unjudged = unjudged
+        """Keys of the photos about which it gives no verdict."""
+        self.ungrounded = ungrounded
+        """Keys of the photos about which it gives no grounding."""
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:
         self.asked.append(photo.key)
-        return [Verdict(100 * float(near(photo.image, query).mean()), 1.0) for query in queries]
+        if photo.key in self.unjudged:
+            return [None] * len(queries)
+        return [self.verdict(photo, query) for query in queries]
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+    def verdict(self, photo: JudgePhoto, query: str) -> Verdict:
+        """The verdict by the share of the query's colour."""
+        return Verdict(100 * float(near(photo.image, query).mean()), 1.0)
+
+    def ground(self, questions: Sequence[GroundingQuestion]) -> Sequence[Grounding | None]:
         self.grounded += [question.photo.key for question in questions]
-        return [self._grounding(question) for question in questions]
+        return [
+            None if question.photo.key in self.ungrounded else self._grounding(question)
+            for question in questions
+        ]
 
     def _grounding(self, question: GroundingQuestion) -> Grounding:
         if question.query not in COLOURS:

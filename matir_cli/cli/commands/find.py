@@ -34,7 +34,7 @@ from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import open_output, say_example, why_empty
-from matir_cli.cli.text import count_of
+from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
@@ -208,10 +208,15 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
     if not result.complete:
         judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
         say(f"{prefix}interrupted: {judged}; only these follow")
-    elif result.judged < result.candidates:
-        missed = result.candidates - result.judged
+    else:
         consequence = "they follow in stage-1 order" if options.min_p is None else "--min-p leaves them out"
-        say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
+        missed = result.candidates - result.judged - len(result.unanswered)
+        if missed:
+            say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
+        if result.unanswered:
+            share = f"{len(result.unanswered)} of {count_of(result.candidates, 'candidate')}"
+            names = list_some([str(path) for path in result.unanswered])
+            say(f"{prefix}{share} could not be judged; {consequence}: {names}")
     for grounding, note in _GROUNDING_NOTES.items():
         count = sum(item.grounding == grounding for item in result.results)
         if count:

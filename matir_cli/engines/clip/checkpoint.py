@@ -122,7 +122,7 @@ def read_text_tower(path: Path) -> InMemoryTensors:
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         if name == "text_projection":
-            renamed["text_projection.weight"] = value.T
+            renamed["text_projection.weight"] = _transpose(path, name, value)
             continue
         hub = "text_model." + _rename(name, (*_LAYER_NAMES, *_TEXT_NAMES))
         if split := _OPENAI_ATTENTION.fullmatch(hub):
@@ -155,10 +155,19 @@ def _read_tower(path: Path, prefixes: tuple[str, ...], tower: str) -> dict[str, 
     state = read_torchscript_tensors(path, keep) if scripted else read_tensors(path, None, keep)
     if not state:
         raise CheckpointInvalid(path, f"not a CLIP: it has no {tower} tower under a known name")
-    other = next((name for name, value in state.items() if not value.is_floating_point()), None)
-    if other is not None:
-        raise CheckpointInvalid(path, f"{other} is not a floating-point tensor")
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise CheckpointInvalid(path, f"{name} is not a floating-point tensor")
+        if value.ndim == 0:
+            raise CheckpointInvalid(path, f"{name} is a single number")
     return state
+
+
+def _transpose(path: Path, name: str, value: Tensor) -> Tensor:
+    """Transpose a matrix; CheckpointInvalid if `value` is none."""
+    if value.ndim != 2:
+        raise CheckpointInvalid(path, f"{name} has shape {list(value.shape)}, expected a matrix")
+    return value.T
 
 
 def _convert_hub_image_tower(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +177,7 @@ def _convert_hub_image_tower(path: Path, state: Mapping[str, Tensor]) -> dict[st
     to_openai = tuple((hub, openai) for openai, hub in (*_LAYER_NAMES, *_IMAGE_NAMES))
     for name, value in state.items():
         if name == "visual_projection.weight":
-            converted["proj"] = value.T.contiguous()
+            converted["proj"] = _transpose(path, name, value).contiguous()
             continue
         openai = _rename(name.removeprefix("vision_model."), to_openai)
         if split := _HUB_ATTENTION.fullmatch(openai):

@@ -190,6 +190,8 @@ def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dt
         return network
     if "conv1.weight" in state:
         first = state["conv1.weight"]
+        if first.ndim != 4:
+            raise CheckpointInvalid(path, f"not {_ROLE}: conv1.weight has shape {list(first.shape)}")
         state["conv1_alpha.weight"] = torch.zeros_like(first[:, :1])
     tower = build_tower(path, state, heads, _ROLE)
     tower.move(device, dtype)

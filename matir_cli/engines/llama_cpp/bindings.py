@@ -23,6 +23,7 @@ import llama_cpp.mtmd_cpp as M  # noqa: N812
 import numpy as np
 from numpy.typing import NDArray
 
+from matir_cli.engines.llama_cpp.fatal import install_hooks
 from matir_cli.errors import CheckpointInvalid, EngineFailed
 from matir_cli.records import FloatArray, ImageArray
 
@@ -66,6 +67,8 @@ atexit.register(_route_logs, C.llama_log_callback(0))
 
 C.llama_backend_init()
 
+install_hooks()
+
 
 @contextmanager
 def _long_call() -> Iterator[list[str]]:
@@ -93,6 +96,18 @@ def _reason(lines: Sequence[str], fallback: str) -> str:
     """Return the end of the first error line, without the function names and the path before it."""
     parts = [part.strip() for part in lines[0].split(": ")] if lines else []
     return next((part for part in reversed(parts) if " " in part), fallback)
+
+
+def backend_names() -> list[str]:
+    """Return the names of the backends that this build of llama.cpp contains, such as "CUDA" and "CPU"."""
+    library = C._lib
+    library.ggml_backend_reg_count.restype = ctypes.c_size_t
+    library.ggml_backend_reg_get.argtypes = [ctypes.c_size_t]
+    library.ggml_backend_reg_get.restype = ctypes.c_void_p
+    library.ggml_backend_reg_name.argtypes = [ctypes.c_void_p]
+    library.ggml_backend_reg_name.restype = ctypes.c_char_p
+    handles = [library.ggml_backend_reg_get(number) for number in range(library.ggml_backend_reg_count())]
+    return [library.ggml_backend_reg_name(handle).decode(errors="replace") for handle in handles]
 
 
 def gpu_available() -> bool:
@@ -131,7 +146,7 @@ class LanguageModel:
         if gpu_layers == 0:
             params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
         with _long_call() as reasons:
-            self.handle = C.llama_model_load_from_file(str(path).encode(), params)
+            self.handle = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise CheckpointInvalid(path, _reason(reasons, "llama.cpp cannot load it"))
         self.vocabulary = C.llama_model_get_vocab(self.handle)
@@ -290,6 +305,14 @@ class Context:
         """Remove the tokens of `sequence` from `position` on."""
         C.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
+    def clear(self) -> None:
+        """Remove all sequences, and set the numbers of the context to zero.
+
+        Cells that are not in use are masked out, but a number in them that is not finite would still spoil
+        all others: zero times infinity is not a number.
+        """
+        C.llama_memory_clear(self._memory, True)
+
     def save(self, sequence: int) -> SequenceState:
         """Return the contents of `sequence`, for `restore`."""
         size = C.llama_state_seq_get_size(self.handle, sequence)
@@ -324,7 +347,7 @@ class VisionProjector:
         params.image_min_tokens = 1
         params.image_max_tokens = IMAGE_TOKENS_LIMIT
         with _long_call() as reasons:
-            self.handle = M.mtmd_init_from_file(str(path).encode(), model.handle, params)
+            self.handle = M.mtmd_init_from_file(os.fsencode(path), model.handle, params)
         if not self.handle:
             raise CheckpointInvalid(path, _reason(reasons, "llama.cpp cannot load it"))
         self._marker = M.mtmd_get_marker(self.handle)

@@ -11,6 +11,8 @@ ICML 2023).
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from matir_cli.engines.llama_cpp.bindings import Context, Grammar, LanguageModel, TokenRun
 from matir_cli.engines.qwen_vl.boxes import EXPECTED_START, expected_continuation, is_complete
 from matir_cli.records import FloatArray
@@ -41,6 +43,8 @@ class PartialAnswer:
     """Tokens of the answer so far."""
     done: bool = False
     """True once the answer has ended."""
+    failed: bool = False
+    """True if the model gave logits that are not finite; the answer ended there."""
 
     @property
     def text(self) -> str:
@@ -85,6 +89,9 @@ def _advance(
     draft = answer.draft
     agreed = 0
     for drafted, row in zip([*draft, None], logits, strict=True):
+        if not np.isfinite(row).all():
+            answer.failed = answer.done = True
+            return
         token = answer.grammar.best_token(row)
         _append_token(model, answer, token, token_limit)
         if answer.done or token != drafted:

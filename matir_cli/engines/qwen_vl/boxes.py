@@ -115,7 +115,7 @@ def is_complete(text: str) -> bool:
     """Return True if `text` is a whole JSON list or object, with its code fence open, closed or absent."""
     try:
         value = json.loads(_FENCE.sub("", text))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or a number of thousands of digits; nested too deeply
         return False
     return isinstance(value, list | dict)
 

@@ -60,6 +60,9 @@ BATCH_TOKENS = 2048
 HEAD_SEQUENCE = 0
 """Sequence that holds the system line and the opening of the user's turn, the same for all photos."""
 
+PLAIN_SIDE = 4 * FACTOR
+"""Side in pixels of the plain picture with which weights are checked."""
+
 MIB = 1024**2
 """Bytes per MiB."""
 
@@ -119,7 +122,7 @@ class QwenVlJudge:
             threads = options.threads or available_threads()
             self._projector = VisionProjector(projector, self._model, gpu=gpu, threads=threads)
             resources.callback(self._projector.close)
-            self._context.decode([TokenRun(HEAD_SEQUENCE, 0, self._head, len(self._head))])
+            self._decode_head()
             self._close = weakref.finalize(self, resources.pop_all().close)
             # At exit this must run before the bindings stop receiving the log. They registered earlier with
             # atexit, so what is registered here runs first; weakref's own exit hook would run too late.
@@ -128,6 +131,10 @@ class QwenVlJudge:
         self._cache = PrefixCache(options.prefix_cache_mib * MIB)
         self._loaded: dict[PhotoKey, _LoadedPrefix] = {}
         """Photos in the context."""
+        self._smaller: set[PhotoKey] = set()
+        """Photos that the model sees at three quarters of their sides, since it computed no numbers else."""
+        self._sound = False
+        """True once the model is known to compute numbers for a plain picture."""
 
     def __enter__(self) -> "QwenVlJudge":
         return self
@@ -153,15 +160,28 @@ class QwenVlJudge:
 
     # -- Reranking ---------------------------------------------------------------------------
 
-    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict]:
+    def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> list[Verdict | None]:
         """Return one verdict per query: the logits of `True` and `False` at the answer position (eq. 2).
+
+        None where the logits are not finite, at two sizes of the photo: some numbers in the vision tower
+        overflow for some photos.
 
         Raises:
             ContextTooSmall: a query is too long.
-            EngineFailed: llama.cpp could not compute.
+            EngineFailed: llama.cpp could not compute, or the logits are not finite even for a plain picture.
         """
         questions = [self._tokenize_question(RERANK, query) for query in queries]
-        verdicts: list[Verdict] = []
+        verdicts = self._rerank_once(photo, questions)
+        if None in verdicts and self._choose_smaller(photo):
+            verdicts = self._rerank_once(photo, questions)
+        answered = [verdict for verdict in verdicts if verdict is not None]
+        if len(answered) == len(verdicts) > 0:
+            self._cache.record_verdicts(compute_photo_key(photo), queries, answered)
+        return verdicts
+
+    def _rerank_once(self, photo: JudgePhoto, questions: Sequence[list[int]]) -> list[Verdict | None]:
+        """Return one verdict per question, None where its logits are not finite."""
+        verdicts: list[Verdict | None] = []
         for group in self._group_reranks(self._resized_size(photo), questions):
             (prefix,) = self._load_photos([photo])
             runs = []
@@ -171,8 +191,8 @@ class QwenVlJudge:
             verdicts += [self._verdict(logits) for (logits,) in self._context.decode(runs)]
             for run in runs:
                 self._context.drop(run.sequence)
-        if verdicts:
-            self._cache.record_verdicts(compute_photo_key(photo), queries, verdicts)
+        if None in verdicts:
+            self._start_anew([photo])
         return verdicts
 
     def _group_reranks(self, size: ImageSize, questions: Sequence[list[int]]) -> Iterator[list[list[int]]]:
@@ -188,28 +208,69 @@ class QwenVlJudge:
         if group:
             yield group
 
-    def _verdict(self, logits: FloatArray) -> Verdict:
-        """Return the verdict in the logits (vocabulary,) at the answer position."""
+    def _verdict(self, logits: FloatArray) -> Verdict | None:
+        """Return the verdict in the logits (vocabulary,) at the answer position; None if not finite."""
         true, false = float(logits[self._true]), float(logits[self._false])
-        if not (math.isfinite(true) and math.isfinite(false)):
-            raise EngineFailed("the logits are not numbers: the weights may be damaged")
-        return Verdict(true, false)
+        return Verdict(true, false) if math.isfinite(true) and math.isfinite(false) else None
+
+    # -- Photos for which the model computes no numbers --------------------------------------
+
+    def _start_anew(self, photos: Sequence[JudgePhoto]) -> None:
+        """Empty the context after `photos`, whose numbers in it are not finite, and forget their prefixes."""
+        self._context.clear()
+        self._loaded.clear()
+        for photo in photos:
+            self._cache.discard(compute_photo_key(photo))
+        self._decode_head()
+
+    def _decode_head(self) -> None:
+        """Put the head of the prompt into its sequence."""
+        self._context.decode([TokenRun(HEAD_SEQUENCE, 0, self._head, len(self._head))])
+
+    def _choose_smaller(self, photo: JudgePhoto) -> bool:
+        """Show the model a smaller version of `photo` from now on; False if it already does.
+
+        Raises:
+            EngineFailed: the model computes no numbers for a plain picture either.
+        """
+        if not self._sound:
+            plain = JudgePhoto(-1, np.full((PLAIN_SIDE, PLAIN_SIDE, 3), 128, np.uint8))
+            (verdict,) = self._rerank_once(plain, [self._tokenize_question(RERANK, "a dog")])
+            if verdict is None:
+                raise EngineFailed("the logits are not numbers, for any photo: the weights may be damaged")
+            self._sound = True
+        key = compute_photo_key(photo)
+        if key in self._smaller:
+            return False
+        self._smaller.add(key)
+        return True
 
     # -- Grounding ---------------------------------------------------------------------------
 
-    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
+    def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding | None]:
         """Return one grounding per question; `grounds_at_once` of them are generated together.
 
-        Boxes are in pixels of each photo's `image`. Decoding is greedy, within `ANSWER_GRAMMAR`.
+        Boxes are in pixels of each photo's `image`. Decoding is greedy, within `ANSWER_GRAMMAR`. None as in
+        `rerank`.
 
         Raises:
             ContextTooSmall: a query is too long.
-            EngineFailed: llama.cpp could not compute.
+            EngineFailed: as in `rerank`.
         """
-        groundings: list[Grounding] = []
+        groundings: list[Grounding | None] = []
         for group in self._group_groundings(questions):
-            groundings += self._ground_group(group)
+            found = self._ground_group(group)
+            if None in found:  # one photo may have spoilt the others' answers
+                found = [self._ground_alone(question) for question in group]
+            groundings += found
         return groundings
+
+    def _ground_alone(self, question: GroundingQuestion) -> Grounding | None:
+        """Return one grounding, at another size of the photo if need be; None if there is none."""
+        (found,) = self._ground_group([question])
+        if found is None and self._choose_smaller(question.photo):
+            (found,) = self._ground_group([question])
+        return found
 
     def _group_groundings(self, questions: Sequence[GroundingQuestion]) -> Iterator[list[GroundingQuestion]]:
         """Yield questions in groups that fit into sequences, batch and context."""
@@ -232,8 +293,8 @@ class QwenVlJudge:
         if group:
             yield group
 
-    def _ground_group(self, questions: Sequence[GroundingQuestion]) -> list[Grounding]:
-        """Return the groundings of questions that fit into the context together."""
+    def _ground_group(self, questions: Sequence[GroundingQuestion]) -> list[Grounding | None]:
+        """Return the groundings of questions that fit into the context together; None as in `rerank`."""
         prefixes = self._load_photos([question.photo for question in questions])
         with contextlib.ExitStack() as resources:
             answers = []
@@ -247,8 +308,10 @@ class QwenVlJudge:
                 tokens = self._tokenize_question(GROUND, question.query)
                 answers.append(PartialAnswer(question.query, fork, prefix.next_position, tokens, grammar))
             generate_answers(self._model, self._context, answers, self._options.max_answer_tokens)
+        if any(answer.failed for answer in answers):
+            self._start_anew([question.photo for question in questions])
         return [
-            self._grounding(question, answer.text)
+            None if answer.failed else self._grounding(question, answer.text)
             for question, answer in zip(questions, answers, strict=True)
         ]
 
@@ -315,7 +378,11 @@ class QwenVlJudge:
     def _resized_size(self, photo: JudgePhoto) -> ImageSize:
         """Return the size in which the model sees `photo`."""
         height, width = photo.image.shape[:2]
-        return smart_resize(height, width, self._options.min_pixels, self._options.max_pixels)
+        size = smart_resize(height, width, self._options.min_pixels, self._options.max_pixels)
+        if not self._smaller or compute_photo_key(photo) not in self._smaller:
+            return size
+        fewer = max(FACTOR**2, size.height * size.width * 9 // 16)
+        return smart_resize(height, width, min(self._options.min_pixels, fewer), fewer)
 
     def _resize(self, photo: JudgePhoto) -> ImageArray:
         """Return the image in the size in which the model sees it, so that mtmd does not letterbox it."""

@@ -88,6 +88,10 @@ class PrefixCache:
             margin = max(verdict.margin for verdict in verdicts)
             self._prefixes[key] = replace(self._prefixes[key], search=self._search, margin=margin)
 
+    def discard(self, key: PhotoKey) -> None:
+        """Remove a photo, if it is in the cache."""
+        self._prefixes.pop(key, None)
+
     def clear(self) -> None:
         """Remove everything."""
         self._prefixes.clear()

@@ -4,14 +4,18 @@ A configuration names the classes to instantiate (`_target_`), so only those tha
 are read; a model set can change a short list of numbers in them, `Architecture`.
 """
 
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 
 import sam2
+import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.sam2_base import SAM2Base
+from torch.overrides import TorchFunctionMode
 
 from matir_cli.engines.sam2.options import Architecture, Sam2Options
 from matir_cli.engines.tensors.torch_checkpoint import describe_mismatch, read_tensors
@@ -38,7 +42,25 @@ def build_model(options: Sam2Options) -> SAM2Base:
     }
     _apply_architecture(options.architecture, model)
     _check_trunk(model.image_encoder.trunk, options)
-    return instantiate(model)
+    try:
+        return instantiate(model)
+    except InstantiationException as error:
+        reason = f"architecture: the numbers do not fit together: {str(error).splitlines()[0]}"
+        raise ModelSetInvalid("sam2", reason) from error
+
+
+class _LinspaceOnCpu(TorchFunctionMode):
+    """Keeps `torch.linspace` on the CPU: Hiera reads its numbers while it is built, which meta has not."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: tuple[type, ...],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        where = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **where})
 
 
 def _apply_architecture(architecture: Architecture, model: DictConfig) -> None:
@@ -92,11 +114,17 @@ def load_model(options: Sam2Options, checkpoint: Path) -> SAM2Base:
         CheckpointInvalid: the file is damaged, is not a checkpoint, or belongs to another model.
     """
     state = read_tensors(checkpoint, key="model")
-    model = build_model(options)
+    # Without memory for the weights: what a model set claims is compared with the file first.
+    with torch.device("meta"), _LinspaceOnCpu():
+        model = build_model(options)
     if mismatch := describe_mismatch(model.state_dict(), state):
         raise CheckpointInvalid(checkpoint, f"not the SAM 2 of the configuration: {mismatch}")
     for name, weight in state.items():
         if not weight.isfinite().all():
             raise CheckpointInvalid(checkpoint, f"{name} holds numbers that are not finite")
-    model.load_state_dict(state)
+    copies = {
+        name: weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for name, weight in state.items()
+    }
+    model.load_state_dict(copies, assign=True)
     return model.eval().requires_grad_(False)

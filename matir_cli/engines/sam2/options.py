@@ -20,6 +20,8 @@ PackagedConfig: TypeAlias = Literal[
 
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
+Blocks: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=128)]
+
 FourPositive: TypeAlias = tuple[Positive, Positive, Positive, Positive]
 
 Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -32,7 +34,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Channels of Hiera's first stage; each later stage has twice as many."""
     num_heads: Positive | None = None
     """Attention heads of Hiera's first stage; each later stage has twice as many."""
-    stages: FourPositive | None = None
+    stages: tuple[Blocks, Blocks, Blocks, Blocks] | None = None
     """Number of Hiera blocks in each stage."""
     global_att_blocks: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] | None = None
     """Indices, from 0, of the Hiera blocks with global attention; not the first block of a later stage."""

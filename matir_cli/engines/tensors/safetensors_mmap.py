@@ -21,6 +21,11 @@ from matir_cli.records import FloatArray
 _HEADER_LIMIT = 16 * 1024 * 1024
 """Bytes; a longer header is refused."""
 
+_AXES_LIMIT = 32
+
+_JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Exceptions for bytes that are not JSON of the expected form."""
+
 _STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -85,7 +90,7 @@ class MappedTensors:
         try:
             # Entries are checked one by one when their tensors are read: most belong to the other tower.
             self._entries = msgspec.json.decode(self._bytes[8 : self._start], type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _JSON_ERRORS as error:
             raise CheckpointInvalid(path, "not a safetensors file") from error
 
     def __contains__(self, name: str) -> bool:
@@ -121,11 +126,15 @@ class MappedTensors:
     def _entry(self, name: str) -> _HeaderEntry:
         """Return the header entry of tensor `name`; CheckpointInvalid if missing or malformed."""
         try:
-            return msgspec.json.decode(self._entries[name], type=_HeaderEntry)
+            entry = msgspec.json.decode(self._entries[name], type=_HeaderEntry)
         except KeyError as error:
             raise CheckpointInvalid(self.path, f"{name} is missing") from error
-        except msgspec.DecodeError as error:
+        except _JSON_ERRORS as error:
             raise CheckpointInvalid(self.path, f"{name} has a malformed header") from error
+        # More axes than an array can have would make a product of endless length.
+        if len(entry.shape) > _AXES_LIMIT or min(entry.shape, default=0) < 0:
+            raise CheckpointInvalid(self.path, f"{name} has the shape {list(entry.shape[:8])}")
+        return entry
 
     def _stored_array(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a view of tensor `name` in its stored dtype, after checking its header entry."""

@@ -7,6 +7,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeGuard
@@ -27,7 +28,10 @@ DAMAGE_ERRORS = (
     AttributeError,
     AssertionError,
     OverflowError,
+    MemoryError,
+    ImportError,
     struct.error,
+    zlib.error,
 )
 """Exceptions that torch.load or its unpickler raises for a file whose bytes were changed."""
 

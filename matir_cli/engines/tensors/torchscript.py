@@ -11,7 +11,6 @@ import math
 import pickle
 import pickletools
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,7 +105,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, zipfile.BadZipFile, *DAMAGE_ERRORS):
         return False
 
 
@@ -130,7 +129,7 @@ def read_torchscript_tensors(path: Path, keep: Callable[[str], bool]) -> dict[st
             return _materialise(archive, folder, views, path.stat().st_size)
     except OSError as error:
         raise CheckpointInvalid(path, error.strerror or "cannot be read") from error
-    except (*DAMAGE_ERRORS, zipfile.BadZipFile, zlib.error, StopIteration) as error:
+    except (*DAMAGE_ERRORS, zipfile.BadZipFile, StopIteration) as error:
         reason = f"not a TorchScript archive that can be read: {error}; save its state_dict() as .safetensors"
         raise CheckpointInvalid(path, reason) from error
 

@@ -49,6 +49,9 @@ class Report:
             notes.append(
                 f"queries cut off at the length that the encoder reads: {self.outcome.truncated_queries}"
             )
+        if names := self.outcome.unanswered:
+            listed = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+            notes.append(f"images about which the judge could not answer: {len(names)} ({listed})")
         return (*notes, *self.provenance.notes)
 
 

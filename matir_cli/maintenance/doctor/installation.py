@@ -23,6 +23,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import open_read_only
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
 from matir_cli.maintenance.doctor.integrity import examine_gallery
+from matir_cli.maintenance.doctor.judge import examine_judge, examine_llama_cpp
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
@@ -53,10 +54,13 @@ def examine_installation(
     yield from _packages()
     yield _sqlite()
     yield from _engines()
+    yield from examine_llama_cpp()
     yield from _devices()
     yield _heic()
     yield _terminal()
-    yield from _model_sets(_used_set(path, default_set), deep, progress)
+    used = _used_set(path, default_set)
+    yield from _model_sets(used, deep, progress)
+    yield from examine_judge(used)
     yield _disk_space(path)
     yield from examine_gallery(path, deep=deep)
     yield from _gallery_models(path)
@@ -130,7 +134,7 @@ def _devices() -> Iterator[Finding]:
     """Report the CPU and its free memory, the GPU, and llama.cpp's use of it."""
     try:
         from matir_cli.engines.llama_cpp.bindings import available_threads, gpu_available
-        from matir_cli.engines.qwen_vl.preflight import available_memory
+        from matir_cli.engines.memory import available_memory
     except _IMPORT_ERRORS:
         pass  # reported by `_engines`
     else:
@@ -149,12 +153,10 @@ def _devices() -> Iterator[Finding]:
     else:
         yield ok("gpu", "none that torch can use; indexing on the CPU takes seconds per photo")
         return
-    if gpu_available():
-        yield ok("llama.cpp", "built with GPU support")
-    else:
+    if not gpu_available():
         flag = "-DGGML_CUDA=on" if torch.cuda.is_available() else "-DGGML_METAL=on"
         remedy = f"CMAKE_ARGS={flag} pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
-        yield warning("llama.cpp", "built without GPU support: the judge runs on the CPU", remedy)
+        yield warning("llama.cpp gpu", "built without GPU support: the judge runs on the CPU", remedy)
 
 
 def _heic() -> Finding:

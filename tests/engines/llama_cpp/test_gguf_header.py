@@ -11,25 +11,44 @@ from tests.support.small_qwen import SmallQwen
 
 
 @pytest.mark.parametrize("part", ["text_path", "projector_path"])
-def test_shapes_are_those_of_the_reference_reader(small_qwen: SmallQwen, part: str) -> None:
+def test_tensors_are_those_of_the_reference_reader(small_qwen: SmallQwen, part: str) -> None:
     path: Path = getattr(small_qwen, part)
-    expected = {
-        tensor.name: tuple(int(extent) for extent in tensor.shape) for tensor in GGUFReader(path).tensors
-    }
-    found = read_gguf_header(path).shapes
+    expected = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    found = read_gguf_header(path).tensors
     assert found.keys() == expected.keys()
-    for name, shape in expected.items():
-        assert found[name] == (*shape, 1, 1, 1, 1)[:4]
+    for name, tensor in expected.items():
+        assert found[name].shape == (*(int(extent) for extent in tensor.shape), 1, 1, 1, 1)[:4]
+        assert found[name].type == tensor.tensor_type
+
+
+@pytest.mark.parametrize("part", ["text_path", "projector_path"])
+def test_values_are_those_of_the_reference_reader(small_qwen: SmallQwen, part: str) -> None:
+    path: Path = getattr(small_qwen, part)
+    found = read_gguf_header(path, ["tokenizer.ggml.tokens"]).values
+    fields = {key: field for key, field in GGUFReader(path).fields.items() if not key.startswith("GGUF.")}
+    assert found.keys() == fields.keys()
+    for key, field in fields.items():
+        value, expected = found[key], field.contents()
+        if isinstance(expected, list):
+            assert value.length == len(expected)
+        if key == "tokenizer.ggml.tokens":
+            assert value.value == tuple(text.encode() for text in expected)
+        elif value.kind == "[str]" or value.length > 64:
+            assert value.value == ()
+        else:
+            assert value.value == (tuple(expected) if isinstance(expected, list) else expected)
 
 
 def test_values_have_the_types_of_their_keys(small_qwen: SmallQwen) -> None:
     text, vision = read_gguf_header(small_qwen.text_path), read_gguf_header(small_qwen.projector_path)
-    assert text.texts["general.architecture"] == "qwen2vl"
-    assert text.numbers["qwen2vl.block_count"] == 3
-    assert text.numbers["qwen2vl.embedding_length"] == 64
-    assert vision.texts["clip.projector_type"] == "qwen2.5vl_merger"
-    assert vision.numbers["clip.has_vision_encoder"] == 1
-    assert "qwen2vl.rope.freq_base" not in text.numbers, "a floating-point number"
+    assert text.text("general.architecture") == "qwen2vl"
+    assert text.number("qwen2vl.block_count") == 3
+    assert text.values["qwen2vl.rope.dimension_sections"].kind == "[i32]"
+    assert text.values["qwen2vl.rope.freq_base"].kind == "f32"
+    assert vision.values["clip.has_vision_encoder"].kind == "bool"
+    assert vision.number("clip.projector_type") == 0
+    assert vision.text("clip.vision.patch_size") == ""
+    assert vision.text("no.such.key") == ""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import regex
 import torch
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
-from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
+from matir_cli.engines.qwen_vl.judge import QwenVlJudge, load_qwen_vl_judge
 from matir_cli.engines.qwen_vl.options import GROUND
 from matir_cli.records import Box, Grounding, ImageArray
 from tests.support.small_qwen import SmallQwen, make_model, photo
@@ -95,6 +96,13 @@ def may_follow(written: bytes, piece: bytes) -> bool:
     return bool(piece) and ANSWER_FORM.fullmatch(text, partial=True) is not None
 
 
+def ground(judge: QwenVlJudge, images: Sequence[ImageArray]) -> list[Grounding]:
+    """Ask for the boxes in photos about which the judge can answer."""
+    found = judge.ground([GroundingQuestion(JudgePhoto(0, image), QUERY) for image in images])
+    assert None not in found
+    return [grounding for grounding in found if grounding is not None]
+
+
 def test_greedy_answers_are_those_of_transformers(tmp_path: Path) -> None:
     answers: list[str] = []
     for seed in (7, 8, 18, 23):
@@ -102,7 +110,7 @@ def test_greedy_answers_are_those_of_transformers(tmp_path: Path) -> None:
         with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=40), "cpu") as judge:
             for size in [(112, 140), (333, 517)]:
                 image = photo(seed, *size)
-                (found,) = judge.ground([GroundingQuestion(JudgePhoto(0, image), QUERY)])
+                (found,) = ground(judge, [image])
                 assert found.answer == reference_answer(small_qwen, image, QUERY, 40)[0]
                 answers.append(found.answer)
     assert len(set(answers)) >= 6
@@ -114,7 +122,7 @@ def test_learnt_answers_come_out_as_they_are(trained: SmallQwen) -> None:
         text, free = reference_answer(trained, image, QUERY, 80)
         assert (text, free) == (lesson, True)
     with load_qwen_vl_judge(trained.config(), "cpu") as judge:
-        found = judge.ground([GroundingQuestion(JudgePhoto(0, image), QUERY) for image in lesson_photos()])
+        found = ground(judge, lesson_photos())
     assert [grounding.answer for grounding in found] == LESSONS
     assert [grounding.boxes for grounding in found] == [
         (Box(12, 34, 56, 78),),
@@ -126,6 +134,6 @@ def test_learnt_answers_come_out_as_they_are(trained: SmallQwen) -> None:
 
 def test_an_answer_that_is_cut_off_is_not_readable(trained: SmallQwen) -> None:
     with load_qwen_vl_judge(trained.config(max_answer_tokens=16), "cpu") as judge:
-        (found,) = judge.ground([GroundingQuestion(JudgePhoto(0, lesson_photos()[0]), QUERY)])
+        (found,) = ground(judge, lesson_photos()[:1])
     assert found == Grounding((), LESSONS[0][: len(found.answer)], False)
     assert len(found.answer) > 10

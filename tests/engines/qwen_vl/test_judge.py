@@ -5,7 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -26,6 +26,7 @@ from matir_cli.errors import (
 )
 from matir_cli.models.tiny.gguf_writer import write_gguf
 from matir_cli.records import ImageArray, Verdict
+from tests.support.gguf_edit import read_gguf
 from tests.support.small_qwen import Precision, SmallQwen, make_model, photo
 
 SIZES = [(112, 112), (240, 320), (333, 517), (57, 301), (28, 28), (480, 640)]
@@ -53,8 +54,16 @@ def judge_photo(image: ImageArray, key: int = 0) -> JudgePhoto:
     return JudgePhoto(key, image)
 
 
-def margins(verdicts: list[Verdict]) -> list[float]:
-    return [verdict.margin for verdict in verdicts]
+def margins(verdicts: Sequence[Verdict | None]) -> list[float]:
+    assert None not in verdicts
+    return [verdict.margin for verdict in verdicts if verdict is not None]
+
+
+def answer(judge: QwenVlJudge, photo: JudgePhoto) -> str:
+    """Return the text of the grounding answer to the second query."""
+    (grounding,) = judge.ground([GroundingQuestion(photo, QUERIES[1])])
+    assert grounding is not None
+    return grounding.answer
 
 
 def reference_margin(small_qwen: SmallQwen, image: ImageArray, query: str) -> tuple[float, float]:
@@ -103,13 +112,11 @@ def test_a_shared_prefix_answers_like_a_fresh_one(small_qwen: SmallQwen, judge: 
         with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=48, prefix_cache_mib=0), "cpu") as other:
             margin = margins(other.rerank(judge_photo(image), QUERIES[:1]))
         with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=48, prefix_cache_mib=0), "cpu") as other:
-            fresh.append(
-                (margin, other.ground([GroundingQuestion(judge_photo(image), QUERIES[1])])[0].answer)
-            )
+            fresh.append((margin, answer(other, judge_photo(image))))
     # All photos are reranked before the first is grounded, as in a search.
     photos = [judge_photo(image, key) for key, image in enumerate(images)]
     assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [margin for margin, _ in fresh]
-    grounded = [judge.ground([GroundingQuestion(one, QUERIES[1])])[0].answer for one in photos]
+    grounded = [answer(judge, one) for one in photos]
     assert grounded == [answer for _, answer in fresh]
     assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [margin for margin, _ in fresh]
 
@@ -146,12 +153,12 @@ def test_the_same_key_never_gives_another_photos_answer(judge: QwenVlJudge) -> N
 def test_a_small_prefix_cache_gives_up_the_least_likely(small_qwen: SmallQwen) -> None:
     with load_qwen_vl_judge(small_qwen.config(prefix_cache_mib=1), "cpu") as judge:
         photos = [judge_photo(photo(number, 448, 448), number) for number in range(12)]
-        found = [judge.rerank(one, QUERIES[:1])[0].margin for one in photos]
+        found = [margins(judge.rerank(one, QUERIES[:1]))[0] for one in photos]
         cached = judge.cached_photos
         assert 1 < len(cached) < 12
         best = sorted(range(12), key=lambda number: -found[number])
         assert set(best[: len(cached) - 1]) < cached
-        assert [judge.rerank(one, QUERIES[:1])[0].margin for one in photos] == found
+        assert [margins(judge.rerank(one, QUERIES[:1]))[0] for one in photos] == found
 
 
 def test_ctrl_c_in_the_middle_of_the_library_is_not_lost(judge: QwenVlJudge) -> None:
@@ -181,9 +188,9 @@ def test_no_questions_give_no_answers(judge: QwenVlJudge) -> None:
 
 def test_composed_and_decomposed_letters_are_one_query(judge: QwenVlJudge) -> None:
     image = judge_photo(photo(0, 112, 112))
-    composed, decomposed = judge.rerank(image, ["caf\u00e9", "cafe\u0301"])
+    composed, decomposed = margins(judge.rerank(image, ["caf\u00e9", "cafe\u0301"]))
     # Rows of one batch differ in their last bits, even for the same question twice.
-    assert composed.margin == pytest.approx(decomposed.margin, abs=1e-4)
+    assert composed == pytest.approx(decomposed, abs=1e-4)
 
 
 def test_a_query_that_is_too_long(judge: QwenVlJudge) -> None:
@@ -220,6 +227,46 @@ def test_damaged_weights_raise_instead_of_a_verdict(tmp_path: Path) -> None:
         pytest.raises(EngineFailed, match="not numbers"),
     ):
         judge.rerank(judge_photo(photo(0, 112, 112)), QUERIES)
+
+
+@pytest.fixture
+def overflowing(small_qwen: SmallQwen, tmp_path: Path) -> Iterator[QwenVlJudge]:
+    """A judge whose vision tower overflows, in float16, for pixels far from the mean of all colours."""
+    projector = read_gguf(small_qwen.projector_path)
+    projector.values[b"clip.vision.image_std"].content = [5e-6] * 3
+    path = tmp_path / "projector.gguf"
+    path.write_bytes(projector.pack())
+    config = small_qwen.config(max_answer_tokens=24, grounds_at_once=3)
+    config = replace(config, files={"model": small_qwen.text_path, "projector": path})
+    with load_qwen_vl_judge(config, "cpu") as loaded:
+        yield loaded
+
+
+def test_a_photo_that_overflows_leaves_the_others_alone(overflowing: QwenVlJudge) -> None:
+    rng = np.random.default_rng(0)
+    calm, other = (JudgePhoto(n, rng.integers(100, 140, (112, 112, 3), np.uint8)) for n in (0, 1))
+    white = JudgePhoto(2, np.full((112, 112, 3), 255, np.uint8))
+    before = overflowing.rerank(calm, QUERIES)
+    assert None not in before
+    assert overflowing.rerank(white, QUERIES) == [None] * len(QUERIES)
+    assert overflowing.rerank(white, QUERIES) == [None] * len(QUERIES)
+    assert margins(overflowing.rerank(calm, QUERIES)) == pytest.approx(margins(before), abs=1e-3)
+    alone = [overflowing.ground([GroundingQuestion(one, QUERIES[0])])[0] for one in (calm, other)]
+    together = overflowing.ground([GroundingQuestion(one, QUERIES[0]) for one in (calm, white, other)])
+    assert together == [alone[0], None, alone[1]]
+    assert None not in alone
+    assert margins(overflowing.rerank(calm, QUERIES)) == pytest.approx(margins(before), abs=1e-3)
+
+
+def test_a_photo_that_overflows_is_asked_about_at_another_size(overflowing: QwenVlJudge) -> None:
+    rows, columns = np.indices((224, 224))
+    board = np.repeat((((rows + columns) % 2) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    # Three quarters of its size, each pixel is the mean of black and white squares.
+    photo = JudgePhoto(0, board)
+    assert None not in overflowing.rerank(photo, QUERIES)
+    (grounding,) = overflowing.ground([GroundingQuestion(photo, QUERIES[0])])
+    assert grounding is not None
+    assert all(0 <= box.x0 < box.x1 <= 224 for box in grounding.boxes)
 
 
 def test_a_context_that_does_not_hold_a_photo(small_qwen: SmallQwen) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from matir_cli.engines.memory import available_memory
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
-from matir_cli.engines.qwen_vl.preflight import available_memory, check_files, check_memory
+from matir_cli.engines.qwen_vl.preflight import check_files, check_memory
 from matir_cli.errors import CheckpointInvalid, MemoryTooSmall
 from tests.support.small_qwen import SmallQwen, make_model
 
@@ -60,11 +61,11 @@ def damaged(small_qwen: SmallQwen, folder: Path, case: str) -> tuple[Path, Path]
         ("header cut", "header is damaged"),
         ("projector cut", "cut short"),
         ("other size", "of another model size"),
-        ("no layers", "without layers"),
+        ("no layers", "qwen2vl.block_count is 0"),
         ("more layers", "blk.3.attn_norm.weight' not found"),
-        ("no heads", "contradict"),
+        ("no heads", "head_count is 0"),
         ("blind", "contradict"),
-        ("patches", "contradict"),
+        ("patches", "patch_size is 16"),
         ("windows", "without windows"),
     ],
 )

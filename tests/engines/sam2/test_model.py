@@ -1,6 +1,7 @@
 """SAM 2 networks: checkpoints, sound or damaged, and configurations."""
 
 import pickle
+import resource
 from pathlib import Path
 from typing import get_args
 
@@ -14,9 +15,9 @@ from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 
 from matir_cli.engines.sam2.model import build_model, load_model
-from matir_cli.engines.sam2.options import PackagedConfig, Sam2Options
+from matir_cli.engines.sam2.options import Architecture, PackagedConfig, Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer, load_sam2_proposer
-from matir_cli.errors import CheckpointInvalid
+from matir_cli.errors import CheckpointInvalid, ModelSetInvalid
 from matir_cli.records import ImageArray
 from tests.support.crafted_sam2 import SMALL_OPTIONS, small_config
 
@@ -63,6 +64,45 @@ class TestLoad:
             for path in (packaged / "configs" / folder).glob("*.yaml")
         }
         assert names == set(get_args(PackagedConfig))
+
+
+class TestHostileArchitecture:
+    """Numbers that a stranger's model set may hold; `SMALL_OPTIONS` is sound."""
+
+    def test_nothing_is_allocated_before_shapes_are_compared(self, tmp_path: Path) -> None:
+        # 200 GB of weights, if they were made.
+        huge = Architecture(
+            stages=(64, 64, 64, 64), embed_dim=4096, num_heads=1, global_att_blocks=(), d_model=1024
+        )
+        torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "weights.pt")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(CheckpointInvalid, match="not the SAM 2 of the configuration"):
+            load_model(Sam2Options(architecture=huge), tmp_path / "weights.pt")
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 1 << 20, "KiB"
+
+    @pytest.mark.parametrize(
+        "architecture",
+        [
+            {"stages": [4096, 4096, 4096, 4096]},
+            {"stages": [1, 1, 1, 1 << 70]},
+            {"embed_dim": 100, "num_heads": 3},
+            {"d_model": 24},
+        ],
+    )
+    def test_numbers_out_of_bounds(self, tmp_path: Path, architecture: dict[str, object]) -> None:
+        torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "weights.pt")
+        with pytest.raises(ModelSetInvalid):
+            load_sam2_proposer(small_config(tmp_path / "weights.pt", architecture=architecture), "cpu")
+
+    def test_no_weight_is_left_without_memory(self, model: SAM2Base, tmp_path: Path) -> None:
+        torch.save({"model": model.state_dict()}, tmp_path / "weights.pt")
+        loaded = load_model(SMALL_OPTIONS, tmp_path / "weights.pt")
+        held = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
+        assert not [name for name, tensor in held.items() if tensor.is_meta or tensor.requires_grad]
+        assert held.keys() >= loaded.state_dict().keys()
+        for name, weight in model.state_dict().items():
+            assert torch.equal(held[name], weight)
 
 
 OTHER = "not the SAM 2 of the configuration"

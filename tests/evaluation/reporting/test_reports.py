@@ -19,7 +19,9 @@ from tests.evaluation.scenes import measure, method_of
 @pytest.fixture
 def report(setup: EvaluationSetup) -> Report:
     tables = paper_tables(measure(setup, method_of(setup, None)))
-    outcome = EvaluationOutcome(tables, (), Coverage(4, (3, 1)), {"matched": 3, "no box": 1}, 2, {}, {})
+    outcome = EvaluationOutcome(
+        tables, (), Coverage(4, (3, 1)), {"matched": 3, "no box": 1}, 2, {}, ("odd.png",), {}
+    )
     provenance = Provenance({"N_C": "100"}, {"encoder": "a|b"}, {"Python": "3"}, ("toy models",))
     dataset = replace(setup.dataset, notes=("a subset",))
     return Report(dataset, setup.queries, outcome, provenance, unreadable_images=5)
@@ -30,6 +32,7 @@ def test_notes_go_from_the_data_set_to_the_models(report: Report) -> None:
         "a subset",
         "images that could not be read and count as not found: 5",
         "queries cut off at the length that the encoder reads: 2",
+        "images about which the judge could not answer: 1 (odd.png)",
         "toy models",
     )
 
