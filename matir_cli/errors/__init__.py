@@ -28,6 +28,7 @@
     │   └── DownloadFailed             a file could not be fetched
     ├── EngineFailed                   a loaded model could not compute a result
     ├── PhotoUnreadable                a photo to skip, with the reason
+    ├── DecoderUnavailable             the process that decodes photos does not start
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
@@ -72,6 +73,7 @@ from matir_cli.errors.gallery import (
 )
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
+    DecoderUnavailable,
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
@@ -106,6 +108,7 @@ __all__ = [
     "AnnotationsInvalid",
     "CheckpointInvalid",
     "ContextTooSmall",
+    "DecoderUnavailable",
     "DeviceUnavailable",
     "DiskFull",
     "DownloadFailed",

@@ -12,7 +12,13 @@ from pathlib import Path
 from PIL import Image
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.photos.formats import HEIF_SUFFIXES, readable_formats, register_heif
+from matir_cli.photos.formats import (
+    HEIF_SUFFIXES,
+    MORE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    readable_formats,
+    register_heif,
+)
 from matir_cli.records import FileRecord
 
 
@@ -45,12 +51,14 @@ def find_photo_files(paths: Iterable[Path], passed_over: Counter[str] | None = N
     path that does not exist is yielded like any other, for its reader to report.
 
     Args:
-        passed_over: counter that receives the number of raw files passed over, by suffix.
+        passed_over: counter that receives the number of raw files, and of pictures in other formats that
+            are not read, passed over, by suffix.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
+    suffixes |= MORE_SUFFIXES
     suffixes |= HEIF_SUFFIXES  # without pillow-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
@@ -83,7 +91,7 @@ def _walk(
             yield from _walk(path, suffixes, entered, raw)
         elif (suffix := path.suffix.lower()) in suffixes:
             yield path
-        elif suffix in RAW_SUFFIXES:
+        elif suffix in RAW_SUFFIXES | UNREAD_SUFFIXES:
             raw[suffix] += 1
 
 

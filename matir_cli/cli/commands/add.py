@@ -12,6 +12,7 @@ from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
 from matir_cli.cli.options.common import device_option, gallery_option, models_option, verbose_option
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import find_photo_files
@@ -22,6 +23,7 @@ from matir_cli.photos.discover import find_photo_files
 @gallery_option
 @models_option
 @device_option
+@decode_timeout_option
 @verbose_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
