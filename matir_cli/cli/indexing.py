@@ -14,7 +14,7 @@ from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import IndexingModels, Skipped
+from matir_cli.indexing.pipeline import Added, IndexingModels, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
@@ -79,16 +79,24 @@ def run_with_progress(
         KeyboardInterrupt: Ctrl-C, after saying what was done.
     """
     counts: Counter[type[Outcome]] = Counter()
+    incomplete = 0
     try:
         with closing(outcomes), progress_bar(total) as bar:
             for outcome in outcomes:
                 counts[type(outcome)] += 1
                 if isinstance(outcome, Skipped):
                     bar.say(f"skipped {printable(str(outcome.path))}: {printable(outcome.reason)}")
-                if isinstance(outcome, AbsentFolder):
+                elif isinstance(outcome, AbsentFolder):
                     bar.say(f"kept {printable(describe_absent(outcome))}")
+                elif isinstance(outcome, Added) and outcome.notes:
+                    incomplete += 1
+                    bar.say(
+                        f"incomplete {printable(str(outcome.path))}: {printable('; '.join(outcome.notes))}"
+                    )
                 bar.advance()
     except KeyboardInterrupt:
         say(f"{summary(counts)}; run the same command again to go on")
         raise
+    if incomplete:
+        say(f"{count_of(incomplete, 'photo')} added without parts that cannot be read")
     return counts

@@ -36,6 +36,7 @@
     ├── PhotoUnreadable                a photo to skip, with the reason
     │   └── PhotoInaccessible          the system does not let it be read
     ├── ListNotUtf8                    a list of names or queries in another encoding
+    ├── DecoderUnavailable             the process that decodes photos does not start
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
@@ -87,6 +88,7 @@ from matir_cli.errors.gallery import (
 )
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
+    DecoderUnavailable,
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
@@ -126,6 +128,7 @@ __all__ = [
     "AnnotationsInvalid",
     "CheckpointInvalid",
     "ContextTooSmall",
+    "DecoderUnavailable",
     "DeviceUnavailable",
     "DiskFull",
     "DownloadFailed",

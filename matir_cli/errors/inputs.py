@@ -36,6 +36,16 @@ class ListNotUtf8(MatirError):
 
 
 @dataclass(eq=False)
+class DecoderUnavailable(MatirError):
+    """The process that decodes photos does not start; `reason` is short, in lower case."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the process that decodes photos does not start: {self.reason}."
+
+
+@dataclass(eq=False)
 class AnnotationsInvalid(MatirError):
     """The annotations in `path` cannot be used; `reason` names the id and the mistake in it."""
 

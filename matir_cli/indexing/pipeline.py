@@ -25,7 +25,7 @@ from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.indexing.prefetch import prefetch
-from matir_cli.photos.decode import DecodedPhoto, decode_photo
+from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
 from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
 from matir_cli.records import FileRecord, FloatArray, Region
@@ -82,6 +82,8 @@ class Added:
     path: Path
     regions: int
     """Number of regions that the proposer found, not counting the whole photo."""
+    notes: tuple[str, ...] = ()
+    """Parts of the file that could not be read, one phrase each; usually none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,7 @@ def _read_photos(
                 if known.is_unchanged(file):
                     yield Unchanged(path)
                     continue
+                start_decoder()  # it takes a moment, in which the file is hashed
                 digest = hash_file(file)
                 if digest in in_progress or known.photo_with(digest) is not None:
                     yield _KnownFile(file, digest)
@@ -362,4 +365,4 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
                     return Linked(photo.file.path)
                 photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview)
                 store_vectors(gallery, photo_id, ids, vectors)
-                return Added(photo.file.path, len(regions) - 1)
+                return Added(photo.file.path, len(regions) - 1, photo.notes)

@@ -1,18 +1,31 @@
-"""Images of any colour mode converted to 8-bit RGB and scaled to working size."""
+"""Images of any colour mode converted to 8-bit RGB and scaled to working size.
+
+Conversion goes band by band where an image is large: a copy of the whole in another mode would take up
+to four bytes per pixel more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 WORKING_SIDE = 1024
 """Pixels: longest side of the working image, which models see and in which masks are kept."""
 
-STRIP = 1 << 20
-"""Number of pixels of a grey image that are converted to 8 bits at a time."""
+BAND = 1 << 20
+"""Number of pixels that are converted at a time."""
+
+REDUCING_GAP = 3.0
+"""An image is averaged down to at least this multiple of its final size before it is resampled."""
+
+ToRgb = Callable[[Image.Image], Image.Image]
+"""Converts an image, or any part cut out of it, to RGB, or to L for greys."""
+
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_TIFF_BITS = 258
 
 
 def to_working_rgb(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -25,23 +38,63 @@ def to_working_rgb(picture: Image.Image, width: int, height: int) -> Image.Image
     factor = min(1.0, WORKING_SIDE / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     # Palettes, bits and 16-bit greys cannot be averaged; they are converted to 8 bits before scaling.
-    scalable = picture if picture.mode in ("L", "RGB", "CMYK", "YCbCr") else _to_eight_bits(picture)
-    if picture.size != size:
-        scalable = scalable.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return to_rgb(scalable)
+    averaged = picture.mode in ("L", "RGB", "CMYK", "YCbCr")
+    if picture.size == size:
+        return to_rgb(picture)
+    if averaged:
+        return to_rgb(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP))
+    x = int(picture.width / size[0] / REDUCING_GAP) or 1
+    y = int(picture.height / size[1] / REDUCING_GAP) or 1
+    box = (0.0, 0.0, picture.width / x, picture.height / y)
+    reduced = _reduce(picture, x, y)
+    return reduced.resize(size, Image.Resampling.LANCZOS, box, REDUCING_GAP).convert("RGB")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Convert to 8-bit RGB: 16-bit and float greys by their range, transparency over white."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
-    return _to_eight_bits(picture).convert("RGB")
+    return rgb_conversion(picture)(picture).convert("RGB")
+
+
+def rgb_conversion(picture: Image.Image) -> ToRgb:
+    """Return the conversion that suits all parts of `picture`: greys of more than 8 bits have one range."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        low, high = _grey_range(picture)
+        inverted = _is_white_zero(picture)
+
+        def to_grey(part: Image.Image) -> Image.Image:
+            grey = _stretch(part, low, high)
+            return ImageChops.invert(grey) if inverted else grey
+
+        return to_grey
+    return _to_eight_bits
+
+
+def bands(picture: Image.Image, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the end of bands of about `BAND` pixels, heights a multiple of `multiple`."""
+    rows = max(1, BAND // (picture.width * multiple)) * multiple
+    for top in range(0, picture.height, rows):
+        yield top, min(top + rows, picture.height)
+
+
+def _reduce(picture: Image.Image, x: int, y: int) -> Image.Image:
+    """Convert to RGB or L and average blocks of `x` x `y` pixels, like `Image.reduce`."""
+    convert = rgb_conversion(picture)
+    if x == y == 1:
+        return convert(picture)
+    reduced: Image.Image | None = None
+    for top, bottom in bands(picture, y):
+        part = convert(picture.crop((0, top, picture.width, bottom))).reduce((x, y))
+        if reduced is None:
+            reduced = Image.new(part.mode, (part.width, -(-picture.height // y)))
+        reduced.paste(part, (0, top // y))
+    assert reduced is not None  # no image is empty
+    return reduced
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:
-    """Convert to RGB, or to L for greys of more bits; uses a few bytes per pixel beyond the image's own."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _to_grey(picture)
+    """Convert a colour image, or one of bits or a palette, to RGB; transparency lies over white."""
     if picture.has_transparency_data:
         clear = picture if picture.mode == "RGBA" else picture.convert("RGBA")
         opaque = Image.new("RGB", clear.size, "white")
@@ -50,25 +103,47 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _to_grey(picture: Image.Image) -> Image.Image:
-    """Convert to L, stretching the value range to 0..255.
+def _grey_range(picture: Image.Image) -> tuple[float, float]:
+    """Return the values of a grey image that become 0 and 255.
 
-    Works strip by strip, since float64 values take eight bytes per pixel. Integers between 0 and
-    65535 of which one exceeds 255 are taken for 16-bit greys and keep their brightness.
+    Integers between 0 and 65535 of which one exceeds 255 are taken for 16-bit greys, which keep their
+    brightness, and so are 12-bit greys in TIFF.
     """
-    values = np.asarray(picture)
-    rows_per_strip = max(1, STRIP // values.shape[1])
-
-    def strips() -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        for top in range(0, len(values), rows_per_strip):
-            rows = slice(top, top + rows_per_strip)
-            yield rows, np.nan_to_num(values[rows].astype(np.float64), posinf=0.0, neginf=0.0)
-
-    low = min(float(strip.min()) for _, strip in strips())
-    high = max(float(strip.max()) for _, strip in strips())
+    if picture.mode.startswith("I;16") and tiff_tag(picture, _TIFF_BITS) in (12, (12,)):
+        return 0.0, 4095.0
+    parts = (picture.crop((0, top, picture.width, bottom)) for top, bottom in bands(picture))
+    lows, highs = zip(*(_range_of(_values(part)) for part in parts), strict=True)
+    low, high = min(lows), max(highs)
     if picture.mode.startswith("I") and low >= 0 and 255 < high <= 65535:
-        low, high = 0.0, 65535.0
-    grey = np.empty(values.shape, np.uint8)
-    for rows, strip in strips():
-        grey[rows] = ((strip - low) * (255.0 / max(high - low, 1e-12))).round()
+        return 0.0, 65535.0
+    return low, high
+
+
+def _stretch(part: Image.Image, low: float, high: float) -> Image.Image:
+    """Convert greys to L, with `low` as 0 and `high` as 255."""
+    grey = np.empty((part.height, part.width), np.uint8)
+    for top, bottom in bands(part):
+        values = _values(part.crop((0, top, part.width, bottom)))
+        scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+        grey[top:bottom] = scaled.round().clip(0, 255)
     return Image.fromarray(grey)
+
+
+def _values(part: Image.Image) -> NDArray[np.float64]:
+    """Return greys as (height, width) float64; NaN and infinity become 0."""
+    return np.nan_to_num(np.asarray(part).astype(np.float64), posinf=0.0, neginf=0.0)
+
+
+def _range_of(values: NDArray[np.float64]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _is_white_zero(picture: Image.Image) -> bool:
+    """Return True for a TIFF whose greys count down from white, which Pillow inverts at 8 bits only."""
+    return tiff_tag(picture, _TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def tiff_tag(picture: Image.Image, tag: int) -> object:
+    """Return the value of a tag of a TIFF; None if it is missing, or the image is no TIFF."""
+    tags = getattr(picture, "tag_v2", None)
+    return None if tags is None else tags.get(tag)

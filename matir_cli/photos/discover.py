@@ -13,7 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
-from matir_cli.photos.formats import HEIF_SUFFIXES, readable_formats, register_heif
+from matir_cli.photos.formats import (
+    HEIF_SUFFIXES,
+    MORE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    readable_formats,
+    register_heif,
+)
 from matir_cli.records import FileRecord
 
 
@@ -53,13 +59,15 @@ def find_photo_files(
     are yielded like photo files: `stat_file` raises the reason.
 
     Args:
-        passed_over: counter that receives the number of raw files passed over, by suffix.
+        passed_over: counter that receives the number of raw files, and of pictures in other formats that
+            are not read, passed over, by suffix.
         listed: called with each folder that could be listed.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
+    suffixes |= MORE_SUFFIXES
     suffixes |= HEIF_SUFFIXES  # without pillow-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
@@ -105,7 +113,7 @@ def _walk(
                 stack.append(iter(entries))
         elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
             yield path
-        elif suffix in RAW_SUFFIXES:
+        elif suffix in RAW_SUFFIXES | UNREAD_SUFFIXES:
             raw[suffix] += 1
 
 

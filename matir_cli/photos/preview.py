@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from matir_cli.errors import PhotoUnreadable
-from matir_cli.photos.colour import WORKING_SIDE
-from matir_cli.photos.formats import DECODE_ERRORS, decode_reason
+from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.records import ImageArray
 
 PREVIEW_QUALITY = 85
@@ -24,16 +21,15 @@ def encode_preview(image: ImageArray) -> bytes:
     return stream.getvalue()
 
 
-def decode_preview(jpeg: bytes) -> ImageArray:
+def decode_preview(jpeg: bytes, decoder: DecoderProcess = shared_decoder) -> ImageArray:
     """Decode a stored preview to the working image, (height, width, 3) uint8 RGB.
 
+    The gallery may be a stranger's: the process that decodes photos does it.
+
     Raises:
-        PhotoUnreadable: the bytes are not a JPEG, are damaged, or exceed the working size.
+        PhotoUnreadable: the bytes are not a JPEG, are damaged, exceed the working size, or take more time
+            or memory to decode than they may.
+        DecoderUnavailable: the process that decodes does not start.
     """
-    try:
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:
-            if max(picture.size) > WORKING_SIDE:
-                raise ValueError(f"{picture.size[0]} x {picture.size[1]} pixels")
-            return np.array(picture.convert("RGB"))
-    except DECODE_ERRORS as error:
-        raise PhotoUnreadable(Path("preview"), decode_reason(error)) from error
+    with decoder.ask("preview", Path("preview"), jpeg) as answer:
+        return answer.read_image()

@@ -13,6 +13,7 @@ import pytest
 from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.files import skip_reason
 from matir_cli.indexing.pipeline import (
     Added,
     IndexingModels,
@@ -23,11 +24,15 @@ from matir_cli.indexing.pipeline import (
     add_photos,
     pending_files,
 )
+from matir_cli.photos.decode import set_decode_timeout
+from matir_cli.photos.decoder_process import DECODE_SECONDS
+from matir_cli.photos.image_file import CUT
 from matir_cli.records import ImageArray, Region
 from matir_cli.search.grounding import results_by_region
 from matir_cli.search.pipeline import check_searchable, rank_candidates
 from matir_cli.search.rerank import JudgedCandidate
 from matir_cli.search.results import SearchResult
+from tests.photos.crafted import many_scans
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
 from tests.support.pictures import save_scenes, scene
 
@@ -245,3 +250,30 @@ def test_ties_are_stable(indexer: Indexer) -> None:
     )
     assert {item.path for item in found} == set(paths)
     assert np.isfinite(scores).all()
+
+
+def test_a_photo_that_takes_too_long_is_skipped_and_remembered(indexer: Indexer) -> None:
+    save_scenes(indexer.folder, z="green")
+    slow = indexer.folder / "slow.jpg"
+    slow.write_bytes(many_scans(scene("red", size=(2400, 1800)), 450))
+    set_decode_timeout(0.5)
+    try:
+        outcomes = indexer.run()
+    finally:
+        set_decode_timeout(DECODE_SECONDS)
+    assert outcomes == [
+        Skipped(slow, "takes more than 0.5 s to decode"),
+        Added(indexer.folder / "z.png", 1),
+    ]
+    with GalleryFile.open(indexer.gallery) as gallery:
+        assert skip_reason(gallery, slow) == "takes more than 0.5 s to decode"
+
+
+def test_a_cut_photo_is_added_with_a_note(indexer: Indexer) -> None:
+    indexer.folder.mkdir()
+    scene("red").save(indexer.folder / "photo.jpg")
+    content = (indexer.folder / "photo.jpg").read_bytes()
+    (indexer.folder / "photo.jpg").write_bytes(content[:-2])
+    (outcome,) = indexer.run()
+    assert isinstance(outcome, Added)
+    assert outcome.notes == (CUT,)

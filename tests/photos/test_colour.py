@@ -1,5 +1,6 @@
 """Images of every colour mode become 8-bit RGB."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from matir_cli.photos.colour import WORKING_SIDE, to_rgb, to_working_rgb
 from matir_cli.photos.decode import decode_full_size
-from tests.photos.decoding import read
+from tests.photos.crafted import BLACK_IS_ZERO, COLOURS, WHITE_IS_ZERO, tiff
+from tests.photos.decoding import read, reason
 from tests.support.pictures import scene
 
 
@@ -53,3 +55,43 @@ def test_working_size_keeps_the_shape_of_the_photo() -> None:
 def test_rgb_is_not_copied() -> None:
     picture = Image.new("RGB", (4, 4))
     assert to_rgb(picture) is picture
+
+
+def test_white_is_zero_is_read_at_sixteen_bits(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    (tmp_path / "photo.tif").write_bytes(tiff(values, WHITE_IS_ZERO))
+    image = read(tmp_path / "photo.tif").image[:, :, 0].astype(float)
+    assert np.abs(255 - image - values / 257).max() <= 1
+
+
+def test_twelve_bits_keep_their_brightness(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    content = tiff(packed.astype(np.uint8).reshape(64, 96), BLACK_IS_ZERO, bits=12)
+    (tmp_path / "photo.tif").write_bytes(
+        content.replace(struct.pack("<HHII", 256, 4, 1, 96), struct.pack("<HHII", 256, 4, 1, 64))
+    )
+    image = read(tmp_path / "photo.tif").image[:, :, 0].astype(float)
+    assert np.abs(image - values / 4095.0 * 255).max() <= 1
+
+
+def test_sixteen_bits_in_planes_are_refused(tmp_path: Path) -> None:
+    values = np.zeros((32, 32, 3), np.uint16)
+    (tmp_path / "photo.tif").write_bytes(tiff(values, COLOURS, planes=True))
+    assert reason(tmp_path / "photo.tif") == "not supported: TIFF of 16 bits in separate planes"
+    (tmp_path / "photo.tif").write_bytes(tiff((values >> 8).astype(np.uint8), COLOURS, planes=True))
+    assert (read(tmp_path / "photo.tif").image == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16"])
+def test_large_images_are_converted_in_parts(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 255, (50, 70, 4), np.uint8), "RGBA").resize((7001, 1003))
+    picture = (
+        small if mode == "RGBA" else small.convert("L").convert("RGB" if mode == "P" else "L").convert(mode)
+    )
+    whole = to_rgb(picture).resize((1024, 147), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    parts = to_working_rgb(picture, 7001, 1003)
+    assert parts.size == whole.size
+    assert np.array_equal(np.asarray(parts), np.asarray(whole))

@@ -20,6 +20,7 @@ from matir_cli.cli.options.common import (
     models_option,
     verbose_option,
 )
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import find_photo_files
@@ -30,6 +31,7 @@ from matir_cli.photos.discover import find_photo_files
 @gallery_option
 @models_option
 @device_option
+@decode_timeout_option
 @verbose_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")

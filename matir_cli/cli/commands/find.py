@@ -20,6 +20,7 @@ from matir_cli.cli.options.common import (
     models_option,
     verbose_option,
 )
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
 from matir_cli.cli.options.query import (
@@ -62,6 +63,7 @@ TO_UTF8 = "iconv -f UTF-16 -t UTF-8"
 @gallery_option
 @models_option
 @device_option
+@decode_timeout_option
 @verbose_option
 @query_options
 @search_options

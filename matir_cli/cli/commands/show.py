@@ -8,6 +8,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
@@ -30,6 +31,7 @@ from matir_cli.output.printable import printable
     help="Draw the photo with all its regions, tinted and numbered; FILE ends in .png, .jpg or .webp.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@decode_timeout_option
 def show(name: str, gallery_path: Path, as_json: bool, overlay: Path | None, force: bool) -> None:
     """Show a photo's files, EXIF fields and regions: box, share of the photo, predicted IoU, stability.
 

@@ -20,6 +20,7 @@ from matir_cli.cli.options.common import (
     null_option,
     verbose_option,
 )
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.gallery.absence import AbsentFolder
@@ -43,6 +44,7 @@ from matir_cli.photos.discover import find_photo_files
 @gallery_option
 @models_option
 @device_option
+@decode_timeout_option
 @verbose_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(

@@ -24,6 +24,7 @@ from matir_cli.cli.options.common import (
     null_option,
     verbose_option,
 )
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -163,6 +164,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @gallery_option
 @models_option
 @device_option
+@decode_timeout_option
 @verbose_option
 @query_options
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.options.common import PathName, device_option, verbose_option
+from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, Ablation
 from matir_cli.evaluation.options import EvaluationOptions
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
@@ -61,6 +62,7 @@ _OPTIONS = (
         f"  [default: {DEFAULT_MODEL_SET}; for the drawn world {WORLD_MODEL_SET}]",
     ),
     device_option,
+    decode_timeout_option,
     verbose_option,
     click.option(
         "--out",

@@ -60,7 +60,8 @@ def examine_installation(
     yield _terminal()
     used = _used_set(path, default_set)
     yield from _model_sets(used, deep, progress)
-    yield from examine_judge(used)
+    if used is not None:
+        yield from examine_judge(used)
     yield _disk_space(path)
     yield from examine_gallery(path, deep=deep)
     yield from _gallery_models(path)

@@ -1,0 +1,149 @@
+"""The worker process that decodes strangers' files: reads requests, writes pixels.
+
+It is started by `decoder_process`, which can end it at any time. It imports neither torch nor a database.
+
+A request is one line of JSON: {"task": "working" | "full" | "preview", "path": ..., "bytes": N}, and then
+N bytes, the preview. The answer is one line of JSON, and then the bytes that it announces: the colour
+profile and the pixels, 3 bytes each. The first line, before any request, is `READY`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from matir_cli.errors import PhotoUnreadable
+from matir_cli.photos.formats import FORBIDDEN_FORMATS, decode_reason
+from matir_cli.photos.image_file import load_image, load_preview
+
+READY = b"ready\n"
+
+LONGEST_LINES = 2000
+"""Bytes of native libraries' messages that are looked at."""
+
+
+def main() -> None:
+    """Answer requests until standard input ends.
+
+    Arguments: a descriptor that the parent's end closes, and the limit of the address space in bytes.
+    """
+    lifeline, memory = (int(argument) for argument in sys.argv[-2:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    warnings.simplefilter("ignore")
+    # What libraries print must not get between the answers.
+    os.dup2(2, 1)
+    _end_with_the_parent(lifeline)
+    _limit_memory(memory)
+    Image.init()
+    for name in FORBIDDEN_FORMATS & set(Image.OPEN):  # some formats open others inside them
+        del Image.OPEN[name]
+        Image.ID.remove(name)
+    answers.write(READY)
+    answers.flush()
+    while line := requests.readline():
+        request = json.loads(line)
+        payload = requests.read(request["bytes"])
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        for part in _answer(request, payload):
+            answers.write(part)
+        answers.flush()
+
+
+def _answer(request: dict[str, str], payload: bytes) -> Iterator[bytes]:
+    """Yield the parts of the answer to a request."""
+    try:
+        yield from _decoded(request["task"], Path(request["path"]), payload)
+    except PhotoUnreadable as error:
+        yield _header(reason=error.reason)
+    except MemoryError as error:
+        yield _header(reason=decode_reason(error))
+
+
+def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
+    """Yield the header and the pixels of an image.
+
+    Raises:
+        PhotoUnreadable, MemoryError: before the header is yielded.
+    """
+    if task == "preview":
+        preview = load_preview(payload)
+        yield _header(width=preview.width, height=preview.height)
+        yield preview.tobytes()
+        return
+    loaded = load_image(path, _native_lines, reduced=task == "working")
+    width, height = loaded.upright_size
+    if task == "full":
+        profile = loaded.picture.info.get("icc_profile") if loaded.picture.mode in ("RGB", "RGBA") else None
+        content = profile if isinstance(profile, bytes) else b""
+        parts = loaded.rgb_bands()
+        first = next(parts)
+        yield _header(width=width, height=height, profile=len(content))
+        yield content
+        yield first
+        yield from parts
+        return
+    working = loaded.working_rgb()
+    metadata = loaded.metadata
+    yield _header(
+        width=working.width,
+        height=working.height,
+        record=(width, height, working.width, working.height, loaded.orientation),
+        fields=(metadata.taken_at, metadata.camera, metadata.latitude, metadata.longitude),
+        notes=loaded.notes,
+    )
+    yield working.tobytes()
+
+
+def _header(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _native_lines() -> str:
+    """Return what native libraries have written to standard error, a file, since the request came."""
+    os.lseek(2, 0, os.SEEK_SET)
+    lines = os.read(2, LONGEST_LINES)
+    os.lseek(2, 0, os.SEEK_END)
+    return lines.decode("utf-8", "replace")
+
+
+def _limit_memory(most: int) -> None:
+    """Limit the address space, where the system has such a limit that is not also one of other things."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        # Native libraries may fill a disk with messages.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+
+def _end_with_the_parent(lifeline: int) -> None:
+    """End the process as soon as the parent does, even in the middle of native code.
+
+    Args:
+        lifeline: descriptor of a pipe that only the parent's end closes. The system then sends SIGIO,
+            whose default action ends the process.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            os.read(lifeline, 1)
+            sys.exit()  # the parent ended before the signal was asked for
+
+
+if __name__ == "__main__":
+    main()
