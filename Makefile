@@ -1,6 +1,6 @@
 # `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test browser-test fix bench fuzz docs wheel clean help
+.PHONY: demo test browser-test gpu-check fix bench fuzz docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
@@ -20,6 +20,9 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 browser-test: $(VENV)/installed-test ## Test the HTML page in Chromium
 	$(BIN)/pip install --quiet --editable '.[browser-test]'
 	$(BIN)/pytest tests/browser/check_page.py
+
+gpu-check: $(VENV)/installed-test ## Check the engines on a CUDA GPU, up to 8 minutes
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 fix: $(VENV)/installed-test ## Fix style and formatting
 	$(BIN)/ruff check --fix .

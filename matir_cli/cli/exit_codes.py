@@ -7,7 +7,7 @@ NOTHING_FOUND = 1
 """A search found no photo, or a gallery holds none of the photos named."""
 
 PROBLEMS = 1
-"""`matir doctor` found at least one problem."""
+"""`matir doctor` found at least one problem, or `matir models try` a part that does not work."""
 
 ERROR = 2
 """The command could not be carried out; the reason is on standard error."""

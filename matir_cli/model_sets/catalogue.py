@@ -6,11 +6,13 @@ judge, the set serves only the first stage; with an encoder alone, only as a bas
     name = "mine"                         # name of the set
     description = "one line for the list"
     note = "shown whenever the set is used"               # optional
+    trial = "shapes"                      # pictures of `matir models try`: shapes (default), drawn_world
 
     [encoder]
     name = "alpha_clip_vit_l14_grit20m"   # name of the model, for people
     engine = "alpha_clip"                 # engine that loads it
     licence = "MIT"
+    reference = [0.215, 0.198]            # optional: figures of `matir models try --json` to compare with
 
     [encoder.options]                     # settings that only the engine reads
 
@@ -33,7 +35,7 @@ import re
 import tomllib
 from importlib import util
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -50,6 +52,9 @@ LARGEST_TOML = 1 << 20
 
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 """A SHA-256 in lower-case hex."""
+
+TrialWorldName: TypeAlias = Literal["shapes", "drawn_world"]
+"""Pictures that a set is tried with, see `trial.worlds`."""
 
 _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=2000)]
 
@@ -153,6 +158,8 @@ class ModelPart(msgspec.Struct, frozen=True):
     options: dict[str, Any]
     """Settings of the engine, as given in the TOML."""
     files: tuple[ModelFile, ...]
+    reference: tuple[float, ...] = ()
+    """Figures that a trial of the intact part measured, to compare with; empty if none are known."""
 
 
 class ModelSet(msgspec.Struct, frozen=True):
@@ -166,6 +173,8 @@ class ModelSet(msgspec.Struct, frozen=True):
     """Sentence to show whenever the set is used; may be empty."""
     parts: tuple[ModelPart, ...]
     """In the order of `PARTS`; proposer and judge may be missing."""
+    trial: TrialWorldName = "shapes"
+    """Pictures that the set's models know, for a trial."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -202,6 +211,7 @@ class _PartTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     licence: _Text
     files: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1, max_length=32)]
     options: dict[str, Any] = {}
+    reference: Annotated[tuple[float, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,6 +221,7 @@ class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proposer: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
     note: _Text = ""
+    trial: TrialWorldName = "shapes"
 
 
 def model_set_names() -> list[str]:
@@ -354,6 +365,7 @@ class _TomlReader:
             description=self.text(table.description, "description"),
             note=self.text(table.note, "note"),
             parts=tuple(self.part(kind, value) for kind, value in given.items() if value is not None),
+            trial=table.trial,
         )
 
     def part(self, kind: str, value: dict[str, Any]) -> ModelPart:
@@ -365,6 +377,7 @@ class _TomlReader:
             licence=self.text(table.licence, f"{kind}.licence"),
             options=table.options,
             files=tuple(self.file(kind, role, table.files[role]) for role in sorted(table.files)),
+            reference=table.reference,
         )
 
     def file(self, kind: str, role: str, value: dict[str, Any]) -> ModelFile:

@@ -1,21 +1,31 @@
-"""`matir models`: list, fetch, locate and verify model sets."""
+"""`matir models`: list, fetch, locate, verify and try model sets."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from matir_cli.cli.boundary import say
+from matir_cli.cli.boundary import explain, say
+from matir_cli.cli.exit_codes import DONE, PROBLEMS
+from matir_cli.cli.options.common import device_option
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import WeightsMissing
-from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.catalogue import PARTS, ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.weights import FileState, expected_path, local_path, verify_model_set
+from matir_cli.output.json_encoding import to_json
+from matir_cli.output.printable import printable
+
+if TYPE_CHECKING:
+    from matir_cli.model_sets.trial.findings import TrialFinding
 
 MOST_COLUMNS = 100
 """Longest line of the table; longer ones are hard to read."""
@@ -26,7 +36,7 @@ LEAST_COLUMNS = 30
 
 @click.group()
 def models() -> None:
-    """List model sets, fetch them, and locate or verify their files.
+    """List model sets, fetch them, locate or verify their files, and try them.
 
     \b
     Examples:
@@ -147,6 +157,94 @@ def verify(model_set: str) -> None:
         raise changed[0]
     if missing:
         raise WeightsMissing(chosen.handle, missing)
+
+
+@models.command("try")
+@click.argument("model_set", metavar="SET")
+@click.option(
+    "--part",
+    "kinds",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Try only this part of the set; may be repeated.",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_context
+def try_set(
+    context: click.Context, model_set: str, kinds: tuple[str, ...], device: str, as_json: bool
+) -> None:
+    """Run the models of SET on drawn pictures whose objects are known.
+
+    SET is a name from `matir models list`, or a TOML file. Its files must be present: nothing is
+    fetched. Each check prints a line: ok, failed or unknown, the part, what was seen, and what a
+    working one gives. The likely reason of a failure is printed below the part's lines.
+
+    With a GPU this takes a minute or two. On a CPU, the large models take minutes per picture;
+    --part tries one part alone.
+
+    \b
+    Exit code: 0 all checks passed, 1 some failed, 2 an error, 130 interrupted.
+
+    \b
+    Examples:
+      matir models try full
+      matir models try ./mine.toml --part encoder --device cpu
+      matir models try full --json | jq -r '.[] | select(.state == "failed") | .reason'
+    """
+    # Imported here: it loads the drawn world, which no other command of this group needs.
+    from matir_cli.model_sets.trial.run import locate_trial_parts, try_part
+
+    chosen = load_model_set(model_set)
+    parts = locate_trial_parts(chosen, kinds or [part.kind for part in chosen.parts])
+    rows: list[_TrialRow] = []
+    for part, config in parts:
+        size = readable_size(sum(path.stat().st_size for path in config.files.values()))
+        say(f"{part.kind}: loading {part.name} ({size})")
+        tried = [_trial_row(found) for found in try_part(chosen, part, config, device, show_progress)]
+        if not as_json:
+            _print_trial(tried)
+        rows += tried
+    if as_json:
+        click.echo(f"[{', '.join(map(to_json, rows))}]")
+    failed = list(dict.fromkeys(row.part for row in rows if row.state == "failed"))
+    say(f"does not work: {', '.join(failed)}" if failed else "all checks passed")
+    context.exit(PROBLEMS if failed else DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class _TrialRow:
+    """One check of `try` as it is printed."""
+
+    part: str
+    check: str
+    state: str
+    """ok, failed or unknown."""
+    seen: str
+    expected: str
+    figures: tuple[float | None, ...]
+    """What was measured, null if not a number; of "reference figures", the numbers to record in the TOML."""
+    reason: str
+    """Likely reason of a failure, or ""."""
+
+
+def _trial_row(found: TrialFinding) -> _TrialRow:
+    """Convert a finding; a part that could not be run shows its error and remedy."""
+    seen, expected, reason = found.seen, found.expected, found.reason
+    if found.fault is not None:
+        seen, remedy = explain(found.fault)
+        reason = reason or remedy
+    figures = tuple(round(figure, 4) if math.isfinite(figure) else None for figure in found.figures)
+    return _TrialRow(found.part, found.name, found.state.value, seen, expected, figures, reason)
+
+
+def _print_trial(rows: Sequence[_TrialRow]) -> None:
+    """Print the checks of one part, and below them the likely reason of its failures."""
+    for row in rows:
+        expected = f" ({row.expected})" if row.expected else ""
+        click.echo(printable(f"{row.state:<7}  {row.part:<8}  {row.check:<17}  {row.seen}{expected}"))
+    for reason in dict.fromkeys(row.reason for row in rows if row.reason):
+        click.echo(printable(f"{'':<7}  likely reason: {reason}"))
 
 
 class Row(msgspec.Struct, frozen=True):
