@@ -17,7 +17,7 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -164,14 +164,26 @@ def _open(transfer: Transfer, offset: int, validator: str | None) -> HTTPRespons
         response: HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError:
         raise
-    except (urllib.error.URLError, HTTPException, OSError, ValueError, OverflowError) as error:
-        # The last two: a redirection to an address that cannot be one, or a port beyond 65,535.
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+        # ValueError: a redirection to a name that no host can have.
         raise DownloadFailed(transfer.url, _one_line(getattr(error, "reason", error))) from error
     return response
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirections to http and https, but never from https to http."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:
+        """Follow a redirection; the response that asks for it is closed whatever happens."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self,
@@ -183,7 +195,12 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         """Return the redirected request; raises DownloadFailed if the redirection is not safe."""
-        scheme = urlsplit(urljoin(req.full_url, newurl)).scheme
+        try:
+            target = urlsplit(urljoin(req.full_url, newurl))
+            scheme, _ = target.scheme, target.port  # ValueError for a port that cannot be one
+        except ValueError as error:
+            fp.close()
+            raise DownloadFailed(req.full_url, f"redirected to no address: {_one_line(error)}") from error
         if scheme != "https" and (scheme != "http" or urlsplit(req.full_url).scheme == "https"):
             fp.close()
             raise DownloadFailed(req.full_url, f"redirected to {scheme or 'nowhere'}, which is not safe")

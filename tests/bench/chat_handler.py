@@ -13,7 +13,7 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from llama_cpp.llama_types import ChatCompletionRequestUserMessage
 from PIL import Image
 
-from matir_cli.engines.llama_cpp.bindings import amx_present
+from matir_cli.engines.llama_cpp.build import amx_present
 from matir_cli.engines.qwen_vl.options import GROUND, RERANK
 from matir_cli.records import ImageArray
 

@@ -1,8 +1,11 @@
 """Reading engine options, and the part of them that makes up an identity."""
 
+import math
+
 import pytest
 
 from matir_cli.engines.options import EngineOptions, read_options
+from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.errors import ModelSetInvalid
 
 
@@ -30,6 +33,14 @@ def test_invalid_options_are_named_with_their_place(options: dict[str, object], 
     with pytest.raises(ModelSetInvalid, match=reason) as raised:
         read_options(options, Plain, "here")
     assert raised.value.source == "here"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_passes_no_bounds(number: float) -> None:
+    with pytest.raises(ModelSetInvalid, match="nms_threshold must be a finite number"):
+        read_options({"nms_threshold": number}, Sam2Options, "sam2")
+    with pytest.raises(ModelSetInvalid, match=r"architecture.d_model must be a finite number"):
+        read_options({"architecture": {"d_model": number}}, Sam2Options, "sam2")
 
 
 def test_defaults_and_speed_leave_no_trace_in_an_identity() -> None:

@@ -76,6 +76,57 @@ def test_the_size_accepted_depends_on_how_well_it_is_known(tmp_path: Path) -> No
     assert sizes == [(100, 100), (25, 200)]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1",
+        "http://127.0.0.1:99999999/w.pt",
+        "http://127.0.0.1:port/w.pt",
+        f"http://{'a' * 70}.invalid/w.pt",
+        "http:///w.pt",
+        "//[",
+        "nowhere:w.pt",
+        "",
+    ],
+)
+def test_a_redirection_to_what_is_no_address(site: FileServer, tmp_path: Path, address: str) -> None:
+    site.paths["/w.pt"] = Served(redirect=address)
+    with pytest.raises(DownloadFailed) as caught:
+        fetch_file(transfer(site, tmp_path / "w.pt"), no_progress)
+    assert caught.value.reason
+    assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e3"])
+def test_a_length_that_is_no_number_of_bytes_counts_as_none(
+    site: FileServer, tmp_path: Path, number: str
+) -> None:
+    site.paths["/w.pt"].headers["Content-Length"] = number
+    job = transfer(site, tmp_path / "w.pt")
+    fetch_file(job, no_progress)
+    assert job.target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e3"])
+def test_a_range_that_is_no_part_of_the_file(site: FileServer, tmp_path: Path, number: str) -> None:
+    site.paths["/w.pt"].cut_after = 100_000
+    job = transfer(site, tmp_path / "w.pt")
+    with pytest.raises(DownloadFailed, match="cut after"):
+        fetch_file(job, no_progress)
+    headers = {"ETag": '"v1"', "Content-Range": f"bytes 100000-{number}/{number}"}
+    site.paths["/w.pt"] = Served(BODY, headers=headers)
+    with pytest.raises(DownloadFailed, match="another part of the file"):
+        fetch_file(job, no_progress)
+
+
+def test_a_record_of_an_origin_that_is_not_text(site: FileServer, tmp_path: Path) -> None:
+    job = transfer(site, tmp_path / "w.pt")
+    job.part.write_bytes(b"half")
+    job.part.with_name(f"{job.part.name}.origin").write_bytes(b'{"url": "\xff", "validator": "\xfe"}')
+    fetch_file(job, no_progress)
+    assert job.target.read_bytes() == BODY
+
+
 def test_redirection_does_not_leave_https() -> None:
     request = urllib.request.Request("https://example.org/w.pt")
     handler, headers = _SafeRedirects(), HTTPMessage()

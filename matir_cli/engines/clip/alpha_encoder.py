@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from matir_cli import masks
+from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.clip.alpha_tower import VisualTower, load_tower
 from matir_cli.engines.clip.options import ClipOptions, Transform, model_file
 from matir_cli.engines.options import read_options
@@ -75,7 +76,7 @@ class AlphaClipEncoder:
         """Encode with `tower`, on its device and in its dtype, `batch_size` regions at a time."""
         self._tower = tower
         self._transform: Transform = transform
-        self._batch_size = batch_size
+        self._batches = BatchRunner(batch_size)
         # MPS has no antialiased interpolation.
         self._resampler = tower.proj.device if tower.proj.is_cuda else torch.device("cpu")
 
@@ -94,6 +95,7 @@ class AlphaClipEncoder:
 
         Raises:
             ValueError: a mask does not have the size of `image`.
+            EngineFailed: the device has not enough memory for one mask at a time.
         """
         height, width = image.shape[:2]
         if any((mask.height, mask.width) != (height, width) for mask in masks):
@@ -103,13 +105,14 @@ class AlphaClipEncoder:
         rgb = torch.from_numpy(render_rgb(image, placement, side))[None]
         # The embedded patches of the photo are the same for all its masks.
         patches = self._tower.conv1(self._to_tower(normalise_rgb(rgb)))
-        vectors = np.empty((len(masks), self.dimensions), dtype=np.float32)
-        for begin in range(0, len(masks), self._batch_size):
-            batch = slice(begin, begin + self._batch_size)
+
+        def encode_batch(batch: slice) -> FloatArray:
             alpha = render_alpha(masks[batch], placement, side, self._resampler)
             alpha_patches = self._tower.conv1_alpha(self._to_tower(normalise_alpha(alpha)))
-            vectors[batch] = to_unit_vectors(self._tower.encode_patches(patches + alpha_patches))
-        return vectors
+            return to_unit_vectors(self._tower.encode_patches(patches + alpha_patches))
+
+        rows = list(self._batches.run(len(masks), encode_batch))
+        return np.concatenate(rows) if rows else np.empty((0, self.dimensions), dtype=np.float32)
 
     def _to_tower(self, x: Tensor) -> Tensor:
         """Move `x` to the tower's device and dtype."""

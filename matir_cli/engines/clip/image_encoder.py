@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.clip.alpha_encoder import (
     choose_batch_size,
     choose_dtype,
@@ -27,18 +28,22 @@ class ClipImageEncoder:
         """Encode with `tower`, `batch_size` images at a time, fitted into its square by `transform`."""
         self._tower = tower
         self._transform: Transform = transform
-        self._batch_size = batch_size
+        self._batches = BatchRunner(batch_size)
 
     @torch.inference_mode()
     def encode_whole(self, images: Sequence[ImageArray]) -> FloatArray:
-        """Return (len(images), d) float32 of unit length, one row per image ((h, w, 3) uint8 RGB)."""
-        vectors = np.empty((len(images), self._tower.dimensions), dtype=np.float32)
-        for begin in range(0, len(images), self._batch_size):
-            batch = slice(begin, begin + self._batch_size)
+        """Return (len(images), d) float32 of unit length, one row per image ((h, w, 3) uint8 RGB).
+
+        Raises:
+            EngineFailed: the device has not enough memory for one image at a time.
+        """
+
+        def encode_batch(batch: slice) -> FloatArray:
             squares = np.stack([self._square(image) for image in images[batch]])
-            rgb = normalise_rgb(torch.from_numpy(squares))
-            vectors[batch] = to_unit_vectors(self._tower.encode_whole(rgb))
-        return vectors
+            return to_unit_vectors(self._tower.encode_whole(normalise_rgb(torch.from_numpy(squares))))
+
+        rows = list(self._batches.run(len(images), encode_batch))
+        return np.concatenate(rows) if rows else np.empty((0, self._tower.dimensions), dtype=np.float32)
 
     @torch.inference_mode()
     def encode_dense(self, image: ImageArray) -> FloatArray:

@@ -23,6 +23,7 @@ import llama_cpp.mtmd_cpp as M  # noqa: N812
 import numpy as np
 from numpy.typing import NDArray
 
+from matir_cli.engines.llama_cpp.build import amx_present
 from matir_cli.engines.llama_cpp.fatal import install_hooks
 from matir_cli.errors import CheckpointInvalid, EngineFailed
 from matir_cli.records import FloatArray, ImageArray
@@ -98,18 +99,6 @@ def _reason(lines: Sequence[str], fallback: str) -> str:
     return next((part for part in reversed(parts) if " " in part), fallback)
 
 
-def backend_names() -> list[str]:
-    """Return the names of the backends that this build of llama.cpp contains, such as "CUDA" and "CPU"."""
-    library = C._lib
-    library.ggml_backend_reg_count.restype = ctypes.c_size_t
-    library.ggml_backend_reg_get.argtypes = [ctypes.c_size_t]
-    library.ggml_backend_reg_get.restype = ctypes.c_void_p
-    library.ggml_backend_reg_name.argtypes = [ctypes.c_void_p]
-    library.ggml_backend_reg_name.restype = ctypes.c_char_p
-    handles = [library.ggml_backend_reg_get(number) for number in range(library.ggml_backend_reg_count())]
-    return [library.ggml_backend_reg_name(handle).decode(errors="replace") for handle in handles]
-
-
 def gpu_available() -> bool:
     """Return True if this build of llama.cpp supports a GPU and the machine has one."""
     return bool(C.llama_supports_gpu_offload())
@@ -118,16 +107,6 @@ def gpu_available() -> bool:
 def available_threads() -> int:
     """Return the number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def amx_present() -> bool:
-    """Return True if the CPU has AMX, which llama.cpp would use for quantised weights.
-
-    Built with some compilers, llama.cpp loads an invalid AMX tile configuration and the process dies
-    (ggml-org/llama.cpp, issue 20824 and pull request 26954, open as of 0.3.36).
-    """
-    cpu_info = Path("/proc/cpuinfo")
-    return cpu_info.exists() and "amx_tile" in cpu_info.read_text(errors="replace")
 
 
 class LanguageModel:

@@ -10,10 +10,11 @@ Each point gives three masks. The result is that of upstream's `SAM2AutomaticMas
 5. run-length encoding of the masks that are left.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
+from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.decoder import EncodedImage, PromptDecoder
 from matir_cli.engines.sam2.model import load_model
@@ -63,6 +65,9 @@ def load_sam2_proposer(config: EngineConfig, device: str) -> "Sam2Proposer":
     return Sam2Proposer(load_model(options, config.files["checkpoint"]), options, device)
 
 
+_Result = TypeVar("_Result")
+
+
 @dataclass(frozen=True, slots=True)
 class _MaskBatch:
     """Masks of one image, one per row."""
@@ -92,19 +97,24 @@ class Sam2Proposer:
         self._device = torch.device(device)
         self._decoder = PromptDecoder(model.to(self._device))
         tokens = model.sam_image_embedding_size**2
-        self._batch = options.points_per_batch or max(1, _TOKENS_PER_BATCH[self._device.type] // tokens)
+        self._points = BatchRunner(options.points_per_batch or _TOKENS_PER_BATCH[self._device.type] // tokens)
+        self._pixels = BatchRunner(_PIXELS_AT_ONCE[self._device.type])
 
     def propose(self, image: ImageArray) -> list[Region]:
-        """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first."""
+        """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first.
+
+        Raises:
+            EngineFailed: the device has not enough memory for the image, or for one point at a time.
+        """
         height, width, _ = image.shape
+        points = self._point_grid()
+
+        def decode_batch(batch: slice) -> _MaskBatch:
+            return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
+
         with torch.inference_mode(), self._precision():
             encoded = self._encode(image)
-            stable = _join(
-                [
-                    self._select_stable(*self._decode_likely(encoded, points), height, width)
-                    for points in torch.split(self._point_grid(), self._batch)
-                ]
-            )
+            stable = _join(list(self._points.run(len(points), decode_batch)))
             kept = nms(stable.boxes.float(), stable.predicted_iou.float(), self._options.nms_threshold)
             return self._to_regions(stable[kept], height, width)
 
@@ -119,16 +129,18 @@ class Sam2Proposer:
         scale = self._options.image_size / np.array([width, height])
         corners = np.array([((b.x0, b.y0), (b.x1, b.y1)) for b in boxes]) * scale
         prompts = torch.from_numpy(corners.astype(np.float32)).to(self._device)
-        results: list[Region | None] = []
+
+        def decode_batch(batch: slice) -> list[Region]:
+            corners = prompts[batch]
+            labels = torch.tensor([_TOP_LEFT, _BOTTOM_RIGHT], device=self._device).expand(len(corners), 2)
+            decoded = self._decoder.decode(encoded, corners, labels)
+            logits, predicted_iou = self._decoder.single_mask_logits(encoded, decoded)
+            return self._to_regions(self._measure(logits, predicted_iou, height, width), height, width)
+
         with torch.inference_mode(), self._precision():
             encoded = self._encode(image)
-            for batch in torch.split(prompts, self._batch):
-                labels = torch.tensor([_TOP_LEFT, _BOTTOM_RIGHT], device=self._device).expand(len(batch), 2)
-                decoded = self._decoder.decode(encoded, batch, labels)
-                logits, predicted_iou = self._decoder.single_mask_logits(encoded, decoded)
-                regions = self._to_regions(self._measure(logits, predicted_iou, height, width), height, width)
-                results += [region if region.area else None for region in regions]
-        return results
+            batches = list(self._points.run(len(prompts), decode_batch))
+        return [region if region.area else None for regions in batches for region in regions]
 
     def region_at(self, image: ImageArray, point: Point) -> Region | None:
         """Return the best of SAM 2's three masks at `point`, in pixels of `image` ((h, w, 3) uint8 RGB).
@@ -158,6 +170,11 @@ class Sam2Proposer:
 
     def _encode(self, image: ImageArray) -> EncodedImage:
         """Resize `image` to the model's square, without keeping its aspect ratio, normalise and encode it."""
+        (encoded,) = BatchRunner(1).run(1, lambda _: self._encode_square(image))
+        return encoded
+
+    def _encode_square(self, image: ImageArray) -> EncodedImage:
+        """See `_encode`; torch's own error if the device runs out of memory."""
         pixels = torch.from_numpy(np.array(image))  # a copy: torch needs a writable array
         if self._device.type == "cuda":  # before the resize; MPS may lack it with antialiasing
             pixels = pixels.to(self._device)
@@ -193,24 +210,34 @@ class Sam2Proposer:
 
     def _measure(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _MaskBatch:
         """Compute stability, box and area of masks at full size."""
-        boxes, areas, stability = [], [], []
-        for batch in self._full_size_batches(logits, height, width):
-            inner, outer = _stability_areas(batch, self._options.stability_offset)
-            stability.append(inner / outer)
-            areas.append(_area(batch, 0.0))
-            boxes.append(_boxes(batch > 0))
-        return _MaskBatch(logits, predicted_iou, torch.cat(stability), torch.cat(boxes), torch.cat(areas))
 
-    def _full_size_batches(self, logits: Tensor, height: int, width: int) -> Iterator[Tensor]:
-        """Yield the logits at full size, (k, height, width) for k masks at a time; at least one batch."""
-        at_once = max(1, _PIXELS_AT_ONCE[self._device.type] // (height * width))
-        for batch in torch.split(logits[:, None], at_once):
-            yield F.interpolate(batch.float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
+        def measure_batch(full: Tensor) -> _MaskBatch:
+            inner, outer = _stability_areas(full, self._options.stability_offset)
+            # Neither of the first two is looked at again.
+            return _MaskBatch(inner, outer, inner / outer, _boxes(full > 0), _area(full, 0.0))
+
+        measured = _join(self._run_at_full_size(logits, height, width, measure_batch))
+        return _MaskBatch(logits, predicted_iou, measured.stability, measured.boxes, measured.areas)
+
+    def _run_at_full_size(
+        self, logits: Tensor, height: int, width: int, work: Callable[[Tensor], _Result]
+    ) -> list[_Result]:
+        """Return the results of `work` for the logits at full size, (k, height, width) for k at a time."""
+
+        def run_batch(batch: slice) -> _Result:
+            low = logits[batch, None].float()
+            return work(F.interpolate(low, (height, width), mode="bilinear", align_corners=False)[:, 0])
+
+        if not len(logits):
+            return [work(logits.new_zeros((0, height, width)))]
+        return list(self._pixels.run(len(logits), run_batch, cost=height * width))
 
     def _to_regions(self, kept: _MaskBatch, height: int, width: int) -> list[Region]:
         """Convert masks to regions: RLEs at full size, boxes with exclusive maximum."""
-        batches = self._full_size_batches(kept.logits, height, width)
-        rles = [rle for batch in batches for rle in _encode_rles(batch > 0)]
+        batches = self._run_at_full_size(
+            kept.logits, height, width, lambda full: list(_encode_rles(full > 0))
+        )
+        rles = [rle for batch in batches for rle in batch]
         columns = (kept.boxes, kept.areas, kept.predicted_iou, kept.stability)
         boxes, areas, predicted, stability = (column.tolist() for column in columns)
         rows = zip(rles, boxes, areas, predicted, stability, strict=True)

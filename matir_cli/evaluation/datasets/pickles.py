@@ -94,4 +94,5 @@ def load_pickle(content: bytes) -> object:
                 raise ValueError(f"memo slot {argument}")
         return _Unpickler(io.BytesIO(content)).load()
     except _DAMAGED as error:
-        raise ValueError(f"not a pickle of plain values: {str(error) or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"not a pickle of plain values: {reason}") from error

@@ -26,7 +26,7 @@ _SIDE = 224
 def examine_llama_cpp() -> Iterator[Finding]:
     """Report which distribution of llama-cpp-python is installed, and for which backends it was built."""
     try:
-        from matir_cli.engines.llama_cpp.bindings import backend_names
+        from matir_cli.engines.llama_cpp.build import backend_names
     except (ImportError, OSError, RuntimeError):
         return  # reported by the check of the engines
     backends = backend_names()

@@ -14,12 +14,14 @@ from transformers import CLIPImageProcessorPil
 
 from matir_cli import masks
 from matir_cli.engines.clip.alpha_encoder import (
+    AlphaClipEncoder,
     compute_placement,
     load_alpha_clip_encoder,
+    load_visual_tower,
     render_alpha,
     render_rgb,
 )
-from matir_cli.engines.clip.options import Transform
+from matir_cli.engines.clip.options import ClipOptions, Transform
 from matir_cli.errors import CheckpointInvalid, ModelSetInvalid
 from matir_cli.records import ImageArray, MaskArray
 from tests.support.clip_weights import (
@@ -176,6 +178,27 @@ def test_no_masks_and_wrong_masks(visual_file: Path) -> None:
     assert encoder.encode(photo(20, 30, 9), []).shape == (0, 24)
     with pytest.raises(ValueError, match="20 x 30"):
         encoder.encode(photo(20, 30, 9), [masks.whole(30, 20)])
+
+
+def test_a_batch_that_does_not_fit_is_halved(visual_file: Path) -> None:
+    config = alpha_clip_config(SMALL_HEADS, visual=visual_file)
+    tower = load_visual_tower(config, ClipOptions(heads=3), "cpu")
+    image, rles = photo(40, 60, 0), [masks.encode(blob(40, 60, seed)) for seed in range(7)]
+    expected = AlphaClipEncoder(tower, "letterbox", 8).encode(image, rles)
+    seen: list[int] = []
+
+    def limit(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(given[0]))
+        if seen[-1] > 3:
+            raise torch.OutOfMemoryError("no memory")
+
+    tower.transformer.register_forward_pre_hook(limit)
+    encoder = AlphaClipEncoder(tower, "letterbox", 8)
+    np.testing.assert_allclose(encoder.encode(image, rles), expected, atol=1e-6)
+    assert seen == [7, 3, 3, 1]
+    seen.clear()
+    encoder.encode(image, rles)
+    assert seen == [3, 3, 1], "the smaller batch is remembered"
 
 
 def test_a_vector_of_length_zero_is_nan(visual_file: Path, tmp_path: Path) -> None:

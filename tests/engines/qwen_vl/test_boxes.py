@@ -96,3 +96,13 @@ def test_drafts_make_up_a_whole_answer() -> None:
 
 def test_nothing_is_drafted_within_a_label() -> None:
     assert expected_continuation(f'{EXPECTED_START}1, 2, 3, 4], "label": "dogs, 3,', "dog") == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "9" * 5000, f'[{{"bbox_2d": [1, 2, {"9" * 400}, 4]}}]', "\ud800"]
+)
+def test_answers_of_any_kind_are_parsed(text: str) -> None:
+    for box in parse_answer(text, SAME, SAME).boxes:
+        assert 0 <= box.x0 < box.x1 <= SAME.width
+    assert isinstance(expected_continuation(text, "a dog"), str)
+    assert is_complete("[" * 100_000) is False

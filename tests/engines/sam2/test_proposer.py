@@ -3,11 +3,14 @@
 import msgspec
 import numpy as np
 import pytest
+import torch
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
 
 from matir_cli import masks
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
+from matir_cli.errors import EngineFailed
 from matir_cli.records import Box, ImageArray, Point
 from tests.support.crafted_sam2 import (
     SMALL_OPTIONS,
@@ -137,6 +140,41 @@ class TestRegions:
         batched = Sam2Proposer(model, msgspec.structs.replace(options, points_per_batch=batch), "cpu")
         expected = [region.rle for region in proposer.propose(image)]
         assert min(match_shares(batched.propose(image), expected)) == 1
+
+    def test_points_that_do_not_fit_together_are_halved(
+        self, model: SAM2Base, options: Sam2Options, proposer: Sam2Proposer, image: ImageArray
+    ) -> None:
+        expected = [region.rle for region in proposer.propose(image)]
+        seen: list[int] = []
+
+        def limit(_: nn.Module, __: tuple[object, ...], given: dict[str, tuple[Tensor, Tensor]]) -> None:
+            seen.append(len(given["points"][0]))
+            if seen[-1] > 5:
+                raise torch.OutOfMemoryError("no memory")
+
+        batched = Sam2Proposer(model, msgspec.structs.replace(options, points_per_batch=16), "cpu")
+        hook = model.sam_prompt_encoder.register_forward_pre_hook(limit, with_kwargs=True)
+        try:
+            assert min(match_shares(batched.propose(image), expected)) == 1
+            assert seen[:4] == [16, 8, 4, 4]
+            seen.clear()
+            assert len(batched.refine(image, [Box(10, 10, 90, 90)] * 9)) == 9
+            assert max(seen) == 4, "the smaller batch is remembered"
+        finally:
+            hook.remove()
+
+    def test_an_image_that_does_not_fit(
+        self, model: SAM2Base, proposer: Sam2Proposer, image: ImageArray
+    ) -> None:
+        def refuse(_: nn.Module, __: object) -> None:
+            raise torch.OutOfMemoryError("no memory")
+
+        hook = model.image_encoder.register_forward_pre_hook(refuse)
+        try:
+            with pytest.raises(EngineFailed, match="not enough memory for one item at a time"):
+                proposer.propose(image)
+        finally:
+            hook.remove()
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (1, 50), (50, 1), (3, 1024)])
     def test_pictures_of_hardly_any_size(self, model: SAM2Base, height: int, width: int) -> None:

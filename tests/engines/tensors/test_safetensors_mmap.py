@@ -77,3 +77,27 @@ def test_a_malformed_entry_is_named(tmp_path: Path, entry: object) -> None:
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(CheckpointInvalid, match="x has a malformed header"):
         MappedTensors(tmp_path / "x.safetensors").shape("x")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b'{"dtype":"F\xff","shape":[1],"data_offsets":[0,4]}',
+        b'{"dtype":"F32","shape":[' + b"[" * 5000 + b'],"data_offsets":[0,4]}',
+        b'{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}',
+        b'{"dtype":"F32","shape":[' + b"9223372036854775807," * 20000 + b'1],"data_offsets":[0,4]}',
+        b'{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}',
+        b'{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}',
+    ],
+)
+def test_an_entry_that_is_no_tensor(tmp_path: Path, entry: bytes) -> None:
+    header = b'{"x":' + entry + b"}"
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
+
+    def read() -> None:
+        tensors = MappedTensors(path)
+        tensors.read("x", *tensors.shape("x"))
+
+    with pytest.raises(CheckpointInvalid):
+        read()
