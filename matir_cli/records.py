@@ -29,7 +29,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 """float32; the shape is stated where it is used."""
 
 MAX_PIXELS = 400_000_000
-"""Larger photos, which take 2 to 4 GB to decode, are treated as decompression bombs."""
+"""Larger photos, which take 2 GB and more to decode, are treated as decompression bombs."""
 
 
 @dataclass(frozen=True, slots=True)

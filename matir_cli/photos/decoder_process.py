@@ -159,6 +159,12 @@ class DecoderProcess:
             if worker is not None:
                 worker.end()
 
+    def close_if_idle(self) -> None:
+        """End the worker, unless a thread is waiting for it: the end of this process will end it."""
+        if self._lock.acquire(blocking=False):
+            self.close()
+            self._lock.release()
+
     def forget(self) -> None:
         """Leave the worker to the process that this one was forked from."""
         if self._worker is not None:
@@ -293,7 +299,7 @@ def _start(memory: int) -> _Worker:
 shared_decoder = DecoderProcess()
 """The decoder of this process."""
 
-atexit.register(shared_decoder.close)
+atexit.register(shared_decoder.close_if_idle)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=shared_decoder.forget)

@@ -43,6 +43,9 @@ LEAST_LEFT = 0.5
 CUT = "the end of its file is missing, and the rest of the picture is blank or coarse"
 """Note on a JPEG that has been cut."""
 
+MOST_REPAIRED = 1 << 28
+"""Bytes at the beginning of a file that cannot be decoded as it is, of which repaired copies are made."""
+
 _START = 1 << 16
 """Bytes at the beginning of a file by which it is recognised."""
 
@@ -209,7 +212,7 @@ def _reduce_decoding(picture: Image.Image, start: bytes) -> None:
 def _load_repaired(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage | None:
     """Load what can be loaded of a file that decoders refuse; None if that is nothing."""
     stream.seek(0)
-    for repair in _repairs(stream.read()):
+    for repair in _repairs(stream.read(MOST_REPAIRED)):
         ImageFile.LOAD_TRUNCATED_IMAGES = repair.cut
         try:
             loaded = _load(io.BytesIO(repair.content), path, reduced=reduced and repair.reducible)

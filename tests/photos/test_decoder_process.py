@@ -125,6 +125,20 @@ except KeyboardInterrupt:
 """
 
 
+_LEAVING = """
+import sys, threading
+from pathlib import Path
+from matir_cli.photos.decode import decode_full_size
+threading.Thread(target=decode_full_size, args=(Path(sys.argv[1]),), daemon=True).start()
+writing = open(sys.argv[1], "wb")  # waits until the decoder reads
+"""
+
+
+def test_the_end_of_the_program_does_not_wait_for_a_decoder(pipe: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _LEAVING, str(pipe)], timeout=30, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_worker_ends_with_its_parent(pipe: Path, number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", _PARENT, str(pipe)], stdout=subprocess.PIPE) as parent:

@@ -39,6 +39,16 @@ def test_raw_files_in_folders_are_passed_over_and_counted(tmp_path: Path) -> Non
     assert passed_over.total() == 3
 
 
+def test_unusual_names_of_readable_formats_are_found(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.JPE", "c.mpo", "d.insp", "e.pjpeg", "f.btf", "g.heics"]
+    for name in [*names, "h.fits", "i.jxl", "j.svg", "k.txt"]:
+        (tmp_path / name).write_bytes(b"x")
+    passed_over = Counter[str]()
+    found = [path.name for path in find_photo_files([tmp_path], passed_over)]
+    assert found == names
+    assert passed_over == {".fits": 1, ".jxl": 1, ".svg": 1}
+
+
 def test_a_time_beyond_sqlites_integers_is_clipped(tmp_path: Path) -> None:
     scene("red").save(tmp_path / "photo.png")
     os.utime(tmp_path / "photo.png", (1e10, 1e10))

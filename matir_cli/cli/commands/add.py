@@ -52,7 +52,8 @@ def add(
     The list has one path per line, or paths separated by NUL, as `find -print0` writes them. It is
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
-    cameras' raw files (CR2, NEF, DNG, ...) are passed over and counted at the end.
+    cameras' raw files (CR2, NEF, DNG, ...) and other formats that are not read are passed over
+    and counted at the end.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
