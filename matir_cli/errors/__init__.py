@@ -8,6 +8,7 @@
     │   ├── GalleryTooNew              written by a later version
     │   ├── GalleryTooOld              written by an earlier version, and it may not be changed
     │   ├── GalleryDamaged             it is malformed
+    │   │   └── IndexDamaged           its search index is, which can be rebuilt
     │   ├── GalleryIOFailed            the system failed to read or write it
     │   ├── GalleryBusy                another process held the lock too long
     │   ├── GalleryReadOnly            it or its folder does not permit the access needed
@@ -66,6 +67,7 @@ from matir_cli.errors.gallery import (
     GalleryReadOnly,
     GalleryTooNew,
     GalleryTooOld,
+    IndexDamaged,
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
@@ -126,6 +128,7 @@ __all__ = [
     "GalleryReadOnly",
     "GalleryTooNew",
     "GalleryTooOld",
+    "IndexDamaged",
     "MatirError",
     "MemoryTooSmall",
     "MergeIntoItself",
