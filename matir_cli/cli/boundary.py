@@ -23,7 +23,7 @@ from matir_cli.cli import signals
 from matir_cli.cli.exit_codes import DONE, ERROR, INTERRUPTED
 from matir_cli.output.printable import printable
 
-STAGE_1_ALONE = "or search with stage 1 alone: --no-rerank."
+STAGE_1_ALONE = "search with stage 1 alone: --no-rerank"
 
 PROGRAM = "matir"
 
@@ -89,12 +89,17 @@ def _invoke(command: click.Command) -> int:
         return shell_complete(command, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
         # See https://no-color.org. Otherwise click decides: colours on terminals only.
-        color = False if os.environ.get("NO_COLOR") else None
+        color = False if os.environ.get("NO_COLOR") or is_dumb() else None
         with command.make_context(PROGRAM, sys.argv[1:], color=color) as context:
             command.invoke(context)
     except Exit as leaving:
         return leaving.exit_code
     return DONE
+
+
+def is_dumb() -> bool:
+    """Return True if the terminal does not interpret escape sequences, as its TERM says."""
+    return os.environ.get("TERM") == "dumb"
 
 
 def _make_streams_safe() -> None:
@@ -142,17 +147,15 @@ def explain(error: errors.MatirError) -> tuple[str, str]:
 
 def _remedy(error: errors.MatirError) -> str:
     match error:
-        case errors.GalleryTooOld(path=path):
-            return f"Any command on it, such as matir info --db {path}, upgrades it."
-        case errors.GalleryUnrecovered(path=path):
-            return f"Any command that may write to it rolls it back: matir info --db {shlex.quote(str(path))}"
+        case errors.GalleryError(path=path) if type(error) in _GALLERY_REMEDIES:
+            return _GALLERY_REMEDIES[type(error)].format(path=shlex.quote(str(path)))
         case errors.ModelSetUntrusted(source=source):
             return f"If you trust that file, name it: --models {shlex.quote(source)}"
         case errors.PartMissing(part="judge"):
-            return f"Choose another model set with --models, {STAGE_1_ALONE}"
+            return f"Choose another model set with --models, or {STAGE_1_ALONE}"
         case errors.WeightsMissing(model_set=name, part=part):
-            fetch = f"Fetch them: matir models pull {name}"
-            return f"{fetch} -- {STAGE_1_ALONE}" if part == "judge" else fetch
+            fetch = f"Fetch them: matir models pull {shlex.quote(name)}"
+            return f"{fetch} -- or {STAGE_1_ALONE}" if part == "judge" else fetch
         case errors.ListNotUtf8(encoding=encoding):
             return f"Convert it first: iconv -f {encoding} -t UTF-8"
         case errors.FolderVanished(count=0):
@@ -165,12 +168,22 @@ def _remedy(error: errors.MatirError) -> str:
             return _REMEDIES.get(type(error), "")
 
 
+_GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
+    errors.GalleryMissing: "Check the name, or create one: matir add FOLDER --db {path}",
+    errors.GalleryEmpty: "Add some: matir add FOLDER --db {path}",
+    errors.GalleryTooOld: "Any command on it, such as matir info --db {path}, upgrades it.",
+    errors.GalleryUnrecovered: "Any command that may write to it rolls it back: matir info --db {path}",
+    errors.GalleryDamaged: (
+        "Restore a copy of it, or move it away and index the photos again: matir add FOLDER --db {path}"
+    ),
+    errors.IndexDamaged: "Rebuild it: matir compact --db {path}",
+    errors.PhotoUnknown: "List what it holds: matir ls --db {path}",
+}
+"""Remedies with a command on the gallery at {path}, quoted for a shell."""
+
 _REMEDIES: dict[type[errors.MatirError], str] = {
-    errors.GalleryMissing: "Check the name, or create one with: matir add FOLDER",
-    errors.GalleryEmpty: "Add some with: matir add FOLDER",
     errors.NotAGallery: "Name another file with --db.",
     errors.GalleryTooNew: "Upgrade matir-cli.",
-    errors.GalleryDamaged: "Restore a copy, or create it again with: matir add",
     errors.GalleryFailed: "Check it with: matir doctor; if that finds nothing, please report this.",
     errors.GalleryChanged: "Run the same command again.",
     errors.ExtensionUnusable: "pip install --force-reinstall apsw sqlite-vec==0.1.9",
@@ -181,34 +194,39 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.DiskFull: "Free some space and run the same command again.",
     errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
     errors.MergeIntoItself: "Name another gallery, or choose the target with --db.",
-    errors.PhotoUnknown: "List what it holds with: matir ls",
     errors.ModelMismatch: (
-        "Use the models it was created with, or another file with --db (in matir eval, --out)."
+        "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "
+        "another folder with --out)."
     ),
     errors.ModelSetUnknown: "Use one of these names, or the path of a TOML file.",
     errors.ModelSetInvalid: "Correct it in the TOML file.",
     errors.PartMissing: "Choose another model set with --models.",
-    errors.WeightsChanged: ("Fetch it again; to accept the new file: matir models pull --accept-changed SET"),
-    errors.CheckpointInvalid: "Check the file, or fetch it again.",
-    errors.MemoryTooSmall: "Close other programs, or use a smaller model set (--models lite).",
+    errors.WeightsChanged: (
+        "Fetch it again: matir models pull SET; or accept it, if no hash of it is published: matir models "
+        "pull --accept-changed SET"
+    ),
+    errors.CheckpointInvalid: "Put the right file there, or fetch it again: matir models pull SET",
+    errors.MemoryTooSmall: f"Close other programs, or {STAGE_1_ALONE}",
     errors.ContextTooSmall: (
         "Shorten the query, or raise context_tokens (or lower max_pixels) in the model set."
     ),
-    errors.DownloadFailed: "Run the same command again to resume.",
-    errors.EngineFailed: "Try --device cpu, or a smaller model set.",
+    errors.DownloadFailed: (
+        "Run the same command again to resume; or put the file by hand where this says: matir models path SET"
+    ),
+    errors.EngineFailed: "Try --device cpu; this checks the files of the models: matir models verify SET",
     errors.PhotoUnreadable: "Choose another photo.",
     errors.PhotoInaccessible: "Check its permissions and its disk.",
     errors.DecoderUnavailable: "Check the installation with: matir doctor",
     errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
     errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",
-    errors.OutputError: "Choose another place, or free some space.",
+    errors.OutputError: "Choose another name or place, or free some space.",
     errors.OutputExists: "Choose another name, or replace the file with --force.",
     errors.SidecarUnusable: "Repair it, or move it away and run the same command again.",
     errors.SidecarRegionsUnusable: "To write only the keyword: --region none",
     errors.SidecarElsewhere: "To write to that file: --follow-links",
     errors.DeviceUnavailable: "Use --device auto, or --device cpu.",
     errors.ExampleOutside: "Count pixels from the top left corner of the photo as it is displayed.",
-    errors.ExampleBlank: "Draw a tight box around the object.",
+    errors.ExampleBlank: "Draw a box tight around an object with --box.",
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
     errors.QueryNotText: "Encode it as UTF-8.",
     errors.QueryContradicts: "Describe with --not what the wrong photos show and the right ones do not.",

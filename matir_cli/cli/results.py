@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 import click
 
-from matir_cli.cli.boundary import say
+from matir_cli.cli.boundary import is_dumb, say
 from matir_cli.cli.options.output import ANSWER, OutputOptions
 from matir_cli.cli.path_lists import write_path
 from matir_cli.gallery.database import GalleryFile
@@ -32,16 +33,17 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
     """
     if filters is None:
         return ""
+    on = f" --db {shlex.quote(str(gallery.path))}"
     if filters.places and _select_none(gallery, Filters(filters.places)):
         places = " or ".join(map(str, filters.places))
-        return f": no photo is in {places} (see: matir ls)"
+        return f": no photo is in {places} (see: matir ls{on})"
     if filters.since or filters.until:
         if _select_none(gallery, Filters(since="")):
             return ": no photo has a date, so --since and --until match none"
         if _select_none(gallery, Filters(since=filters.since, until=filters.until)):
             return ": no photo was taken in that period (--since, --until)"
     if filters.camera is not None and _select_none(gallery, Filters(camera=filters.camera)):
-        return f": no photo is by a camera whose name contains {filters.camera} (see: matir ls --long)"
+        return f": no photo is by a camera whose name contains {filters.camera} (see: matir ls --long{on})"
     if _select_none(gallery, filters):
         return ": no photo passes all of these filters"
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""
@@ -120,7 +122,7 @@ def _print_json(
 
 
 def _print_table(gallery: GalleryFile, found: Sequence[SearchResult], output: OutputOptions) -> None:
-    host = socket.gethostname() if sys.stdout.isatty() else None
+    host = socket.gethostname() if sys.stdout.isatty() and not is_dumb() else None
     show_picture = _open_preview() if output.preview else None
     click.echo(HEADER)
     for result in found:
@@ -132,8 +134,13 @@ def _print_table(gallery: GalleryFile, found: Sequence[SearchResult], output: Ou
 
 def _open_preview() -> Callable[[ResultPixels], None] | None:
     """Return a function that shows a result as a picture; None, with a message, if the terminal cannot."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("NO_COLOR"):
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("NO_COLOR") or is_dumb():
         say("--preview needs a terminal with colours as standard input and output; no pictures")
+        return None
+    if 0 in os.get_terminal_size(sys.stdout.fileno()):  # a serial line, or a program's pseudo-terminal
+        say(
+            "--preview needs a terminal that knows its size, such as by: stty rows 24 columns 80; no pictures"
+        )
         return None
     from matir_cli.output.overlays import overlay
     from matir_cli.output.thumbnails import open_picture_terminal

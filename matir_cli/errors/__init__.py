@@ -8,6 +8,7 @@
     │   ├── GalleryTooNew              written by a later version
     │   ├── GalleryTooOld              written by an earlier version, and it may not be changed
     │   ├── GalleryDamaged             it is malformed
+    │   │   └── IndexDamaged           its search index is, which can be rebuilt
     │   ├── GalleryFailed              SQLite failed for no reason that lies in the file or the system
     │   ├── GalleryChanged             another command changed it at the same moment
     │   ├── GalleryUnrecovered         a write to it was interrupted, and it may not be changed
@@ -80,6 +81,7 @@ from matir_cli.errors.gallery import (
     GalleryTooNew,
     GalleryTooOld,
     GalleryUnrecovered,
+    IndexDamaged,
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
@@ -150,6 +152,7 @@ __all__ = [
     "GalleryTooNew",
     "GalleryTooOld",
     "GalleryUnrecovered",
+    "IndexDamaged",
     "ListNotUtf8",
     "MatirError",
     "MemoryTooSmall",

@@ -68,6 +68,13 @@ class GalleryDamaged(GalleryError):
         return f"{self.path} is damaged: {self.reason}."
 
 
+class IndexDamaged(GalleryDamaged):
+    """The search index, which is derived from the vectors and can be rebuilt, is malformed."""
+
+    def __str__(self) -> str:
+        return f"the search index of {self.path} is damaged: {self.reason}."
+
+
 @dataclass(eq=False)
 class GalleryIOFailed(GalleryError):
     """The system failed to read or write the file (quota, size limit, device); `reason` is its message."""

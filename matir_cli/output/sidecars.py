@@ -17,7 +17,13 @@ from typing import Any, TypeAlias
 from lxml import etree
 
 from matir_cli.atomic_write import atomic_write
-from matir_cli.errors import OutputError, SidecarElsewhere, SidecarRegionsUnusable, SidecarUnusable
+from matir_cli.errors import (
+    OutputError,
+    OutputExists,
+    SidecarElsewhere,
+    SidecarRegionsUnusable,
+    SidecarUnusable,
+)
 from matir_cli.output.file_rewrite import rewrite_file
 from matir_cli.output.xmp import XmpArea, XmpTag, stored_area
 from matir_cli.records import PhotoRecord
@@ -156,15 +162,18 @@ class Sidecar:
         An existing one keeps all that `rewrite_file` keeps; one with a link to it is not deleted.
 
         Raises:
-            OutputExists: another program has written a new one meanwhile.
+            SidecarUnusable: another program has written a new one meanwhile.
             OutputError: it cannot be written; the existing file is untouched.
         """
         if not self._exists:
             etree.indent(self._tree, " ")
         content = etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared)
         if not self._exists:
-            with atomic_write(self.path, force=False) as temporary:
-                temporary.write_bytes(content)
+            try:
+                with atomic_write(self.path, force=False) as temporary:
+                    temporary.write_bytes(content)
+            except OutputExists:
+                raise SidecarUnusable(self.path, "another program has just written it") from None
             return
         try:
             if self._holds_nothing() and not self.path.is_symlink() and self.path.stat().st_nlink == 1:

@@ -40,7 +40,9 @@ def open_picture_terminal() -> Callable[[Image.Image], None]:
 
     def show(picture: Image.Image) -> None:
         width, height = picture.size
-        columns = min(COLUMNS, console.width, round(ROWS * (width / height) * (_CELL[1] / _CELL[0])))
-        console.print(Renderable(picture, width=max(1, columns), height="auto"))
+        per_row = (width / height) * (_CELL[1] / _CELL[0])  # columns for each row
+        columns = max(1, min(COLUMNS, console.width, round(ROWS * per_row)))
+        # "auto" is by the terminal's own cells; less than one of them would be no picture.
+        console.print(Renderable(picture, width=columns, height="auto" if columns >= 2 * per_row else 1))
 
     return show

@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from matir_cli.errors import GalleryDamaged
+from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
 from matir_cli.records import FloatArray
@@ -202,13 +202,13 @@ def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
     """Read a block's (r,) `RUN`s, in the order of its codes.
 
     Raises:
-        GalleryDamaged: `blob` is not such a list, or a count is impossible.
+        IndexDamaged: `blob` is not such a list, or a count is impossible.
     """
     if not isinstance(blob, bytes) or not blob or len(blob) % RUN.itemsize:
-        raise GalleryDamaged(gallery.path, "a block's list of photos has an impossible length")
+        raise IndexDamaged(gallery.path, "a block's list of photos has an impossible length")
     runs = np.frombuffer(blob, RUN)
     if runs["count"].min() < 1 or runs["count"].max() > _MOST_IN_RUN:
-        raise GalleryDamaged(gallery.path, "a block counts an impossible number of regions")
+        raise IndexDamaged(gallery.path, "a block counts an impossible number of regions")
     return runs
 
 

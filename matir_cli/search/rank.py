@@ -21,7 +21,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from matir_cli.errors import GalleryDamaged
+from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.filters import Filters
@@ -161,18 +161,18 @@ class _Scorer:
 
 
 def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
-    """Compute upper bounds on the scores of all regions in blocks; GalleryDamaged if a block is malformed."""
+    """Compute upper bounds on the scores of all regions in blocks; IndexDamaged if a block is malformed."""
     ids, counts, runs, centres = [], [], [], []
     blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
     for block_id, size, blob, centre in blocks:
         if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
-            raise GalleryDamaged(gallery.path, "a block's centre has an impossible length")
+            raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
         if not np.isfinite(np.frombuffer(centre, "<f4")).all():
-            raise GalleryDamaged(gallery.path, "a block's centre is not finite")
+            raise IndexDamaged(gallery.path, "a block's centre is not finite")
         runs.append(read_runs(gallery, blob))
         counts.append(int(runs[-1]["count"].sum()))
         if size != SignCodes.size(counts[-1], query.size):
-            raise GalleryDamaged(gallery.path, "a block's codes have an impossible length")
+            raise IndexDamaged(gallery.path, "a block's codes have an impossible length")
         ids.append(int(block_id))
         centres.append(np.frombuffer(centre, "<f4"))
     if not ids:

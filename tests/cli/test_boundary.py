@@ -104,7 +104,7 @@ def run(body: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
 def test_an_error_of_ours_is_one_line_and_harmless() -> None:
     done = run("from matir_cli.errors import GalleryMissing; raise GalleryMissing('\\x1b[31m\\nx')")
     assert done.returncode == 2
-    remedy = b"Check the name, or create one with: matir add FOLDER"
+    remedy = b"Check the name, or create one: matir add FOLDER --db '\\x1b[31m\\nx'"
     assert done.stderr == b"matir: there is no gallery at \\x1b[31m\\nx. " + remedy + b"\n"
 
 

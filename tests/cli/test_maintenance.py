@@ -279,7 +279,7 @@ def test_show_says_what_is_stored(indexed: Indexed, copies: list[Path], db: Path
     assert "pred. IoU" in text
     unknown = matir("show", "/no/such.jpg", "--db", db)
     assert (unknown.returncode, unknown.stdout) == (2, b"")
-    assert b"holds no photo /no/such.jpg. List what it holds with: matir ls" in unknown.stderr
+    assert b"holds no photo /no/such.jpg. List what it holds: matir ls --db " in unknown.stderr
 
 
 def test_show_draws_the_regions(db: Path, tmp_path: Path) -> None:

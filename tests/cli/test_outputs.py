@@ -26,6 +26,7 @@ from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from matir_cli.output.thumbnails import COLUMNS
 from tests.support.process import MATIR, Indexed, matir, on_full_terminal, records
 
 NAMES = [
@@ -361,6 +362,27 @@ def test_colours_and_links_on_a_terminal_alone(indexed: Indexed) -> None:
     assert not COLOUR.search(plain)
     assert plain.count(b"\x1b]8;;file://") == 2
     assert b"\x1b" not in matir(*words).stdout
+
+
+@pytest.mark.parametrize("size", [(0, 0), (24, 0), (0, 100), (1, 1), (2, 3), (65535, 65535)])
+def test_a_terminal_of_any_size_gets_its_answer(
+    indexed: Indexed, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    words = ["find", "--no-rerank", "dog", "-n", 1, "--db", indexed.gallery, "--preview"]
+    shown = on_full_terminal([*words, "--masks", tmp_path], size=size)
+    assert b".png" in shown
+    assert (b"knows its size" in shown) == (0 in size)
+    if 0 not in size:
+        lines = shown.replace(b"\r", b"").split(b"\n")
+        assert max(line.count("\u2580".encode()) for line in lines) in range(1, min(size[1], COLUMNS) + 1)
+
+
+def test_a_dumb_terminal_gets_plain_text(indexed: Indexed) -> None:
+    words = ["find", "--no-rerank", "dog", "-n", 1, "--db", indexed.gallery]
+    shown = on_full_terminal([*words, "--preview"], TERM="dumb")
+    assert b".png" in shown
+    assert b"no pictures" in shown
+    assert b"\x1b" not in shown
 
 
 def test_thumbnails_on_a_terminal(indexed: Indexed, tmp_path: Path) -> None:

@@ -54,14 +54,14 @@ BEGUN = re.compile(rb"\b[1-9][0-9]*/[1-9]")
 """Output of a progress bar that has gone beyond zero."""
 
 
-def open_terminal() -> tuple[int, int]:
-    """Open a terminal of 100 columns.
+def open_terminal(rows: int = 24, columns: int = 100) -> tuple[int, int]:
+    """Open a terminal.
 
     Returns:
         The file descriptor to read what it shows, and the one to write to it.
     """
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     return screen, terminal
 
 
@@ -88,9 +88,14 @@ def on_a_terminal(*words: object) -> bytes:
 PREVIEW_WARNING = ["-W", "ignore:Image.Image.getdata is deprecated:DeprecationWarning"]
 
 
-def on_full_terminal(words: list[object], code: int = 0, **variables: str) -> bytes:
-    """What a command shows on a terminal with colours, as all three streams, that answers no question."""
-    shown, terminal = open_terminal()
+def on_full_terminal(
+    words: list[object], code: int = 0, size: tuple[int, int] = (24, 100), **variables: str
+) -> bytes:
+    """What a command shows on a terminal with colours, as all three streams, that answers no question.
+
+    `size` is its rows and columns.
+    """
+    shown, terminal = open_terminal(*size)
     process = subprocess.Popen(
         [*MATIR[:-2], *PREVIEW_WARNING, *MATIR[-2:], *map(str, words)],
         stdin=terminal,

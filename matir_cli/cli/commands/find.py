@@ -162,7 +162,9 @@ def _answer_each(
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
         if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise click.UsageError(f"The queries are in UTF-16; convert them: {TO_UTF8} QUERIES")
+            raise click.UsageError(
+                f"The queries are in UTF-16; convert them: {TO_UTF8} QUERIES | matir find -"
+            )
         try:
             text = normal_text(line.decode())
         except UnicodeDecodeError:
