@@ -21,8 +21,9 @@ from matir_cli.errors import (
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Box, FloatArray, Point
+from matir_cli.search.encoding import encode_query
 from matir_cli.search.index import region_vector
-from matir_cli.search.query import Example, Query, ResolvedExample, encode_query, resolve_example
+from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
 from matir_cli.search.rank import rank_photos
 from tests.search.fake_models import ColourModels, UnusedModels
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText

@@ -37,6 +37,7 @@ from matir_cli.cli.options.search import (
     min_score_option,
     no_ground_option,
     no_rerank_option,
+    whole_option,
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
@@ -64,7 +65,7 @@ NO_REGION = "none"
 SECTIONS = {
     "What to find": QUERY_SECTION,
     "Where": FILTER_SECTION,
-    "How": ("limit", "min_score", "min_p", "no_rerank", "no_ground"),
+    "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground"),
     "What to write": ("label", "all_instances", "region", "sidecar", "remove", "dry_run", "null"),
 }
 
@@ -155,6 +156,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")
 @min_score_option
 @min_p_option
+@whole_option
 @no_rerank_option
 @no_ground_option("Rerank, but take the box of stage 1's best region.")
 @tag_options
@@ -166,6 +168,7 @@ def tag(
     limit: int | None,
     min_score: float | None,
     min_p: float | None,
+    whole: bool,
     no_rerank: bool,
     no_ground: bool,
     tagging: TagOptions,
@@ -200,6 +203,7 @@ def tag(
         limit=limit or CANDIDATES,
         rerank=not no_rerank,
         ground=not no_ground,
+        whole=whole,
         min_score=min_score,
         min_p=min_p,
         filters=arguments.filters,
