@@ -156,6 +156,7 @@ class Gallery:
         min_size: float | None = None,
         max_size: float | None = None,
         limit: int = 10,
+        whole: bool = False,
         rerank: bool = True,
         ground: bool = True,
         candidates: int | None = None,
@@ -183,6 +184,7 @@ class Gallery:
             min_size: least fraction of the photo that the object covers, 0..1.
             max_size: greatest fraction of the photo that the object covers, 0..1.
             limit: number of photos to return, 1 or more.
+            whole: compare the text as a whole in stage 1, as the paper does, not by its parts.
             rerank: let the judge look at the best photos and rank them again.
             ground: let the judge point at the object; otherwise the mask is that of the best region.
             candidates: number of photos that the judge reranks (N_C of the paper), 1 or more; None: 100,
@@ -219,6 +221,7 @@ class Gallery:
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
         options = SearchOptions(
             limit=limit,
+            whole=whole,
             candidates=candidates,
             rerank=rerank,
             ground=ground,

@@ -131,7 +131,7 @@ class Candidate:
     region_id: int
     """Id of its best region."""
     score: float
-    """Cosine of that region and the query, -1..1 (eq. 1)."""
+    """Cosine of that region and the query, -1..1 (eq. 1), less what a description's parts miss."""
 
 
 def check_range(name: str, value: float | None, least: float, most: float = math.inf) -> None:

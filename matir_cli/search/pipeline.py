@@ -15,10 +15,12 @@ from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, check_range
+from matir_cli.search.encoding import EncodedQuery, encode_query
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.models import SearchModels
-from matir_cli.search.query import Query, encode_query
+from matir_cli.search.parts import rank_by_parts
+from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import (
     JudgedCandidate,
@@ -62,6 +64,9 @@ class SearchOptions:
     """Ask the proposer for the mask in the judge's box if no stored region fits it."""
     fresh: bool = False
     """Ask the judge anew; verdicts cached for this query are dropped."""
+    whole: bool = False
+    """The method as published: stage 1 compares the text as a whole, without its parts, and the whole photo
+    is a region like any other."""
     budget: float | None = None
     """Seconds, 0 or more, after which the judge is asked about no further photo; None: no limit."""
     filters: Filters | None = None
@@ -129,9 +134,9 @@ def run_search(
     session = None
     if judging and query.text is not None:
         session = open_judge_session(gallery, models, query.text, fresh=options.fresh, without=query.without)
-    encoded = encode_query(gallery, models, query)
+    encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
-    ranked = rank_candidates(gallery, encoded.vector, depth, filters=options.filters)
+    ranked = rank_encoded(gallery, encoded, depth, options.filters)
     best_score = ranked[0].score if ranked else None
     ranked = _drop_low_scores(ranked, options.min_score)
     if session is None:
@@ -200,6 +205,15 @@ def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
     as_query(query).check()
     if gallery.count_photos() == 0:
         raise GalleryEmpty(gallery.path)
+
+
+def rank_encoded(
+    gallery: GalleryFile, query: EncodedQuery, limit: int, filters: Filters | None = None
+) -> list[Candidate]:
+    """Stage 1 for a query with or without parts: return the `limit` best photos, best first."""
+    if query.parts is not None:
+        return rank_by_parts(gallery, query.parts, limit, filters)
+    return rank_photos(gallery, query.vector, limit, filters, handicap=query.handicap)
 
 
 def rank_candidates(

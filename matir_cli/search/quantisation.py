@@ -28,6 +28,9 @@ TOP_LEVEL = 127
 QUERY_LEVEL = 32767
 """Largest level of a query in `cosines`, where the query's own rounding must not matter."""
 
+ROWS_AT_ONCE = 256
+"""Vectors converted at once: as float64 they still fit a core's cache."""
+
 Int8Array = NDArray[np.int8]
 """Stored vectors: (n, d) levels of -127..127 in the rotated frame, each row at a scale of its own."""
 
@@ -99,10 +102,17 @@ def cosines(stored: Int8Array, query: FloatArray) -> NDArray[np.float64]:
     Raises:
         ValueError: the query holds a value that is not finite, or only zeros.
     """
-    levels = _levels(query[np.newaxis], QUERY_LEVEL)[0].astype(np.float64)
-    rows = stored.astype(np.float64)
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows) * (levels @ levels))
-    return np.asarray(rows @ levels / lengths)
+    return np.asarray(cosine_table(stored, query[np.newaxis])[0])
+
+
+def cosine_table(stored: Int8Array, queries: FloatArray) -> NDArray[np.float64]:
+    """Return the (k, n) float64 cosines of (n, d) stored vectors with (k, d) `queries`, as `cosines` does."""
+    levels = _levels(queries, QUERY_LEVEL).astype(np.float64)
+    scores = np.empty((len(levels), len(stored)))
+    for start in range(0, len(stored), ROWS_AT_ONCE):
+        rows = stored[start : start + ROWS_AT_ONCE].astype(np.float64)
+        scores[:, start : start + len(rows)] = levels @ rows.T / np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return np.asarray(scores / np.sqrt(np.einsum("kd,kd->k", levels, levels))[:, np.newaxis])
 
 
 def _levels(vectors: FloatArray, top: int) -> FloatArray:

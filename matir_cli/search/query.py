@@ -1,36 +1,21 @@
-"""Queries: a text, an example in a photo and excluded texts, combined into one vector.
+"""Queries: a text, an example in a photo and excluded texts.
 
-Texts and images share one space, but their cosines differ in scale: a region's cosines with texts are
-small and close together, those with other regions are large and far apart ("Mind the gap", Liang et al.,
-NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
-with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
-score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
-("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
-
-    q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
-
-with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means
-as well would shift all scores by the same amount, so it is left out. The result q is a single vector, and
-is searched like any other.
+`resolve_example` finds the region that an example means; `encoding` makes vectors of all parts.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.engines.protocols import QueryVector
 from matir_cli.errors import (
     EngineFailed,
     ExampleBlank,
     ExampleOutside,
-    GalleryDamaged,
-    QueryContradicts,
     QueryEmpty,
     QueryNotText,
 )
@@ -42,16 +27,6 @@ from matir_cli.records import Box, FloatArray, PhotoRecord, Point, Rle, check_ra
 from matir_cli.search.box_matching import box_iou
 from matir_cli.search.index import region_vector
 from matir_cli.search.models import SearchModels
-from matir_cli.search.rank import score_spreads
-
-AVERSION = 0.35
-"""Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
-
-SAME_COSINE = 0.999
-"""Two vectors with a higher cosine than this mean the same."""
-
-LEAST_SPREAD = 1e-6
-"""Least standard deviation of cosines that counts as one: below it there are only rounding errors."""
 
 REUSED_IOU = 0.8
 """Least IoU of a stored region's box and an example's box for the region to be used without a model."""
@@ -265,58 +240,3 @@ def _encode_region(models: SearchModels, photo: DecodedPhoto, example: Example, 
     box, share = record.to_photo(masks.box(rle)), record.share(masks.area(rle))
     iou = None if example.box is None else box_iou(example.box, box)
     return ResolvedExample(example.path, vector, box, share, stored=False, iou=iou)
-
-
-def encode_query(gallery: GalleryFile, models: SearchModels, query: Query) -> QueryVector:
-    """Combine all parts of a query into the vector that regions are compared with.
-
-    Returns:
-        (d,) float32 of unit length, in the space of the region vectors.
-
-    Raises:
-        QueryEmpty, QueryNotText: see `Query.check`.
-        QueryContradicts: an excluded text means the same as the text or the example.
-        GalleryDamaged: the example's stored vector is impossible.
-        MatirError: as loading and running the models raise it.
-    """
-    query.check()
-    wanted: list[tuple[float, FloatArray]] = []  # weight and vector of each part
-    truncated = False
-    if query.text is not None:
-        encoded = models.text_encoder.encode(query.text)
-        truncated = encoded.truncated
-        wanted.append((1.0 if query.example is None else 1.0 - query.weight, encoded.vector))
-    if query.example is not None:
-        example = (
-            resolve_example(gallery, models, query.example)
-            if isinstance(query.example, Example)
-            else query.example
-        )
-        wanted.append((1.0 if query.text is None else query.weight, example.vector))
-    unwanted: list[tuple[float, FloatArray]] = []
-    for text in query.without:
-        encoded = models.text_encoder.encode(text)
-        truncated = truncated or encoded.truncated
-        _check_lengths(gallery, [encoded.vector, *(vector for _, vector in wanted)])
-        if any(float(encoded.vector @ vector) > SAME_COSINE for _, vector in wanted):
-            raise QueryContradicts(text)
-        unwanted.append((-AVERSION / len(query.without), encoded.vector))
-    return QueryVector(_combine(gallery, wanted + unwanted), truncated)
-
-
-def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
-    """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
-    if len({vector.size for vector in vectors}) > 1:
-        raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
-
-
-def _combine(gallery: GalleryFile, parts: list[tuple[float, FloatArray]]) -> FloatArray:
-    """Sum weighted vectors, each in units of its spread over the gallery; return (d,) of unit length."""
-    _check_lengths(gallery, [vector for _, vector in parts])
-    weights, vectors = (np.array(column) for column in zip(*parts, strict=True))
-    if len(parts) > 1:
-        spreads = score_spreads(gallery, vectors)
-        # A single region, or regions that are all alike, have no spread to measure by.
-        weights = weights / (spreads if spreads.min() > LEAST_SPREAD else 1.0)
-    total = weights @ vectors
-    return np.asarray(total / np.linalg.norm(total), np.float32)

@@ -26,7 +26,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import RUN, read_runs, stored_vectors
-from matir_cli.search.quantisation import Int8Array, cosines, quantise, rounding_error
+from matir_cli.search.quantisation import Int8Array, cosine_table, cosines, quantise, rounding_error
 from matir_cli.search.sign_codes import SignCodes, sign_queries
 from matir_cli.search.upper_bounds import UpperBounds, compare_blocks
 
@@ -36,8 +36,8 @@ SCORED_AT_ONCE = 4096
 FIRST_PHOTOS = 2
 """Photos scored first, as a multiple of `limit`: the score of the `limit`-th is the first threshold."""
 
-SAMPLE = 1024
-"""Regions that `score_spreads` samples: a standard deviation of that many is right to about 2%."""
+SAMPLE = 256
+"""Regions that `sample_scores` takes: a standard deviation of that many is right to about 4%."""
 
 _SCORED = np.dtype([("region", np.int64), ("photo", np.int64), ("score", np.float64)])
 
@@ -46,7 +46,12 @@ ScoredArray = NDArray[np.void]
 
 
 def rank_photos(
-    gallery: GalleryFile, query: FloatArray, limit: int, filters: Filters | None = None
+    gallery: GalleryFile,
+    query: FloatArray,
+    limit: int,
+    filters: Filters | None = None,
+    *,
+    handicap: float = 0.0,
 ) -> list[Candidate]:
     """Return the `limit` best photos by the largest cosine of their regions with `query`, best first (eq. 1).
 
@@ -55,40 +60,37 @@ def rank_photos(
     Args:
         query: (d,) float32 of any length but zero, in the space of the region vectors.
         filters: photos and regions that do not pass are treated as if they did not exist.
+        handicap: amount, 0 or more, that is subtracted from the score of a region that is the whole photo.
 
     Raises:
         GalleryDamaged: vectors or blocks are malformed.
     """
     with gallery.connection:  # one transaction, so that all reads see the same state of the file
-        scorer = _Scorer.of(gallery, query, filters)
+        scorer = _Scorer.of(gallery, query, filters, handicap)
         scored = scorer.score_loose()
         bounds = _bound_scores(gallery, query)
         if scorer.photos is not None:
             bounds.keep_photos(scorer.photos)
         scored = _score_promising(scorer, bounds, scored, limit)
-        scored = _rescore_best(gallery, query, scored, limit)
+        scored = _rescore_best(scorer, query, scored, limit)
     scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
     best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
     best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
     return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
 
 
-def score_spreads(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
-    """Return the standard deviation of each query's cosines with the gallery's regions.
-
-    It is taken over up to `SAMPLE` regions spread evenly over the gallery.
+def sample_scores(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
+    """Return the cosines of each query with up to `SAMPLE` regions spread evenly over the gallery.
 
     Args:
         queries: (k, d) float32.
 
     Returns:
-        (k,) float64; zeros for a gallery without regions.
+        (k, n) float64; n is 0 for a gallery without regions.
     """
     with gallery.snapshot():
         stored = _sample_vectors(gallery, queries.shape[1])
-    if not len(stored):
-        return np.zeros(len(queries))
-    return np.array([cosines(stored, query).std() for query in queries])
+    return cosine_table(stored, queries)
 
 
 def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
@@ -119,11 +121,14 @@ class _Scorer:
     filters: Filters | None
     photos: NDArray[np.int64] | None
     """Ids of the photos that pass the filters, ascending; None: all photos."""
+    handicap: float
+    """Subtracted from the scores of whole photos."""
 
     @classmethod
-    def of(cls, gallery: GalleryFile, query: FloatArray, filters: Filters | None) -> _Scorer:
+    def of(cls, gallery: GalleryFile, query: FloatArray, filters: Filters | None, handicap: float) -> _Scorer:
         quantised = quantise(query[np.newaxis]).tobytes()
-        return cls(gallery, quantised, filters, None if filters is None else filters.photos(gallery))
+        photos = None if filters is None else filters.photos(gallery)
+        return cls(gallery, quantised, filters, photos, handicap)
 
     def score_loose(self) -> ScoredArray:
         """Score the regions of loose photos."""
@@ -154,10 +159,22 @@ class _Scorer:
             raise GalleryDamaged(self.gallery.path, f"a vector's photo: {error}") from error
         if np.isnan(scored["score"]).any():
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
-        if self.photos is None:
-            return scored
-        # A region id in the index may belong to another photo now than when the codes were made.
-        return scored[np.isin(scored["photo"], self.photos)]
+        if self.photos is not None:
+            # A region id in the index may belong to another photo now than when the codes were made.
+            scored = scored[np.isin(scored["photo"], self.photos)]
+        self.handicap_whole_photos(scored)
+        return scored
+
+    def handicap_whole_photos(self, scored: ScoredArray) -> None:
+        """Subtract `handicap` from the scores, in place, of the regions that are whole photos."""
+        if self.handicap:
+            photos = json.dumps(np.unique(scored["photo"]).tolist())
+            rows = self.gallery.connection.execute(_WHOLE_PHOTOS, (photos,))
+            whole = np.fromiter((row[0] for row in rows), np.int64)
+            scored["score"][np.isin(scored["region"], whole)] -= self.handicap
+
+
+_WHOLE_PHOTOS = "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal = 0"
 
 
 def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
@@ -215,7 +232,7 @@ def _threshold(scored: ScoredArray, limit: int) -> float:
     return float(np.partition(best, best.size - limit)[best.size - limit]) if best.size >= limit else -np.inf
 
 
-def _rescore_best(gallery: GalleryFile, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
+def _rescore_best(scorer: _Scorer, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
     """Return the regions that may be the best of one of the best photos, scored with the query at 16 bits.
 
     `scored` was computed with the query rounded to int8, which may have misordered near ties.
@@ -226,5 +243,6 @@ def _rescore_best(gallery: GalleryFile, query: FloatArray, scored: ScoredArray, 
     close = scored[scored["score"] >= least[number]]
     for start in range(0, close.size, SCORED_AT_ONCE):
         part = close[start : start + SCORED_AT_ONCE]
-        part["score"] = cosines(stored_vectors(gallery, part["region"], query.size), query)
+        part["score"] = cosines(stored_vectors(scorer.gallery, part["region"], query.size), query)
+    scorer.handicap_whole_photos(close)
     return close

@@ -32,9 +32,9 @@ from matir_cli.model_sets.session import ModelSession
 from matir_cli.models.tiny import benchmark, world
 from matir_cli.models.tiny.grammar import fulfils, parse
 from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
+from matir_cli.search.encoding import AVERSION
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import region_vector
-from matir_cli.search.query import AVERSION
 from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
 from tests.bench.bench_search import Floats

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from matir_cli import errors
-from matir_cli.cli import main
+from matir_cli.cli import group
 from matir_cli.cli.boundary import explain
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.search.index import rebuild_index
@@ -351,23 +351,23 @@ def test_following_the_remedy_helps(kind: type[errors.MatirError], place: Place)
     assert followed
 
 
-def commands_of(group: click.Group) -> Iterator[click.Command]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+def commands_of(parent: click.Group) -> Iterator[click.Command]:
+    context = click.Context(parent)
+    for name in parent.list_commands(context):
+        command = parent.get_command(context, name)
         assert command is not None
         yield from commands_of(command) if isinstance(command, click.Group) else [command]
 
 
 def test_remedies_name_commands_and_options_that_exist() -> None:
     options = {
-        option for command in commands_of(main.matir) for each in command.params for option in each.opts
+        option for command in commands_of(group.matir) for each in command.params for option in each.opts
     }
     remedies = " ".join(explain(made(kind))[1] for kind in KINDS)
     named = set(re.findall(r"--[a-z][a-z-]*", remedies)) - {"--the"}  # the argument of OutOfRange
     assert named <= options
     assert len(named) > 10
-    assert set(re.findall(r"matir ([a-z]+)", remedies)) <= main.COMMANDS.keys()
+    assert set(re.findall(r"matir ([a-z]+)", remedies)) <= group.COMMANDS.keys()
 
 
 SAID = [

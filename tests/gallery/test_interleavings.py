@@ -14,7 +14,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, add_photos
 from matir_cli.records import FileRecord
 from matir_cli.search.query import Example, resolve_example
-from matir_cli.search.rank import score_spreads
+from matir_cli.search.rank import sample_scores
 from tests.search.fake_models import UnusedModels
 from tests.support.crafted_gallery import craft, place, query
 from tests.support.fakes import ColourEncoder, ColourProposer
@@ -65,9 +65,9 @@ def test_a_photo_that_is_removed_while_it_is_read_is_whole_or_unknown(tmp_path: 
 
 def test_a_sample_of_vectors_is_of_one_state(tmp_path: Path) -> None:
     with craft(tmp_path / "gallery.db", ["a", "b", "c"]) as gallery:
-        expected = score_spreads(gallery, query(0)[np.newaxis])
+        expected = sample_scores(gallery, query(0)[np.newaxis])
         intruder = Intruder(gallery, "json_each(?) cross join vectors", remove_photo(place("b")))
-        assert np.array_equal(score_spreads(gallery, query(0)[np.newaxis]), expected)
+        assert np.array_equal(sample_scores(gallery, query(0)[np.newaxis]), expected)
         assert intruder.admitted is False
 
 

@@ -169,6 +169,7 @@ def check_judge(device: str, quick: bool) -> str:
                     logits = small.logits(image, RERANK + query).astype(np.float64)
                     margin = float(logits[small.token_id("True")] - logits[small.token_id("False")])
                     expected.append(margin)
+                    assert given is not None
                     differences.append(given.margin - margin)
     largest, scale = float(np.abs(differences).max()), float(np.std(expected))
     result = (

@@ -27,6 +27,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Box, FloatArray, ImageArray, Point, Region
 from matir_cli.search.box_matching import box_iou
+from matir_cli.search.encoding import encode_query
 from matir_cli.search.index import region_vector
 from matir_cli.search.query import (
     POOR_IOU,
@@ -34,7 +35,6 @@ from matir_cli.search.query import (
     Example,
     Query,
     ResolvedExample,
-    encode_query,
     normal_text,
     resolve_example,
 )

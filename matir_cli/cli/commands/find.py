@@ -82,6 +82,9 @@ def find(
     them again and points at the object. Its verdicts are remembered: the same query costs nothing
     the second time, and an interrupted one continues where it stopped.
 
+    Stage 1 scores the parts of QUERY: the object, its relations to others, and what must not be
+    there. `matir parse` shows the parts of a description; --whole ignores them.
+
     An object can be shown instead of described, or both: --image is any photo, and --box or
     --point selects the object in it. An example without words cannot be put to the judge, so
     stage 1 ranks. With --not, photos rank by the probability that they show QUERY and not TEXT.

@@ -39,6 +39,7 @@ from matir_cli.cli.options.search import (
     min_score_option,
     no_ground_option,
     no_rerank_option,
+    whole_option,
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
@@ -68,7 +69,7 @@ NO_REGION = "none"
 SECTIONS = {
     "What to find": QUERY_SECTION,
     "Where": FILTER_SECTION,
-    "How": ("limit", "min_score", "min_p", "no_rerank", "no_ground"),
+    "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground"),
     "What to write": (
         *("label", "all_instances", "region", "sidecar", "follow_links", "remove", "dry_run", "null"),
     ),
@@ -170,6 +171,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")
 @min_score_option
 @min_p_option
+@whole_option
 @no_rerank_option
 @no_ground_option("Rerank, but take the box of stage 1's best region.")
 @tag_options
@@ -181,6 +183,7 @@ def tag(
     limit: int | None,
     min_score: float | None,
     min_p: float | None,
+    whole: bool,
     no_rerank: bool,
     no_ground: bool,
     tagging: TagOptions,
@@ -216,6 +219,7 @@ def tag(
         limit=limit or CANDIDATES,
         rerank=not no_rerank,
         ground=not no_ground,
+        whole=whole,
         min_score=min_score,
         min_p=min_p,
         filters=arguments.filters,

@@ -11,7 +11,7 @@ from matir_cli.search.pipeline import CANDIDATES, SearchOptions
 from matir_cli.search.query import Query
 
 SECTION = (
-    *("limit", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
+    *("limit", "whole", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
     *("refine", "fresh", "budget"),
 )
 """Names of the parameters of `search_options`, for the help."""
@@ -19,6 +19,12 @@ SECTION = (
 _DEFAULTS = SearchOptions()
 
 no_rerank_option = click.option("--no-rerank", is_flag=True, help="Stage 1 alone: rank by region vectors.")
+
+whole_option = click.option(
+    "--whole",
+    is_flag=True,
+    help="Compare QUERY as a whole in stage 1, not by its parts (see: matir parse).",
+)
 
 min_score_option = click.option(
     "--min-score", type=float, help="Leave out photos whose best region scores lower in stage 1."
@@ -40,6 +46,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
     """Add the options of `SearchOptions`; the command gets them as its parameter `options`."""
 
     @limit_option(default=_DEFAULTS.limit, show_default=True, help="Photos to return.")
+    @whole_option
     @no_rerank_option
     @no_ground_option("Rerank, but take the mask of stage 1's best region.")
     @click.option(
@@ -67,6 +74,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
     def with_options(
         *,
         limit: int,
+        whole: bool,
         no_rerank: bool,
         no_ground: bool,
         candidates: int | None,
@@ -83,6 +91,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
             candidates=candidates,
             rerank=not no_rerank,
             ground=not no_ground,
+            whole=whole,
             min_score=min_score,
             min_p=min_p,
             min_iou=min_iou,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from matir_cli.engines.protocols import GroundingQuestion, Judge, JudgePhoto
+from matir_cli.errors import EngineFailed
 from matir_cli.model_sets.trial.findings import (
     TrialFinding,
     check_reference,
@@ -41,6 +43,8 @@ LEAST_SIGHT = 1.0
 
 Tiny set: 14.8; with a random projector 0.26, with a random text model at most 0.64.
 """
+
+Answer = TypeVar("Answer")
 
 _BOX = re.compile(r'"bbox_2d"\s*:\s*\[([^\]]*)\]')
 
@@ -105,7 +109,9 @@ def measure_judge(
             asked = _texts_about(world, picture)
             texts = list(dict.fromkeys(text for each in asked for text in each.all))
             verdicts = judge.rerank(JudgePhoto(key, picture.image), texts)
-            answers.add(asked, {text: given.margin for text, given in zip(texts, verdicts, strict=True)})
+            answers.add(
+                asked, {text: _given(each).margin for text, each in zip(texts, verdicts, strict=True)}
+            )
             advance()
     return answers.figures()
 
@@ -123,7 +129,7 @@ def measure_boxes(
     with progress("asking for boxes", len(asked), "box") as advance:
         for begin in range(0, len(asked), judge.grounds_at_once):
             batch = [question for _, question in asked[begin : begin + judge.grounds_at_once]]
-            given += judge.ground(batch)
+            given += map(_given, judge.ground(batch))
             advance(len(batch))
     ious, ious_on_grid = [], []
     for (shown, question), grounding in zip(asked, given, strict=True):
@@ -132,6 +138,13 @@ def measure_boxes(
         ious.append(max((box_iou(box, shown.box) for box in grounding.boxes), default=0.0))
         ious_on_grid.append(max((box_iou(box, shown.box) for box in on_grid), default=0.0))
     return BoxFigures(float(np.mean(ious)), float(np.mean(ious_on_grid)))
+
+
+def _given(answer: Answer | None) -> Answer:
+    """Return the answer; EngineFailed if the judge computed none."""
+    if answer is None:
+        raise EngineFailed("the judge computes numbers that are not finite for a drawn picture")
+    return answer
 
 
 def explain_judge(

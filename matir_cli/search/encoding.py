@@ -1,0 +1,251 @@
+"""Queries as vectors: a text and its parts, an example and excluded texts.
+
+Texts and images share one space, but their cosines differ in scale: a region's cosines with texts are
+small and close together, those with other regions are large and far apart ("Mind the gap", Liang et al.,
+NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
+with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
+score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
+("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
+
+    q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
+
+with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means
+as well would shift all scores by the same amount, so it is left out. The result q is a single vector, and
+is searched like any other.
+
+A text that names parts (`phrases`) is replaced by the mean of two: the whole text, and the described object
+alone, less what the text says it must not be. "House that is not red" is "house", less "red house":
+
+    t / s(t)   becomes   (t / s(t)  +  h / s(h)  -  NEGATION * mean of u / s(u)) / 2
+
+with h the object and u its counterparts without the negation. This is still one vector. What the text says of
+other objects is scored by `parts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from matir_cli.errors import GalleryDamaged, QueryContradicts
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.records import FloatArray
+from matir_cli.search.models import SearchModels
+from matir_cli.search.parts import PartQuery, Role, Scores
+from matir_cli.search.phrases.description import Description, Phrase, RelationKind
+from matir_cli.search.phrases.parser import parse_phrase
+from matir_cli.search.query import Example, Query, resolve_example
+from matir_cli.search.rank import sample_scores
+
+AVERSION = 0.35
+"""Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
+
+NEGATION = 0.3
+"""Weight of what the words of a text deny. The best of 0.15 to 0.7 on the validation split of the drawn
+world."""
+
+WHOLE_PHOTO = 0.5
+"""Standard deviations that the whole photo loses as an answer: it stays the answer where no object comes
+near, as for scenes. On the validation split of the drawn world, which has no scenes, more gains nothing."""
+
+SAME_COSINE = 0.999
+"""Two vectors with a higher cosine than this mean the same."""
+
+LEAST_SPREAD = 1e-6
+"""Least standard deviation of cosines that counts as one: below it there are only rounding errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query as stage 1 compares it with regions."""
+
+    vector: FloatArray
+    """(d,) float32 of unit length, in the space of the region vectors."""
+    truncated: bool
+    """True if a text was longer than the encoder reads; its end was left out."""
+    handicap: float = 0.0
+    """Amount that the whole photo loses as an answer, on the scale of cosines."""
+    parts: PartQuery | None = None
+    """Objects that the text relates to the described one; None if there are none."""
+
+
+@dataclass
+class _Terms:
+    """Vectors of a query's texts, each encoded once."""
+
+    gallery: GalleryFile
+    models: SearchModels
+    texts: dict[str, FloatArray] = field(default_factory=dict)
+    truncated: bool = False
+
+    def encode(self, text: str) -> FloatArray:
+        """Return the (d,) unit vector of a text."""
+        if text not in self.texts:
+            encoded = self.models.text_encoder.encode(text)
+            self.texts[text] = encoded.vector
+            self.truncated = self.truncated or encoded.truncated
+        return self.texts[text]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A weighted sum of unit vectors, each in units of its spread over the gallery."""
+
+    vector: FloatArray
+    """(d,)"""
+    sample: Scores
+    """(n,) inner products with the sample of the gallery."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.sample.mean()) if self.sample.size else 0.0
+
+
+def encode_query(
+    gallery: GalleryFile, models: SearchModels, query: Query, *, whole: bool = False
+) -> EncodedQuery:
+    """Encode all parts of a query.
+
+    Args:
+        whole: the method as published: the text is compared as a whole, and the whole photo is a region like
+            any other.
+
+    Raises:
+        QueryEmpty, QueryNotText: see `Query.check`.
+        QueryContradicts: an excluded text means the same as the text or the example.
+        GalleryDamaged: the example's stored vector is impossible.
+        MatirError: as loading and running the models raise it.
+    """
+    query.check()
+    terms = _Terms(gallery, models)
+    share = 1.0 if query.example is None else 1.0 - query.weight
+    wanted: list[tuple[float, FloatArray]] = []  # weight and vector of each term
+    is_scene = False
+    if query.text is not None:
+        wanted.append((share, terms.encode(query.text)))
+    if query.example is not None:
+        example = query.example
+        if isinstance(example, Example):
+            example = resolve_example(gallery, models, example)
+        wanted.append((1.0 if query.text is None else query.weight, example.vector))
+        is_scene = example.share >= 1.0
+    _check_lengths(gallery, [vector for _, vector in wanted])
+    unwanted: list[tuple[float, FloatArray]] = []
+    for text in query.without:
+        vector = terms.encode(text)
+        _check_lengths(gallery, [vector, *(other for _, other in wanted)])
+        if any(float(vector @ other) > SAME_COSINE for _, other in wanted):
+            raise QueryContradicts(text)
+        unwanted.append((-AVERSION / len(query.without), vector))
+    description = None if whole or query.text is None else parse_phrase(query.text)
+    if description is None or not description.has_parts:
+        return _encode_whole(terms, wanted + unwanted, handicapped=not (whole or is_scene))
+    wanted[0] = (share / 2, wanted[0][1])
+    return _encode_parts(terms, wanted + unwanted, description, share / 2, handicapped=not is_scene)
+
+
+def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
+    """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
+    if len({vector.size for vector in vectors}) > 1:
+        raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
+
+
+def _encode_whole(
+    terms: _Terms, weighted: list[tuple[float, FloatArray]], *, handicapped: bool
+) -> EncodedQuery:
+    """Encode a query without parts."""
+    if len(weighted) == 1 and not handicapped:
+        return EncodedQuery(_unit(weighted[0][1]), terms.truncated)
+    (total,) = _sums(terms.gallery, [weighted])
+    handicap = WHOLE_PHOTO * _spread(total.sample) / float(np.linalg.norm(total.vector))
+    vector = weighted[0][1] if len(weighted) == 1 else total.vector
+    return EncodedQuery(_unit(vector), terms.truncated, handicap if handicapped else 0.0)
+
+
+def _encode_parts(
+    terms: _Terms,
+    weighted: list[tuple[float, FloatArray]],
+    description: Description,
+    share: float,
+    *,
+    handicapped: bool,
+) -> EncodedQuery:
+    """Encode a query whose text has parts.
+
+    Args:
+        weighted: terms for the region that answers, apart from the described object.
+        share: weight of the described object.
+    """
+    phrases = [*_scored_phrases(description)]
+    base, *roles = _sums(terms.gallery, [weighted, *(_phrase_terms(terms, phrase) for phrase in phrases)])
+    total = base.vector + share * roles[0].vector
+    length = float(np.linalg.norm(total))
+    sample = base.sample + share * roles[0].sample
+    handicap = WHOLE_PHOTO * _spread(sample) / length if handicapped else 0.0
+    target = _role(description.target, iter(roles), description.others)
+    vector = _unit(total)
+    parts = PartQuery(vector, target, share / length, handicap) if target.relations else None
+    return EncodedQuery(vector, terms.truncated, handicap, parts)
+
+
+def _scored_phrases(description: Description) -> Iterator[Phrase]:
+    """Yield the phrases that are scored on their own: the target, then the others as `Role.others` does."""
+    for phrase in (description.target, *description.others):
+        yield phrase
+        yield from _others(phrase)
+
+
+def _others(phrase: Phrase) -> Iterator[Phrase]:
+    for relation in phrase.relations:
+        if relation.kind is not RelationKind.ATTRIBUTE:
+            yield relation.other
+            yield from _others(relation.other)
+
+
+def _phrase_terms(terms: _Terms, phrase: Phrase) -> list[tuple[float, FloatArray]]:
+    """Return weight and vector of a phrase and of what it denies."""
+    denied = [(-NEGATION / len(phrase.absences), terms.encode(each.counterpart)) for each in phrase.absences]
+    return [(1.0, terms.encode(phrase.text)), *denied]
+
+
+def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ()) -> Role:
+    """Make the role of a phrase from its sum and those of all others, in the order of `Role.others`.
+
+    Args:
+        joined: objects that must be anywhere in the same photo.
+    """
+    own = next(sums)
+    scored = [each for each in phrase.relations if each.kind is not RelationKind.ATTRIBUTE]
+    placed = [(each.kind, _role(each.other, sums)) for each in scored]
+    anywhere = [(None, _role(other, sums)) for other in joined]
+    return Role(own.vector, own.mean, (*placed, *anywhere))
+
+
+def _sums(gallery: GalleryFile, weighted: list[list[tuple[float, FloatArray]]]) -> list[_Sum]:
+    """Sum each list of weighted vectors, all in units of their spreads over one sample of the gallery."""
+    weights = np.array([weight for terms in weighted for weight, _ in terms])
+    vectors = np.stack([vector for terms in weighted for _, vector in terms])
+    sample = sample_scores(gallery, vectors)
+    spreads = np.array([_spread(row) for row in sample])
+    # A single region, or regions that are all alike, have no spread to measure by.
+    if spreads.min() > LEAST_SPREAD:
+        weights = weights / spreads
+    sums = []
+    start = 0
+    for terms in weighted:
+        part = slice(start, start + len(terms))
+        total = np.asarray(weights[part] @ vectors[part], np.float32)
+        sums.append(_Sum(total, weights[part] @ sample[part]))
+        start += len(terms)
+    return sums
+
+
+def _spread(scores: Scores) -> float:
+    return float(scores.std()) if scores.size else 0.0
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    exact = vector.astype(np.float64)
+    return np.asarray(exact / np.linalg.norm(exact), np.float32)

@@ -1,0 +1,232 @@
+"""Stage 1 for a description with parts: objects, how they are placed, and what must not be there.
+
+CLIP compares a vector of the whole phrase with one region at a time, so it does not tell "a dog left of a
+tree" from "a tree left of a dog" (Yuksekgonul et al., "When and why vision-language models behave like
+bags-of-words", ICLR 2023). But every region has a box, too. As in ReCLIP (Subramanian et al., ACL 2022), the
+phrase is split, each noun phrase is compared on its own, and the boxes decide about the relation. Here this
+is a score for ranking photos:
+
+    S(photo)   =  max over regions i of  w(i) + min(h(i), r(i))
+    r(i)       =  min over relations of  max over regions j of  o(j) - MISPLACED * [i is not so placed to j]
+
+w, h and o are cosines with the whole phrase, the described object and the other object, each measured in
+standard deviations from its mean over the gallery (as z-scores; Montague and Aslam, CIKM 2001). The least of
+the parts counts, since all must be there. The region i of the maximum is the answer.
+
+The score is given on the scale of a cosine: w and h together are the cosine with one vector (`PartQuery.
+vector`), and what the relations take away is subtracted from it. So that cosine is an upper bound, and a
+search with it finds the photos that may be best.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matir_cli.errors import GalleryDamaged
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.records import Candidate, FloatArray
+from matir_cli.search.filters import Filters
+from matir_cli.search.geometry import BoxArray, relation_holds
+from matir_cli.search.index import stored_vectors
+from matir_cli.search.phrases.description import RelationKind
+from matir_cli.search.quantisation import cosine_table
+from matir_cli.search.rank import rank_photos
+
+MISPLACED = 2.0
+"""Standard deviations that another object loses where it is not placed as the relation says. The boxes only
+say how things lie in the picture, so a much better match elsewhere in the photo still counts."""
+
+PAIRS_AT_ONCE = 200_000
+"""Pairs of regions whose relation is looked up at once: the arrays still fit a core's cache."""
+
+LEAST_DEPTH = 100
+"""Photos taken at least from the search for each object, since the parts may change their order."""
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One object of a description."""
+
+    vector: FloatArray
+    """(d,) float32; its inner product with a region's unit vector, less `offset`, is the region's z-score."""
+    offset: float
+    relations: tuple[tuple[RelationKind | None, Role], ...] = ()
+    """The objects that it has relations to; None as kind: anywhere in the same photo."""
+
+    def others(self) -> Iterator[Role]:
+        """Yield all other objects, also those that others have relations to."""
+        for _, other in self.relations:
+            yield other
+            yield from other.others()
+
+
+@dataclass(frozen=True, slots=True)
+class PartQuery:
+    """A query that has parts."""
+
+    vector: FloatArray
+    """(d,) float32 of unit length: the whole phrase and the described object together."""
+    target: Role
+    """The described object."""
+    weight: float
+    """Part of the score, on the scale of cosines, that one standard deviation of `target` makes."""
+    handicap: float = 0.0
+    """Amount that the whole photo loses as an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PhotoRegions:
+    """All regions of the photos to score, photo by photo."""
+
+    ids: NDArray[np.int64]
+    """(n,)"""
+    photos: NDArray[np.int64]
+    """(n,) ids of their photos, ascending."""
+    is_whole: NDArray[np.bool_]
+    """(n,) True for the region that is the whole photo."""
+    boxes: BoxArray
+    """(n, 4)"""
+
+
+def rank_by_parts(
+    gallery: GalleryFile, query: PartQuery, limit: int, filters: Filters | None = None
+) -> list[Candidate]:
+    """Return the `limit` best photos for a query with parts, best first; ties go to the lower photo id.
+
+    All regions of the photos that are best for one of the objects are scored; the cost is that of a search
+    per object.
+
+    Args:
+        filters: photos that do not pass are left out. Regions that do not pass are no answer, but may be
+            the other object.
+
+    Raises:
+        GalleryDamaged: vectors, boxes or blocks are malformed.
+    """
+    with gallery.snapshot():  # the searches and the regions must belong together
+        depth = max(limit, LEAST_DEPTH)
+        found = rank_photos(gallery, query.vector, depth, filters, handicap=query.handicap)
+        anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
+        for role in query.target.others():
+            found += rank_photos(gallery, role.vector, depth, anywhere)
+        regions = _read_regions(gallery, sorted({candidate.photo_id for candidate in found}))
+        is_answer = np.ones(regions.ids.size, np.bool_)
+        if filters is not None:
+            is_answer = np.isin(regions.ids, filters.regions(gallery, regions.ids))
+        vectors = np.stack([query.vector, *(role.vector for role in (query.target, *query.target.others()))])
+        table = _score_regions(gallery, regions.ids, vectors)
+    best = sorted(_best_regions(query, regions, table, is_answer), key=lambda c: (-c.score, c.photo_id))
+    return best[:limit]
+
+
+def _read_regions(gallery: GalleryFile, photos: list[int]) -> _PhotoRegions:
+    """Read the regions of photos; GalleryDamaged if a box is impossible."""
+    rows = gallery.connection.execute(_REGIONS, (json.dumps(photos),))
+    try:
+        columns = np.array([*rows], np.float64).reshape(-1, 9)
+    except (TypeError, ValueError) as error:
+        raise GalleryDamaged(gallery.path, f"a region's box: {error}") from error
+    sizes = columns[:, 7:]
+    if not np.isfinite(columns).all() or (sizes <= 0).any():
+        raise GalleryDamaged(gallery.path, "a region's box or its photo's size is impossible")
+    ids, photo_ids = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
+    return _PhotoRegions(ids, photo_ids, columns[:, 2] == 0, columns[:, 3:7] / np.tile(sizes, 2))
+
+
+_REGIONS = (
+    "select regions.id, photo_id, ordinal, x0, y0, x1, y1, width, height "
+    "from json_each(?) cross join photos on photos.id = value cross join regions on photo_id = photos.id "
+    "order by photo_id, ordinal"
+)
+
+
+def _score_regions(gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray) -> Scores:
+    """Return (k, n): inner products of the regions' unit vectors with (k, d) vectors of any length."""
+    stored = stored_vectors(gallery, regions, vectors.shape[1])
+    if not stored.any(axis=1).all():
+        raise GalleryDamaged(gallery.path, "a stored vector is all zeros")
+    lengths = np.linalg.norm(vectors, axis=1)
+    return np.asarray(cosine_table(stored, vectors) * lengths[:, np.newaxis])
+
+
+def _best_regions(
+    query: PartQuery, regions: _PhotoRegions, table: Scores, is_answer: NDArray[np.bool_]
+) -> Iterator[Candidate]:
+    """Yield the best region of each photo that has one.
+
+    Args:
+        table: (k, n) scores of `query.vector`, the target and all others, in this order.
+        is_answer: (n,) True for the regions that may be the answer.
+    """
+    for rows in _padded_rows(regions.photos):
+        is_real = rows >= 0
+        columns = iter(np.where(is_real, table[:, rows], -np.inf))
+        flat, own = next(columns), next(columns) - query.target.offset
+        is_whole = regions.is_whole[rows]
+        reached = _reached(query.target, own, columns, regions.boxes[rows], is_whole)
+        lost = np.subtract(own, reached, out=np.zeros_like(own), where=is_real)
+        scores = flat - query.weight * lost - query.handicap * is_whole
+        scores[~is_answer[rows]] = -np.inf
+        for row, values, best in zip(rows, scores, scores.argmax(axis=1), strict=True):
+            if values[best] > -np.inf:
+                yield Candidate(int(regions.photos[row[0]]), int(regions.ids[row[best]]), float(values[best]))
+
+
+def _padded_rows(photos: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the regions of some photos at once: (p, r) indices, one row per photo, filled up with -1.
+
+    Args:
+        photos: (n,) the photo of each region, ascending.
+    """
+    starts = np.flatnonzero(np.diff(photos, prepend=-1))
+    counts = np.diff(starts, append=photos.size)
+    order = np.argsort(counts, kind="stable")  # so that photos at once have similar numbers of regions
+    at = 0
+    while at < order.size:
+        group = order[at : at + max(1, PAIRS_AT_ONCE // int(counts[order[at]]) ** 2)]
+        group = group[: max(1, PAIRS_AT_ONCE // int(counts[group[-1]]) ** 2)]
+        offsets = np.arange(counts[group].max())
+        yield np.where(offsets < counts[group, np.newaxis], starts[group, np.newaxis] + offsets, -1)
+        at += group.size
+
+
+def _reached(
+    role: Role, own: Scores, columns: Iterator[Scores], boxes: BoxArray, is_whole: NDArray[np.bool_]
+) -> Scores:
+    """Return (p, n): the least of each region's own z-score and what its relations reach.
+
+    Args:
+        own: (p, n) z-scores of the regions of p photos for the role itself.
+        columns: scores of the roles that follow in the order of `Role.others`, each (p, n).
+        boxes: (p, n, 4).
+        is_whole: (p, n) True for the whole photo, which has no place in itself.
+    """
+    reached = own
+    for kind, other in role.relations:
+        theirs = _reached(other, next(columns) - other.offset, columns, boxes, is_whole)
+        if kind is None:
+            reached = np.minimum(reached, _best_of_others(theirs - MISPLACED * is_whole))
+            continue
+        anywhere = theirs.max(axis=1, keepdims=True) - MISPLACED
+        is_placed = relation_holds(kind, boxes) & ~is_whole[:, np.newaxis]
+        placed = np.where(is_placed, theirs[:, np.newaxis], -np.inf).max(axis=2)
+        reached = np.minimum(reached, np.maximum(placed, anywhere))
+    return reached
+
+
+def _best_of_others(scores: Scores) -> Scores:
+    """Return (p, n): the best score of a photo's other regions, or the region's own less `MISPLACED`."""
+    best = scores.argmax(axis=1)
+    rows = np.arange(best.size)
+    others = np.repeat(scores[rows, best][:, np.newaxis], scores.shape[1], axis=1)
+    rest = scores.copy()
+    rest[rows, best] -= MISPLACED
+    others[rows, best] = rest.max(axis=1)
+    return others
