@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from matir_cli.atomic_write import atomic_write
+from matir_cli.atomic_write import atomic_write, delete_leftovers
 from matir_cli.errors import OutputExists
 
 
@@ -22,6 +22,7 @@ class PictureFolder:
         self.kept = 0
         """Number of files that existed already and were kept."""
         self._force = force
+        delete_leftovers(path)  # also if every picture exists and is kept
 
     def save(self, name: str, make: Callable[[], Image.Image | None], **settings: int) -> Path | None:
         """Write the picture that `make` returns to `name`, whose suffix names the format.
