@@ -132,6 +132,13 @@ def test_a_mostly_unused_file_is_worth_a_warning(path: Path) -> None:
     assert FindingState.PROBLEM not in found.values()
 
 
+def test_a_gallery_whose_photos_were_all_removed_has_no_problem(path: Path) -> None:
+    with GalleryFile.open(path) as gallery:
+        gallery.connection.execute("delete from photos")
+        assert gallery.connection.execute("select count(*) from blocks").get > 0
+    assert bad(path, deep=True) == set()
+
+
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.3, 0.7, 0.999])
 def test_a_truncated_file_gives_a_report(path: Path, share: float) -> None:
     os.truncate(path, int(path.stat().st_size * share))
