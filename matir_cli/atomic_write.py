@@ -67,15 +67,10 @@ def atomic_write(path: Path, *, force: bool) -> Iterator[Path]:
         _check(path, force)
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        delete_leftovers(target.parent)
-        suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
-        with _locked_file(target.parent, suffix) as temporary:
-            try:
-                yield temporary
-                _check(path, force)  # another process may have written it meanwhile
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with temporary_file(target) as temporary:
+            yield temporary
+            _check(path, force)  # another process may have written it meanwhile
+            temporary.replace(target)
     except BrokenPipeError:
         raise  # the reader of a pipe has seen enough, which is no error of the output
     except OSError as error:
@@ -140,18 +135,27 @@ def _delete_if_dead(path: Path) -> None:
 
 
 @contextmanager
-def _locked_file(folder: Path, suffix: str) -> Iterator[Path]:
-    """Create a temporary file, locked until the block ends if the file system has locks."""
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Create an empty temporary file beside `target`, with its suffix; it is deleted when the block ends.
+
+    It is locked until then, if the file system has locks. The block may give it another name.
+    """
+    delete_leftovers(target.parent)
+    suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
     while True:
-        path = folder / f"{_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+        path = target.with_name(f"{_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             if sys.platform != "win32":
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):  # not deleted before it was locked
+            if not _is_at(file, path):  # deleted before it was locked
+                continue
+            try:
                 yield path
-                return
+            finally:
+                path.unlink(missing_ok=True)
+            return
         finally:
             os.close(file)
 

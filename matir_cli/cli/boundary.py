@@ -67,6 +67,9 @@ def run(command: click.Command) -> NoReturn:
 def _report_fault(error: Exception) -> None:
     """Report an error that is not one of ours."""
     _show_traceback()
+    if isinstance(error, MemoryError):
+        say("not enough memory; close other programs, or raise the limit that the process runs under")
+        return
     if isinstance(error, OSError):
         say(f"{error.filename or 'the output'}: {(error.strerror or str(error)).lower()}")
         return

@@ -8,6 +8,8 @@ import shutil
 from io import FileIO
 from pathlib import Path
 
+from matir_cli.atomic_write import temporary_file
+
 
 def rewrite_file(path: Path, content: bytes) -> None:
     """Give the plain file at `path` (no link) new content.
@@ -15,22 +17,24 @@ def rewrite_file(path: Path, content: bytes) -> None:
     Owner, group, mode, access control lists, extended attributes and hard links are kept, as far as the
     system has them; the time of modification is that of the writing. A file with one name is replaced by a
     new one at once. One with several names, or whose owner cannot be given to a new file, is written in
-    place; meanwhile a copy of the new content lies beside it, which only a kill leaves behind.
+    place; meanwhile a copy of the new content lies beside it, which only a kill leaves behind. Its name is
+    not that of a temporary file, so that no later command deletes it.
 
     Raises:
         OSError: the file cannot be written; it has its old content.
     """
-    temporary = path.with_name(f".matir-{os.getpid()}-{secrets.token_hex(4)}.xmp")
-    try:
+    with temporary_file(path) as temporary:
         temporary.write_bytes(content)
         if path.stat().st_nlink == 1 and _take_owner(temporary, path):
             shutil.copystat(path, temporary)
             os.utime(temporary)  # readers notice a change by the time
             temporary.replace(path)
-        else:
+            return
+        spare = temporary.rename(path.with_name(f".matir-{secrets.token_hex(4)}{path.suffix}"))
+        try:
             _write_in_place(path, content)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            spare.unlink(missing_ok=True)
 
 
 def _take_owner(file: Path, model: Path) -> bool:

@@ -108,6 +108,12 @@ def test_an_error_of_ours_is_one_line_and_harmless() -> None:
     assert done.stderr == b"matir: there is no gallery at \\x1b[31m\\nx. " + remedy + b"\n"
 
 
+def test_too_little_memory_is_no_internal_error() -> None:
+    done = run("raise MemoryError")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert done.stderr.startswith(b"matir: not enough memory; close other programs")
+
+
 def test_an_internal_error_shows_its_traceback_only_when_asked() -> None:
     done = run("1 / 0")
     assert done.returncode == 2
