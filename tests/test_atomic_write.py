@@ -9,6 +9,12 @@ from matir_cli import errors
 from matir_cli.atomic_write import STREAM, atomic_write, delete_leftovers, open_text
 
 
+@pytest.fixture(autouse=True)
+def nothing_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the folders of earlier tests, whose inodes new folders may have."""
+    monkeypatch.setattr("matir_cli.atomic_write._swept", set())
+
+
 def write(path: Path, text: str, *, force: bool = False) -> None:
     with atomic_write(path, force=force) as temporary:
         temporary.write_text(text)

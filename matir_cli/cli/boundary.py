@@ -218,7 +218,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     ),
     errors.EngineFailed: "Try --device cpu; this checks the files of the models: matir models verify SET",
     errors.PhotoUnreadable: "Choose another photo.",
-    errors.PhotoInaccessible: "Check its permissions and its disk.",
+    errors.PhotoInaccessible: "Check its name, its permissions and its disk.",
     errors.DecoderUnavailable: "Check the installation with: matir doctor",
     errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
     errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",

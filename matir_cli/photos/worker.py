@@ -122,9 +122,11 @@ def _limit_memory(most: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         # Native libraries may fill a disk with messages.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        for kind, least in ((resource.RLIMIT_AS, most), (resource.RLIMIT_FSIZE, 1 << 20)):
+            _, hard = resource.getrlimit(kind)
+            limit = least if hard == resource.RLIM_INFINITY else min(least, hard)
+            resource.setrlimit(kind, (limit, limit))
 
 
 def _end_with_the_parent(lifeline: int) -> None:

@@ -107,7 +107,8 @@ def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
         "from json_each(?)",
         (json.dumps(starts.tolist()),),
     )
-    regions = np.fromiter((row[0] for row in rows), np.int64)
+    # Behind a gap of deleted regions several starts lead to the same one.
+    regions = np.unique(np.fromiter((row[0] for row in rows), np.int64))
     return stored_vectors(gallery, regions, dimensions)
 
 

@@ -8,6 +8,7 @@ imported; `find` does not import it. The search alone, in a warm process, is tim
 the time that `find` needs beyond it does not depend on the gallery.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         in_new_process(prepare, folder, options.photos, options.layers)
         words = ["find", "--no-rerank", "a dog led by a rope", "--db", str(folder / "gallery.db")]
+        words += ["--models", str(folder / "bench.toml")]
+        os.environ["XDG_STATE_HOME"] = name  # where the use of that set is recorded
         ours = time_process([sys.executable, "-m", "matir_cli", *words], options.rounds)
         torch_import = time_process([sys.executable, "-c", "import torch"], options.rounds)
         search = in_new_process(time_searches, folder)

@@ -131,7 +131,7 @@ def test_an_example_that_fits_poorly_is_said(indexed: Indexed, command: str) -> 
     [
         (["--point", "5000,1"], "lies outside"),
         (["--box", "5000,1,6000,2"], "lies outside"),
-        (["--image", "nowhere.jpg"], "nowhere.jpg cannot be read"),
+        (["--image", "nowhere.jpg"], "nowhere.jpg cannot be accessed"),
     ],
 )
 def test_an_example_that_is_none_is_one_clear_line(indexed: Indexed, words: list[str], said: str) -> None:

@@ -52,9 +52,9 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
         with pytest.raises(NotAGallery):
             GalleryFile.open(name, create=True)
     for name in (Path(os.fsdecode(b"/tmp/\xff.db")), tmp_path / ("x" * 300), Path("/nul\0.db")):
-        with pytest.raises((GalleryMissing, GalleryReadOnly)):
+        with pytest.raises((GalleryMissing, GalleryReadOnly, GalleryNameInvalid)):
             open_read_only(name)
-        with pytest.raises(GalleryReadOnly):
+        with pytest.raises((GalleryReadOnly, GalleryNameInvalid)):
             GalleryFile.open(name, create=True)
 
 

@@ -23,14 +23,14 @@ def test_a_stage_is_ahead_by_its_depth_at_most() -> None:
                 reached.set()
             yield number
 
+    before = set(threading.enumerate())
     items = prefetch(count(), 3)
     assert next(items) == 0
     assert reached.wait(10)
     assert next(items) == 1
     items.close()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(10)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
     assert 4 <= len(made) <= 5  # the consumed ones and three in advance
 
 
@@ -55,12 +55,11 @@ def test_closing_ends_the_threads_and_closes_the_sources() -> None:
         finally:
             closed.set()
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     items = prefetch(prefetch(endless(), 2), 2)
     next(items)
     items.close()
     assert closed.wait(10)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(10)
-    assert threading.active_count() <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert not set(threading.enumerate()) - before

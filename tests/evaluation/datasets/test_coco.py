@@ -177,7 +177,7 @@ def rle(size: list[int], counts: object) -> Change:
         (change("images", 2, file_name="a.png"), "images 39 and 7 have the same file, a.png"),
         (change("images", 2, file_name="./a.png"), "images 39 and 7 have the same file"),
         (change("images", 1, file_name="gone.jpg"), "image 0: .*gone.jpg: no such file"),
-        (change("images", 1, file_name="sub"), "image 0: .*sub: cannot be listed"),
+        (change("images", 1, file_name="sub"), "image 0: .*sub: is a folder"),
         (change("images", 0, file_name="../a.png"), "image 39: .*leads out of the image folder"),
         (change("images", 0, file_name="sub/../../x.png"), "image 39: .*leads out of the image folder"),
         (change("images", 0, file_name="/etc/passwd"), "image 39: .*leads out of the image folder"),
@@ -250,5 +250,5 @@ def test_a_missing_or_too_large_file_is_refused(tmp_path: Path, images: Path) ->
         stream.truncate(MAX_BYTES + 1)  # a hole, no bytes on the disk
     with pytest.raises(AnnotationsInvalid, match="more than"):
         read_coco(images, large)
-    with pytest.raises(AnnotationsInvalid, match=r"cannot be listed"):
+    with pytest.raises(AnnotationsInvalid, match=r"is a folder"):
         read_coco(images, images)
