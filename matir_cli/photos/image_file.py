@@ -287,7 +287,7 @@ def _unidentified_reason(stream: BinaryIO) -> str:
         return f"{name}: a format that is not read"
     for name in readable_formats():
         factory, accept = Image.OPEN[name]
-        accepted = accept(start[:16]) if accept is not None else False
+        accepted = accept(start[:16].ljust(16, b"\0")) if accept is not None else False
         if isinstance(accepted, str):
             return f"not supported: {accepted}"
         if not accepted:

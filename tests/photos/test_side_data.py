@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from matir_cli.errors import PhotoUnreadable
+from matir_cli.photos.decode import decode_full_size
 from matir_cli.photos.image_file import CUT
 from matir_cli.photos.side_data import jpeg2000_reductions, jpeg_without_metadata, png_without_broken_chunks
 from tests.photos.crafted import COLOURS, chunk, encoded, png, tiff
@@ -152,3 +154,14 @@ def test_a_jpeg_2000_is_decoded_at_a_lower_size(tmp_path: Path, size: tuple[int,
 def test_other_files_say_nothing_about_reductions() -> None:
     assert jpeg2000_reductions(b"nothing") == 0
     assert jpeg2000_reductions(b"\xff\x4f\xff\x51\xff\x52") == 0
+
+
+@pytest.mark.parametrize(
+    "start", [b"\0\0", b"BM", b"GIF8", b"II*\0", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b""]
+)
+def test_a_file_that_ends_within_its_signature_is_one_clear_reason(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(start)
+    with pytest.raises(PhotoUnreadable) as caught:
+        decode_full_size(path)
+    assert "its decoder" not in caught.value.reason
