@@ -39,17 +39,18 @@ def test_every_check_passes_on_the_cpu(on_cpu: subprocess.CompletedProcess[str],
     assert on_cpu.stdout.endswith(f"\n{len(CHECKS)} run, 0 failed\n")
 
 
-def test_an_unknown_name_is_refused() -> None:
-    done = run("--device", "cpu", "nonsense")
-    assert done.returncode == 2
-    assert "no such check: nonsense; choose from proposer, encoder" in done.stderr
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--device", "cpu", "nonsense"])
+    assert ended.value.code == 2
+    assert "no such check: nonsense; choose from proposer, encoder" in capsys.readouterr().err
 
 
-def test_a_check_that_would_begin_too_late_is_not_run() -> None:
-    done = run("--device", "cpu", "--quick", "--minutes", "0", "encoder", "memory")
-    assert done.returncode == 0
-    assert done.stdout.count("not run") == 2
-    assert done.stdout.endswith("\n0 run, 0 failed\n")
+def test_a_check_that_would_begin_too_late_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cpu", "--quick", "--minutes", "0", "encoder", "memory"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("not run") == 2
+    assert printed.endswith("\n0 run, 0 failed\n")
 
 
 def test_a_failed_check_is_told_and_the_next_one_runs(
