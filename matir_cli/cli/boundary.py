@@ -130,7 +130,7 @@ def _leave_at_once(code: int) -> NoReturn:
     if code in (ERROR, INTERRUPTED):
         code = signals.exit_code() or code
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
             stream.flush()
     os._exit(code)
 

@@ -61,20 +61,26 @@ def main() -> None:
 
 
 def _answer(request: dict[str, str], payload: bytes) -> Iterator[bytes]:
-    """Yield the parts of the answer to a request."""
+    """Yield the parts of the answer to a request.
+
+    After an error behind the header the answer cannot be completed, and the process ends.
+    """
+    begun = False
     try:
-        yield from _decoded(request["task"], Path(request["path"]), payload)
-    except PhotoUnreadable as error:
-        yield _header(reason=error.reason)
-    except MemoryError as error:
-        yield _header(reason=decode_reason(error))
+        for part in _decoded(request["task"], Path(request["path"]), payload):
+            begun = True
+            yield part
+    except Exception as error:  # decoders raise anything, also by assertions
+        if begun:
+            raise
+        yield _header(reason=error.reason if isinstance(error, PhotoUnreadable) else decode_reason(error))
 
 
 def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
     """Yield the header and the pixels of an image.
 
     Raises:
-        PhotoUnreadable, MemoryError: before the header is yielded.
+        PhotoUnreadable: the image cannot be decoded; decoders may raise anything else.
     """
     if task == "preview":
         preview = load_preview(payload)

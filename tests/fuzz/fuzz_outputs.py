@@ -79,7 +79,7 @@ def draw_query(rng: random.Random) -> str:
 def draw_result(rng: random.Random, gallery: GalleryFile, photos: Path, number: int) -> SearchResult:
     """A result whose photo has a drawn name: a file of that name if the system permits, else a stored one."""
     path = photos / f"{number}.png"
-    picture(rng.randint(20, 60), rng.randint(20, 60)).save(path)
+    picture(rng.randint(20, 60), 20 + number).save(path)
     photo_id = put(gallery, path, preview=rng.random() < 0.8)
     new = photos / os.fsdecode(draw_name(rng))
     try:
