@@ -17,7 +17,6 @@ import hashlib
 import io
 import os
 import platform
-import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -143,7 +142,7 @@ def temporary_file(target: Path) -> Iterator[Path]:
     delete_leftovers(target.parent)
     suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
     while True:
-        path = target.with_name(f"{_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+        path = target.with_name(f"{_PREFIX}{_host()}-{os.getpid()}-{os.urandom(4).hex()}{suffix}")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             if sys.platform != "win32":

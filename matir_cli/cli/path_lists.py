@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.errors import ListNotUtf8
 from matir_cli.output.printable import printable
@@ -37,7 +38,7 @@ def expand_paths(paths: Iterable[Path], *, allow_root: bool) -> Iterator[Path]:
             otherwise: whoever wants to index everything says so.
     """
     for path in paths:
-        if path != Path("-"):
+        if path != STREAM:
             yield path
             continue
         for name in names_on_stdin(os.path.lexists):

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import click
 
@@ -21,7 +22,8 @@ from matir_cli.output.json_records import WrittenFiles, result_record
 from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.output.terminal import HEADER, format_corners, table_rows
 from matir_cli.search.filters import Filters
-from matir_cli.search.query import ResolvedExample
+from matir_cli.search.models import SearchModels
+from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
 from matir_cli.search.results import SearchResult
 
 
@@ -54,7 +56,20 @@ def _select_none(gallery: GalleryFile, filters: Filters) -> bool:
     return photos is not None and not photos.size
 
 
-def say_example(example: ResolvedExample) -> None:
+def resolve_and_say_example(gallery: GalleryFile, models: SearchModels, query: Query) -> Query:
+    """Find the region that the query's example refers to, if it has one, and say which it is.
+
+    Raises:
+        MatirError: as in `resolve_example`.
+    """
+    if not isinstance(query.example, Example):
+        return query
+    example = resolve_example(gallery, models, query.example)
+    _say_example(example)
+    return replace(query, example=example)
+
+
+def _say_example(example: ResolvedExample) -> None:
     """Say which region an example refers to, and whether it fits the box poorly."""
     region = f"the region {format_corners(example.box)} of {example.path}"
     say(f"example: {region}, {example.share:.1%} of the photo")

@@ -110,24 +110,26 @@ def absent_folders(gallery: GalleryFile, within: Path) -> Iterator[AbsentFolder]
 def missing_files(
     gallery: GalleryFile, within: Path | None = None, *, all_files: bool = False
 ) -> Iterator[Path | AbsentFolder]:
-    """Yield the photo files that were deleted, in order of path, and once each folder that is absent.
+    """Return the photo files that were deleted, in order of path, and once each folder that is absent.
 
     Args:
         within: only files at or below this absolute path; None for all.
         all_files: yield the files in absent folders instead of these folders.
     """
-    missing = (file.path for file in known_files(gallery, within) if is_gone(file.path))
-    if all_files:
-        yield from missing
-    else:
-        yield from without_absent(gallery, missing, Path, within)
+    return _missing(gallery, (file.path for file in known_files(gallery, within)), within, all_files)
 
 
 def missing_skipped_files(
     gallery: GalleryFile, within: Path | None = None, *, all_files: bool = False
 ) -> Iterator[Path | AbsentFolder]:
-    """Yield the files that could not be indexed and were deleted; arguments as in `missing_files`."""
-    missing = (path for path in skipped_files(gallery, within) if is_gone(path))
+    """Return the files that could not be indexed and were deleted; arguments as in `missing_files`."""
+    return _missing(gallery, skipped_files(gallery, within), within, all_files)
+
+
+def _missing(
+    gallery: GalleryFile, paths: Iterable[Path], within: Path | None, all_files: bool
+) -> Iterator[Path | AbsentFolder]:
+    missing = filter(is_gone, paths)
     if all_files:
         yield from missing
     else:

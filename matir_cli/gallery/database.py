@@ -7,7 +7,6 @@ opening rolls back. Each photo is written in one transaction.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ import sqlite_vec
 
 from matir_cli import errors
 from matir_cli.gallery import schema
-from matir_cli.gallery.connection import READ_WRITE_CREATE, open_defensively
+from matir_cli.gallery.connection import READ_WRITE_CREATE
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
 from matir_cli.gallery.rows import (
     LONGEST_PREVIEW,
@@ -31,7 +30,7 @@ from matir_cli.gallery.rows import (
     check_text,
     read_region,
 )
-from matir_cli.gallery.sqlite_errors import gallery_error, translated
+from matir_cli.gallery.sqlite_errors import connect, gallery_error, translated
 from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
 
 
@@ -63,22 +62,8 @@ class GalleryFile:
             GalleryUnrecovered: the file may only be read, and an interrupted write is not rolled back.
             GalleryIOFailed: the system fails to read or write the file.
         """
-        flags = READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE
-        with translated(path):
-            try:
-                if not path.exists():
-                    if not create:
-                        raise errors.GalleryMissing(path)
-                elif not path.is_file():
-                    raise errors.NotAGallery(path)
-                if create:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                # SQLite itself falls back to read-only access if the file cannot be written.
-                connection = open_defensively(os.fspath(path), flags)
-            except UnicodeEncodeError as error:
-                raise errors.GalleryNameInvalid(path) from error
-            except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
-                raise errors.GalleryReadOnly(path) from error
+        # SQLite itself falls back to read-only access if the file cannot be written.
+        connection = connect(path, READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE)
         gallery = cls(path, connection)
         try:
             with translated(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +10,12 @@ import apsw
 
 from matir_cli.errors import (
     GalleryDamaged,
-    GalleryMissing,
-    GalleryNameInvalid,
-    GalleryReadOnly,
     GalleryTooOld,
     NotAGallery,
 )
 from matir_cli.gallery import schema
-from matir_cli.gallery.connection import open_defensively
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.sqlite_errors import translated
+from matir_cli.gallery.sqlite_errors import connect, translated
 
 PAGE = 256
 """Number of photo ids read at a time, so that no lock is held between pages."""
@@ -39,16 +34,7 @@ def open_read_only(path: Path) -> GalleryFile:
         NotAGallery, GalleryTooNew, GalleryTooOld, GalleryDamaged: the file has another schema.
     """
     with translated(path):
-        try:
-            if not path.exists():
-                raise GalleryMissing(path)
-            if not path.is_file():  # opening a pipe might never end
-                raise NotAGallery(path)
-            db = open_defensively(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
-        except UnicodeEncodeError as error:
-            raise GalleryNameInvalid(path) from error
-        except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
-            raise GalleryReadOnly(path) from error
+        db = connect(path, apsw.SQLITE_OPEN_READONLY)
         try:
             version = schema.check_schema(db, path)
             if schema.is_empty(db):

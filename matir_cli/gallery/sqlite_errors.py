@@ -24,6 +24,36 @@ def translated(path: Path) -> Iterator[None]:
         raise gallery_error(path, error) from error
 
 
+def connect(path: Path, flags: int) -> apsw.Connection:
+    """Open a connection to the gallery file at `path`; its content is not checked yet.
+
+    Args:
+        flags: as in `open_defensively`; with SQLITE_OPEN_CREATE, the file and its folder are created if they
+            do not exist.
+
+    Raises:
+        GalleryMissing: there is no file at `path`.
+        NotAGallery: it is a folder, a pipe or a device, which opening might wait for.
+        GalleryNameInvalid: the path is not UTF-8.
+        GalleryReadOnly: the file cannot be opened, or the file or its folder cannot be created.
+        GalleryError: as `translated` raises it.
+    """
+    with translated(path):
+        try:
+            if path.exists():
+                if not path.is_file():
+                    raise errors.NotAGallery(path)
+            elif not flags & apsw.SQLITE_OPEN_CREATE:
+                raise errors.GalleryMissing(path)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            return open_defensively(os.fspath(path), flags)
+        except UnicodeEncodeError as error:
+            raise errors.GalleryNameInvalid(path) from error
+        except (OSError, ValueError) as error:  # ValueError: a name that SQLite does not take
+            raise errors.GalleryReadOnly(path) from error
+
+
 def gallery_error(path: Path, error: apsw.Error | UnicodeDecodeError) -> errors.MatirError:
     """Return the error to raise for one that SQLite raised about the file at `path`."""
     match error:

@@ -38,7 +38,7 @@ def choose_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
 
     Args:
         gallery: None for a gallery that does not exist yet.
-        name: name of a set, or path of a TOML file, as the user gave it; None if he gave none.
+        name: name of a set, or path of a TOML file, as the user gave it; None if none was given.
 
     Raises:
         ModelSetUntrusted: the gallery names a file that this user has not used with it.
@@ -72,7 +72,7 @@ def record_choice(gallery: GalleryFile, models: ModelSet) -> None:
 
 
 def _recorded(gallery: GalleryFile) -> str | None:
-    """Return the file of the model set that the user has used with this gallery; None if he has not."""
+    """Return the file of the model set that the user has used with this gallery; None if there is none."""
     record = _read_record(_record_path(gallery))
     return record.model_set if record is not None and record.weights == _weights(gallery) else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from io import FileIO
 from pathlib import Path
@@ -30,7 +29,7 @@ def rewrite_file(path: Path, content: bytes) -> None:
             os.utime(temporary)  # readers notice a change by the time
             temporary.replace(path)
             return
-        spare = temporary.rename(path.with_name(f".matir-{secrets.token_hex(4)}{path.suffix}"))
+        spare = temporary.rename(path.with_name(f".matir-{os.urandom(4).hex()}{path.suffix}"))
         try:
             _write_in_place(path, content)
         finally:

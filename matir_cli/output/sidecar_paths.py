@@ -20,6 +20,9 @@ from matir_cli.output.xmp import APPEND, REPLACE, sidecar_path
 from matir_cli.photos.discover import RAW_SUFFIXES
 from matir_cli.photos.formats import HEIF_SUFFIXES
 
+MOST_FOLDERS = 64
+"""Folders whose pictures are remembered at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenSidecars:
@@ -80,6 +83,8 @@ class SidecarChoice:
         """Return the suffixes of the pictures in a folder, by stem."""
         known = self._suffixes.get(folder)
         if known is None:
+            if len(self._suffixes) >= MOST_FOLDERS:
+                self._suffixes.clear()
             pictures = {*Image.registered_extensions(), *RAW_SUFFIXES, *HEIF_SUFFIXES}
             known = self._suffixes[folder] = {}
             for path in _files(folder):

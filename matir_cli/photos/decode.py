@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from matir_cli.photos.colour import BAND
+from matir_cli.photos.colour import bands
 from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import FileRecord, ImageArray, PhotoRecord
@@ -71,9 +71,8 @@ def decode_full_size(path: Path, decoder: DecoderProcess = shared_decoder) -> Im
         width, height = answer.header["width"], answer.header["height"]
         profile = answer.read(answer.header["profile"])
         picture = Image.new("RGB", (width, height))
-        rows = max(1, BAND // width)
-        for top in range(0, height, rows):
-            size = width, min(rows, height - top)
+        for top, bottom in bands(picture):
+            size = width, bottom - top
             picture.paste(Image.frombytes("RGB", size, answer.read(size[0] * size[1] * 3)), (0, top))
     picture.info = {"icc_profile": profile} if profile else {}
     return picture

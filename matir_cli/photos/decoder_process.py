@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from matir_cli.errors import DecoderUnavailable, PhotoUnreadable
-from matir_cli.photos.worker import LONGEST_LINES, READY
+from matir_cli.photos.worker_protocol import LONGEST_LINES, READY
 from matir_cli.records import ImageArray
 
 DECODE_SECONDS = 60.0

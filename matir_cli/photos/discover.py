@@ -39,6 +39,9 @@ RAW_SUFFIXES = frozenset(
 )
 """Suffixes of camera raw formats, which Pillow does not read; a JPEG often lies beside such a file."""
 
+_PASSED_OVER = RAW_SUFFIXES | UNREAD_SUFFIXES
+"""Suffixes of pictures that are not read."""
+
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that network drives and operating systems create; hidden folders are skipped as well."""
 
@@ -113,7 +116,7 @@ def _walk(
                 stack.append(iter(entries))
         elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
             yield path
-        elif suffix in RAW_SUFFIXES | UNREAD_SUFFIXES:
+        elif suffix in _PASSED_OVER:
             raw[suffix] += 1
 
 

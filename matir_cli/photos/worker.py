@@ -23,11 +23,7 @@ from PIL import Image
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.photos.formats import FORBIDDEN_FORMATS, decode_reason
 from matir_cli.photos.image_file import load_image, load_preview
-
-READY = b"ready\n"
-
-LONGEST_LINES = 2000
-"""Bytes of native libraries' messages that are looked at."""
+from matir_cli.photos.worker_protocol import LONGEST_LINES, READY
 
 
 def main() -> None:

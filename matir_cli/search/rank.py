@@ -198,7 +198,7 @@ def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
     with np.errstate(all="ignore"):  # crafted numbers may be too large: the result is checked
         bounds = compare_blocks(gallery, ids, counts, sign_queries(query, np.stack(centres)))
     if not np.isfinite(bounds).all():
-        raise GalleryDamaged(gallery.path, "a block's codes are not finite")
+        raise IndexDamaged(gallery.path, "a block's codes are not finite")
     return UpperBounds.of(np.concatenate(runs), bounds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,21 +32,19 @@ from matir_cli.cli.options.query import (
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
+from matir_cli.cli.path_lists import without_mark
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import open_output, say_example, why_empty
+from matir_cli.cli.results import open_output, resolve_and_say_example, why_empty
 from matir_cli.cli.text import count_of, list_some
-from matir_cli.errors import ContextTooSmall, QueryContradicts
+from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
-from matir_cli.search.query import Example, Query, normal_text, resolve_example
+from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
-
-TO_UTF8 = "iconv -f UTF-16 -t UTF-8"
-"""Command that converts queries in UTF-16, as some Windows programs write them."""
 
 
 @click.command(
@@ -122,10 +119,7 @@ def find(
     with GalleryFile.open(gallery_path) as gallery:
         check_searchable(gallery, query)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-        if isinstance(query.example, Example):
-            example = resolve_example(gallery, engines, query.example)
-            say_example(example)
-            query = replace(query, example=example)
+        query = resolve_and_say_example(gallery, engines, query)
         if query.text == STREAM:
             with open_output(gallery, replace(output, printed=ANSWER)) as write:
                 code = _answer_each(gallery, engines, query, options, write)
@@ -164,12 +158,11 @@ def _answer_each(
     """
     code = NOTHING_FOUND
     for number, line in enumerate(sys.stdin.buffer, start=1):
-        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise click.UsageError(
-                f"The queries are in UTF-16; convert them: {TO_UTF8} QUERIES | matir find -"
-            )
         try:
-            text = normal_text(line.decode())
+            text = normal_text((without_mark(line) if number == 1 else line).decode())
+        except ListNotUtf8 as error:
+            convert = f"iconv -f {error.encoding} -t UTF-8 QUERIES | matir find -"
+            raise click.UsageError(f"The queries are in {error.encoding}; convert them: {convert}") from error
         except UnicodeDecodeError:
             say(f"line {number} is not UTF-8; skipped")
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ from matir_cli.cli.options.search import (
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import say_example, why_empty
+from matir_cli.cli.results import resolve_and_say_example, why_empty
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -53,7 +53,7 @@ from matir_cli.output.xmp import APPEND, AUTO, REGION_TYPES, REPLACE, XmpTag, is
 from matir_cli.photos.discover import stat_file
 from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import CANDIDATES, SearchOptions, SearchOutcome, check_searchable, run_search
-from matir_cli.search.query import Example, normal_text, resolve_example
+from matir_cli.search.query import normal_text
 from matir_cli.search.results import SearchResult
 
 if TYPE_CHECKING:
@@ -237,11 +237,7 @@ def tag(
         else:
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-            query = arguments.query
-            if isinstance(query.example, Example):
-                example = resolve_example(gallery, engines, query.example)
-                say_example(example)
-                query = replace(query, example=example)
+            query = resolve_and_say_example(gallery, engines, arguments.query)
             result = run_search(gallery, engines, query, options, show_progress)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
@@ -300,7 +296,8 @@ class _Sidecars:
         self._choice: SidecarChoice | None = None
         self._changed = 0
         self._unchanged = 0
-        self._ignored: list[Path] = []
+        self._ignored = 0
+        self._first_ignored: Path | None = None
         self.skipped = 0
 
     def add(self, gallery: GalleryFile, result: SearchResult) -> None:
@@ -329,9 +326,9 @@ class _Sidecars:
             f"{count_of(self._changed, 'sidecar')} {done}, {self._unchanged} {reason}, {self.skipped} skipped"
         )
         if self._ignored:
-            others = count_of(len(self._ignored), "other sidecar")
+            others = count_of(self._ignored, "other sidecar")
             say(
-                f"{others} left alone, which some programs read instead (such as {self._ignored[0]}); "
+                f"{others} left alone, which some programs read instead (such as {self._first_ignored}); "
                 "--sidecar append and --sidecar replace write to one or the other name"
             )
 
@@ -344,7 +341,8 @@ class _Sidecars:
             self._choice = SidecarChoice(self._options.sidecar, follow_links=self._options.follow_links)
         chosen = self._choice.of(photo)
         if chosen.ignored is not None:
-            self._ignored.append(chosen.ignored)
+            self._ignored += 1
+            self._first_ignored = self._first_ignored or chosen.ignored
         return chosen.sidecars
 
     def _finish(self, changed: Sequence[Sidecar]) -> None:

@@ -211,13 +211,13 @@ class Sam2Proposer:
     def _measure(self, logits: Tensor, predicted_iou: Tensor, height: int, width: int) -> _MaskBatch:
         """Compute stability, box and area of masks at full size."""
 
-        def measure_batch(full: Tensor) -> _MaskBatch:
+        def measure_batch(full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             inner, outer = _stability_areas(full, self._options.stability_offset)
-            # Neither of the first two is looked at again.
-            return _MaskBatch(inner, outer, inner / outer, _boxes(full > 0), _area(full, 0.0))
+            return inner / outer, _boxes(full > 0), _area(full, 0.0)
 
-        measured = _join(self._run_at_full_size(logits, height, width, measure_batch))
-        return _MaskBatch(logits, predicted_iou, measured.stability, measured.boxes, measured.areas)
+        measured = self._run_at_full_size(logits, height, width, measure_batch)
+        stability, boxes, areas = (torch.cat(column) for column in zip(*measured, strict=True))
+        return _MaskBatch(logits, predicted_iou, stability, boxes, areas)
 
     def _run_at_full_size(
         self, logits: Tensor, height: int, width: int, work: Callable[[Tensor], _Result]
