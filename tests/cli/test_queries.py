@@ -380,13 +380,13 @@ def test_queries_in_another_encoding_are_told_how_to_convert(indexed: Indexed) -
             ["iconv", "-f", "UTF-16", "-t", "UTF-8"], input=given, capture_output=True, check=True
         )
         assert len(records(find(indexed.gallery, "-", given=remedied.stdout))) == 2
-    for given, encoding in (
-        ("red house\ndog\n".encode("utf-16-le"), b"UTF-16LE"),  # without a byte order mark
-        ("\ufeffred house\n".encode("utf-32-le"), b"UTF-32"),
+    for given, name in (
+        ("red house\ndog\n".encode("utf-16-le"), "UTF-16LE"),  # without a byte order mark
+        ("\ufeffred house\n".encode("utf-32-le"), "UTF-32"),
     ):
         done = find(indexed.gallery, "-", given=given)
         assert (done.returncode, done.stdout) == (2, b"")
-        assert b"in " + encoding + b"; convert them" in b" ".join(done.stderr.split())
+        assert f"in {name}; convert them" in " ".join(done.stderr.decode().split())
 
 
 def test_a_query_without_results_has_an_answer_too(indexed: Indexed) -> None:
