@@ -14,7 +14,7 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
 browser-test: $(VENV)/installed-test ## Test the HTML page in Chromium

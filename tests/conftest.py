@@ -10,6 +10,15 @@ from tests.support.process import PHOTOS, Indexed, matir
 # A shell lets background processes ignore Ctrl-C; the processes that tests interrupt must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# pytest-xdist sets the size of the terminal that the tests run in; those that they open have their own.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
+# Test processes that run side by side share the cores: the threads of one would wait for those of the other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
