@@ -25,6 +25,7 @@ _SPENT_ON = {
     "photos": "files",
     "files": "files",
     "skipped": "files",
+    "notes": "files",
     "questions": "answers",
     "verdicts": "answers",
     "groundings": "answers",

@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.errors import (
-    GalleryTooOld,
-    GalleryUnrecovered,
-    MatirError,
-    PhotoUnknown,
-    PhotoUnreadable,
-)
+from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
@@ -62,17 +56,13 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
         return
     try:
         gallery = open_read_only(path)
-    except GalleryTooOld as error:
-        text = f"{path} was written by an older version (schema {error.found})"
-        yield warning("gallery", text, "Any command brings it up to date: matir info")
     except GalleryUnrecovered as error:
         yield Finding("gallery", FindingState.WARNING, fault=error)
     except MatirError as error:
         yield Finding("gallery", FindingState.PROBLEM, fault=error)
     else:
         with gallery:
-            size = f"{path.stat().st_size / 1e6:.1f} MB"
-            yield ok("gallery", f"{path}, {size}, schema {schema.VERSION}, complete and unchanged")
+            yield _guarded(gallery, deep, "gallery", _schema)
             for name, check in _CHECKS:
                 yield _guarded(gallery, deep, name, check)
 
@@ -90,6 +80,15 @@ def _guarded(gallery: GalleryFile, deep: bool, name: str, check: _Check) -> Find
         return Finding(name, FindingState.PROBLEM, fault=error)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:  # values of another type or size
         return problem(name, f"cannot be checked: {error}", RESTORE)
+
+
+def _schema(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Say which schema the file has; `open_read_only` has checked it."""
+    version = schema.version_of(gallery.connection)
+    text = f"{gallery.path}, {gallery.path.stat().st_size / 1e6:.1f} MB, schema {version}"
+    if version < schema.VERSION:
+        return ok(name, f"{text} of an older version, which the next command that may write to it updates")
+    return ok(name, f"{text}, complete and unchanged")
 
 
 def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
