@@ -28,26 +28,30 @@ _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _TIFF_BITS = 258
 
 
-def to_working_rgb(picture: Image.Image, width: int, height: int) -> Image.Image:
+def to_working_rgb(
+    picture: Image.Image, width: int, height: int, convert: ToRgb | None = None
+) -> Image.Image:
     """Convert to RGB with a longest side of at most `WORKING_SIDE`; smaller photos keep their size.
 
     Args:
         width: true width of the photo, pixels; `picture` may be a reduced decoding of it.
         height: true height of the photo, pixels.
+        convert: converts the scaled picture, in its own mode or already in RGB; None for `to_rgb`.
     """
+    convert = convert or to_rgb
     factor = min(1.0, WORKING_SIDE / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     # Palettes, bits and 16-bit greys cannot be averaged; they are converted to 8 bits before scaling.
     averaged = picture.mode in ("L", "RGB", "CMYK", "YCbCr")
     if picture.size == size:
-        return to_rgb(picture)
+        return convert(picture)
     if averaged:
-        return to_rgb(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP))
+        return convert(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP))
     x = int(picture.width / size[0] / REDUCING_GAP) or 1
     y = int(picture.height / size[1] / REDUCING_GAP) or 1
     box = (0.0, 0.0, picture.width / x, picture.height / y)
     reduced = _reduce(picture, x, y)
-    return reduced.resize(size, Image.Resampling.LANCZOS, box, REDUCING_GAP).convert("RGB")
+    return convert(reduced.resize(size, Image.Resampling.LANCZOS, box, REDUCING_GAP).convert("RGB"))
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -80,12 +84,12 @@ def bands(picture: Image.Image, multiple: int = 1) -> Iterator[tuple[int, int]]:
 
 def _reduce(picture: Image.Image, x: int, y: int) -> Image.Image:
     """Convert to RGB or L and average blocks of `x` x `y` pixels, like `Image.reduce`."""
-    convert = rgb_conversion(picture)
+    to_eight_bits = rgb_conversion(picture)
     if x == y == 1:
-        return convert(picture)
+        return to_eight_bits(picture)
     reduced: Image.Image | None = None
     for top, bottom in bands(picture, y):
-        part = convert(picture.crop((0, top, picture.width, bottom))).reduce((x, y))
+        part = to_eight_bits(picture.crop((0, top, picture.width, bottom))).reduce((x, y))
         if reduced is None:
             reduced = Image.new(part.mode, (part.width, -(-picture.height // y)))
         reduced.paste(part, (0, top // y))

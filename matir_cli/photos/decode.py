@@ -23,7 +23,7 @@ class DecodedPhoto:
     file: FileRecord
     record: PhotoRecord
     image: ImageArray
-    """(mask_height, mask_width, 3) uint8 RGB, working pixels, upright."""
+    """(mask_height, mask_width, 3) uint8 RGB, working pixels, upright; converted to sRGB by its profile."""
     notes: tuple[str, ...] = ()
     """Parts of the file that could not be read, one phrase each."""
 
@@ -62,7 +62,8 @@ def decode_photo(file: FileRecord, digest: bytes, decoder: DecoderProcess = shar
 def decode_full_size(path: Path, decoder: DecoderProcess = shared_decoder) -> Image.Image:
     """Decode a photo at true size, upright, RGB; the first frame of an animation.
 
-    The colour profile is kept if the file's pixels are RGB, since it describes them.
+    Pixels and colour profile (`info["icc_profile"]`) are the file's, if its profile is one of RGB;
+    greys and CMYK with a profile are converted to sRGB.
 
     Raises:
         PhotoUnreadable, DecoderUnavailable: as in `decode_photo`.

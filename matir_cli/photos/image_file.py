@@ -29,6 +29,7 @@ from matir_cli.photos.formats import (
     refused_format,
     register_heif,
 )
+from matir_cli.photos.profiles import PROFILE, ColourProfile, ProfileBroken, read_profile
 from matir_cli.records import MAX_PIXELS
 
 MIN_SIDE = 8
@@ -69,6 +70,13 @@ class LoadedImage:
     metadata: Metadata
     notes: tuple[str, ...]
     """Parts of the file that could not be read, one phrase each."""
+    profile: ColourProfile | None = None
+    """The colour profile; None if there is none that can be applied."""
+
+    @property
+    def kept_profile(self) -> bytes:
+        """The profile of the pixels of `rgb_bands`; empty if they are in sRGB, or in no known colours."""
+        return self.profile.content if self.profile is not None and self.profile.mode == "RGB" else b""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -76,13 +84,21 @@ class LoadedImage:
         return (self.height, self.width) if self.remaining >= 5 else (self.width, self.height)
 
     def working_rgb(self) -> Image.Image:
-        """Return the photo at working size, upright, RGB."""
-        working = to_working_rgb(self.picture, self.width, self.height)
+        """Return the photo at working size, upright, RGB; in sRGB if it has a colour profile."""
+        convert = None if self.profile is None else self.profile.to_srgb
+        working = to_working_rgb(self.picture, self.width, self.height, convert)
         return working.transpose(UPRIGHT[self.remaining]) if self.remaining > 1 else working
 
     def rgb_bands(self) -> Iterator[bytes]:
-        """Yield the photo upright, RGB, 3 bytes per pixel, in bands of rows from the top."""
-        convert = rgb_conversion(self.picture)
+        """Yield the photo upright, RGB, 3 bytes per pixel, in bands of rows from the top.
+
+        RGB pixels are as in the file; greys and CMYK with a profile, which RGB pixels cannot have, are
+        converted to sRGB.
+        """
+        if self.profile is None or self.profile.mode == "RGB":
+            convert = rgb_conversion(self.picture)
+        else:
+            convert = self.profile.to_srgb
         width, height = self.upright_size
         rows = max(1, BAND // width)
         for top in range(0, height, rows):
@@ -168,8 +184,14 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
         reader = MetadataReader(picture)
         orientation = remaining = reader.orientation()
     metadata = reader.metadata()
-    notes = tuple(f"its {kind} cannot be read and was left out" for kind in metadata.unreadable)
-    return LoadedImage(picture, width, height, orientation, remaining, metadata, notes)
+    unreadable = list(metadata.unreadable)
+    try:
+        profile = read_profile(picture)
+    except ProfileBroken:
+        profile = None
+        unreadable.append(PROFILE)
+    notes = tuple(f"its {kind} cannot be read and was left out" for kind in unreadable)
+    return LoadedImage(picture, width, height, orientation, remaining, metadata, notes, profile)
 
 
 def _check_bounds(picture: Image.Image, path: Path) -> None:

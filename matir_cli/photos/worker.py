@@ -86,8 +86,7 @@ def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
     loaded = load_image(path, _native_lines, reduced=task == "working")
     width, height = loaded.upright_size
     if task == "full":
-        profile = loaded.picture.info.get("icc_profile") if loaded.picture.mode in ("RGB", "RGBA") else None
-        content = profile if isinstance(profile, bytes) else b""
+        content = loaded.kept_profile
         parts = loaded.rgb_bands()
         first = next(parts)
         yield _header(width=width, height=height, profile=len(content))
