@@ -11,8 +11,11 @@ from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEm
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Point, Verdict
+from matir_cli.search.events import (
+    SearchOutcome,
+)
 from matir_cli.search.filters import Filters
-from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query
 from matir_cli.search.rerank import combine_verdicts
 from tests.search.fake_models import ColourModels
