@@ -49,8 +49,11 @@ KEEP = (10, 25, 50)
 FUSION = (3.0, 10.0, 30.0, 100.0)
 """Values of lambda; stage 1's cosines differ by hundredths, the judge's margins by units."""
 
-PIXELS = (0.25, 0.5)
+PIXELS: tuple[float, ...] = (0.25, 0.5)
 """Shares of the judge's `max_pixels`."""
+
+GROUND_PIXELS: tuple[float, ...] = (0.5, 0.8, 1.0)
+"""Values of `ground_min_pixels`, as shares of the judge's `max_pixels`; 0.8 of 1280 tokens are 1024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class AblationRunner:
     def variants(self, ablation: Ablation, base: Method) -> Iterator[Variant]:
         """All settings of an ablation except the one that `base` has.
 
-        Nothing for "pixels", whose variants need a judge of their own; see `other_resolutions`.
+        Nothing for `JUDGE_ABLATIONS`, whose variants need a judge of their own; see `other_resolutions`.
         """
         match ablation:
             case "prompts":
@@ -105,7 +108,7 @@ class AblationRunner:
             case "fusion":
                 for weight in FUSION:
                     yield Variant(ablation, f"{weight:g}", replace(base, fusion=weight))
-            case "pixels":
+            case "pixels" | "ground-pixels":
                 return
 
     def base_setting(self, ablation: Ablation, base: Method) -> str:
@@ -124,7 +127,7 @@ class AblationRunner:
                 return str(base.keep)
             case "fusion":
                 return "0"
-            case "pixels":
+            case "pixels" | "ground-pixels":
                 return "as set"
 
     def _options(self) -> ClipOptions:
@@ -176,12 +179,23 @@ def candidates_needed(candidates: int, ablations: Sequence[Ablation]) -> int:
     return max(metrics.DEPTH, candidates, *(CANDIDATES if "candidates" in ablations else ()))
 
 
-def other_resolutions(models: ModelSet) -> Iterator[tuple[str, ModelSet]]:
-    """Settings of the ablation "pixels": a name, and the model set with a judge that sees smaller images."""
+def other_resolutions(models: ModelSet, ablation: Ablation) -> Iterator[tuple[str, ModelSet]]:
+    """Settings of an ablation of the judge: a name, and the set with a judge that sees images at other sizes.
+
+    Args:
+        ablation: one of `JUDGE_ABLATIONS`.
+    """
     judge = models.part("judge")
     own = read_options(judge.options, QwenVlOptions, judge.engine)
+    if ablation == "pixels":
+        option, shares, present = "max_pixels", PIXELS, own.max_pixels
+    else:
+        option, shares, present = "ground_min_pixels", GROUND_PIXELS, own.ground_min_pixels
     # Shares that the minimum size makes equal are one setting.
-    for pixels in dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in PIXELS):
-        changed = msgspec.structs.replace(judge, options={**judge.options, "max_pixels": pixels})
+    settings = dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in shares)
+    for pixels in settings:
+        if pixels == present:
+            continue
+        changed = msgspec.structs.replace(judge, options={**judge.options, option: pixels})
         parts = tuple(changed if part is judge else part for part in models.parts)
         yield f"{pixels} pixels", msgspec.structs.replace(models, parts=parts)

@@ -2,12 +2,17 @@
 
 from typing import Literal, get_args
 
-Ablation = Literal["prompts", "transform", "whole-photo", "candidates", "keep", "pixels", "fusion"]
+Ablation = Literal[
+    "prompts", "transform", "whole-photo", "candidates", "keep", "pixels", "ground-pixels", "fusion"
+]
 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo")
 """Ablations that change stage 1, so that they need no judge."""
+
+JUDGE_ABLATIONS: tuple[Ablation, ...] = ("pixels", "ground-pixels")
+"""Ablations that change the judge, so that each setting asks it all questions anew."""
 
 BASELINE_NAMES = ("whole", "dense", "cluster", "cropping")
 """Baselines as options name them, in the order of `baselines.clip.BASELINES`."""

@@ -27,7 +27,7 @@ from matir_cli.evaluation.methods import (
     ask_judge,
     run_stage_1,
 )
-from matir_cli.evaluation.names import Ablation
+from matir_cli.evaluation.names import JUDGE_ABLATIONS, Ablation
 from matir_cli.evaluation.other_segmenters import ImportedMasks
 from matir_cli.evaluation.reporting.tables import AblationTable, Table, paper_tables
 from matir_cli.evaluation.scoring import Scorer
@@ -118,8 +118,9 @@ def run_evaluation(
         scorer.measure(plan.imported, models if plan.refine else None), baselines=baselines
     )
     groundings = dict(scorer.box_masks.outcomes)
-    if "pixels" in plan.ablations:
-        variants += _run_other_resolutions(setup, models, base, progress)
+    for name in plan.ablations:
+        if name in JUDGE_ABLATIONS:
+            variants += _run_other_resolutions(setup, models, base, name, progress)
     return EvaluationOutcome(
         paper_tables(measurements),
         tuple(scorer.ablation_tables(runner, measurements, variants)),
@@ -144,13 +145,13 @@ def _unanswered(setup: EvaluationSetup, sessions: JudgeSessions) -> tuple[str, .
 
 
 def _run_other_resolutions(
-    setup: EvaluationSetup, models: ModelSession, base: Method, progress: ProgressObserver
+    setup: EvaluationSetup, models: ModelSession, base: Method, ablation: Ablation, progress: ProgressObserver
 ) -> Iterator[Variant]:
-    """The ablation "pixels": every setting is another judge, which is asked and freed before the next."""
-    for setting, changed in other_resolutions(models.models):
+    """An ablation of the judge: every setting is another judge, which is asked and freed before the next."""
+    for setting, changed in other_resolutions(models.models, ablation):
         changed_models = ModelSession(setup.gallery, changed, models.device)
         sessions = open_judge_sessions(setup, changed_models)
         method = replace(base, sessions=sessions)
         ask_judge(setup, sessions, [method], progress)
         changed_models.release_judge()
-        yield Variant("pixels", setting, method)
+        yield Variant(ablation, setting, method)

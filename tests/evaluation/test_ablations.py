@@ -27,7 +27,7 @@ def test_ablations_of_the_second_stage(setup: EvaluationSetup, tmp_path: Path) -
     assert settings["candidates"] == ["50", "25", "100", "200"]
     assert settings["keep"] == ["25", "10", "50"]
     assert settings["fusion"] == ["0", "3", "10", "30", "100"]
-    assert settings["pixels"] == ["as set"]
+    assert settings["pixels"] == settings["ground-pixels"] == ["as set"]
     assert [each.method.keep for each in runner.variants("keep", base)] == [10, 50]
     assert candidates_needed(10, ()) == 50
     assert candidates_needed(10, ("candidates",)) == 200
@@ -39,8 +39,18 @@ def test_other_resolutions_are_shares_of_the_judges_own() -> None:
     own, least = judge.options["max_pixels"], judge.options["min_pixels"]
     assert isinstance(own, int)
     assert isinstance(least, int)
-    variants = list(other_resolutions(models))
+    variants = list(other_resolutions(models, "pixels"))
     pixels = [changed.part("judge").options["max_pixels"] for _, changed in variants]
     assert pixels == sorted({max(round(own / 4), least), max(round(own / 2), least)})
     assert [setting for setting, _ in variants] == [f"{count} pixels" for count in pixels]
     assert all(changed.part("encoder") == models.part("encoder") for _, changed in variants)
+
+
+def test_sizes_for_boxes_change_nothing_else() -> None:
+    models = load_model_set("full")
+    judge = models.part("judge")
+    changed = {setting: each.part("judge") for setting, each in other_resolutions(models, "ground-pixels")}
+    assert list(changed) == ["501760 pixels", "1003520 pixels"]  # 802816 is the set's own
+    for setting, part in changed.items():
+        assert part.options == {**judge.options, "ground_min_pixels": int(setting.split()[0])}
+        assert part.files == judge.files

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from matir_cli.engines.llama_cpp.bindings import (
     Context,
@@ -33,6 +32,7 @@ from matir_cli.engines.options import read_options
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.engines.qwen_vl.answers import DRAFT_LIMIT, PartialAnswer, generate_answers
 from matir_cli.engines.qwen_vl.boxes import ANSWER_GRAMMAR, FACTOR, ImageSize, parse_answer, smart_resize
+from matir_cli.engines.qwen_vl.enlarging import BoxQuestion, enlarge_photo, resize_image
 from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL, QwenVlOptions
 from matir_cli.engines.qwen_vl.prefix_cache import PhotoKey, PrefixCache, compute_photo_key
 from matir_cli.engines.qwen_vl.preflight import check_files, check_memory
@@ -82,8 +82,9 @@ def load_qwen_vl_judge(config: EngineConfig, device: str) -> "QwenVlJudge":
         DeviceUnavailable: `device` is a GPU that llama.cpp cannot use.
     """
     options = read_options(config.options, QwenVlOptions, config.identity.name)
-    if options.min_pixels > options.max_pixels:
-        raise ModelSetInvalid(config.identity.name, "min_pixels must not be above max_pixels")
+    for name in ("min_pixels", "ground_min_pixels"):
+        if getattr(options, name) > options.max_pixels:
+            raise ModelSetInvalid(config.identity.name, f"{name} must not be above max_pixels")
     if device not in ("cpu", "auto") and not gpu_available():
         raise DeviceUnavailable(device)
     gpu = device != "cpu" and gpu_available()
@@ -258,26 +259,32 @@ class QwenVlJudge:
             EngineFailed: as in `rerank`.
         """
         groundings: list[Grounding | None] = []
-        for group in self._group_groundings(questions):
+        for group in self._group_groundings([self._enlarge(question) for question in questions]):
             found = self._ground_group(group)
             if None in found:  # one photo may have spoilt the others' answers
                 found = [self._ground_alone(question) for question in group]
             groundings += found
         return groundings
 
-    def _ground_alone(self, question: GroundingQuestion) -> Grounding | None:
+    def _enlarge(self, question: GroundingQuestion) -> BoxQuestion:
+        """Enlarge the question's photo, unless the model computed no numbers even for its own size."""
+        if self._smaller and compute_photo_key(question.photo) in self._smaller:
+            return BoxQuestion(question, question.photo)
+        return enlarge_photo(question, self._resized_size(question.photo), self._options)
+
+    def _ground_alone(self, question: BoxQuestion) -> Grounding | None:
         """Return one grounding, at another size of the photo if need be; None if there is none."""
         (found,) = self._ground_group([question])
         if found is None and self._choose_smaller(question.photo):
             (found,) = self._ground_group([question])
         return found
 
-    def _group_groundings(self, questions: Sequence[GroundingQuestion]) -> Iterator[list[GroundingQuestion]]:
+    def _group_groundings(self, questions: Sequence[BoxQuestion]) -> Iterator[list[BoxQuestion]]:
         """Yield questions in groups that fit into sequences, batch and context."""
-        group: list[GroundingQuestion] = []
+        group: list[BoxQuestion] = []
         group_cells = group_batch = 0
         for question in questions:
-            batch = len(self._tokenize_question(GROUND, question.query)) + DRAFT_LIMIT
+            batch = len(self._tokenize_question(GROUND, question.asked.query)) + DRAFT_LIMIT
             prefix = len(self._head) + self._resized_size(question.photo).tokens + IMAGE_MARKERS
             cells = prefix + batch + self._options.max_answer_tokens
             full = (
@@ -293,7 +300,7 @@ class QwenVlJudge:
         if group:
             yield group
 
-    def _ground_group(self, questions: Sequence[GroundingQuestion]) -> list[Grounding | None]:
+    def _ground_group(self, questions: Sequence[BoxQuestion]) -> list[Grounding | None]:
         """Return the groundings of questions that fit into the context together; None as in `rerank`."""
         prefixes = self._load_photos([question.photo for question in questions])
         with contextlib.ExitStack() as resources:
@@ -305,8 +312,9 @@ class QwenVlJudge:
                 resources.callback(grammar.close)
                 self._context.fork(prefix.sequence, fork)
                 resources.callback(self._context.drop, fork)
-                tokens = self._tokenize_question(GROUND, question.query)
-                answers.append(PartialAnswer(question.query, fork, prefix.next_position, tokens, grammar))
+                query = question.asked.query
+                tokens = self._tokenize_question(GROUND, query)
+                answers.append(PartialAnswer(query, fork, prefix.next_position, tokens, grammar))
             generate_answers(self._model, self._context, answers, self._options.max_answer_tokens)
         if any(answer.failed for answer in answers):
             self._start_anew([question.photo for question in questions])
@@ -315,9 +323,9 @@ class QwenVlJudge:
             for question, answer in zip(questions, answers, strict=True)
         ]
 
-    def _grounding(self, question: GroundingQuestion, text: str) -> Grounding:
-        """Return the boxes of an answer, in pixels of the question's photo."""
-        height, width = question.photo.image.shape[:2]
+    def _grounding(self, question: BoxQuestion, text: str) -> Grounding:
+        """Return the boxes of an answer, in pixels of the photo that was asked about."""
+        height, width = question.asked.photo.image.shape[:2]
         answer = parse_answer(text, self._resized_size(question.photo), ImageSize(height, width))
         return Grounding(answer.boxes, text, answer.readable)
 
@@ -387,10 +395,7 @@ class QwenVlJudge:
     def _resize(self, photo: JudgePhoto) -> ImageArray:
         """Return the image in the size in which the model sees it, so that mtmd does not letterbox it."""
         size = self._resized_size(photo)
-        if photo.image.shape[:2] == (size.height, size.width):
-            return photo.image
-        picture = Image.fromarray(photo.image)
-        return np.asarray(picture.resize((size.width, size.height), Image.Resampling.BICUBIC))
+        return resize_image(photo.image, size)
 
     def _make_context(self, model: Path, projector: Path, *, gpu: bool) -> Context:
         """Return a context for photos of the largest size and their answers, after a check of memory."""

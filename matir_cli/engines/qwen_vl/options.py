@@ -27,7 +27,7 @@ TAIL = "<|im_end|>\n<|im_start|>assistant\n"
 class QwenVlOptions(EngineOptions, frozen=True):
     """Options of the judge in a model set."""
 
-    IDENTITY_OPTIONS = ("min_pixels", "max_pixels", "max_answer_tokens")
+    IDENTITY_OPTIONS = ("min_pixels", "max_pixels", "ground_min_pixels", "max_answer_tokens")
     """Options that change the judge's answers; the others change speed and memory."""
     METHOD = "".join((HEAD, RERANK, GROUND, TAIL, ANSWER_GRAMMAR))
     """Prompts and answer grammar, on which the answers depend as well."""
@@ -37,6 +37,10 @@ class QwenVlOptions(EngineOptions, frozen=True):
     max_pixels: Annotated[int, msgspec.Meta(ge=FACTOR**2, le=12845056)] = 1280 * FACTOR**2
     """Larger photos are shrunk to at most this many pixels. 1280 tokens is the upper end of what
     Qwen2.5-VL's model card recommends, and does not shrink a photo of 1024 x 768 working pixels."""
+    ground_min_pixels: Annotated[int, msgspec.Meta(ge=0, le=12845056)] = 0
+    """For boxes, smaller photos are enlarged to at least this many pixels; 0: shown as for True or False.
+    At most `max_pixels`. llama.cpp advises Qwen's models to have 1024 tokens, 802816 pixels, for boxes
+    (its issue 16842). A photo that is enlarged is encoded a second time."""
     context_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
     """Tokens that the context holds; 0 allocates what `grounds_at_once` photos of the largest size need."""
     grounds_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8

@@ -178,7 +178,7 @@ def explain_judge(
         if boxes.iou_on_grid >= least.grounded:
             return "boxes are on a grid of 0 to 1000, not in pixels: another family (Qwen2-VL, Qwen3-VL)"
         return one_of(
-            "min_pixels or max_pixels shows pictures at a size that the model does not ground at",
+            "min_pixels, max_pixels or ground_min_pixels shows pictures at a size that it does not ground at",
             "boxes are in other coordinates than Qwen2.5-VL's pixels",
         )
     if _works(figures, least):
