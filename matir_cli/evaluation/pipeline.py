@@ -30,7 +30,7 @@ from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import INDEXING_PARTS, ModelSession, locate_part
 from matir_cli.model_sets.weights import locate_files
-from matir_cli.progress import ProgressObserver
+from matir_cli.progress import ProgressObserver, no_progress
 
 BASELINES_BY_NAME = dict(zip(BASELINE_NAMES, BASELINES, strict=True))
 
@@ -70,6 +70,7 @@ def prepare_evaluation(
     clips: Sequence[ModelSet],
     options: EvaluationOptions,
     folder: Path,
+    progress: ProgressObserver = no_progress,
 ) -> PreparedEvaluation:
     """Check the options and weights, and read the data set and imported masks, before hours of work.
 
@@ -88,7 +89,7 @@ def prepare_evaluation(
     for path in (options.export_ranking, options.export_masks):
         if path is not None and path.is_file() and not options.force:
             raise OutputExists(path)
-    whole = source.read(folder)
+    whole = source.read(folder, progress)
     imported = tuple(import_masks(name, path, whole) for name, path in options.import_masks)
     plan = EvaluationPlan(
         options.candidates,

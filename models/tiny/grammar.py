@@ -105,13 +105,19 @@ class Query:
 
     @property
     def held_out(self) -> bool:
-        """True if the query names a look or a relation that training never shows."""
+        """True if the query names a look, a relation or a combination that training never asks about.
+
+        In training, the two objects of a relation have a colour at most, and the subject a part.
+        """
         phrases = [phrase for phrase in (self.subject, self.other) if phrase is not None]
         if any((p.colour or "", p.kind) in HELD_OUT_LOOKS for p in phrases):
             return True
+        if self.other is None:
+            return False
         return (
-            self.other is not None
-            and (self.subject.kind, self.relation, self.other.kind) in HELD_OUT_RELATIONS
+            (self.subject.kind, self.relation, self.other.kind) in HELD_OUT_RELATIONS
+            or any(p.texture or p.size or p.not_colour for p in phrases)
+            or self.other.part is not None
         )
 
 
@@ -202,6 +208,36 @@ def random_query(rng: np.random.Generator, group: str) -> Query:
         query = _draw_query(rng, group)
         if query.group == group:
             return query
+
+
+def random_held_out(rng: np.random.Generator, group: str) -> Query:
+    """A random held-out query of a group other than "plain"; it need not be true of any picture."""
+    while True:
+        query = random_query(rng, group)
+        if rng.random() < 0.5:
+            query = _combine(query, rng)
+        if query.held_out and query.group == group:
+            return query
+
+
+def _combine(query: Query, rng: np.random.Generator) -> Query:
+    """The query with a relation or a size, or with a texture or a size of one of its two objects."""
+    if query.group == "attribute":
+        return Query(replace(query.subject, size=str(rng.choice(ASKED_SIZES))))
+    if query.other is None:
+        query = Query(query.subject, *_draw_relation(rng, query.subject.kind))
+        if query.subject.not_colour:
+            return query
+    if rng.random() < 0.5:
+        return replace(query, subject=_with_look(query.subject, rng))
+    return replace(query, other=query.other and _with_look(query.other, rng))
+
+
+def _with_look(phrase: Phrase, rng: np.random.Generator) -> Phrase:
+    """The phrase with a texture or, if its kind has any, a size."""
+    if phrase.kind == "ring" or rng.random() < 0.5:
+        return replace(phrase, texture=str(rng.choice(TEXTURES)))
+    return replace(phrase, size=str(rng.choice(ASKED_SIZES)))
 
 
 def _draw_query(rng: np.random.Generator, group: str) -> Query:

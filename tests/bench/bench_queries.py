@@ -103,7 +103,7 @@ class IndexedPictures:
 
 def index(folder: Path, count: int) -> IndexedPictures:
     """Index the first `count` pictures of the validation split with the tiny set, in `folder`."""
-    pictures = [world.picture(seed) for seed in benchmark.seeds("validation")[:count]]
+    pictures = [world.picture(seed) for seed in benchmark.WORLD.seeds("validation")[:count]]
     for number, picture in enumerate(pictures):
         Image.fromarray(picture.image).save(folder / f"{number:04}.png")
     gallery = GalleryFile.open(folder / "gallery.db", create=True)
@@ -222,7 +222,7 @@ def print_means(title: str, figures: Iterable[tuple[str, float]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the three tables."""
     parser = BenchParser(__doc__, arguments)
-    parser.add_size("--pictures", benchmark.PICTURES, 16, "pictures of the drawn world")
+    parser.add_size("--pictures", benchmark.WORLD.pictures, 16, "pictures of the drawn world")
     parser.add_size("--examples", 300, 2, "objects taken as examples")
     parser.add_size("--photos", 4000, 40, "photos for the filters")
     options = parser.options()

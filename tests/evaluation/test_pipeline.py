@@ -20,6 +20,7 @@ from matir_cli.evaluation.reporting.reports import Report, write_report
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, Skipped, Unchanged
 from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.models.tiny.benchmark import WORLD
 from matir_cli.progress import Advance, no_progress
 
 IMAGES = 3
@@ -49,7 +50,9 @@ class Steps:
 
 
 def prepare(folder: Path, options: EvaluationOptions = OPTIONS) -> PreparedEvaluation:
-    return prepare_evaluation(world_source("validation", IMAGES), load_model_set("tiny"), (), options, folder)
+    return prepare_evaluation(
+        world_source(WORLD, "validation", IMAGES), load_model_set("tiny"), (), options, folder
+    )
 
 
 @pytest.fixture(scope="module")

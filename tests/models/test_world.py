@@ -230,11 +230,51 @@ def test_questions_are_balanced_and_never_held_out(pictures: list[world.Picture]
 
 
 def test_the_benchmark_has_enough_of_everything() -> None:
-    asked = benchmark.queries("validation")
+    asked = benchmark.WORLD.queries("validation")
     assert len(asked) == len({query.text for query in asked}) >= 60
     assert {group: sum(q.group == group for q in asked) for group in grammar.GROUPS} == benchmark.COUNTS
     assert sum(query.held_out for query in asked) >= 3
-    assert len(benchmark.seeds("test")) >= 400
+    assert len(benchmark.WORLD.seeds("test")) >= 400
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_large_benchmark_has_seeds_and_queries_of_its_own(split: str) -> None:
+    asked = benchmark.WORLD_LARGE.queries(split)
+    assert len({query.text for query in asked}) == 200
+    counts = {group: sum(query.group == group for query in asked) for group in grammar.GROUPS}
+    assert counts == benchmark.LARGE_COUNTS
+    for group, count in benchmark.LARGE_HELD_OUT.items():
+        assert sum(query.held_out for query in asked if query.group == group) == count
+    seeds = benchmark.WORLD_LARGE.seeds(split)
+    assert len(seeds) == 4000
+    assert {world.split(seed) for seed in (seeds[0], seeds[-1])} == {split}
+    assert not set(seeds) & set(benchmark.WORLD.seeds(split))
+
+
+@pytest.mark.parametrize("group", ["attribute", "relational", "negated"])
+def test_held_out_queries_are_of_the_grammar_and_never_trained(group: str) -> None:
+    rng = np.random.default_rng(1)
+    drawn = [grammar.random_held_out(rng, group) for _ in range(40)]
+    assert all(query.held_out and query.group == group and parse(query.text) == query for query in drawn)
+    assert len({query.text for query in drawn}) > 10
+
+
+def test_queries_of_the_large_benchmark_are_true_of_enough_pictures(
+    pictures: list[world.Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        benchmark, "LARGE_COUNTS", {"plain": 3, "attribute": 5, "relational": 5, "negated": 5}
+    )
+    monkeypatch.setattr(
+        benchmark, "LARGE_HELD_OUT", {"plain": 0, "attribute": 0, "relational": 2, "negated": 2}
+    )
+    monkeypatch.setattr(benchmark, "LARGE_MIN_PICTURES", 2)
+    drawn = benchmark.draw_large_queries("validation", pictures)
+    assert drawn == benchmark.draw_large_queries("validation", pictures)
+    assert [query.group for query in drawn].count("negated") == 5
+    assert sum(query.held_out for query in drawn) == 4
+    for query in drawn:
+        assert sum(bool(fulfils(query, picture)) for picture in pictures) >= 2
 
 
 def test_coco_files_load_with_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matir_cli.evaluation.datasets.d3 import Subset
     from matir_cli.evaluation.datasets.source import DatasetSource
     from matir_cli.gallery.database import GalleryFile
+    from matir_cli.models.tiny.benchmark import Benchmark
 
 _images_option = click.option(
     "--images",
@@ -113,16 +114,26 @@ def d3(arguments: EvaluationArguments, images: Path, annotations: Path, subset: 
     _evaluate(d3_source(images, annotations, subset), arguments)
 
 
-@evaluate.command("world", short_help="The drawn world of the tiny models.")
-@click.option(
+_split_option = click.option(
     "--split",
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
     help="Pictures to draw; validation is the split that settings were chosen on.",
 )
+
+
+@evaluate.command("world", short_help="The drawn world of the tiny models.")
+@_split_option
+@click.option(
+    "--descriptions",
+    type=click.Choice(["short", "long"]),
+    default="short",
+    show_default=True,
+    help="Queries: 64 of the grammar that the models were trained on, or 300 of two or three clauses.",
+)
 @evaluation_options
-def world(arguments: EvaluationArguments, split: str) -> None:
+def world(arguments: EvaluationArguments, split: str, descriptions: str) -> None:
     """Evaluate the tiny models on the drawn world that they were trained for.
 
     Nothing is downloaded: the pictures are drawn, from seeds not used in training. The paper's
@@ -133,10 +144,37 @@ def world(arguments: EvaluationArguments, split: str) -> None:
       matir eval world
       matir eval world --limit-images 100 --baselines none
       matir eval world --ablate whole-photo --ablate fusion
+      matir eval world --split validation --descriptions long
     """
+    from matir_cli.models.tiny.benchmark import WORLD, WORLD_LONG
+
+    _evaluate_world(WORLD_LONG if descriptions == "long" else WORLD, arguments, split)
+
+
+@evaluate.command("world-large", short_help="4,000 pictures of the drawn world.")
+@_split_option
+@evaluation_options
+def world_large(arguments: EvaluationArguments, split: str) -> None:
+    """Evaluate the tiny models on 4,000 pictures of the drawn world with 200 queries.
+
+    The judge sees 100 candidates of 4,000, as few as on COCO. 60 of the queries name looks, relations
+    or combinations that training never showed; they have a column of their own.
+
+    \b
+    Examples:
+      matir eval world-large --baselines none
+      matir eval world-large --split validation --no-rerank
+    """
+    from matir_cli.models.tiny.benchmark import WORLD_LARGE
+
+    _evaluate_world(WORLD_LARGE, arguments, split)
+
+
+def _evaluate_world(benchmark: Benchmark, arguments: EvaluationArguments, split: str) -> None:
+    """Evaluate on a benchmark of the drawn world, by default the models that were trained for it."""
     from matir_cli.evaluation.datasets.source import world_source
 
-    source = world_source(split, arguments.options.limit_images)
+    source = world_source(benchmark, split, arguments.options.limit_images)
     _evaluate(source, replace(arguments, model_set=arguments.model_set or WORLD_MODEL_SET))
 
 
@@ -152,7 +190,7 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
     models = choose_model_set(None, arguments.model_set)
     clips = [load_model_set(name) for name in arguments.clips]
     folder = arguments.out or Path("matir-eval") / f"{source.name}-{models.name}"
-    prepared = pipeline.prepare_evaluation(source, models, clips, arguments.options, folder)
+    prepared = pipeline.prepare_evaluation(source, models, clips, arguments.options, folder, _show_step)
     if prepared.lacks_judge:
         say(f"the model set {models.name} has no judge: stage 1 only")
     if prepared.skipped_ablations:

@@ -5,6 +5,7 @@ with `instances.json` (COCO), `queries.json` and `images/`.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,12 +13,13 @@ import msgspec
 from matir_cli.errors import AnnotationsInvalid, OutputError
 from matir_cli.evaluation.datasets.coco import Instance, read_instances
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery, content_digest, read_annotation_file
-from matir_cli.models.tiny import benchmark
-from matir_cli.models.tiny.world import picture
+from matir_cli.models.tiny.benchmark import Benchmark, write_coco
+from matir_cli.models.tiny.world import Picture, picture
+from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Rle
 
 MAX_BYTES = 64 << 20
-"""Size limit of queries.json; that of a split has half a million bytes."""
+"""Size limit of queries.json; the largest has five million bytes."""
 
 _INSTANCES = "instances.json"
 
@@ -49,11 +51,17 @@ class _ImageIds(msgspec.Struct):
     images: list[_ImageId]
 
 
-def write_world(folder: Path, split: str, limit: int | None = None) -> None:
+def write_world(
+    folder: Path,
+    benchmark: Benchmark,
+    split: str,
+    limit: int | None = None,
+    progress: ProgressObserver = no_progress,
+) -> None:
     """Draw the benchmark of a split into `folder`, unless it is complete there already.
 
-    Pictures that exist are kept unchanged, so that what was indexed of them stays valid. No file
-    with its final name is ever incomplete.
+    Pictures that exist are kept unchanged, so that what was indexed of them stays valid, and an interrupted
+    call is resumed by the next one. No file with its final name is ever incomplete.
 
     Args:
         split: one of `matir_cli.models.tiny.world.SPLITS`.
@@ -67,12 +75,9 @@ def write_world(folder: Path, split: str, limit: int | None = None) -> None:
         return
     unfinished = folder / _UNFINISHED
     try:
-        (folder / _IMAGES).mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
-        benchmark.write_coco(unfinished, map(picture, seeds), benchmark.queries(split))
-        for drawn in sorted((unfinished / _IMAGES).iterdir()):
-            if not (final := folder / _IMAGES / drawn.name).exists():
-                drawn.replace(final)
+        queries = benchmark.queries(split)
+        write_coco(unfinished, _draw(seeds, progress), queries, folder / _IMAGES)
         # Written last, and never beside the instances of another split: its presence means "complete".
         (folder / _QUERIES).unlink(missing_ok=True)
         (unfinished / _INSTANCES).replace(folder / _INSTANCES)
@@ -80,6 +85,13 @@ def write_world(folder: Path, split: str, limit: int | None = None) -> None:
         shutil.rmtree(unfinished)
     except OSError as error:
         raise OutputError(folder, (error.strerror or str(error)).lower()) from error
+
+
+def _draw(seeds: range, progress: ProgressObserver) -> Iterator[Picture]:
+    with progress("drawing", len(seeds), "picture") as advance:
+        for seed in seeds:
+            yield picture(seed)
+            advance()
 
 
 def _is_written(folder: Path, seeds: range) -> bool:
@@ -95,8 +107,11 @@ def _is_written(folder: Path, seeds: range) -> bool:
     )
 
 
-def read_world(folder: Path) -> Dataset:
+def read_world(folder: Path, name: str = "world") -> Dataset:
     """Read the data set that `write_world` wrote; queries count in their group and, if so, in "held out".
+
+    Args:
+        name: name of the data set.
 
     Raises:
         AnnotationsInvalid: a file, one of its records (named by its id), or a picture is invalid.
@@ -117,7 +132,7 @@ def read_world(folder: Path) -> Dataset:
         except ValueError as error:
             raise AnnotationsInvalid(path, f"query {query.id}: {error}") from error
     return Dataset(
-        "world",
+        name,
         instances.images,
         tuple(EvalQuery(query.id, query.text, _groups(query)) for query in queries),
         truth,

@@ -10,7 +10,8 @@ from matir_cli.evaluation.datasets.coco import coco_name, read_coco
 from matir_cli.evaluation.datasets.d3 import Subset, read_d3
 from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.evaluation.datasets.drawn_world import read_drawn_objects, read_world, write_world
-from matir_cli.models.tiny import benchmark
+from matir_cli.models.tiny.benchmark import Benchmark
+from matir_cli.progress import ProgressObserver
 from matir_cli.records import Rle
 
 
@@ -21,7 +22,7 @@ class DatasetSource:
     name: str
     annotations: Path
     """Named in error messages."""
-    read: Callable[[Path], Dataset]
+    read: Callable[[Path, ProgressObserver], Dataset]
     """Reads the data set; files that it has to generate are written below the folder given."""
     settings: Mapping[str, str]
     """Choices made in reading it, for the report."""
@@ -35,7 +36,7 @@ def coco_source(images: Path, annotations: Path, *, crowd: bool) -> DatasetSourc
     return DatasetSource(
         coco_name(annotations),
         annotations,
-        lambda _: read_coco(images, annotations, crowd=crowd),
+        lambda _, __: read_coco(images, annotations, crowd=crowd),
         {"crowd annotations": "count" if crowd else "do not count"},
     )
 
@@ -43,27 +44,27 @@ def coco_source(images: Path, annotations: Path, *, crowd: bool) -> DatasetSourc
 def d3_source(images: Path, annotations: Path, subset: Subset) -> DatasetSource:
     """D3; arguments as for `read_d3`."""
     return DatasetSource(
-        "d3", annotations, lambda _: read_d3(images, annotations, subset=subset), {"subset": subset}
+        "d3", annotations, lambda _, __: read_d3(images, annotations, subset=subset), {"subset": subset}
     )
 
 
-def world_source(split: str, limit: int | None) -> DatasetSource:
-    """The drawn world, drawn when it is read.
+def world_source(benchmark: Benchmark, split: str, limit: int | None) -> DatasetSource:
+    """A benchmark on the drawn world, drawn when it is read.
 
     Args:
         limit: draw only the first so many pictures; None for all.
     """
 
-    def read(folder: Path) -> Dataset:
-        write_world(folder / split, split, limit)
-        dataset = read_world(folder / split)
-        if len(dataset.images) == benchmark.PICTURES:
+    def read(folder: Path, progress: ProgressObserver) -> Dataset:
+        write_world(folder / split, benchmark, split, limit, progress)
+        dataset = read_world(folder / split, benchmark.name)
+        if len(dataset.images) == benchmark.pictures:
             return dataset
-        note = f"a part of the drawn world: {len(dataset.images)} of {benchmark.PICTURES} pictures"
+        note = f"a part of the drawn world: {len(dataset.images):,} of {benchmark.pictures:,} pictures"
         return replace(dataset, notes=(*dataset.notes, note))
 
     return DatasetSource(
-        "world",
+        benchmark.name,
         Path("the drawn world"),
         read,
         {"split": split},

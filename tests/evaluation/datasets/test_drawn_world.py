@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +13,23 @@ from matir_cli import masks
 from matir_cli.errors import AnnotationsInvalid, OutputError
 from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.evaluation.datasets.drawn_world import read_world, write_world
-from matir_cli.models.tiny import benchmark, world
-from matir_cli.models.tiny.grammar import fulfils
+from matir_cli.models.tiny import world
+from matir_cli.models.tiny.benchmark import WORLD, Benchmark
+from matir_cli.models.tiny.grammar import fulfils, parse
+from matir_cli.progress import Advance
 
 
 @pytest.fixture(scope="module")
 def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eval") / "world"
-    write_world(folder, "validation", 30)
+    write_world(folder, WORLD, "validation", 30)
     return folder
 
 
 def test_the_world_reads_as_it_was_drawn(world_folder: Path) -> None:
     dataset: Dataset = read_world(world_folder)
-    asked = benchmark.queries("validation")
-    shown = {seed: world.picture(seed) for seed in benchmark.seeds("validation")[:30]}
+    asked = WORLD.queries("validation")
+    shown = {seed: world.picture(seed) for seed in WORLD.seeds("validation")[:30]}
     assert dataset.name == "world"
     assert [image.id for image in dataset.images] == list(shown)
     assert [query.text for query in dataset.queries] == [query.text for query in asked]
@@ -55,19 +59,44 @@ def test_a_complete_world_is_left_alone_and_an_incomplete_one_is_completed(
     shutil.copytree(world_folder, folder)
     before = state(folder)
     assert len(before) == 32
-    write_world(folder, "validation", 30)
+    write_world(folder, WORLD, "validation", 30)
     assert state(folder) == before
     lost = min((folder / "images").iterdir())
     lost.unlink()
     (folder / ".writing").mkdir()
     (folder / ".writing" / "rest.png").write_bytes(b"cut")
-    write_world(folder, "validation", 31)
+    write_world(folder, WORLD, "validation", 31)
     after = state(folder)
-    added = f"images/{benchmark.seeds('validation')[30]}.png"
+    added = f"images/{WORLD.seeds('validation')[30]}.png"
     assert set(after) == {*before, added}
     written_now = {f"images/{lost.name}", added, "instances.json", "queries.json"}
     assert {name for name, time in after.items() if time != before.get(name)} == written_now
     assert len(read_world(folder).images) == 31
+
+
+def test_an_interrupted_drawing_is_resumed(tmp_path: Path) -> None:
+    benchmark = Benchmark("few", 5, 500_000, lambda _: [parse("ball")])
+
+    @contextmanager
+    def interrupt(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+        assert (name, total, unit, done) == ("drawing", 5, "picture", 0)
+        drawn = iter(range(3))
+        yield lambda _=1: None if next(drawn, None) is not None else _interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        write_world(tmp_path, benchmark, "validation", progress=interrupt)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
+    assert 3 <= len(kept) < 5
+    with pytest.raises(AnnotationsInvalid):
+        read_world(tmp_path)
+    write_world(tmp_path, benchmark, "validation")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    dataset = read_world(tmp_path, "few")
+    assert (dataset.name, [image.id for image in dataset.images]) == ("few", [*benchmark.seeds("validation")])
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_world_s_files_are_checked(world_folder: Path, tmp_path: Path) -> None:
@@ -97,4 +126,4 @@ def test_a_world_s_files_are_checked(world_folder: Path, tmp_path: Path) -> None
 def test_a_world_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
-        write_world(tmp_path / "file", "test", 1)
+        write_world(tmp_path / "file", WORLD, "test", 1)

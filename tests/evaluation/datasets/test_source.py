@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from matir_cli.evaluation.datasets.source import coco_source, d3_source, world_source
+from matir_cli.models.tiny.benchmark import WORLD
+from matir_cli.progress import no_progress
 
 
 def test_the_world_is_drawn_when_it_is_read(tmp_path: Path) -> None:
-    source = world_source("validation", 2)
+    source = world_source(WORLD, "validation", 2)
     assert (source.name, source.settings) == ("world", {"split": "validation"})
     assert list(tmp_path.iterdir()) == []
-    dataset = source.read(tmp_path)
+    dataset = source.read(tmp_path, no_progress)
     assert len(dataset.images) == 2
     assert dataset.notes == ("a part of the drawn world: 2 of 400 pictures",)
     assert source.read_objects is not None
