@@ -17,6 +17,7 @@ from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, Photo
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
@@ -284,6 +285,17 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     return ok(name, f"{checked} checked can be decoded; {without} photos have none")
 
 
+def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the notes on what could not be read of photos' files."""
+    noted: Any = gallery.connection.execute("select distinct photo_id from notes").fetchall()
+    for (photo_id,) in noted:
+        stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
+    if noted:
+        text = f"{len(noted)} photos were added without a part of their file"
+        return ok(name, text, "List them: matir ls --incomplete")
+    return ok(name, "every photo was read in full")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -334,6 +346,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery masks", _masks),
     ("gallery index", _index),
     ("gallery previews", _previews),
+    ("gallery notes", _notes),
     ("gallery files", _files),
     ("gallery space", _space),
 )
