@@ -27,7 +27,11 @@ def readable_size(count: int) -> str:
 
 
 def describe_absent(folder: AbsentFolder) -> str:
-    """Describe a folder that is kept because none of its known files exists."""
+    """Describe a folder that is kept because none of its known files exists, or existed before."""
+    if folder.others:
+        missing = f"{folder.files:,} of the {folder.files + folder.others:,} files"
+        verb = "is" if folder.files == 1 else "are"
+        return f"{folder.path}: {missing} that the gallery knows there {verb} gone, and once all were"
     if folder.files == 1:
         return f"{folder.path}: the one file that the gallery knows there is gone"
     return f"{folder.path}: none of the {folder.files:,} files that the gallery knows there exists"

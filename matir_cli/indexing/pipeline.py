@@ -22,6 +22,7 @@ import numpy as np
 from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder, RegionProposer
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
+from matir_cli.gallery.absence import WAS_ABSENT
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.indexing.prefetch import prefetch
@@ -254,7 +255,7 @@ def _read_photos(
     with GalleryFile.open(gallery) as known:
 
         def note_listed(folder: Path) -> None:
-            if skip_reason(known, folder) is not None:
+            if skip_reason(known, folder) not in (None, WAS_ABSENT):
                 listed_again.append(folder)
 
         for path in find_photo_files(paths, passed_over, note_listed):
