@@ -163,6 +163,11 @@ def _remedy(error: errors.MatirError) -> str:
             return f"Convert it first: iconv -f {encoding} -t UTF-8"
         case errors.FolderVanished(count=0):
             return "Check the name."
+        case errors.ExtensionUnusable():
+            # Imported here: it reads the versions of packages, which hardly any command needs.
+            from matir_cli.maintenance.doctor.packages import reinstall_sqlite
+
+            return reinstall_sqlite()
         case errors.PackageMissing(extra=extra):
             return f"pip install 'matir-cli[{extra}]'"
         case errors.OutOfRange(name=name):
@@ -179,6 +184,7 @@ _GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
         "Restore a copy of it, or move it away and index the photos again: matir add FOLDER --db {path}"
     ),
     errors.IndexDamaged: "Rebuild it: matir compact --db {path}",
+    errors.GalleryFailed: "If a check finds nothing, please report this: matir doctor --db {path}",
     errors.PhotoUnknown: "List what it holds: matir ls --db {path}",
 }
 """Remedies with a command on the gallery at {path}, quoted for a shell."""
@@ -186,9 +192,7 @@ _GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
 _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.NotAGallery: "Name another file with --db.",
     errors.GalleryTooNew: "Upgrade matir-cli.",
-    errors.GalleryFailed: "Check it with: matir doctor; if that finds nothing, please report this.",
     errors.GalleryChanged: "Run the same command again.",
-    errors.ExtensionUnusable: "pip install --force-reinstall apsw sqlite-vec==0.1.9",
     errors.GalleryIOFailed: "Check the disk's free space, quota and health, and run the same command again.",
     errors.GalleryBusy: "Try again when that command has ended.",
     errors.GalleryNameInvalid: "Rename it or its folder, or name another file with --db.",

@@ -1,8 +1,9 @@
 """Counts, sizes and absent folders as words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.records import Note
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
@@ -26,7 +27,11 @@ def readable_size(count: int) -> str:
 
 
 def describe_absent(folder: AbsentFolder) -> str:
-    """Describe a folder that is kept because none of its known files exists."""
+    """Describe a folder that is kept because none of its known files exists, or existed before."""
+    if folder.others:
+        missing = f"{folder.files:,} of the {folder.files + folder.others:,} files"
+        verb = "is" if folder.files == 1 else "are"
+        return f"{folder.path}: {missing} that the gallery knows there {verb} gone, and once all were"
     if folder.files == 1:
         return f"{folder.path}: the one file that the gallery knows there is gone"
     return f"{folder.path}: none of the {folder.files:,} files that the gallery knows there exists"
@@ -36,3 +41,8 @@ def list_some(names: Sequence[str], limit: int = 5) -> str:
     """Return the first names, and the number of others, as in "a.jpg, b.jpg and 3 more"."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def describe_notes(notes: Iterable[Note]) -> str:
+    """Describe what could not be read of a photo's file, for people."""
+    return "; ".join(note.text for note in notes)

@@ -7,7 +7,7 @@ opening rolls back. Each photo is written in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import sqlite_vec
 from matir_cli import errors
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import READ_WRITE_CREATE
+from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
 from matir_cli.gallery.rows import (
     LONGEST_PREVIEW,
@@ -31,7 +32,7 @@ from matir_cli.gallery.rows import (
     read_region,
 )
 from matir_cli.gallery.sqlite_errors import connect, gallery_error, translated
-from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
+from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 
 
 class GalleryFile:
@@ -301,9 +302,14 @@ class GalleryFile:
         return int(self.connection.execute("select count(*) from photos where true").get)
 
     def add_photo(
-        self, file: FileRecord, photo: PhotoRecord, regions: Sequence[Region], preview: bytes | None
+        self,
+        file: FileRecord,
+        photo: PhotoRecord,
+        regions: Sequence[Region],
+        preview: bytes | None,
+        notes: Iterable[Note] = (),
     ) -> tuple[int, list[int]]:
-        """Write a photo with its first file, its regions and its preview.
+        """Write a photo with its first file, its regions, its preview and what could not be read of it.
 
         The caller holds the transaction and stores the regions' vectors.
 
@@ -330,6 +336,7 @@ class GalleryFile:
         self.link(file, photo_id)
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
+        store_notes(db, photo_id, notes)
         region_ids = []
         for ordinal, region in enumerate(regions):
             box = photo.to_photo(region.box)

@@ -6,7 +6,7 @@ a pager does, and another command may write in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -144,15 +144,22 @@ def is_photo_id(name: str) -> bool:
     return name.isascii() and name.isdecimal()
 
 
-def forget_files(gallery: GalleryFile, paths: Iterable[Path]) -> Iterator[Path]:
+def forget_files(
+    gallery: GalleryFile,
+    paths: Iterable[Path],
+    confirm: Callable[[Sequence[Path]], Sequence[Path]] = lambda batch: batch,
+) -> Iterator[Path]:
     """Remove files from the gallery, and each photo with the last file that holds it.
 
     Yields the files that the gallery knew. Records of files that could not be indexed are removed
     as well; files on disk are not touched. Each transaction covers `FORGET_AT_ONCE` files, which are
     yielded after its commit.
+
+    Args:
+        confirm: called in each transaction, returns those of its files that are still to be removed.
     """
     remaining = iter(paths)
     while batch := list(islice(remaining, FORGET_AT_ONCE)):
         with gallery.atomic():
-            forgotten = [path for path in batch if gallery.unlink(path)]
+            forgotten = [path for path in confirm(batch) if gallery.unlink(path)]
         yield from forgotten

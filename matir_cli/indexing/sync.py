@@ -15,7 +15,14 @@ from itertools import chain
 from pathlib import Path
 
 from matir_cli.errors import FolderVanished
-from matir_cli.gallery.absence import AbsentFolder, absent_folders, missing_files, missing_skipped_files
+from matir_cli.gallery.absence import (
+    AbsentFolder,
+    absent_folders,
+    missing_files,
+    missing_skipped_files,
+    remember_absent,
+    still_missing,
+)
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import count_files_below, forget_files, known_files, photo_in_file, skip_reason
 from matir_cli.gallery.paths import is_gone
@@ -34,7 +41,7 @@ class ChangeKind(Enum):
     RETRIED = "?"
     """The file could not be indexed before and will be tried again."""
     KEPT = "="
-    """No known file of this folder exists: its files are kept, since its volume may not be mounted."""
+    """No known file of this folder exists, or none did before: its missing files are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,8 @@ class FileChange:
     path: Path
     reason: str | None = None
     """Reason why the file cannot be read, or could not be; None if it can."""
-    files: int = 1
-    """Number of known files that this is about; more than one for a folder that is kept."""
+    absent: AbsentFolder | None = None
+    """The folder that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ def list_changes(
             yield FileChange(ChangeKind.NEW, item)
     for gone in gone_files(gallery, roots, drop_all=drop_all):
         if isinstance(gone, AbsentFolder):
-            yield FileChange(ChangeKind.KEPT, gone.path, files=gone.files)
+            yield FileChange(ChangeKind.KEPT, gone.path, absent=gone)
         else:
             yield FileChange(ChangeKind.GONE, gone)
 
@@ -151,7 +158,8 @@ def sync_folders(
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
-    A folder of whose known files none exists is kept with all its files, and yielded once.
+    A folder of whose known files none exists is kept with all its files, and yielded once. So are missing
+    files of a folder that was kept by an earlier run, until `drop_all`, or until no file of it is missing.
 
     Args:
         roots: as returned by `folder_roots`, and passed by `check_folders`.
@@ -167,14 +175,17 @@ def sync_folders(
     kept = _KeptFolders(() if drop_all else chain.from_iterable(absent_folders(gallery, r) for r in roots))
     yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over)
     dropped = False
-    for path in forget_files(gallery, kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))):
+    confirm = still_missing(gallery, roots, all_files=drop_all)
+    gone = kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))
+    for path in forget_files(gallery, gone, confirm):
         dropped = True
         yield Dropped(path)
     yield from kept.met
     for root in roots:
         skipped = kept.leave_out(missing_skipped_files(gallery, root, all_files=drop_all))
-        for _ in forget_files(gallery, skipped):
+        for _ in forget_files(gallery, skipped, confirm):
             pass  # forgetting a file that held no photo is not an outcome
+    remember_absent(gallery, (folder.path for folder in kept.met), roots)
     if dropped:
         seal_index(gallery)
 

@@ -16,13 +16,14 @@ import msgspec
 
 from matir_cli import errors, masks
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import LONGEST_VECTOR, check_text, read_boxes
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
-from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
+from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import Int8Array
 
@@ -58,6 +59,7 @@ class SourcePhoto:
     """(len(regions), d), as stored."""
     verdicts: list[JudgeAnswer]
     groundings: list[JudgeAnswer]
+    notes: tuple[Note, ...]
 
 
 def check_mergeable(path: Path, source: GalleryFile) -> None:
@@ -138,6 +140,7 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         _checked_vectors(gallery, source, photo_id, len(regions)),
         _verdicts(source, photo_id),
         _groundings(source, photo_id, record),
+        stored_notes(source.connection, source.path, photo_id),
     )
 
 

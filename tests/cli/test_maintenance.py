@@ -146,7 +146,7 @@ def test_an_inner_folder_that_is_away_is_named_and_kept(copies: list[Path], db: 
     every = matir("ls", "--missing", "--absent", "-0", "--db", db)
     assert (every.stdout.count(b"\0"), every.stderr) == (4, b"")
     checked = matir("doctor", "--db", db).stdout.decode()
-    assert f"4 of {PHOTOS + len(HOSTILE)} do not exist, among them all in {volume} -> Mount its" in checked
+    assert f"4 of {PHOTOS + len(HOSTILE)} do not exist, among them those in {volume} -> Mount its" in checked
     done = matir("sync", copies[0].parent, "--db", db)
     assert done.returncode == 3
     assert f"kept {said}\n" in done.stderr.decode()

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from matir_cli.errors import PhotoUnknown
+from matir_cli.gallery.absence import missing_files, still_missing
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.files import skipped_files
+from matir_cli.gallery.files import forget_files, known_files, skipped_files
 from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, add_photos
+from matir_cli.indexing.sync import Dropped, sync_folders
 from matir_cli.records import FileRecord
 from matir_cli.search.query import Example, resolve_example
 from matir_cli.search.rank import sample_scores
@@ -109,6 +111,47 @@ def test_an_example_whose_photo_is_removed_meanwhile(tmp_path: Path) -> None:
         example = resolve_example(gallery, UnusedModels(), Example(photo))
         assert example.stored
         assert intruder.admitted is False
+
+
+def come_back(path: Path) -> Callable[[GalleryFile], object]:
+    return lambda _gallery: path.write_bytes(path.with_name("away.bin").read_bytes())
+
+
+def come_back_and_be_added(path: Path) -> Callable[[GalleryFile], object]:
+    def act(other: GalleryFile) -> None:
+        come_back(path)(other)
+        list(add_photos(other, [path], MODELS, previews=False))
+
+    return act
+
+
+def vanish_with_its_folder(path: Path) -> Callable[[GalleryFile], object]:
+    return lambda _gallery: path.parent.rename(path.parent.with_name("unmounted"))
+
+
+@pytest.mark.parametrize("meanwhile", [come_back, come_back_and_be_added, vanish_with_its_folder])
+@pytest.mark.parametrize("command", ["sync", "rm"])
+def test_a_file_is_forgotten_only_if_it_is_still_gone(
+    tmp_path: Path, command: str, meanwhile: Callable[[Path], Callable[[GalleryFile], object]]
+) -> None:
+    paths = save_scenes(tmp_path / "photos", a="red", b="blue", c="green")
+    with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
+        list(add_photos(gallery, paths, MODELS, previews=False))
+        (tmp_path / "photos" / "away.bin").write_bytes(paths[0].read_bytes())
+        paths[0].unlink()
+        roots = [tmp_path / "photos"]
+        intruder = Intruder(gallery, "begin immediate", meanwhile(paths[0]))
+        if command == "sync":
+            outcomes = [*sync_folders(gallery, roots, MODELS, previews=False)]
+            assert not [item for item in outcomes if isinstance(item, Dropped)]
+        else:
+            gone = [item for item in missing_files(gallery, roots[0]) if isinstance(item, Path)]
+            assert gone == paths[:1]
+            assert [*forget_files(gallery, gone, still_missing(gallery, roots))] == []
+        assert intruder.admitted
+        assert [known.path for known in known_files(gallery)] == paths
+    with GalleryFile.open(tmp_path / "gallery.db") as gallery:
+        assert gallery.count_photos() == 3
 
 
 class LosingGallery(GalleryFile):

@@ -4,12 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from matir_cli import errors
-from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.cli.group import matir
+from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files, skipped_files
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, Unchanged
+from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, Unchanged, add_photos
 from matir_cli.indexing.sync import (
     ChangeKind,
     Dropped,
@@ -197,9 +199,13 @@ def test_an_inner_folder_that_lost_all_its_files_is_kept(folders: Folders) -> No
                 shutil.rmtree(volume)
                 volume.symlink_to("nowhere")
         count = 3 if stand_in == "link" else 2  # with the photo of the other volume
-        assert FileChange(ChangeKind.KEPT, volume, files=count) in folders.changes(folders.inside)
-        outcomes = folders.sync(folders.inside)
-        assert outcomes[-1] == AbsentFolder(volume, count)
+        others = 0
+        for _ in range(2):  # the photo of the other volume is known the second time
+            absent = AbsentFolder(volume, count, others)
+            assert FileChange(ChangeKind.KEPT, volume, absent=absent) in folders.changes(folders.inside)
+            outcomes = folders.sync(folders.inside)
+            assert outcomes[-1] == absent
+            others = int(stand_in == "other")
         assert not [item for item in outcomes if isinstance(item, Dropped)]
         assert known.items() <= folders.known().items()
     gone = [FileChange(ChangeKind.GONE, path) for path in inner]
@@ -208,7 +214,8 @@ def test_an_inner_folder_that_lost_all_its_files_is_kept(folders: Folders) -> No
     hidden.rename(volume)
     outcomes = folders.sync(folders.inside)
     assert {Unchanged(path) for path in inner} < set(outcomes)
-    assert not [item for item in outcomes if isinstance(item, Added | AbsentFolder)]
+    assert not [item for item in outcomes if isinstance(item, Added | Dropped)]
+    assert outcomes[-1] == AbsentFolder(volume, 1, 2)  # the photo of the other volume
     shutil.rmtree(volume)
     dropped = folders.sync(folders.inside, drop_all=True)
     assert [item.path for item in dropped if isinstance(item, Dropped)][:2] == inner
@@ -241,7 +248,63 @@ def test_records_of_unreadable_files_stay_with_their_folder(folders: Folders) ->
     (inner / "junk.png").write_bytes(b"junk")
     folders.sync(folders.inside)
     shutil.rmtree(inner)
-    for drop_all, left in ((False, [inner / "junk.png"]), (True, [])):
+    for drop_all, left in ((False, [inner, inner / "junk.png"]), (True, [])):
         folders.sync(folders.inside, drop_all=drop_all)
         with GalleryFile.open(folders.db) as gallery:
             assert [*skipped_files(gallery)] == left
+
+
+def test_a_folder_that_was_absent_keeps_its_files_until_all_are_there(folders: Folders) -> None:
+    volume = folders.inside / "volume"
+    inner = save_scenes(volume, a="red green", b="green blue", c="blue red")
+    folders.sync(folders.inside)
+    hidden = volume.rename(folders.outside.with_name("hidden"))
+    save_scenes(volume, other="blue blue", another="red red")  # another volume in its place
+    for _ in range(3):
+        assert not [item for item in folders.sync(folders.inside) if isinstance(item, Dropped)]
+        assert {*inner} < folders.known().keys()
+    with GalleryFile.open(folders.db) as gallery:
+        for within in (None, folders.inside, volume, inner[0]):
+            assert [*missing_files(gallery, within)] == [AbsentFolder(volume, 3, 2)]
+        assert [*skipped_files(gallery)] == [volume]
+    stranger = volume.rename(folders.outside.with_name("stranger"))
+    hidden.rename(volume)
+    assert folders.sync(volume)[-1] == AbsentFolder(volume, 2, 3)
+    for path in stranger.iterdir():
+        path.rename(volume / path.name)
+    assert {*map(type, folders.sync(folders.inside))} == {Unchanged}
+    with GalleryFile.open(folders.db) as gallery:
+        assert [*skipped_files(gallery)] == []
+    inner[0].unlink()
+    assert Dropped(inner[0]) in folders.sync(folders.inside)
+
+
+def test_files_that_were_kept_are_dropped_on_demand(folders: Folders) -> None:
+    volume = folders.inside / "volume"
+    inner = save_scenes(volume, a="red green", b="green blue")
+    folders.sync(folders.inside)
+    shutil.rmtree(volume)
+    save_scenes(volume, other="blue blue")
+    for _ in range(2):
+        folders.sync(folders.inside)
+    outcomes = folders.sync(folders.inside, drop_all=True)
+    assert [item for item in outcomes if isinstance(item, Dropped)] == [Dropped(path) for path in inner]
+    assert {*map(type, folders.sync(folders.inside))} == {Unchanged}
+
+
+def test_adding_files_of_another_volume_does_not_make_the_first_one_deleted(
+    folders: Folders, tmp_path: Path
+) -> None:
+    (folders.inside / "one.png").unlink()
+    hidden = folders.inside.rename(tmp_path / "hidden")
+    command = ["sync", str(folders.inside), "--db", str(folders.db)]
+    dry = CliRunner().invoke(matir, [*command, "--dry-run"])
+    assert isinstance(dry.exception, errors.FolderVanished)
+    with GalleryFile.open(folders.db) as gallery:
+        assert [*skipped_files(gallery)] == []
+    assert isinstance(CliRunner().invoke(matir, command).exception, errors.FolderVanished)
+    (other,) = save_scenes(folders.inside, other="blue blue")
+    with GalleryFile.open(folders.db) as gallery:
+        list(add_photos(gallery, [folders.inside], MODELS, previews=False))
+    assert folders.sync(folders.inside) == [Unchanged(other), AbsentFolder(folders.inside, 3, 1)]
+    assert hidden.is_dir()

@@ -11,13 +11,13 @@ from PIL import Image, ImageCms
 
 from matir_cli.photos.decode import decode_full_size
 from matir_cli.photos.profiles import ColourProfile, ProfileBroken, read_profile
-from matir_cli.records import ImageArray
+from matir_cli.records import ImageArray, Note, NoteKind
 from tests.photos.crafted import encoded
 from tests.photos.decoding import read
 from tests.photos.icc import ADOBE_RGB, DISPLAY_P3, cmyk_profile, grey_profile
 from tests.support.pictures import scene
 
-LEFT_OUT = ("its colour profile cannot be read and was left out",)
+LEFT_OUT = (Note(NoteKind.METADATA, "its colour profile cannot be read and was left out"),)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matir_cli.cli.options.common import PathName, gallery_option, null_option
 from matir_cli.cli.path_lists import expand_names, write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.errors import PhotoUnknown
-from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.gallery.absence import AbsentFolder, still_missing
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files
 from matir_cli.maintenance.remove import files_below, files_of_photo, missing_below
@@ -93,7 +94,7 @@ def rm(
             else _NamedFiles(gallery, names, folders, all_copies)
         )
         count = 0
-        for path in files if dry_run else forget_files(gallery, files):
+        for path in files if dry_run else forget_files(gallery, files, files.confirm):
             count += 1
             if dry_run:
                 write_path(path, null=null)
@@ -115,6 +116,11 @@ class _MissingFiles:
         self._gallery = gallery
         self._folders = folders
         self._drop_all = drop_all
+
+    def confirm(self, batch: Sequence[Path]) -> Sequence[Path]:
+        """Return those of the files that are still missing, in the transaction that forgets them."""
+        roots = [absolute_path(folder) for folder in self._folders or (Path(os.sep),)]
+        return still_missing(self._gallery, roots, all_files=self._drop_all)(batch)
 
     def __iter__(self) -> Iterator[Path]:
         for folder in map(absolute_path, self._folders) if self._folders else (None,):
@@ -138,6 +144,10 @@ class _NamedFiles:
         self._names = names
         self._folders = folders
         self._all_copies = all_copies
+
+    def confirm(self, batch: Sequence[Path]) -> Sequence[Path]:
+        """Return all of the files: they were named."""
+        return batch
 
     def __iter__(self) -> Iterator[Path]:
         for name in expand_names(self._names, self._knows):

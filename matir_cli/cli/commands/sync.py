@@ -23,7 +23,8 @@ from matir_cli.cli.options.common import (
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
-from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.errors import FolderVanished
+from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
 from matir_cli.indexing.sync import (
@@ -93,7 +94,13 @@ def sync(
     """
     roots = folder_roots(paths)
     with open_or_empty(gallery_path) as gallery:
-        check_folders(gallery, roots, drop_all=drop_all)
+        try:
+            check_folders(gallery, roots, drop_all=drop_all)
+        except FolderVanished as error:
+            # Files of another volume may be added there before the next run.
+            if error.count and not dry_run and not gallery.connection.readonly("main"):
+                remember_absent(gallery, [error.path])
+            raise
         if dry_run:
             _print_changes(gallery, roots, drop_all=drop_all, null=null)
             return
@@ -137,7 +144,8 @@ def _print_changes(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: boo
         elif change.mark is ChangeKind.RETRIED:
             say(f"would try again {change.path}: {change.reason}")
         elif change.mark is ChangeKind.KEPT:
-            say(f"would keep {describe_absent(AbsentFolder(change.path, change.files))}")
+            assert change.absent is not None
+            say(f"would keep {describe_absent(change.absent)}")
         else:
             write_path(change.path, null=null, before=change.mark.value.encode() + b" ")
     say_passed_over(passed_over)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from matir_cli.errors import MatirError
 
@@ -46,3 +48,8 @@ def warning(name: str, text: str, remedy: str = "") -> Finding:
 def problem(name: str, text: str, remedy: str = "") -> Finding:
     """Make a finding in the state `PROBLEM`."""
     return Finding(name, FindingState.PROBLEM, text, remedy)
+
+
+def on_gallery(path: Path, words: str) -> str:
+    """Return the command line of `matir` with these words on the gallery at `path`, quoted for a shell."""
+    return f"matir {words} --db {shlex.quote(str(path))}"

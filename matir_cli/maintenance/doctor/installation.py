@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import apsw
 import sqlite_vec
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from matir_cli import errors
@@ -24,13 +24,17 @@ from matir_cli.gallery.read_only import open_read_only
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.maintenance.doctor.judge import examine_judge, examine_llama_cpp
+from matir_cli.maintenance.doctor.packages import (
+    DISTRIBUTION,
+    reinstall_sqlite,
+    required_packages,
+    requirement,
+)
 from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.model_sets.weights import FileState, check_size, local_path, verify_model_set
 from matir_cli.progress import ProgressObserver
-
-DISTRIBUTION = "matir-cli"
 
 LITTLE_ROOM = 1_000_000_000
 """Free bytes on the gallery's disk below which a warning is due; a photo takes some 200 kB."""
@@ -82,14 +86,8 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """Check that each required package is installed in an accepted version."""
-    try:
-        declared = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
-    except metadata.PackageNotFoundError:
-        return
-    for required in declared:
-        if required.marker is not None and not required.marker.evaluate({"extra": ""}):
-            continue
-        remedy = f"pip install '{required.name}{required.specifier}'"
+    for required in required_packages():
+        remedy = f"pip install {requirement(required.name)}"
         try:
             installed = metadata.version(required.name)
         except metadata.PackageNotFoundError:
@@ -109,7 +107,7 @@ def _sqlite() -> Finding:
         db.load_extension(sqlite_vec.loadable_path())
         version = db.execute("select vec_version()").get
     except (apsw.Error, OSError) as error:
-        return problem("sqlite", str(error), "pip install --force-reinstall apsw sqlite-vec==0.1.9")
+        return problem("sqlite", str(error), reinstall_sqlite())
     finally:
         db.close()
     return ok("sqlite", f"{apsw.sqlite_lib_version()}, sqlite-vec {version}")
@@ -156,7 +154,8 @@ def _devices() -> Iterator[Finding]:
         return
     if not gpu_available():
         flag = "-DGGML_CUDA=on" if torch.cuda.is_available() else "-DGGML_METAL=on"
-        remedy = f"CMAKE_ARGS={flag} pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
+        package = requirement("llama-cpp-python")
+        remedy = f"CMAKE_ARGS={flag} pip install --force-reinstall --no-cache-dir {package}"
         yield warning("llama.cpp gpu", "built without GPU support: the judge runs on the CPU", remedy)
 
 
@@ -229,7 +228,7 @@ def _model_sets(used: str | None, deep: bool, progress: ProgressObserver) -> Ite
 
 def _completeness(title: str, model_set: ModelSet, missing: set[str], *, used: bool) -> Finding:
     """Make the finding for the parts whose files are `missing`."""
-    remedy = f"Fetch them: matir models pull {model_set.handle}"
+    remedy = f"Fetch them: matir models pull {shlex.quote(model_set.handle)}"
     if not missing:
         return ok(title, "all files are present")
     text = f"files are missing: {', '.join(sorted(missing))}"

@@ -6,6 +6,7 @@ be completed is reported as a problem, and the next one follows.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, Photo
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.sqlite_errors import translated
-from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
+from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
 from matir_cli.search.index import read_runs
 from matir_cli.search.sign_codes import SignCodes, encode_signs
@@ -39,8 +41,6 @@ sign may depend on the machine."""
 
 RESTORE = "Restore a backup, or index again: matir add FOLDER --db NEWFILE"
 
-COMPACT = "Rebuild the search index: matir compact"
-
 
 def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
     """Check the gallery at `path`; yields one finding after another. A missing file is not a problem.
@@ -49,10 +49,10 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
         deep: check every photo's masks and preview, not a sample, and recompute all sign codes.
     """
     if not path.exists():
-        yield ok("gallery", f"none yet at {path}", "Create one: matir add FOLDER")
+        yield ok("gallery", f"none yet at {path}", f"Create one: {on_gallery(path, 'add FOLDER')}")
         return
     if path.is_file() and path.stat().st_size == 0:
-        yield ok("gallery", f"{path} is empty", "Index photos: matir add FOLDER")
+        yield ok("gallery", f"{path} is empty", f"Index photos: {on_gallery(path, 'add FOLDER')}")
         return
     try:
         gallery = open_read_only(path)
@@ -125,7 +125,7 @@ def _examine_photos(gallery: GalleryFile, name: str) -> Finding:
         return problem(name, f"{impossible} of {count} have an impossible size or hash", RESTORE)
     fileless = _count(gallery, "photos where not exists (select 1 from files where photo_id = photos.id)")
     if fileless:
-        remedy = "Index their folders again: matir add FOLDER"
+        remedy = f"Index their folders again: {on_gallery(gallery.path, 'add FOLDER')}"
         return warning(name, f"{fileless} of {count} have no file", remedy)
     bare = _count(gallery, "photos where not exists (select 1 from regions where photo_id = photos.id)")
     if bare:
@@ -190,8 +190,14 @@ def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
             with gallery.snapshot():
                 strayed = _strayed(gallery, block_id)
             if strayed > STRAYED_BITS:
-                return problem(name, f"the codes of block {block_id} do not match its vectors", COMPACT)
+                return problem(
+                    name, f"the codes of block {block_id} do not match its vectors", _compact(gallery)
+                )
     return found
+
+
+def _compact(gallery: GalleryFile) -> str:
+    return f"Rebuild the search index: {on_gallery(gallery.path, 'compact')}"
 
 
 def _examine_index(gallery: GalleryFile, name: str) -> Finding:
@@ -207,14 +213,14 @@ def _examine_index(gallery: GalleryFile, name: str) -> Finding:
         if dimensions is None:  # all photos were removed; the block is dissolved when others are sealed
             continue
         if centre != 4 * dimensions[0] or codes != SignCodes.size(count, dimensions[0]):
-            return problem(name, f"block {block_id} has an impossible length", COMPACT)
+            return problem(name, f"block {block_id} has an impossible length", _compact(gallery))
         db.executemany("insert into temp.covered values (?1, ?2, ?2 + ?3)", runs.tolist())
         blocks += 1
     db.execute("create index temp.covered_by_photo on covered (photo, first)")
     missing = _count(gallery, _NOT_FOUND)
     if missing:
         return problem(
-            name, f"{missing} regions are in no block and not loose: they cannot be found", COMPACT
+            name, f"{missing} regions are in no block and not loose: they cannot be found", _compact(gallery)
         )
     return ok(name, f"{blocks} blocks, {_count(gallery, 'loose where true')} photos outside of them")
 
@@ -277,11 +283,23 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
             faults += 1
             first = first or f"photo {photo_id}"
     if faults:
-        remedy = "Drop them (judging then reads the original files): matir compact --drop-previews"
+        drop = on_gallery(gallery.path, "compact --drop-previews")
+        remedy = f"Drop them (judging then reads the original files): {drop}"
         text = f"{faults} of {checked} checked are damaged or of the wrong size, such as that of {first}"
         return problem(name, text, remedy)
     without = _count(gallery, "photos where not exists (select 1 from previews where photo_id = photos.id)")
     return ok(name, f"{checked} checked can be decoded; {without} photos have none")
+
+
+def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the notes on what could not be read of photos' files."""
+    noted: Any = gallery.connection.execute("select distinct photo_id from notes").fetchall()
+    for (photo_id,) in noted:
+        stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
+    if noted:
+        text = f"{len(noted)} photos were added without a part of their file"
+        return ok(name, text, f"List them: {on_gallery(gallery.path, 'ls --incomplete')}")
+    return ok(name, "every photo was read in full")
 
 
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
@@ -297,12 +315,13 @@ def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
             missing += 1
             first = first or gone
     if folder is not None:
-        text = f"{missing} of {count} do not exist, among them all in {folder}"
-        remedy = f"Mount its volume; if they were moved or deleted: matir sync --drop-all {folder}"
+        text = f"{missing} of {count} do not exist, among them those in {folder}"
+        drop = on_gallery(gallery.path, f"sync --drop-all {shlex.quote(str(folder))}")
+        remedy = f"Mount its volume; if they were moved or deleted: {drop}"
         return warning(name, text, remedy)
     if missing:
         text = f"{missing} of {count} do not exist, such as {first}"
-        return warning(name, text, "Drop them from the gallery: matir rm --missing")
+        return warning(name, text, f"Drop them from the gallery: {on_gallery(gallery.path, 'rm --missing')}")
     skipped = _count(gallery, "skipped where true")
     return ok(name, f"all {count} exist; {skipped} others could not be indexed")
 
@@ -311,7 +330,7 @@ def _space(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check how much of the file is unused."""
     text = f"{gallery.free_bytes / 1e6:.1f} MB of the file are unused"
     if gallery.free_bytes > WASTE * gallery.file_bytes:
-        return warning(name, text, "Return them to the disk: matir compact")
+        return warning(name, text, f"Return them to the disk: {on_gallery(gallery.path, 'compact')}")
     return ok(name, text)
 
 
@@ -334,6 +353,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery masks", _masks),
     ("gallery index", _index),
     ("gallery previews", _previews),
+    ("gallery notes", _notes),
     ("gallery files", _files),
     ("gallery space", _space),
 )

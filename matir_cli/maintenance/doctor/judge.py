@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -70,20 +71,20 @@ def examine_judge(model_set: str) -> Iterator[Finding]:
         yield Finding("judge", FindingState.PROBLEM, fault=error)
         return
     try:
-        yield _ask(judge, config.identity.name, start)
+        yield _ask(judge, config.identity.name, model_set, start)
     except MatirError as error:
         yield Finding("judge", FindingState.PROBLEM, fault=error)
     finally:
         judge.close()
 
 
-def _ask(judge: Judge, name: str, start: float) -> Finding:
+def _ask(judge: Judge, name: str, model_set: str, start: float) -> Finding:
     """Ask about a red square on grey; `start` is the time when loading began."""
     image = np.full((_SIDE, _SIDE, 3), 160, np.uint8)
     image[60:164, 60:164] = (220, 30, 30)
     red, blue = judge.rerank(JudgePhoto(0, image), ["red square", "blue circle"])
     took = f"answered in {time.monotonic() - start:.1f} s"
-    remedy = "Compare with: matir find --device cpu --fresh"
+    remedy = f"Compare with: matir models try --device cpu {shlex.quote(model_set)}"
     if red is None or blue is None:
         return warning("judge", f"{name} computes no numbers for a drawn picture", remedy)
     if red.margin <= blue.margin:

@@ -1,17 +1,27 @@
 """The encoder's trial on tiny towers with faults, in this process; and what the figures are compared with."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from matir_cli.engines.clip import text_encoder
 from matir_cli.engines.registry import load_region_encoder, load_text_encoder
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import locate_part
 from matir_cli.model_sets.trial.drawn_world import DRAWN_WORLD
-from matir_cli.model_sets.trial.encoder import try_encoder
+from matir_cli.model_sets.trial.encoder import (
+    REFERENCE_OBJECTS,
+    TEXT_TOLERANCE,
+    EncoderFigures,
+    check_figures,
+    try_encoder,
+)
 from matir_cli.model_sets.trial.findings import TrialFinding, TrialState, check_reference, rms_difference
 from matir_cli.progress import no_progress
+from matir_cli.records import FloatArray
 from tests.support.broken_sets import (
     Fault,
     State,
@@ -81,6 +91,38 @@ def test_options_that_the_models_were_not_trained_with(tmp_path: Path, options: 
 
 def test_rounding_is_no_fault(tmp_path: Path) -> None:
     assert not any(each.failed for each in find(tmp_path, nothing, precision="bfloat16"))
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """The exact GELU, for which QuickGELU is an approximation."""
+    return np.asarray(x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2, np.float32)
+
+
+def test_gelu_in_the_text_tower_shows_in_the_texts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_encoder, "_quick_gelu", gelu)
+    findings = find(tmp_path, nothing)
+    assert [each.name for each in findings if each.failed] == ["reference figures"]
+    assert "another activation function (GELU or QuickGELU)" in findings[-1].reason
+    differences = np.subtract(findings[-1].figures, TINY.part("encoder").reference)
+    of_texts = float(np.sqrt(np.mean(differences[2 * REFERENCE_OBJECTS :] ** 2)))
+    assert of_texts > 3 * TEXT_TOLERANCE
+    monkeypatch.undo()
+    intact = find(tmp_path / "again", nothing)[-1]
+    assert np.abs(np.subtract(intact.figures, TINY.part("encoder").reference)).max() < 0.3 * TEXT_TOLERANCE
+
+
+def test_figures_that_were_recorded_without_those_of_texts(tmp_path: Path) -> None:
+    figures = find(tmp_path, nothing)[-1].figures
+    measured = EncoderFigures(
+        1, 1, 1, 1, 1, figures[: 2 * REFERENCE_OBJECTS], figures[2 * REFERENCE_OBJECTS :]
+    )
+    assert check_figures(measured, figures).state is TrialState.OK
+    assert check_figures(measured, measured.cosines).state is TrialState.OK
+    assert check_figures(measured, ()).state is TrialState.UNKNOWN
+    assert check_figures(measured, (*figures, 0.5)).failed
+    assert check_figures(measured, figures[1:]).failed
 
 
 class TestReference:
