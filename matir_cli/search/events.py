@@ -36,6 +36,8 @@ class SearchOutcome:
     """Candidates about which the judge was asked and could not answer; not in `judged`."""
     other_size: int = 0
     """Number of photos left out because the object that the judge points at has another size than wanted."""
+    unlikely: int = 0
+    """Number of candidates that were not judged because they are unlikely to be among the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class VerdictEvent:
     """A candidate has a verdict, from the gallery or the judge, or the judge could not give one."""
 
     item: JudgedCandidate
-    """Its verdict is None if the photo's pixels are unavailable or its model computes no numbers for it."""
+    """Its verdict is None if the judge's model computes no numbers for the photo."""
     asked: int
     """Number of candidates with such an event so far, this one included."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, check_range
+from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.encoding import EncodedQuery, encode_query
 from matir_cli.search.events import (
     FinalEvent,
@@ -23,21 +23,15 @@ from matir_cli.search.events import (
     SearchEvent,
     SearchOutcome,
     Stage1Event,
-    VerdictEvent,
 )
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
-from matir_cli.search.rerank import (
-    JudgedCandidate,
-    JudgeQuestion,
-    JudgeSession,
-    order_by_verdict,
-    rerank_candidates,
-)
+from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
 from matir_cli.search.results import SearchResult
 
 CANDIDATES = 100
@@ -58,7 +52,11 @@ class SearchOptions:
     limit: int = 10
     """Photos to return, 1 or more."""
     candidates: int | None = None
-    """Photos that the judge looks at (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is more."""
+    """Photos that the judge looks at, at most (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is
+    more."""
+    certainty: float = CERTAINTY
+    """Certainty about the first `limit` photos at which judging ends, 0..1 (see `early_stopping`); 1: all
+    candidates are judged, as in the paper."""
     rerank: bool = True
     """False: stage 1 only."""
     ground: bool = True
@@ -84,7 +82,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
             check_range(name, getattr(self, name), 1)
-        for name in ("min_p", "min_iou"):
+        for name in ("certainty", "min_p", "min_iou"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("budget", self.budget, 0)
         check_range("min_score", self.min_score, -math.inf)
@@ -181,23 +179,27 @@ def _run_stage_2(
         ranked: the candidates.
         stage_1: outcome of stage 1 alone.
     """
-    judged, complete = yield from _judge(session, ranked, options, progress)
-    kept = order_by_verdict([item for item in judged if _is_likely(item, options.min_p)])[: options.limit]
-    if options.ground and complete:
+    wanted = JudgingOptions(
+        options.limit, options.certainty, options.budget, judge_all_places=options.min_p is not None
+    )
+    judged = yield from judge_candidates(session, ranked, wanted, progress)
+    kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
+    if options.ground and judged.complete:
         grounded = yield from _ground(session, kept, matching, progress)
     else:
         grounded = list(results_by_region(session.gallery, kept))
     results = _drop_other_sizes(grounded, options.filters)
-    probabilities = [item.verdict.p_true for item in judged if item.verdict is not None]
+    probabilities = [item.verdict.p_true for item in judged.items if item.verdict is not None]
     return replace(
         stage_1,
         results=results,
         candidates=len(ranked),
         judged=len(probabilities),
-        complete=complete,
+        complete=judged.complete,
         best_p=max(probabilities, default=None),
-        unanswered=_paths(session.gallery, [item for item in judged if item.failed]),
+        unanswered=_paths(session.gallery, [item for item in judged.items if item.failed]),
         other_size=len(grounded) - len(results),
+        unlikely=judged.unlikely,
     )
 
 
@@ -279,25 +281,6 @@ def _match_options(models: SearchModels, options: SearchOptions) -> MatchOptions
         return MatchOptions(options.min_iou)
     models.config("proposer")  # missing weights are reported now, not after grounding
     return MatchOptions(options.min_iou, lambda: models.proposer)
-
-
-def _judge(
-    session: JudgeSession, ranked: Sequence[Candidate], options: SearchOptions, progress: ProgressObserver
-) -> Generator[SearchEvent, None, tuple[list[JudgedCandidate], bool]]:
-    """Return the judged candidates and True; after Ctrl-C those judged before it and False."""
-    end = None if options.budget is None else time.monotonic() + options.budget
-    judged: list[JudgedCandidate] = []
-    complete = True
-    try:
-        with progress("judging", len(ranked), "photo") as advance:
-            for item in rerank_candidates(session, ranked, lambda: end is None or time.monotonic() < end):
-                judged.append(item)
-                yield VerdictEvent(item, len(judged))
-                advance()
-    except KeyboardInterrupt:
-        complete = False
-        judged = [item for item in judged if item.verdict is not None or item.failed]
-    return judged, complete
 
 
 def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:

@@ -30,7 +30,7 @@ def by_event(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def test_events_come_in_order_and_end_with_what_jsonl_prints(
     gallery: Path, model_set: Path, tmp_path: Path
 ) -> None:
-    words = ("--db", gallery, "--models", model_set, "-n", 3)
+    words = ("--db", gallery, "--models", model_set, "-n", 3, "--certainty", 1)
     done = matir("find", QUERY, "--jsonl", "--stream", *words, "--rle", "--masks", tmp_path / "masks")
     assert done.returncode == 0, done.stderr
     lines = records(done)
@@ -59,7 +59,7 @@ def test_events_come_in_order_and_end_with_what_jsonl_prints(
 
 
 def test_each_line_says_which_query_it_belongs_to(gallery: Path, model_set: Path) -> None:
-    words = ("--db", gallery, "--models", model_set, "-n", 2, "--no-ground")
+    words = ("--db", gallery, "--models", model_set, "-n", 2, "--no-ground", "--certainty", 1)
     lines = "red house\n\nunheard of\u00e9\nred house\n".encode()
     done = matir("find", "-", "--jsonl", "--stream", *words, given=lines)
     assert done.returncode == 0, done.stderr
@@ -94,7 +94,7 @@ def test_a_reader_gets_each_line_at_once_and_ctrl_c_ends_with_what_was_judged(
 ) -> None:
     slow = model_set.with_name("slow_stream.toml")
     slow.write_text(model_set.read_text().replace("max_pixels = 50176", "min_pixels = 802816"))
-    words = ("--jsonl", "--stream", "--db", str(gallery), "--models", str(slow))
+    words = ("--jsonl", "--stream", "--certainty", "1", "--db", str(gallery), "--models", str(slow))
     with subprocess.Popen(
         [*MATIR, "find", QUERY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

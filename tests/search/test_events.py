@@ -27,7 +27,7 @@ def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
 
 def test_what_is_known_comes_as_soon_as_it_is(gallery: GalleryFile) -> None:
     models = ColourModels()
-    events = search_events(gallery, models, "red", SearchOptions(limit=2))
+    events = search_events(gallery, models, "red", SearchOptions(limit=2, certainty=1))
     first = next(events)
     assert isinstance(first, Stage1Event)
     assert models.judge.asked == []
@@ -48,7 +48,11 @@ def test_what_is_known_comes_as_soon_as_it_is(gallery: GalleryFile) -> None:
 
 
 def test_a_search_observed_is_the_same_search(gallery: GalleryFile) -> None:
-    for options in (SearchOptions(limit=3), SearchOptions(rerank=False), SearchOptions(ground=False)):
+    for options in (
+        SearchOptions(limit=3, certainty=1),
+        SearchOptions(rerank=False),
+        SearchOptions(ground=False),
+    ):
         seen: list[SearchEvent] = []
         outcome = run_search(gallery, ColourModels(), "red", options, observe=seen.append)
         assert seen[-1] == FinalEvent(outcome)
@@ -78,10 +82,10 @@ def test_ctrl_c_while_an_event_is_shown(gallery: GalleryFile, at: int) -> None:
     models = ColourModels(ColourJudge(unjudged=frozenset({4})))
     if not 1 <= at <= 5:  # while nothing is judged, or everything is
         with pytest.raises(KeyboardInterrupt):
-            run_search(gallery, models, "red", SearchOptions(limit=2), observe=interrupt)
+            run_search(gallery, models, "red", SearchOptions(limit=2, certainty=1), observe=interrupt)
         assert len(seen) == at + 1
         return
-    outcome = run_search(gallery, models, "red", SearchOptions(limit=9), observe=interrupt)
+    outcome = run_search(gallery, models, "red", SearchOptions(limit=9, certainty=1), observe=interrupt)
     judged = [event.item.candidate.photo_id for event in seen if isinstance(event, VerdictEvent)]
     assert not outcome.complete
     assert models.judge.asked == judged

@@ -224,7 +224,11 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
         say(f"{prefix}interrupted: {judged}; only these follow")
     else:
         consequence = "they follow in stage-1 order" if options.min_p is None else "--min-p leaves them out"
-        missed = result.candidates - result.judged - len(result.unanswered)
+        missed = result.candidates - result.judged - len(result.unanswered) - result.unlikely
+        if result.unlikely:
+            judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
+            places = f"the first {options.limit}" if options.limit > 1 else "the first"
+            say(f"{prefix}{judged}; the others are unlikely to change {places} (--certainty)")
         if missed:
             say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
         if result.unanswered:

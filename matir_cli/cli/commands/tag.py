@@ -218,6 +218,7 @@ def tag(
     """
     options = SearchOptions(
         limit=limit or CANDIDATES,
+        certainty=1,  # no label without a verdict
         rerank=not no_rerank,
         ground=not no_ground,
         whole=whole,
