@@ -68,3 +68,22 @@ def match_box(
         return score, predicted, -match.region.ordinal
 
     return max(matches, key=key, default=None)
+
+
+def match_boxes(
+    boxes: Sequence[Box], regions: Sequence[StoredRegion], similarities: Mapping[int, float] | None = None
+) -> list[BoxMatch | None]:
+    """Return the match of each box of one answer; arguments and matches as for `match_box`.
+
+    Jointly, a region stands for one box only, or else all objects of an answer might become the one that
+    resembles the description most. The first box, which is *the* object, chooses first.
+    """
+    if similarities is None:
+        return [match_box(box, regions) for box in boxes]
+    matches = []
+    free = list(regions)
+    for box in boxes:
+        match = match_box(box, free, similarities)
+        matches.append(match)
+        free = [region for region in free if match is None or region.id != match.region.id]
+    return matches

@@ -6,7 +6,7 @@
 
 1. `ground_photos` asks the judge where the object is. The boxes, mapped to photo pixels by
    `_to_photo_pixels`, are cached in the gallery.
-2. `box_matching.match_box` finds the stored region that fits each box best: by IoU alone or, if there is a
+2. `box_matching.match_boxes` finds the stored region that fits each box best: by IoU alone or, if there is a
    `MatchOptions.direction`, by the region's vector and predicted IoU as well.
 3. `_ground_objects` chooses the mask. If the IoU is at least `MatchOptions.min_iou`, it is the region's
    mask ("matched"). Otherwise it is the mask that the proposer finds in the box, if there is a
@@ -29,7 +29,7 @@ from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, FloatArray, Grounding, Rle
-from matir_cli.search.box_matching import BoxMatch, match_box
+from matir_cli.search.box_matching import BoxMatch, match_boxes
 from matir_cli.search.index import score_regions
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession
 from matir_cli.search.results import (
@@ -273,5 +273,6 @@ def _match_boxes(
             ids = [region.id for region in regions]
             (scores,) = score_regions(gallery, np.array(ids, np.int64), direction[np.newaxis])
             similarities = dict(zip(ids, scores.tolist(), strict=True))
-    boxes = tuple(MatchedBox(box, match_box(box, regions, similarities)) for box in grounding.boxes)
+    matches = match_boxes(grounding.boxes, regions, similarities)
+    boxes = tuple(MatchedBox(box, match) for box, match in zip(grounding.boxes, matches, strict=True))
     return MatchedGrounding(boxes, grounding.readable)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matir_cli import masks
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.records import Box, Region
-from matir_cli.search.box_matching import SIMILARITY, box_iou, match_box
+from matir_cli.search.box_matching import SIMILARITY, box_iou, match_box, match_boxes
 
 whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
 
@@ -82,3 +82,18 @@ def test_jointly_only_differences_of_similarity_count(
     for other in regions[1:]:
         own = joint.iou + SIMILARITY * similarities[joint.region.ordinal]
         assert own + 1e-9 >= box_iou(box, other.box) + SIMILARITY * similarities[other.ordinal]
+
+
+@given(st.lists(whole_boxes, max_size=5), st.lists(whole_boxes, max_size=5), st.integers(0, 5))
+def test_a_region_stands_jointly_for_one_box_of_an_answer(
+    answer: list[Box], boxes: list[Box], best: int
+) -> None:
+    regions = [region(ordinal, each) for ordinal, each in enumerate([Box(0, 0, 12, 12), *boxes])]
+    assert match_boxes(answer, regions) == [match_box(box, regions) for box in answer]
+    similarities = {each.id: 9.0 * (each.ordinal == best) for each in regions}
+    found = match_boxes(answer, regions, similarities)
+    chosen = [match.region.ordinal for match in found if match is not None]
+    assert len(chosen) == len(set(chosen)) == min(len(answer), len(boxes))
+    assert found[: len(chosen)] == [match for match in found if match is not None]
+    if chosen and 0 < best < len(regions):
+        assert chosen[0] == best
