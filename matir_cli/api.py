@@ -38,7 +38,7 @@ from matir_cli.maintenance.remove import files_of_photo
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import absolute_path
-from matir_cli.records import Box, Point
+from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import Filters, parse_date
 from matir_cli.search.index import seal_index
@@ -164,7 +164,8 @@ class Gallery:
         certainty: float = CERTAINTY,
         min_score: float | None = None,
         min_p: float | None = None,
-        min_iou: float = 0.5,
+        match: MatchRule | None = None,
+        min_iou: float | None = None,
         refine: bool = False,
         fresh: bool = False,
         budget: float | None = None,
@@ -195,7 +196,9 @@ class Gallery:
                 are judged, as in the paper.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos to which the judge gives a lower probability, 0..1.
-            min_iou: least IoU of a stored region with the judge's box, 0..1.
+            match: how the region of the judge's box is chosen: "iou", or "joint" with the text and the
+                region's quality; None: as the model set says.
+            min_iou: least IoU of a stored region with the judge's box, 0..1; None: 0.5, or 0 for "joint".
             refine: if no region fits, ask the proposer for the mask in the box.
             fresh: ask the judge again, ignoring remembered verdicts.
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
@@ -232,6 +235,7 @@ class Gallery:
             ground=ground,
             min_score=min_score,
             min_p=min_p,
+            match=match,
             min_iou=min_iou,
             refine=refine,
             fresh=fresh,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ MaskArray: TypeAlias = NDArray[np.bool_]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 """float32; the shape is stated where it is used."""
+
+MatchRule: TypeAlias = Literal["iou", "joint"]
+"""How a region is matched to a judge's box: by IoU alone, or jointly by IoU, vector and predicted IoU."""
 
 MAX_PIXELS = 400_000_000
 """Larger photos, which take 2 GB and more to decode, are treated as decompression bombs."""

@@ -18,7 +18,7 @@ from matir_cli.engines.options import read_options
 from matir_cli.engines.qwen_vl.options import QwenVlOptions
 from matir_cli.engines.registry import load_region_encoder, load_text_encoder
 from matir_cli.evaluation import metrics
-from matir_cli.evaluation.methods import EvaluationSetup, Method, run_stage_1
+from matir_cli.evaluation.methods import Directions, EvaluationSetup, Method, run_stage_1
 from matir_cli.evaluation.names import Ablation
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.region_copy import open_region_copy, photos_with_vectors
@@ -27,6 +27,7 @@ from matir_cli.photos.decode import decode_photo
 from matir_cli.photos.discover import stat_file
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import EngineConfig
+from matir_cli.search.encoding import EncodedQuery, object_direction
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
 
@@ -108,6 +109,8 @@ class AblationRunner:
             case "fusion":
                 for weight in FUSION:
                     yield Variant(ablation, f"{weight:g}", replace(base, fusion=weight))
+            case "match":
+                yield Variant(ablation, "joint", replace(base, directions=self._directions()))
             case "pixels" | "ground-pixels":
                 return
 
@@ -127,8 +130,19 @@ class AblationRunner:
                 return str(base.keep)
             case "fusion":
                 return "0"
+            case "match":
+                return "iou"
             case "pixels" | "ground-pixels":
                 return "as set"
+
+    def _directions(self) -> Directions:
+        """The direction of each query as a whole, since the base method does not split it."""
+        encoder, gallery = load_text_encoder(self.encoder), self.setup.gallery
+        encoded = {query.id: encoder.encode(query.text) for query in self.setup.queries}
+        return {
+            query: object_direction(gallery, EncodedQuery(each.vector, each.truncated))
+            for query, each in encoded.items()
+        }
 
     def _options(self) -> ClipOptions:
         return read_options(self.encoder.options, ClipOptions, self.encoder.engine)

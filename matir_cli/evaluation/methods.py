@@ -21,7 +21,7 @@ from matir_cli.evaluation.judging import ground_by_photo, judge_by_photo
 from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
-from matir_cli.records import Candidate, Rle, Verdict
+from matir_cli.records import Candidate, FloatArray, Rle, Verdict
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.pipeline import CANDIDATES, KEEP, rank_candidates
@@ -36,6 +36,9 @@ PrecisionByQuery = Mapping[int, AveragePrecision]
 
 PredictedMasks = Mapping[int, Rle | None]
 """Image id to the one mask predicted in that image, in the frame of the annotations; None: no mask."""
+
+Directions = Mapping[int, FloatArray]
+"""Query id to the direction in which regions are compared with the described object."""
 
 NOT_ASKED = "not asked"
 """Outcome of a photo that the judge did not judge; its mask is stage 1's."""
@@ -129,6 +132,9 @@ class Method:
     """N_K: photos per query left after reranking."""
     fusion: float = 0.0
     """lambda: photos are ranked by zTrue - zFalse + lambda x stage 1's score."""
+    directions: Directions | None = None
+    """With these, stored regions are matched to the judge's boxes jointly (`MatchOptions.direction`); None:
+    by IoU, as in the paper."""
 
     def stage_1_ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
         """All candidates of the query in stage 1's order, without verdicts."""
@@ -193,6 +199,8 @@ class BoxMasks:
     setup: EvaluationSetup
     sessions: JudgeSessions
     matching: MatchOptions
+    directions: Directions | None = None
+    """As in `Method`."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """How the boxes became masks, in the words of `search.results`; relevant photos only."""
     _masks: dict[tuple[int, int], Rle | None] = field(default_factory=dict)
@@ -208,7 +216,9 @@ class BoxMasks:
             if (query.id, item.candidate.photo_id) not in self._masks
             and (everywhere or self.setup.is_relevant(query.id, item.candidate.photo_id))
         ]
-        for result in results_by_box(self.sessions[query.text], new, self.matching):
+        direction = None if self.directions is None else self.directions[query.id]
+        matching = replace(self.matching, direction=direction)
+        for result in results_by_box(self.sessions[query.text], new, matching):
             self._masks[query.id, result.photo.id] = _first_mask(result)
             if self.setup.is_relevant(query.id, result.photo.id):
                 self.outcomes[result.grounding or NOT_ASKED] += 1

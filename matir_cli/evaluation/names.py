@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 Ablation = Literal[
-    "prompts", "transform", "whole-photo", "candidates", "keep", "pixels", "ground-pixels", "fusion"
+    "prompts", "transform", "whole-photo", "candidates", "keep", "pixels", "ground-pixels", "match", "fusion"
 ]
 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)

@@ -62,7 +62,7 @@ class Scorer:
         self._progress = progress
         self._all_masks = all_masks
         self._judged = {query.id: base.ranking(query) for query in setup.queries}
-        self.box_masks = BoxMasks(setup, base.sessions or {}, BEST_FIT)
+        self.box_masks = BoxMasks(setup, base.sessions or {}, BEST_FIT, base.directions)
         """Masks of the base method and of all variants that share its judge."""
         self.rankings = {query: self._images(ranking) for query, ranking in self._judged.items()}
         """Query id to image ids, best first."""
@@ -121,8 +121,11 @@ class Scorer:
         stage_1 = {query.id: self._images(method.stage_1_ranking(query)) for query in setup.queries}
         if method.sessions is None:
             return setup.image_precision(stage_1), None, None
-        is_shared = method.sessions is self._base.sessions
-        box_masks = self.box_masks if is_shared else BoxMasks(setup, method.sessions, BEST_FIT)
+        base = self._base
+        is_shared = method.sessions is base.sessions and method.directions is base.directions
+        box_masks = (
+            self.box_masks if is_shared else BoxMasks(setup, method.sessions, BEST_FIT, method.directions)
+        )
         judged = {query.id: method.ranking(query) for query in setup.queries}
         images = {query: self._images(ranking) for query, ranking in judged.items()}
         return (
@@ -160,7 +163,7 @@ class Scorer:
     def _refined_precision(self, models: ModelSession) -> PrecisionByQuery:
         models.config("proposer")
         matching = MatchOptions(refiner=lambda: models.proposer)
-        box_masks = BoxMasks(self._setup, self._base.sessions or {}, matching)
+        box_masks = BoxMasks(self._setup, self._base.sessions or {}, matching, self._base.directions)
         with self._progress("refining", len(self._judged), "query") as advance:
 
             def predict(

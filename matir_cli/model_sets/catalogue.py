@@ -6,6 +6,7 @@ judge, the set serves only the first stage; with an encoder alone, only as a bas
     name = "mine"                         # name of the set
     description = "one line for the list"
     note = "shown whenever the set is used"               # optional
+    match = "iou"                         # regions of the judge's boxes: by iou (default) or joint
     trial = "shapes"                      # pictures of `matir models try`: shapes (default), drawn_world
 
     [encoder]
@@ -41,6 +42,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing
+from matir_cli.records import MatchRule
 
 DEFAULT_MODEL_SET = "full"
 """Model set of a new gallery, unless another one is chosen."""
@@ -175,6 +177,8 @@ class ModelSet(msgspec.Struct, frozen=True):
     """In the order of `PARTS`; proposer and judge may be missing."""
     trial: TrialWorldName = "shapes"
     """Pictures that the set's models know, for a trial."""
+    match: MatchRule = "iou"
+    """How regions are matched to the judge's boxes, unless a search says otherwise."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -222,6 +226,7 @@ class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judge: dict[str, Any] | None = None
     note: _Text = ""
     trial: TrialWorldName = "shapes"
+    match: MatchRule = "iou"
 
 
 def model_set_names() -> list[str]:
@@ -366,6 +371,7 @@ class _TomlReader:
             note=self.text(table.note, "note"),
             parts=tuple(self.part(kind, value) for kind, value in given.items() if value is not None),
             trial=table.trial,
+            match=table.match,
         )
 
     def part(self, kind: str, value: dict[str, Any]) -> ModelPart:

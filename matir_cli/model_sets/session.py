@@ -19,7 +19,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.choice import record_choice
 from matir_cli.model_sets.weights import locate_files
-from matir_cli.records import EngineConfig
+from matir_cli.records import EngineConfig, MatchRule
 
 INDEXING_PARTS = ("proposer", "encoder")
 """Parts that index photos; a gallery is bound to one model of each."""
@@ -121,6 +121,11 @@ class ModelSession:
         loaded = vars(self).pop("judge", None)
         if loaded is not None:
             loaded.close()
+
+    @property
+    def match(self) -> MatchRule:
+        """How the set matches regions to the judge's boxes."""
+        return self.models.match
 
     @property
     def judge_key(self) -> str:

@@ -1,12 +1,28 @@
-"""Matching a box to the stored region whose box overlaps it best."""
+"""Matching a box to the stored region that it stands for.
+
+The paper takes the region whose box has the highest IoU with the judge's box. But a judge's boxes may be
+rough while the regions are exact. So by the rule "joint" three things must agree: the boxes, the region's
+vector with the query, and the proposer's own estimate of the mask:
+
+    score  =  IoU  +  SIMILARITY * z  +  PREDICTED_IOU * predicted IoU
+
+with z the similarity to the described object in standard deviations over the gallery.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.records import Box
+
+SIMILARITY = 0.3
+"""Weight of one standard deviation of similarity, where an IoU of 1 has weight 1. On the validation split of
+the drawn world, and on other pictures and queries, 0.3 to 0.5 are best and equally good."""
+
+PREDICTED_IOU = 0.3
+"""Weight of the predicted IoU; 0 to 0.5 differ by half a point of mAP@50@50 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +43,47 @@ def box_iou(left: Box, right: Box) -> float:
     return overlap / union if union > 0 else 0.0
 
 
-def match_box(box: Box, regions: Sequence[StoredRegion]) -> BoxMatch | None:
-    """Return the region whose box has the highest IoU with `box`, both in photo pixels.
+def match_box(
+    box: Box, regions: Sequence[StoredRegion], similarities: Mapping[int, float] | None = None
+) -> BoxMatch | None:
+    """Return the region that fits `box` best, both in photo pixels: by IoU, or jointly with `similarities`.
 
     The region that is the whole photo (ordinal 0) is not considered, since its mask outlines no object.
     Ties go to the region with the higher predicted IoU, then to the lower ordinal. The IoU may be
     anything down to 0: callers decide from which IoU on a region stands for the box.
 
+    Args:
+        similarities: by region id, the similarity to the described object in standard deviations, up to a
+            constant that is the same for all regions; None: the highest IoU wins.
+
     Returns:
         None if the photo has no region besides the whole photo.
     """
     matches = [BoxMatch(region, box_iou(box, region.box)) for region in regions if region.ordinal > 0]
-    return max(matches, key=lambda m: (m.iou, m.region.region.predicted_iou, -m.region.ordinal), default=None)
+
+    def key(match: BoxMatch) -> tuple[float, float, int]:
+        predicted, score = match.region.region.predicted_iou, match.iou
+        if similarities is not None:
+            score += SIMILARITY * similarities[match.region.id] + PREDICTED_IOU * predicted
+        return score, predicted, -match.region.ordinal
+
+    return max(matches, key=key, default=None)
+
+
+def match_boxes(
+    boxes: Sequence[Box], regions: Sequence[StoredRegion], similarities: Mapping[int, float] | None = None
+) -> list[BoxMatch | None]:
+    """Return the match of each box of one answer; arguments and matches as for `match_box`.
+
+    Jointly, a region stands for one box only, or else all objects of an answer might become the one that
+    resembles the description most. The first box, which is *the* object, chooses first.
+    """
+    if similarities is None:
+        return [match_box(box, regions) for box in boxes]
+    matches = []
+    free = list(regions)
+    for box in boxes:
+        match = match_box(box, free, similarities)
+        matches.append(match)
+        free = [region for region in free if match is None or region.id != match.region.id]
+    return matches

@@ -6,8 +6,9 @@
 
 1. `ground_photos` asks the judge where the object is. The boxes, mapped to photo pixels by
    `_to_photo_pixels`, are cached in the gallery.
-2. `box_matching.match_box` finds the stored region whose box has the highest IoU with each box.
-3. `_ground_objects` chooses the mask. If that IoU is at least `MatchOptions.min_iou`, it is the region's
+2. `box_matching.match_boxes` finds the stored region that fits each box best: by IoU alone or, if there is a
+   `MatchOptions.direction`, by the region's vector and predicted IoU as well.
+3. `_ground_objects` chooses the mask. If the IoU is at least `MatchOptions.min_iou`, it is the region's
    mask ("matched"). Otherwise it is the mask that the proposer finds in the box, if there is a
    `MatchOptions.refiner` ("refined"). Otherwise there is none ("unmatched").
 
@@ -21,12 +22,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, RegionProposer
 from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
-from matir_cli.records import Box, Grounding, Rle
-from matir_cli.search.box_matching import BoxMatch, match_box
+from matir_cli.records import Box, FloatArray, Grounding, Rle
+from matir_cli.search.box_matching import BoxMatch, match_boxes
+from matir_cli.search.index import score_regions
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession
 from matir_cli.search.results import (
     MATCHED,
@@ -47,6 +51,9 @@ class MatchOptions:
     """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1."""
     refiner: Callable[[], RegionProposer] | None = None
     """Returns the proposer that finds masks in boxes that no stored region fits; None leaves them without."""
+    direction: FloatArray | None = None
+    """(d,) float32 whose inner product with a region's unit vector is, up to a constant, the region's
+    similarity to the described object in standard deviations: regions are matched jointly. None: by IoU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def results_by_box(
         MatirError: as loading and asking the judge or the refiner raise it.
     """
     judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
-    groundings = ground_photos(session, judged)
+    groundings = ground_photos(session, judged, options.direction)
     outcomes = ((item, next(groundings)[1] if item.verdict is not None else None) for item in ranking)
     yield from _number(_result_by_box(session, item, outcome, options) for item, outcome in outcomes)
 
@@ -171,27 +178,30 @@ def _refine(
 
 
 def ground_photos(
-    session: JudgeSession, photo_ids: Sequence[int]
+    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None = None
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ask the judge where the object is in each photo, and match its boxes to stored regions.
 
     Yields photo id and grounding in the given order; None if the photo's pixels are unavailable, the judge
     could not answer, or another process has removed the photo. Cached answers are used; the other photos
     are asked about in batches of `Judge.grounds_at_once`.
+
+    Args:
+        direction: as in `MatchOptions`.
     """
     waiting = deque(photo_ids)
     while waiting:
         cached = session.cache.grounding(waiting[0])
         if cached is not None:
             photo_id = waiting.popleft()
-            yield photo_id, _match_boxes(session.gallery, photo_id, cached)
+            yield photo_id, _match_boxes(session.gallery, photo_id, cached, direction)
             continue
         batch = min(len(waiting), session.judge().grounds_at_once)
-        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)])
+        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)], direction)
 
 
 def _ground_uncached(
-    session: JudgeSession, photo_ids: Sequence[int]
+    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ground a batch of photos, of which some may be cached after all."""
     groundings = {photo_id: session.cache.grounding(photo_id) for photo_id in photo_ids}
@@ -200,7 +210,10 @@ def _ground_uncached(
     answers = ground_batch({session.query: session}, questions)
     groundings |= {question.photo.key: answer for question, answer in zip(questions, answers, strict=True)}
     for photo_id, grounding in groundings.items():
-        yield photo_id, None if grounding is None else _match_boxes(session.gallery, photo_id, grounding)
+        if grounding is None:
+            yield photo_id, None
+        else:
+            yield photo_id, _match_boxes(session.gallery, photo_id, grounding, direction)
 
 
 def ground_batch(
@@ -250,7 +263,16 @@ def _to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Groundi
     return replace(grounding, boxes=boxes)
 
 
-def _match_boxes(gallery: GalleryFile, photo_id: int, grounding: Grounding) -> MatchedGrounding:
-    regions = gallery.regions(photo_id)
-    boxes = tuple(MatchedBox(box, match_box(box, regions)) for box in grounding.boxes)
+def _match_boxes(
+    gallery: GalleryFile, photo_id: int, grounding: Grounding, direction: FloatArray | None
+) -> MatchedGrounding:
+    similarities = None
+    with gallery.snapshot():  # regions and their vectors must belong together
+        regions = gallery.regions(photo_id)
+        if direction is not None:
+            ids = [region.id for region in regions]
+            (scores,) = score_regions(gallery, np.array(ids, np.int64), direction[np.newaxis])
+            similarities = dict(zip(ids, scores.tolist(), strict=True))
+    matches = match_boxes(grounding.boxes, regions, similarities)
+    boxes = tuple(MatchedBox(box, match) for box, match in zip(grounding.boxes, matches, strict=True))
     return MatchedGrounding(boxes, grounding.readable)

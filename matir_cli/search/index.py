@@ -22,7 +22,7 @@ from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
 from matir_cli.records import FloatArray
-from matir_cli.search.quantisation import Int8Array, quantise, restore
+from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, restore
 from matir_cli.search.sign_codes import encode_signs
 
 BLOCK_REGIONS = 16_384
@@ -251,3 +251,16 @@ def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions:
     if not vectors:
         return np.zeros((0, dimensions), np.int8)
     return to_vectors(gallery, vectors, dimensions)
+
+
+def score_regions(
+    gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray
+) -> NDArray[np.float64]:
+    """Return (k, n): inner products of n regions' unit vectors with (k, d) vectors of any length.
+
+    Raises:
+        GalleryDamaged: as `stored_vectors`.
+    """
+    stored = stored_vectors(gallery, regions, vectors.shape[1])
+    lengths = np.linalg.norm(vectors, axis=1)
+    return np.asarray(cosine_table(stored, vectors) * lengths[:, np.newaxis])

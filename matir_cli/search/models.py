@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from matir_cli.engines.protocols import Judge, RegionEncoder, RegionProposer, TextEncoder
-from matir_cli.records import EngineConfig
+from matir_cli.records import EngineConfig, MatchRule
 
 
 class SearchModels(Protocol):
@@ -37,6 +37,11 @@ class SearchModels(Protocol):
     @property
     def judge_key(self) -> str:
         """Identifies the judge by everything its answers depend on; verdicts are cached under this key."""
+        ...
+
+    @property
+    def match(self) -> MatchRule:
+        """How the model set matches regions to the judge's boxes, unless a search says otherwise."""
         ...
 
     def config(self, part: str) -> EngineConfig:

@@ -32,9 +32,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.filters import Filters
 from matir_cli.search.geometry import BoxArray, relation_holds
-from matir_cli.search.index import stored_vectors
+from matir_cli.search.index import score_regions
 from matir_cli.search.phrases.description import RelationKind
-from matir_cli.search.quantisation import cosine_table
 from matir_cli.search.rank import rank_photos
 
 MISPLACED = 2.0
@@ -121,7 +120,7 @@ def rank_by_parts(
         if filters is not None:
             is_answer = np.isin(regions.ids, filters.regions(gallery, regions.ids))
         vectors = np.stack([query.vector, *(role.vector for role in (query.target, *query.target.others()))])
-        table = _score_regions(gallery, regions.ids, vectors)
+        table = score_regions(gallery, regions.ids, vectors)
     best = sorted(_best_regions(query, regions, table, is_answer), key=lambda c: (-c.score, c.photo_id))
     return best[:limit]
 
@@ -145,13 +144,6 @@ _REGIONS = (
     "from json_each(?) cross join photos on photos.id = value cross join regions on photo_id = photos.id "
     "order by photo_id, ordinal"
 )
-
-
-def _score_regions(gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray) -> Scores:
-    """Return (k, n): inner products of the regions' unit vectors with (k, d) vectors of any length."""
-    stored = stored_vectors(gallery, regions, vectors.shape[1])
-    lengths = np.linalg.norm(vectors, axis=1)
-    return np.asarray(cosine_table(stored, vectors) * lengths[:, np.newaxis])
 
 
 def _best_regions(

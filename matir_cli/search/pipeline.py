@@ -14,9 +14,9 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
-from matir_cli.records import Candidate, FloatArray, check_range
+from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import EncodedQuery, encode_query
+from matir_cli.search.encoding import EncodedQuery, encode_query, object_direction
 from matir_cli.search.events import (
     FinalEvent,
     GroundedEvent,
@@ -39,6 +39,11 @@ CANDIDATES = 100
 
 KEEP = 50
 """N_K of the paper: photos kept after reranking in an evaluation. A search keeps `limit` photos."""
+
+
+LEAST_IOU: dict[MatchRule, float] = {"iou": 0.5, "joint": 0.0}
+"""Least IoU of a region and the judge's box, by rule. Joint matching needs none: on the drawn world, three of
+four regions that it chooses although they hardly meet the box (an IoU below 0.1) are the right ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,11 @@ class SearchOptions:
     """Leave out photos whose best region scores lower in stage 1, where scores are -1..1."""
     min_p: float | None = None
     """Leave out photos with a lower probability from the judge, 0..1, or without one. Needs the judge."""
-    min_iou: float = 0.5
-    """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1."""
+    match: MatchRule | None = None
+    """How stored regions are matched to the judge's boxes; None: as the model set says."""
+    min_iou: float | None = None
+    """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1; None:
+    `LEAST_IOU` of the rule `match`."""
     refine: bool = False
     """Ask the proposer for the mask in the judge's box if no stored region fits it."""
     fresh: bool = False
@@ -157,7 +165,8 @@ def search_events(
     ranked = _drop_low_scores(ranked, options.min_score)
     first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
     results = tuple(results_by_region(gallery, first))
-    matching = _match_options(models, options) if options.ground else MatchOptions()
+    grounding = judging and options.ground
+    matching = _match_options(gallery, models, options, encoded) if grounding else MatchOptions()
     yield Stage1Event(tuple(ranked), results)
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
     if session is not None:
@@ -276,11 +285,17 @@ def _drop_low_scores(ranked: list[Candidate], min_score: float | None) -> list[C
     return [candidate for candidate in ranked if min_score is None or candidate.score >= min_score]
 
 
-def _match_options(models: SearchModels, options: SearchOptions) -> MatchOptions:
+def _match_options(
+    gallery: GalleryFile, models: SearchModels, options: SearchOptions, encoded: EncodedQuery
+) -> MatchOptions:
+    rule = options.match or models.match
+    matching = MatchOptions(LEAST_IOU[rule] if options.min_iou is None else options.min_iou)
+    if rule == "joint":
+        matching = replace(matching, direction=object_direction(gallery, encoded))
     if not options.refine:
-        return MatchOptions(options.min_iou)
+        return matching
     models.config("proposer")  # missing weights are reported now, not after grounding
-    return MatchOptions(options.min_iou, lambda: models.proposer)
+    return replace(matching, refiner=lambda: models.proposer)
 
 
 def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:

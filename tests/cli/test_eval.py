@@ -97,7 +97,7 @@ def test_the_figures_of_each_query_and_their_provenance_are_written(world: Evalu
     assert len(result["dataset"]["annotations_sha256"]) == 64
 
 
-ABLATIONS = ("prompts", "transform", "whole-photo", "fusion", "keep")
+ABLATIONS = ("prompts", "transform", "whole-photo", "fusion", "keep", "match")
 
 
 @pytest.fixture(scope="module")

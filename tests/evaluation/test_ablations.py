@@ -22,9 +22,10 @@ def test_ablations_of_the_second_stage(setup: EvaluationSetup, tmp_path: Path) -
     settings = {
         name: [runner.base_setting(name, base), *(each.setting for each in runner.variants(name, base))]
         for name in ABLATIONS
-        if name not in STAGE_1_ABLATIONS
+        if name not in (*STAGE_1_ABLATIONS, "match")
     }
     assert settings["candidates"] == ["50", "25", "100", "200"]
+    assert runner.base_setting("match", base) == "iou"
     assert settings["keep"] == ["25", "10", "50"]
     assert settings["fusion"] == ["0", "3", "10", "30", "100"]
     assert settings["pixels"] == settings["ground-pixels"] == ["as set"]

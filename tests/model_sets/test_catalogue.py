@@ -309,3 +309,15 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(MatirError):
         load_model_set(str(path))
+
+
+def test_a_set_says_how_regions_are_matched(tmp_path: Path) -> None:
+    assert read(tmp_path, MINIMAL).match == "iou"
+    assert read(tmp_path, 'match = "joint"\n' + MINIMAL).match == "joint"
+    assert "match" in refused(tmp_path, 'match = "best"\n' + MINIMAL)
+    # Nobody has measured the joint rule with real models yet.
+    assert {name: load_model_set(name).match for name in model_set_names()} == {
+        "full": "iou",
+        "lite": "iou",
+        "tiny": "joint",
+    }

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from matir_cli.engines.protocols import RegionEncoder, TextEncoder
-from matir_cli.records import EngineConfig, ModelIdentity
+from matir_cli.records import EngineConfig, MatchRule, ModelIdentity
 from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText
 
 
@@ -17,6 +17,7 @@ class ColourModels:
     region_encoder: RegionEncoder = field(default_factory=ColourEncoder)
     text_encoder: TextEncoder = field(default_factory=ColourText)
     judge_key: str = "k" * 64
+    match: MatchRule = "iou"
 
     def config(self, part: str) -> EngineConfig:
         return EngineConfig("colours", {}, {}, ModelIdentity(part, "0" * 64))
@@ -43,6 +44,10 @@ class UnusedModels:
 
     @property
     def judge_key(self) -> NoReturn:
+        raise AssertionError("the judge was used without need")
+
+    @property
+    def match(self) -> NoReturn:
         raise AssertionError("the judge was used without need")
 
     def config(self, part: str) -> NoReturn:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matir_cli import masks
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.records import Box, Region
-from matir_cli.search.box_matching import box_iou, match_box
+from matir_cli.search.box_matching import SIMILARITY, box_iou, match_box, match_boxes
 
 whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
 
@@ -45,3 +45,55 @@ def test_ties_go_to_the_surer_then_to_the_earlier() -> None:
     found = match_box(Box(0, 0, 20, 20), regions)
     assert found is not None
     assert found.region.ordinal == 2
+
+
+def test_jointly_the_region_that_resembles_the_object_wins() -> None:
+    regions = [
+        region(0, Box(0, 0, 100, 100)),
+        region(1, Box(0, 0, 60, 60)),
+        region(2, Box(30, 30, 80, 80)),
+        region(3, Box(30, 30, 80, 80), 0.2),
+    ]
+    box = Box(10, 10, 60, 60)
+    by_iou = match_box(box, regions)
+    assert by_iou is not None
+    assert by_iou.region.ordinal == 1
+    jointly = match_box(box, regions, {100: 9.0, 101: 0.0, 102: 2.0, 103: 2.0})
+    assert jointly is not None
+    assert jointly.region.ordinal == 2  # not the whole photo, and not the mask of less quality
+    assert jointly.iou == box_iou(box, regions[2].box)
+
+
+@given(
+    st.lists(whole_boxes, min_size=1, max_size=6),
+    st.lists(st.floats(-5, 5), min_size=7, max_size=7),
+    whole_boxes,
+    st.floats(-3, 3),
+)
+def test_jointly_only_differences_of_similarity_count(
+    boxes: list[Box], similarities: list[float], box: Box, shift: float
+) -> None:
+    regions = [region(ordinal, each) for ordinal, each in enumerate([Box(0, 0, 12, 12), *boxes])]
+    equal = match_box(box, regions, dict.fromkeys(range(100, 107), shift))
+    assert equal == match_box(box, regions)
+    joint = match_box(box, regions, dict(zip(range(100, 107), similarities, strict=True)))
+    assert joint is not None
+    assert joint.region.ordinal > 0
+    for other in regions[1:]:
+        own = joint.iou + SIMILARITY * similarities[joint.region.ordinal]
+        assert own + 1e-9 >= box_iou(box, other.box) + SIMILARITY * similarities[other.ordinal]
+
+
+@given(st.lists(whole_boxes, max_size=5), st.lists(whole_boxes, max_size=5), st.integers(0, 5))
+def test_a_region_stands_jointly_for_one_box_of_an_answer(
+    answer: list[Box], boxes: list[Box], best: int
+) -> None:
+    regions = [region(ordinal, each) for ordinal, each in enumerate([Box(0, 0, 12, 12), *boxes])]
+    assert match_boxes(answer, regions) == [match_box(box, regions) for box in answer]
+    similarities = {each.id: 9.0 * (each.ordinal == best) for each in regions}
+    found = match_boxes(answer, regions, similarities)
+    chosen = [match.region.ordinal for match in found if match is not None]
+    assert len(chosen) == len(set(chosen)) == min(len(answer), len(boxes))
+    assert found[: len(chosen)] == [match for match in found if match is not None]
+    if chosen and 0 < best < len(regions):
+        assert chosen[0] == best

@@ -7,7 +7,7 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
-from matir_cli.search.encoding import NEGATION, WHOLE_PHOTO, EncodedQuery, encode_query
+from matir_cli.search.encoding import NEGATION, WHOLE_PHOTO, EncodedQuery, encode_query, object_direction
 from matir_cli.search.filters import Filters
 from matir_cli.search.phrases.description import RelationKind
 from matir_cli.search.pipeline import SearchOptions, rank_encoded, run_search
@@ -142,3 +142,13 @@ def test_an_example_of_a_whole_photo_finds_whole_photos(gallery: GalleryFile) ->
     region = next(each for each in gallery.regions(best.photo_id) if each.ordinal)
     shown = encode_query(gallery, ColourModels(), Query(example=Example(photo, region.box)))
     assert shown.handicap > 0
+
+
+def test_the_direction_of_the_object_measures_in_standard_deviations(gallery: GalleryFile) -> None:
+    for text in ("red", "a red and a blue", "red left of a green"):
+        direction = object_direction(gallery, encode(gallery, text))
+        assert sample_scores(gallery, direction[np.newaxis]).std() * np.linalg.norm(
+            direction
+        ) == pytest.approx(1, abs=0.01)
+        cosine = direction @ ColourText().encode("red").vector / np.linalg.norm(direction)
+        assert cosine == pytest.approx(1, abs=1e-5)

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from matir_cli import masks
 from matir_cli.engines.protocols import JudgePhoto
 from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -18,6 +20,7 @@ from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query
 from matir_cli.search.rerank import combine_verdicts
+from matir_cli.search.results import MATCHED, UNMATCHED
 from tests.search.fake_models import ColourModels
 from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer
 from tests.support.pictures import save_scenes
@@ -250,3 +253,30 @@ def test_unjudged_photos_take_the_place_that_is_expected_of_them(gallery: Galler
     assert (late.judged, late.unlikely) == (0, 0)
     scores = [item.candidate.score for item in late.results]
     assert scores == sorted(scores, reverse=True)
+
+
+def masks_by_rule(gallery: GalleryFile, models: ColourModels, **options: Any) -> dict[str, tuple[str, bool]]:
+    """Return by photo how the mask was found, and whether it is that of the left of two squares."""
+    found = run_search(gallery, models, "red", SearchOptions(limit=2, **options)).results
+    shown = {}
+    for result in found:
+        (answer,) = result.objects
+        mask = answer.mask
+        shown[result.path.stem] = result.grounding or "", mask is not None and masks.box(mask).x0 < 20
+    return shown
+
+
+def test_a_rough_box_gives_the_mask_of_the_region_that_agrees(gallery: GalleryFile) -> None:
+    # 20 pixels to the right and down, the box of the red square meets the green one more than the red one.
+    models = ColourModels(judge=ColourJudge(shift=20))
+    assert masks_by_rule(gallery, models)["c_both"] == (UNMATCHED, False)
+    assert masks_by_rule(gallery, models, min_iou=0.0)["c_both"] == (MATCHED, False)
+    assert masks_by_rule(gallery, models, match="joint")["c_both"] == (MATCHED, True)
+    assert masks_by_rule(gallery, models, match="joint", whole=True)["c_both"] == (MATCHED, True)
+    assert masks_by_rule(gallery, models, match="joint", min_iou=0.5)["c_both"] == (UNMATCHED, False)
+
+
+def test_the_model_set_says_how_regions_are_matched(gallery: GalleryFile) -> None:
+    models = ColourModels(judge=ColourJudge(shift=20), match="joint")
+    assert masks_by_rule(gallery, models)["c_both"] == (MATCHED, True)
+    assert masks_by_rule(gallery, models, match="iou")["c_both"] == (UNMATCHED, False)

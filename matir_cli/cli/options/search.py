@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import wraps
+from typing import get_args
 
 import click
 
 from matir_cli.cli.options.common import CommandFunction, OptionDecorator, limit_option
+from matir_cli.records import MatchRule
 from matir_cli.search.pipeline import CANDIDATES, SearchOptions
 from matir_cli.search.query import Query
 
 SECTION = (
-    *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p", "min_iou"),
-    *("refine", "fresh", "budget"),
+    *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p"),
+    *("match", "min_iou", "refine", "fresh", "budget"),
 )
 """Names of the parameters of `search_options`, for the help."""
 
@@ -64,11 +66,15 @@ def search_options(command: CommandFunction) -> CommandFunction:
     @min_score_option
     @min_p_option
     @click.option(
+        "--match",
+        type=click.Choice(get_args(MatchRule)),
+        help="Choose the region of the judge's box by their IoU, or jointly with the text and the region's "
+        "quality. [default: as the model set says; usually iou]",
+    )
+    @click.option(
         "--min-iou",
         type=click.FloatRange(0, 1),
-        default=_DEFAULTS.min_iou,
-        show_default=True,
-        help="Least IoU of a stored region with the judge's box.",
+        help="Least IoU of a stored region with the judge's box. [default: 0.5; with --match joint 0]",
     )
     @click.option(
         "--refine", is_flag=True, help="If no region fits, ask the proposer for the mask in the box."
@@ -88,7 +94,8 @@ def search_options(command: CommandFunction) -> CommandFunction:
         certainty: float,
         min_score: float | None,
         min_p: float | None,
-        min_iou: float,
+        match: MatchRule | None,
+        min_iou: float | None,
         refine: bool,
         fresh: bool,
         budget: float | None,
@@ -103,6 +110,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
             whole=whole,
             min_score=min_score,
             min_p=min_p,
+            match=match,
             min_iou=min_iou,
             refine=refine,
             fresh=fresh,
