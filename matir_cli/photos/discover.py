@@ -71,7 +71,7 @@ def find_photo_files(
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
     suffixes |= MORE_SUFFIXES
-    suffixes |= HEIF_SUFFIXES  # without pillow-heif these are reported, not passed over
+    suffixes |= HEIF_SUFFIXES  # without pi-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
         absolute = absolute_path(path)
