@@ -245,3 +245,15 @@ def test_records_of_unreadable_files_stay_with_their_folder(folders: Folders) ->
         folders.sync(folders.inside, drop_all=drop_all)
         with GalleryFile.open(folders.db) as gallery:
             assert [*skipped_files(gallery)] == left
+
+
+def test_what_is_excluded_stays_as_it_was(folders: Folders) -> None:
+    before = folders.known()
+    scene("blue", "red").save(folders.inside / "new.png")
+    scene("blue").save(folders.photos[0])  # changed
+    (folders.inside / ".matirignore").write_text("*.png")
+    assert folders.changes(folders.inside) == []
+    assert folders.sync(folders.inside) == []
+    assert folders.known() == before
+    folders.photos[1].unlink()
+    assert folders.sync(folders.inside) == [Dropped(folders.photos[1])]
