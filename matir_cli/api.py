@@ -104,7 +104,9 @@ class Gallery:
         """Return True, even for an empty gallery."""
         return True
 
-    def add(self, paths: AnyPath | Iterable[AnyPath], *, previews: bool = True) -> Iterator[Outcome]:
+    def add(
+        self, paths: AnyPath | Iterable[AnyPath], *, previews: bool = True, exclude: str | Iterable[str] = ()
+    ) -> Iterator[Outcome]:
         """Index photos: files, and folders recursively; `~` is the home folder.
 
         Unchanged files are not read again; copies and renamed files are recognised. Photos are
@@ -114,6 +116,7 @@ class Gallery:
         Args:
             previews: store a JPEG of each photo at working size, so that the judge can see the photo
                 while its file is unavailable.
+            exclude: patterns of files and folders to leave out, as in .gitignore.
 
         Returns:
             One outcome per file: `Added`, `Linked` (the same bytes as a stored photo), `Unchanged` or
@@ -125,6 +128,7 @@ class Gallery:
             MatirError: raised while iterating, for an error that ends the run, such as a full disk.
         """
         files = [Path(path).expanduser() for path in _listed(paths)]
+        patterns = [exclude] if isinstance(exclude, str) else [*exclude]
         check_indexing_weights(self._models, self.path)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
@@ -132,12 +136,12 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        return self._outcomes(file, files, IndexingModels.of(engines), previews)
+        return self._outcomes(file, files, IndexingModels.of(engines), previews, patterns)
 
     def _outcomes(
-        self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool
+        self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool, exclude: list[str]
     ) -> Iterator[Outcome]:
-        outcomes = add_photos(file, paths, models, previews=previews)
+        outcomes = add_photos(file, paths, models, previews=previews, exclude=exclude)
         with translated(self.path), closing(outcomes):
             yield from outcomes
 

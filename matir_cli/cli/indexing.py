@@ -18,6 +18,8 @@ from matir_cli.indexing.pipeline import Added, IndexingModels, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
+from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
+from matir_cli.photos.excludes import IGNORE_FILE
 
 Outcome = TypeVar("Outcome")
 
@@ -43,11 +45,18 @@ def open_or_empty(path: Path) -> Iterator[GalleryFile]:
 
 
 def say_passed_over(passed_over: Counter[str]) -> None:
-    """Report how many files have formats that cannot be read; say nothing if there are none.
+    """Report what was left out by patterns or for its format; say nothing if that is nothing.
 
     Args:
-        passed_over: number of files by suffix, such as ".cr2".
+        passed_over: as in `find_photo_files`.
     """
+    files, folders, unused = (passed_over.pop(k, 0) for k in (EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS))
+    excluded = [count_of(n, kind) for n, kind in ((files, "file"), (folders, "folder")) if n]
+    if excluded:
+        say(f"{' and '.join(excluded)} left out by --exclude or {IGNORE_FILE}")
+    if unused:
+        count = count_of(unused, f"file {IGNORE_FILE}", f"files {IGNORE_FILE}")
+        say(f"{count} not used: unreadable, not UTF-8, or more than 64 KiB")
     if passed_over:
         kinds = ", ".join(f"{suffix[1:].upper()} {count:,}" for suffix, count in passed_over.most_common())
         verb = "is" if passed_over.total() == 1 else "are"

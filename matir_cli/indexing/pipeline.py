@@ -9,7 +9,7 @@ one thread: each uses all cores, and concurrently they were half as fast.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -156,13 +156,16 @@ _FileNote = Unchanged | _KnownFile | _RefusedFile
 
 
 def pending_files(
-    gallery: GalleryFile, paths: Iterable[Path], passed_over: Counter[str] | None = None
+    gallery: GalleryFile,
+    paths: Iterable[Path],
+    passed_over: Counter[str] | None = None,
+    exclude: Sequence[str] = (),
 ) -> Iterator[Path | Skipped]:
     """Yield the new and changed files that `add_photos` would read, and those that cannot be accessed.
 
     Arguments as in `find_photo_files`.
     """
-    for path in find_photo_files(paths, passed_over):
+    for path in find_photo_files(paths, passed_over, exclude=exclude):
         try:
             if not gallery.is_unchanged(stat_file(path)):
                 yield path
@@ -177,6 +180,7 @@ def add_photos(
     *,
     previews: bool,
     passed_over: Counter[str] | None = None,
+    exclude: Sequence[str] = (),
 ) -> Generator[Outcome, None, None]:
     """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
@@ -186,13 +190,14 @@ def add_photos(
     Args:
         previews: store a preview of each added photo.
         passed_over: as in `find_photo_files`; complete once the generator has ended.
+        exclude: as in `find_photo_files`.
 
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
-        yield from _index(gallery, paths, models, previews, passed_over, lost)
+        yield from _index(gallery, paths, models, previews, passed_over, exclude, lost)
         if not lost:
             return
         paths = lost
@@ -208,6 +213,7 @@ def _index(
     models: IndexingModels,
     previews: bool,
     passed_over: Counter[str] | None,
+    exclude: Sequence[str],
     lost: list[Path],
 ) -> Iterator[Outcome]:
     """Run the four stages once; arguments as in `add_photos`.
@@ -218,7 +224,8 @@ def _index(
     in_progress: set[bytes] = set()
     refused: set[bytes] = set()
     listed_again: list[Path] = []
-    read = prefetch(_read_photos(gallery.path, paths, passed_over, in_progress, listed_again), PREFETCH)
+    files = _read_photos(gallery.path, paths, passed_over, exclude, in_progress, listed_again)
+    read = prefetch(files, PREFETCH)
     encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
     written = 0
     for item in encoded:
@@ -243,6 +250,7 @@ def _read_photos(
     gallery: Path,
     paths: Iterable[Path],
     passed_over: Counter[str] | None,
+    exclude: Sequence[str],
     in_progress: set[bytes],
     listed_again: list[Path],
 ) -> Iterator[DecodedPhoto | _FileNote]:
@@ -258,7 +266,7 @@ def _read_photos(
             if skip_reason(known, folder) not in (None, WAS_ABSENT):
                 listed_again.append(folder)
 
-        for path in find_photo_files(paths, passed_over, note_listed):
+        for path in find_photo_files(paths, passed_over, note_listed, exclude):
             file = None
             try:
                 file = stat_file(path)

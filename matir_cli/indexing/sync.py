@@ -107,6 +107,7 @@ def list_changes(
     passed_over: Counter[str] | None = None,
     *,
     drop_all: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Iterator[FileChange]:
     """Yield the changes that `sync_folders` would make, new and changed files first.
 
@@ -117,8 +118,9 @@ def list_changes(
         roots: as returned by `folder_roots`.
         passed_over: as in `find_photo_files`.
         drop_all: as in `sync_folders`.
+        exclude: as in `find_photo_files`.
     """
-    for item in pending_files(gallery, roots, passed_over):
+    for item in pending_files(gallery, roots, passed_over, exclude):
         if isinstance(item, Skipped):
             if not is_gone(item.path):
                 yield FileChange(ChangeKind.UNREADABLE, item.path, item.reason)
@@ -155,6 +157,7 @@ def sync_folders(
     previews: bool,
     drop_all: bool = False,
     passed_over: Counter[str] | None = None,
+    exclude: Sequence[str] = (),
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
@@ -166,6 +169,8 @@ def sync_folders(
         previews: store a preview of each added photo.
         drop_all: drop the files in such folders as well.
         passed_over: as in `find_photo_files`.
+        exclude: as in `find_photo_files`. Files that are left out stay in the gallery as they are, as long
+            as they exist.
 
     Raises:
         MatirError: an error that ends the run, as in `add_photos`; the next run continues from there.
@@ -173,7 +178,9 @@ def sync_folders(
     present = [path for path in roots if not is_gone(path)]
     # Before new files are added: those of another volume, mounted in its place, do not make it present.
     kept = _KeptFolders(() if drop_all else chain.from_iterable(absent_folders(gallery, r) for r in roots))
-    yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over)
+    yield from add_photos(
+        gallery, present, models, previews=previews, passed_over=passed_over, exclude=exclude
+    )
     dropped = False
     confirm = still_missing(gallery, roots, all_files=drop_all)
     gone = kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))

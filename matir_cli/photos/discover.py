@@ -7,12 +7,13 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
+from matir_cli.photos.excludes import Excludes, read_patterns
 from matir_cli.photos.formats import (
     HEIF_SUFFIXES,
     MORE_SUFFIXES,
@@ -45,6 +46,10 @@ _PASSED_OVER = RAW_SUFFIXES | UNREAD_SUFFIXES
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that network drives and operating systems create; hidden folders are skipped as well."""
 
+EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS = "excluded", "excluded folders", "unused patterns"
+"""Keys of the counters of files passed over, beside suffixes: photo files and folders that patterns leave
+out, and files of patterns that cannot be read."""
+
 _LATEST = 2**63 - 1
 """Largest integer that SQLite stores: nanoseconds since 1970 until the year 2262."""
 
@@ -53,30 +58,34 @@ def find_photo_files(
     paths: Iterable[Path],
     passed_over: Counter[str] | None = None,
     listed: Callable[[Path], None] | None = None,
+    exclude: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Yield the photo files at or below `paths`: files as given, folders recursively in order of name.
 
-    In folders, hidden entries, `SKIPPED_FOLDERS` and files without the suffix of an image are passed
-    over. A folder is entered once, however many links lead to it. The yielded paths are absolute. A
-    path that does not exist, a folder that cannot be listed and an entry that cannot be told from a folder
-    are yielded like photo files: `stat_file` raises the reason.
+    In folders, hidden entries, `SKIPPED_FOLDERS`, files without the suffix of an image and what patterns
+    leave out are passed over; a path in `paths` is not. A folder is entered once, however many links lead
+    to it. The yielded paths are absolute. A path that does not exist, a folder that cannot be listed and an
+    entry that cannot be told from a folder are yielded like photo files: `stat_file` raises the reason.
 
     Args:
         passed_over: counter that receives the number of raw files, and of pictures in other formats that
-            are not read, passed over, by suffix.
+            are not read, passed over, by suffix; and of what patterns left out, by `EXCLUDED` and the like.
         listed: called with each folder that could be listed.
+        exclude: patterns as in .gitignore, relative to each folder of `paths`. Those in a `.matirignore` are
+            relative to its folder.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
     suffixes |= MORE_SUFFIXES
-    suffixes |= HEIF_SUFFIXES  # without pillow-heif these are reported, not passed over
+    suffixes |= HEIF_SUFFIXES  # without pi-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
         absolute = absolute_path(path)
         if _is_folder(absolute):
-            yield from _walk(absolute, suffixes, entered, raw, listed or (lambda _: None))
+            excludes = Excludes().within(absolute, exclude)
+            yield from _walk(absolute, suffixes, entered, raw, listed or (lambda _: None), excludes)
         else:
             yield absolute
 
@@ -97,25 +106,35 @@ def _walk(
     entered: set[tuple[int, int]],
     raw: Counter[str],
     listed: Callable[[Path], None],
+    excludes: Excludes,
 ) -> Iterator[Path]:
     """Yield the photo files below `top`, adding to `entered` (device and inode) and `raw`.
 
     Folders are entered with a stack of their own: one of Python's calls per level would end at 1,000.
     """
-    stack: list[Iterator[Path]] = [iter([top])]
+    stack: list[tuple[Iterator[Path], Excludes]] = [(iter([top]), excludes)]
     while stack:
-        path = next(stack[-1], None)
+        paths, excludes = stack[-1]
+        path = next(paths, None)
         if path is None:
             stack.pop()
         elif len(stack) == 1 or (is_folder := _is_folder(path)):
+            if len(stack) > 1 and excludes.match(path, is_folder=True):
+                raw[EXCLUDED_FOLDERS] += 1
+                continue
             entries = _list_folder(path, entered)
             if entries is None:
                 yield path  # its reader reports what is wrong with it
             else:
                 listed(path)
-                stack.append(iter(entries))
+                patterns = read_patterns(path)
+                raw.update(() if patterns is not None else (UNUSED_PATTERNS,))
+                stack.append((iter(entries), excludes.within(path, patterns or ())))
         elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
-            yield path
+            if excludes.match(path, is_folder=False):
+                raw[EXCLUDED] += 1
+            else:
+                yield path
         elif suffix in _PASSED_OVER:
             raw[suffix] += 1
 

@@ -79,7 +79,7 @@ class MetadataReader:
         """Return the orientation, 1 to 8; 1 (upright) if it is missing or invalid.
 
         EXIF's, or without one that of XMP (tiff:Orientation). A HEIC has none: it is turned by its own
-        transformations (irot, imir) alone, as its standard says, and pillow-heif removes the others.
+        transformations (irot, imir) alone, as its standard says, and pi-heif removes the others.
         """
         orientation = self._read("EXIF", lambda: self._exif.get(ExifTags.Base.Orientation))
         return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1

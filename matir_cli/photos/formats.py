@@ -19,7 +19,7 @@ BUFR to MPEG; and it decodes FITS and BLP in Python, after unpacking them to any
 """
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})
-"""Suffixes of formats that Pillow reads only with the optional package pillow-heif."""
+"""Suffixes of formats that Pillow reads only with the optional package pi-heif."""
 
 MORE_SUFFIXES = frozenset(
     {
@@ -63,12 +63,16 @@ def readable_formats() -> list[str]:
 
 @cache
 def register_heif() -> bool:
-    """Register pillow-heif with Pillow; return True if the package is installed."""
+    """Register pi-heif with Pillow; return True if the package is installed.
+
+    It only decodes: the wheel of pillow-heif has an encoder under the GPL. Thumbnails, depth maps and other
+    images beside the primary one are not decoded.
+    """
     try:
-        import pillow_heif
+        import pi_heif
     except ImportError:
         return False
-    pillow_heif.register_heif_opener()
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return True
 
 

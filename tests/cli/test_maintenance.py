@@ -101,6 +101,24 @@ def test_raw_files_are_noted_and_no_reason_to_fail(copies: list[Path], db: Path)
     assert b"matir: 1 file is of a format that is not read (CR2 1)\n" in one.stderr
 
 
+def test_what_is_left_out_is_counted_and_not_read(copies: list[Path], db: Path) -> None:
+    folder = copies[0].parent
+    (folder / "drafts").mkdir()
+    for name in ("drafts/x.png", "y.png", "z.png"):
+        (folder / name).write_bytes(b"x")
+    (folder / ".matirignore").write_text("drafts/\n")
+    (folder / "empty").mkdir()
+    (folder / "empty" / ".matirignore").write_bytes(b"\xff\xfe")
+    for words in (["add", "--dry-run"], ["sync", "--dry-run"], ["add"], ["sync"]):
+        done = matir(*words, folder, "--exclude", "/[yz].png", "--db", db)
+        assert (done.returncode, done.stdout) == (0, b""), done.stderr
+        assert b"matir: 2 files and 1 folder left out by --exclude or .matirignore\n" in done.stderr
+        assert b"matir: 1 file .matirignore not used: unreadable, not UTF-8, or more than 64" in done.stderr
+    wrong = matir("add", folder, "--exclude", "!", "--db", db)
+    assert wrong.returncode == 2
+    assert b"is no pattern: write one as in .gitignore." in wrong.stderr
+
+
 def test_two_forms_of_a_list_contradict_each_other() -> None:
     done = matir("ls", "--long", "--json")
     assert done.returncode == 2

@@ -308,3 +308,15 @@ def test_adding_files_of_another_volume_does_not_make_the_first_one_deleted(
         list(add_photos(gallery, [folders.inside], MODELS, previews=False))
     assert folders.sync(folders.inside) == [Unchanged(other), AbsentFolder(folders.inside, 3, 1)]
     assert hidden.is_dir()
+
+
+def test_what_is_excluded_stays_as_it_was(folders: Folders) -> None:
+    before = folders.known()
+    scene("blue", "red").save(folders.inside / "new.png")
+    scene("blue").save(folders.photos[0])  # changed
+    (folders.inside / ".matirignore").write_text("*.png")
+    assert folders.changes(folders.inside) == []
+    assert folders.sync(folders.inside) == []
+    assert folders.known() == before
+    folders.photos[1].unlink()
+    assert folders.sync(folders.inside) == [Dropped(folders.photos[1])]

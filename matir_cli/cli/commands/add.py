@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -21,6 +21,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.excluding import exclude_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import find_photo_files
@@ -33,6 +34,7 @@ from matir_cli.photos.discover import find_photo_files
 @device_option
 @decode_timeout_option
 @verbose_option
+@exclude_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
@@ -43,6 +45,7 @@ def add(
     gallery_path: Path,
     model_set: str | None,
     device: str,
+    exclude: tuple[str, ...],
     no_previews: bool,
     allow_root: bool,
     dry_run: bool,
@@ -53,7 +56,8 @@ def add(
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
     cameras' raw files (CR2, NEF, DNG, ...) and other formats that are not read are passed over
-    and counted at the end.
+    and counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
+    out: patterns as in .gitignore, relative to the folder. A PATH that you name is never left out.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -62,10 +66,11 @@ def add(
     Examples:
       matir add ~/Photos
       find . -name '*.jpg' -print0 | matir add -
+      matir add ~/Photos --exclude '*.png' --exclude screenshots/
       matir add ~/Photos --dry-run | wc -l
     """
     if dry_run:
-        _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root))
+        _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), exclude)
         return
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
@@ -75,24 +80,25 @@ def add(
             models,
             previews=not no_previews,
             passed_over=passed_over,
+            exclude=exclude,
         )
-        counts = run_with_progress(outcomes, _count(paths), _summary)
+        counts = run_with_progress(outcomes, _count(paths, exclude), _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
     context.exit(SKIPPED if counts[Skipped] else DONE)
 
 
-def _count(paths: tuple[Path, ...]) -> int | None:
+def _count(paths: tuple[Path, ...], exclude: Sequence[str]) -> int | None:
     """Count the files, to show the time left; this takes a moment, so only if stderr is a terminal."""
     if not sys.stderr.isatty() or STREAM in paths:
         return None
-    return sum(1 for _ in find_photo_files(paths))
+    return sum(1 for _ in find_photo_files(paths, exclude=exclude))
 
 
-def _print_pending(gallery_path: Path, paths: Iterable[Path]) -> None:
+def _print_pending(gallery_path: Path, paths: Iterable[Path], exclude: Sequence[str]) -> None:
     passed_over = Counter[str]()
     with open_or_empty(gallery_path) as gallery:
-        for item in pending_files(gallery, paths, passed_over):
+        for item in pending_files(gallery, paths, passed_over, exclude):
             if isinstance(item, Skipped):
                 say(f"would skip {item.path}: {item.reason}")
             else:

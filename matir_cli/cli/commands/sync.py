@@ -21,6 +21,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.excluding import exclude_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.errors import FolderVanished
@@ -47,6 +48,7 @@ from matir_cli.photos.discover import find_photo_files
 @device_option
 @decode_timeout_option
 @verbose_option
+@exclude_option
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(
     "--drop-all",
@@ -62,6 +64,7 @@ def sync(
     gallery_path: Path,
     model_set: str | None,
     device: str,
+    exclude: tuple[str, ...],
     no_previews: bool,
     drop_all: bool,
     dry_run: bool,
@@ -76,6 +79,10 @@ def sync(
     If none of the known files below a PATH exists any longer, it is refused, since its volume may
     not be mounted. A folder inside it that has lost all of its files, two or more, is named and
     kept, and so is one that became a link to nothing. --drop-all confirms that they are gone.
+
+    What --exclude or a file .matirignore in a folder leaves out (patterns as in .gitignore,
+    relative to the folder) is neither added nor updated. If it is in the gallery already it stays
+    there as long as its file exists; `matir rm` removes it.
 
     --dry-run prints a mark, a space and the file: + new, ~ changed, - missing. It compares names,
     sizes and times only, so a renamed file is shown as both new and missing. Folders that it would
@@ -102,9 +109,9 @@ def sync(
                 remember_absent(gallery, [error.path])
             raise
         if dry_run:
-            _print_changes(gallery, roots, drop_all=drop_all, null=null)
+            _print_changes(gallery, roots, exclude, drop_all=drop_all, null=null)
             return
-        total = _count(gallery, roots, drop_all=drop_all)
+        total = _count(gallery, roots, exclude, drop_all=drop_all)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
         outcomes = sync_folders(
@@ -114,6 +121,7 @@ def sync(
             previews=not no_previews,
             drop_all=drop_all,
             passed_over=passed_over,
+            exclude=exclude,
         )
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
@@ -126,18 +134,22 @@ def sync(
 _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
 
 
-def _count(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool) -> int | None:
+def _count(
+    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool
+) -> int | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
     gone = gone_files(gallery, roots, drop_all=drop_all)
-    return sum(1 for _ in find_photo_files(roots)) + sum(1 for _ in gone)
+    return sum(1 for _ in find_photo_files(roots, exclude=exclude)) + sum(1 for _ in gone)
 
 
-def _print_changes(gallery: GalleryFile, roots: Sequence[Path], *, drop_all: bool, null: bool) -> None:
+def _print_changes(
+    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool, null: bool
+) -> None:
     counts: Counter[ChangeKind] = Counter()
     passed_over = Counter[str]()
-    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all):
+    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, exclude=exclude):
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")

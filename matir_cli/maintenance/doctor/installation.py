@@ -162,10 +162,10 @@ def _devices() -> Iterator[Finding]:
 def _heic() -> Finding:
     """Check whether HEIC photos can be read."""
     try:
-        import pillow_heif
+        import pi_heif
     except ImportError:
         return warning("heic", "HEIC photos cannot be read", f"pip install '{DISTRIBUTION}[heic]'")
-    return ok("heic", f"pillow-heif {pillow_heif.__version__}")
+    return ok("heic", f"pi-heif {pi_heif.__version__}")
 
 
 def _terminal() -> Finding:
