@@ -1,4 +1,4 @@
-"""Names of ablations and baselines; imports nothing heavy, for a quick `--help`."""
+"""Names of methods, ablations and baselines; imports nothing heavy, for a quick `--help`."""
 
 from typing import Literal, get_args
 
@@ -8,6 +8,11 @@ ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo")
 """Ablations that change stage 1, so that they need no judge."""
+
+MethodName = Literal["parts"]
+
+METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+"""Methods that are compared with the paper's, as options name them."""
 
 BASELINE_NAMES = ("whole", "dense", "cluster", "cropping")
 """Baselines as options name them, in the order of `baselines.clip.BASELINES`."""
