@@ -39,6 +39,7 @@ from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import Box, Point
+from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import Filters, parse_date
 from matir_cli.search.index import seal_index
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
@@ -160,6 +161,7 @@ class Gallery:
         rerank: bool = True,
         ground: bool = True,
         candidates: int | None = None,
+        certainty: float = CERTAINTY,
         min_score: float | None = None,
         min_p: float | None = None,
         min_iou: float = 0.5,
@@ -187,8 +189,10 @@ class Gallery:
             whole: compare the text as a whole in stage 1, as the paper does, not by its parts.
             rerank: let the judge look at the best photos and rank them again.
             ground: let the judge point at the object; otherwise the mask is that of the best region.
-            candidates: number of photos that the judge reranks (N_C of the paper), 1 or more; None: 100,
-                or `limit` if that is more.
+            candidates: number of photos that the judge reranks at most (N_C of the paper), 1 or more; None:
+                100, or `limit` if that is more.
+            certainty: certainty about the first `limit` photos at which judging ends, 0..1; 1: all candidates
+                are judged, as in the paper.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos to which the judge gives a lower probability, 0..1.
             min_iou: least IoU of a stored region with the judge's box, 0..1.
@@ -223,6 +227,7 @@ class Gallery:
             limit=limit,
             whole=whole,
             candidates=candidates,
+            certainty=certainty,
             rerank=rerank,
             ground=ground,
             min_score=min_score,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeAlias
 
 import click
 
@@ -17,10 +18,12 @@ from matir_cli.cli.boundary import is_dumb, say
 from matir_cli.cli.options.output import ANSWER, OutputOptions
 from matir_cli.cli.path_lists import write_path
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.output.event_records import event_record, final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
 from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.output.terminal import HEADER, format_corners, table_rows
+from matir_cli.search.events import SearchEvent, SearchOutcome
 from matir_cli.search.filters import Filters
 from matir_cli.search.models import SearchModels
 from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
@@ -80,33 +83,56 @@ def _say_example(example: ResolvedExample) -> None:
         )
 
 
+OutcomeWriter: TypeAlias = Callable[[str, SearchOutcome], None]
+"""Function that writes the outcome of a query."""
+
+
+def event_printer(gallery: GalleryFile, query: str, output: OutputOptions) -> Callable[[SearchEvent], object]:
+    """Return a function that prints each event of a search as a line of JSON, if `output` asks for that.
+
+    The final event is left to the `OutcomeWriter`, which knows the files that were written.
+    """
+    if not output.stream:
+        return lambda _: None
+
+    def print_event(event: SearchEvent) -> None:
+        record = event_record(gallery, query, event, all_instances=output.all_instances)
+        if record is not None:
+            click.echo(to_json(record))  # which flushes
+
+    return print_event
+
+
 @contextmanager
-def open_output(
-    gallery: GalleryFile, output: OutputOptions
-) -> Iterator[Callable[[str, Sequence[SearchResult]], None]]:
+def open_output(gallery: GalleryFile, output: OutputOptions) -> Iterator[OutcomeWriter]:
     """Yield a function that writes the results of a query: first the files, then standard output."""
     if not output.writes:
-        yield lambda query, found: _print(gallery, query, found, [WrittenFiles()] * len(found), output)
+        yield lambda query, outcome: _print(
+            gallery, query, outcome, [WrittenFiles()] * len(outcome.results), output
+        )
         return
     # Imported only if files are written.
     from matir_cli.cli.result_files import ResultFiles
 
     with ResultFiles(gallery, output) as files:
-        yield lambda query, found: _print(gallery, query, found, files.write(query, found), output)
+        yield lambda query, outcome: _print(
+            gallery, query, outcome, files.write(query, outcome.results), output
+        )
 
 
 def _print(
     gallery: GalleryFile,
     query: str,
-    found: Sequence[SearchResult],
+    outcome: SearchOutcome,
     files: Sequence[WrittenFiles],
     output: OutputOptions,
 ) -> None:
     if output.uses_stdout:
         return
+    found = outcome.results
     match output.printed:
         case "json" | "jsonl" | "answer":
-            _print_json(query, found, files, output)
+            _print_json(query, outcome, files, output)
         case "paths" | "null":
             for result in found:
                 write_path(result.path, null=output.printed == "null")
@@ -116,19 +142,22 @@ def _print(
 
 
 def _print_json(
-    query: str, found: Sequence[SearchResult], files: Sequence[WrittenFiles], output: OutputOptions
+    query: str, outcome: SearchOutcome, files: Sequence[WrittenFiles], output: OutputOptions
 ) -> None:
     """Print one result at a time: masks at true size are long."""
     lines = (
         to_json(result_record(result, written, with_rle=output.rle, all_instances=output.all_instances))
-        for result, written in zip(found, files, strict=True)
+        for result, written in zip(outcome.results, files, strict=True)
     )
-    if output.printed == "jsonl":
+    if output.printed == "jsonl" and not output.stream:
         for line in lines:
             click.echo(line)
         return
     before, after = "", ""
-    if output.printed == ANSWER:
+    if output.stream:
+        figures = final_figures(query, outcome)
+        before, after = f'{json.dumps(figures)[:-1]}, "results": ', "}"
+    elif output.printed == ANSWER:
         before, after = f'{{"query": {json.dumps(query)}, "results": ', "}"
     click.echo(f"{before}[", nl=False)
     for number, line in enumerate(lines):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,20 +15,23 @@ from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, check_range
+from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.encoding import EncodedQuery, encode_query
+from matir_cli.search.events import (
+    FinalEvent,
+    GroundedEvent,
+    SearchEvent,
+    SearchOutcome,
+    Stage1Event,
+)
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
-from matir_cli.search.rerank import (
-    JudgedCandidate,
-    JudgeQuestion,
-    JudgeSession,
-    order_by_verdict,
-    rerank_candidates,
-)
+from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
 from matir_cli.search.results import SearchResult
 
 CANDIDATES = 100
@@ -49,7 +52,11 @@ class SearchOptions:
     limit: int = 10
     """Photos to return, 1 or more."""
     candidates: int | None = None
-    """Photos that the judge looks at (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is more."""
+    """Photos that the judge looks at, at most (N_C), 1 or more; None: `CANDIDATES`, or `limit` if that is
+    more."""
+    certainty: float = CERTAINTY
+    """Certainty about the first `limit` photos at which judging ends, 0..1 (see `early_stopping`); 1: all
+    candidates are judged, as in the paper."""
     rerank: bool = True
     """False: stage 1 only."""
     ground: bool = True
@@ -75,7 +82,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
             check_range(name, getattr(self, name), 1)
-        for name in ("min_p", "min_iou"):
+        for name in ("certainty", "min_p", "min_iou"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("budget", self.budget, 0)
         check_range("min_score", self.min_score, -math.inf)
@@ -85,38 +92,47 @@ class SearchOptions:
         return self.rerank and query.text is not None
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOutcome:
-    """The results of a search, and figures about the search itself."""
-
-    results: list[SearchResult]
-    """Best first."""
-    truncated: bool
-    """True if a text was longer than the encoder reads; its end was ignored."""
-    candidates: int
-    """Number of photos that stage 1 passed to the judge."""
-    judged: int
-    """Number of candidates that have a verdict."""
-    complete: bool
-    """False after Ctrl-C: `results` then holds only photos that were judged before it."""
-    best_score: float | None = None
-    """Highest score of stage 1, -1..1, even if below `min_score`; None if there was no photo to rank."""
-    best_p: float | None = None
-    """Highest probability from the judge, 0..1, even if below `min_p`; None if nothing was judged."""
-    unanswered: tuple[Path, ...] = ()
-    """Candidates about which the judge was asked and could not answer; not in `judged`."""
-    other_size: int = 0
-    """Number of photos left out because the object that the judge points at has another size than wanted."""
-
-
 def run_search(
     gallery: GalleryFile,
     models: SearchModels,
     query: Query | str,
     options: SearchOptions,
     progress: ProgressObserver = no_progress,
+    observe: Callable[[SearchEvent], object] = lambda _: None,
 ) -> SearchOutcome:
-    """Run both stages, as far as `options` ask for them. A query without a text is never judged.
+    """Run both stages, as far as `options` ask for them, and return the outcome.
+
+    Args:
+        observe: called with each event of `search_events` as it comes. Ctrl-C in it ends the judging as
+            Ctrl-C during a question does.
+
+    Raises:
+        MatirError, ValueError: see `search_events`.
+    """
+    with closing(search_events(gallery, models, query, options, progress)) as events:
+        event = next(events)
+        while True:
+            try:
+                observe(event)
+            except KeyboardInterrupt as interrupt:
+                event = events.throw(interrupt)
+                continue
+            if isinstance(event, FinalEvent):
+                return event.outcome
+            event = next(events)
+
+
+def search_events(
+    gallery: GalleryFile,
+    models: SearchModels,
+    query: Query | str,
+    options: SearchOptions,
+    progress: ProgressObserver = no_progress,
+) -> Generator[SearchEvent, None, None]:
+    """Run both stages, as far as `options` ask for them, and yield what is known as soon as it is.
+
+    A query without a text is never judged. Ctrl-C while photos are judged, thrown in here or raised in a
+    question, ends the judging; the final event then has what was judged before.
 
     Raises:
         QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
@@ -139,28 +155,51 @@ def run_search(
     ranked = rank_encoded(gallery, encoded, depth, options.filters)
     best_score = ranked[0].score if ranked else None
     ranked = _drop_low_scores(ranked, options.min_score)
-    if session is None:
-        results = list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
-        return SearchOutcome(results, encoded.truncated, 0, 0, complete=True, best_score=best_score)
-    judged, complete = _judge(session, ranked, options, progress)
-    ranking = order_by_verdict([item for item in judged if _is_likely(item, options.min_p)])
-    kept = ranking[: options.limit]
-    if options.ground and complete:
-        grounded = _ground(session, kept, _match_options(models, options), progress)
+    first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
+    results = tuple(results_by_region(gallery, first))
+    matching = _match_options(models, options) if options.ground else MatchOptions()
+    yield Stage1Event(tuple(ranked), results)
+    outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
+    if session is not None:
+        outcome = yield from _run_stage_2(session, ranked, options, matching, outcome, progress)
+    yield FinalEvent(outcome)
+
+
+def _run_stage_2(
+    session: JudgeSession,
+    ranked: Sequence[Candidate],
+    options: SearchOptions,
+    matching: MatchOptions,
+    stage_1: SearchOutcome,
+    progress: ProgressObserver,
+) -> Generator[SearchEvent, None, SearchOutcome]:
+    """Judge and ground; yield the events and return the outcome.
+
+    Args:
+        ranked: the candidates.
+        stage_1: outcome of stage 1 alone.
+    """
+    wanted = JudgingOptions(
+        options.limit, options.certainty, options.budget, judge_all_places=options.min_p is not None
+    )
+    judged = yield from judge_candidates(session, ranked, wanted, progress)
+    kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
+    if options.ground and judged.complete:
+        grounded = yield from _ground(session, kept, matching, progress)
     else:
-        grounded = list(results_by_region(gallery, kept))
+        grounded = list(results_by_region(session.gallery, kept))
     results = _drop_other_sizes(grounded, options.filters)
-    probabilities = [item.verdict.p_true for item in judged if item.verdict is not None]
-    return SearchOutcome(
-        results,
-        encoded.truncated,
-        len(ranked),
-        len(probabilities),
-        complete,
-        best_score,
-        max(probabilities, default=None),
-        _paths(gallery, [item for item in judged if item.failed]),
-        len(grounded) - len(results),
+    probabilities = [item.verdict.p_true for item in judged.items if item.verdict is not None]
+    return replace(
+        stage_1,
+        results=results,
+        candidates=len(ranked),
+        judged=len(probabilities),
+        complete=judged.complete,
+        best_p=max(probabilities, default=None),
+        unanswered=_paths(session.gallery, [item for item in judged.items if item.failed]),
+        other_size=len(grounded) - len(results),
+        unlikely=judged.unlikely,
     )
 
 
@@ -244,24 +283,6 @@ def _match_options(models: SearchModels, options: SearchOptions) -> MatchOptions
     return MatchOptions(options.min_iou, lambda: models.proposer)
 
 
-def _judge(
-    session: JudgeSession, ranked: Sequence[Candidate], options: SearchOptions, progress: ProgressObserver
-) -> tuple[list[JudgedCandidate], bool]:
-    """Return the judged candidates and True; after Ctrl-C those judged before it and False."""
-    end = None if options.budget is None else time.monotonic() + options.budget
-    judged: list[JudgedCandidate] = []
-    complete = True
-    try:
-        with progress("judging", len(ranked), "photo") as advance:
-            for item in rerank_candidates(session, ranked, lambda: end is None or time.monotonic() < end):
-                judged.append(item)
-                advance()
-    except KeyboardInterrupt:
-        complete = False
-        judged = [item for item in judged if item.verdict is not None or item.failed]
-    return judged, complete
-
-
 def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
     return min_p is None or (item.verdict is not None and item.verdict.p_true >= min_p)
 
@@ -277,11 +298,12 @@ def _paths(gallery: GalleryFile, items: Sequence[JudgedCandidate]) -> tuple[Path
 
 def _ground(
     session: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
-) -> list[SearchResult]:
+) -> Generator[SearchEvent, None, list[SearchResult]]:
     results: list[SearchResult] = []
     with progress("grounding", len(kept), "photo") as advance:
         for result in results_by_box(session, kept, matching):
             results.append(result)
+            yield GroundedEvent(result)
             advance()
     return results
 

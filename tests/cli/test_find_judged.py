@@ -28,7 +28,7 @@ def gallery(indexed: Indexed, tmp_path: Path) -> Path:
 
 
 def find(gallery: Path, model_set: Path, *words: object) -> subprocess.CompletedProcess[bytes]:
-    return matir("find", QUERY, "--db", gallery, "--models", model_set, *words)
+    return matir("find", QUERY, "--certainty", 1, "--db", gallery, "--models", model_set, *words)
 
 
 def test_the_whole_method(gallery: Path, model_set: Path, tmp_path: Path) -> None:
@@ -128,6 +128,36 @@ def test_candidates_and_limit_bound_the_work(gallery: Path, model_set: Path) -> 
         assert opened.connection.execute("select count(*) from groundings").get == 3
 
 
+def test_judging_ends_when_the_first_are_known(gallery: Path, model_set: Path) -> None:
+    words = ("--db", gallery, "--models", model_set, "-n", 2, "--jsonl")
+    done = matir("find", QUERY, *words, "--certainty", 0)
+    assert done.returncode == 0, done.stderr
+    with GalleryFile.open(gallery) as opened:
+        judged = opened.connection.execute("select count(*) from verdicts").get
+    assert 2 <= judged < PHOTOS
+    said = (
+        f"{judged} of {PHOTOS} candidates judged; the others are unlikely to change the first 2 (--certainty)"
+    )
+    assert said in done.stderr.decode()
+    assert all(record["judged"] for record in records(done))
+    # Nothing more is asked the second time, and everything if that is wanted.
+    again = matir("find", QUERY, *words, "--certainty", 0)
+    assert again.stdout == done.stdout
+    everything = matir("find", QUERY, *words, "--certainty", 1)
+    assert b"unlikely" not in everything.stderr
+    with GalleryFile.open(gallery) as opened:
+        assert opened.connection.execute("select count(*) from verdicts").get == PHOTOS
+
+
+def test_with_min_p_every_result_has_a_verdict(gallery: Path, model_set: Path) -> None:
+    words = ("--db", gallery, "--models", model_set, "-n", PHOTOS, "--no-ground", "--jsonl")
+    loose = records(matir("find", QUERY, *words, "--certainty", 0))
+    assert len(loose) == PHOTOS
+    assert [record["judged"] for record in loose[:10]] == [True] * 10
+    done = records(matir("find", QUERY, *words, "--certainty", 0, "--min-p", 0))
+    assert [record["judged"] for record in done] == [True] * PHOTOS
+
+
 def test_no_time_leaves_stage_1_order_and_says_so(gallery: Path, model_set: Path) -> None:
     done = find(gallery, model_set, "--jsonl", "--budget", 0)
     assert done.returncode == 0
@@ -160,7 +190,7 @@ def test_ctrl_c_prints_what_was_judged_and_the_next_run_goes_on(gallery: Path, m
     slow.write_text(model_set.read_text().replace("max_pixels = 50176", "min_pixels = 802816"))
     shown, terminal = open_terminal()
     process = subprocess.Popen(
-        [*MATIR, "find", QUERY, "--jsonl", "--db", str(gallery), "--models", str(slow)],
+        [*MATIR, "find", QUERY, "--certainty", "1", "--jsonl", "--db", str(gallery), "--models", str(slow)],
         stderr=terminal,
         stdout=subprocess.PIPE,
     )

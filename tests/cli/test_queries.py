@@ -186,7 +186,7 @@ def test_what_is_not_wanted_comes_later(indexed: Indexed) -> None:
 
 
 def test_the_judge_is_asked_what_must_not_be_there(gallery: Path, model_set: Path) -> None:
-    words = ["--db", gallery, "--models", model_set, "--jsonl", "-n", PHOTOS, "--no-ground"]
+    words = ["--db", gallery, "--models", model_set, "--jsonl", "-n", PHOTOS, "--no-ground", "--certainty", 1]
     both = records(matir("find", "red house", "--not", "tree", *words))
     # Both verdicts are remembered, one per text.
     wanted, unwanted = (

@@ -27,7 +27,7 @@ from matir_cli.search.results import SearchResult
 from tests.fuzz.campaign import main_of
 from tests.output.blocks import make_result, picture, put
 from tests.output.odd_names import NAMES
-from tests.output.test_files import all_forms
+from tests.output.test_files import all_forms, outcome
 
 FORMS: list[PrintedForm | None] = ["json", "jsonl", "paths", "null", "answer", None]
 
@@ -108,7 +108,7 @@ def trial(rng: random.Random, folder: Path) -> str | None:
         before = {path: path.lstat().st_mtime_ns for path in photos.iterdir()}
         with redirect_stdout(stdout), redirect_stderr(stderr), open_output(gallery, options) as write:
             for query in queries:
-                write(query, results)
+                write(query, outcome(results))
     if {path: path.lstat().st_mtime_ns for path in photos.iterdir()} != before:
         return "a photo was changed, or something written beside it"
     if {path.name for path in folder.iterdir()} - {"photos", "out", "gallery.db"}:

@@ -18,10 +18,11 @@ from matir_cli.cli.results import open_output
 from matir_cli.errors import OutputExists
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Box
+from matir_cli.search.events import SearchOutcome
 from matir_cli.search.results import GroundedObject, SearchResult
 from tests.output.blocks import make_result, picture, put
 
-NOTHING = OutputOptions(None, False, False, False, None, None, None, None, None, None, False)
+NOTHING = OutputOptions(None, False, False, False, False, None, None, None, None, None, None, False)
 
 
 def all_forms(out: Path, printed: PrintedForm, *, all_instances: bool) -> OutputOptions:
@@ -39,9 +40,14 @@ def all_forms(out: Path, printed: PrintedForm, *, all_instances: bool) -> Output
     )
 
 
+def outcome(results: list[SearchResult]) -> SearchOutcome:
+    """The outcome of a search that was not judged."""
+    return SearchOutcome(results, truncated=False, candidates=0, judged=0, complete=True)
+
+
 def write(gallery: GalleryFile, query: str, results: list[SearchResult], options: OutputOptions) -> None:
     with open_output(gallery, options) as output:
-        output(query, results)
+        output(query, outcome(results))
 
 
 def test_what_has_no_mask_is_left_out(
@@ -80,9 +86,9 @@ def test_each_query_is_a_class_of_its_own(gallery: GalleryFile, tmp_path: Path) 
     out = tmp_path / "out"
     options = replace(NOTHING, printed=ANSWER, all_instances=True, coco=out / "coco.json", yolo=out / "y")
     with open_output(gallery, options) as both:
-        both("a block", items)
-        both("a cloud", [])
-        both("a brick: red", items[1:])
+        both("a block", outcome(items))
+        both("a cloud", outcome([]))
+        both("a brick: red", outcome(items[1:]))
     coco = COCO(str(out / "coco.json"))
     assert [(c["id"], c["name"]) for c in coco.loadCats([1, 2, 3])] == [
         (1, "a block"),

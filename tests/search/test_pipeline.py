@@ -11,8 +11,11 @@ from matir_cli.errors import GalleryEmpty, OutOfRange, QueryContradicts, QueryEm
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Point, Verdict
+from matir_cli.search.events import (
+    SearchOutcome,
+)
 from matir_cli.search.filters import Filters
-from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query
 from matir_cli.search.rerank import combine_verdicts
 from tests.search.fake_models import ColourModels
@@ -227,3 +230,23 @@ def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(
         pytest.raises(GalleryEmpty),
     ):
         check_searchable(empty, Query(example=Example(tmp_path)))
+
+
+def test_unjudged_photos_take_the_place_that_is_expected_of_them(gallery: GalleryFile) -> None:
+    models = ColourModels()
+    options = SearchOptions(limit=1, certainty=0, ground=False)
+    outcome = run_search(gallery, models, "red", options)
+    assert names(outcome)[0] == "e_red_twice"
+    assert outcome.results[0].verdict is not None
+    assert outcome.judged == len(models.judge.asked) < 5
+    assert outcome.unlikely == 5 - outcome.judged
+    # What is cached is used, and what is unlikely is asked about when more is wanted.
+    again = run_search(gallery, models, "red", options)
+    assert again == outcome
+    everything = run_search(gallery, models, "red", SearchOptions(certainty=1, ground=False))
+    assert (everything.judged, everything.unlikely) == (5, 0)
+    assert sorted(models.judge.asked) == [1, 2, 3, 4, 5]
+    late = run_search(gallery, ColourModels(judge_key="l" * 64), "red", SearchOptions(budget=0))
+    assert (late.judged, late.unlikely) == (0, 0)
+    scores = [item.candidate.score for item in late.results]
+    assert scores == sorted(scores, reverse=True)

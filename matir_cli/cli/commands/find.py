@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,14 +33,21 @@ from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.path_lists import without_mark
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.results import open_output, resolve_and_say_example, why_empty
+from matir_cli.cli.results import (
+    OutcomeWriter,
+    event_printer,
+    open_output,
+    resolve_and_say_example,
+    why_empty,
+)
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
-from matir_cli.search.pipeline import SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.events import SearchOutcome
+from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Query, normal_text
-from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE, SearchResult
+from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
@@ -91,6 +97,9 @@ def find(
     line gets no answer, and neither does one that is not UTF-8. A line given twice is answered
     twice and is one category.
 
+    --jsonl --stream prints a line of JSON as soon as something is known: stage 1's ranking, each
+    verdict, each object pointed at, and the results. See: matir help outputs
+
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
 
@@ -107,6 +116,7 @@ def find(
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
       matir find "a bicycle" --budget 60 --json --rle > bicycles.json
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
+      matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
     options = replace(options, filters=arguments.filters)
@@ -121,16 +131,18 @@ def find(
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_example(gallery, engines, query)
         if query.text == STREAM:
-            with open_output(gallery, replace(output, printed=ANSWER)) as write:
-                code = _answer_each(gallery, engines, query, options, write)
+            output = output if output.stream else replace(output, printed=ANSWER)
+            with open_output(gallery, output) as write:
+                code = _answer_each(gallery, engines, query, options, output, write)
         else:
             if query.text is None and options.rerank:
                 say("an example without words cannot be put to the judge: ranked by stage 1")
-            result = run_search(gallery, engines, query, options, show_progress)
+            observe = event_printer(gallery, arguments.title, output)
+            result = run_search(gallery, engines, query, options, show_progress, observe)
             code = _report(gallery, result, options)
             _report_whole_photos(result, output)
             with open_output(gallery, output) as write:
-                write(arguments.title, result.results)
+                write(arguments.title, result)
     click.get_current_context().exit(code)
 
 
@@ -149,7 +161,8 @@ def _answer_each(
     engines: ModelSession,
     query: Query,
     options: SearchOptions,
-    write: Callable[[str, Sequence[SearchResult]], None],
+    output: OutputOptions,
+    write: OutcomeWriter,
 ) -> int:
     """Answer each line of standard input before the next one is read; return the exit code.
 
@@ -170,14 +183,15 @@ def _answer_each(
             say(f"line {number} is empty; skipped")
             continue
         try:
-            result = run_search(gallery, engines, replace(query, text=text), options, show_progress)
+            observe = event_printer(gallery, text, output)
+            result = run_search(gallery, engines, replace(query, text=text), options, show_progress, observe)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = SearchOutcome([], truncated=False, candidates=0, judged=0, complete=True)
         else:
             if _report(gallery, result, options, f"line {number}: ") == DONE:
                 code = DONE
-        write(text, result.results)
+        write(text, result)
         # A program that sends one query at a time waits for this answer.
         sys.stdout.flush()
         if not result.complete:
@@ -210,7 +224,11 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
         say(f"{prefix}interrupted: {judged}; only these follow")
     else:
         consequence = "they follow in stage-1 order" if options.min_p is None else "--min-p leaves them out"
-        missed = result.candidates - result.judged - len(result.unanswered)
+        missed = result.candidates - result.judged - len(result.unanswered) - result.unlikely
+        if result.unlikely:
+            judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
+            places = f"the first {options.limit}" if options.limit > 1 else "the first"
+            say(f"{prefix}{judged}; the others are unlikely to change {places} (--certainty)")
         if missed:
             say(f"{prefix}{missed} of {count_of(result.candidates, 'candidate')} not judged; {consequence}")
         if result.unanswered:

@@ -51,8 +51,9 @@ from matir_cli.gallery.files import known_files
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.output.xmp import APPEND, AUTO, REGION_TYPES, REPLACE, XmpTag, is_label, region_boxes
 from matir_cli.photos.discover import stat_file
+from matir_cli.search.events import SearchOutcome
 from matir_cli.search.filters import Filters
-from matir_cli.search.pipeline import CANDIDATES, SearchOptions, SearchOutcome, check_searchable, run_search
+from matir_cli.search.pipeline import CANDIDATES, SearchOptions, check_searchable, run_search
 from matir_cli.search.query import normal_text
 from matir_cli.search.results import SearchResult
 
@@ -217,6 +218,7 @@ def tag(
     """
     options = SearchOptions(
         limit=limit or CANDIDATES,
+        certainty=1,  # no label without a verdict
         rerank=not no_rerank,
         ground=not no_ground,
         whole=whole,

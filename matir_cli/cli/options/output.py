@@ -38,6 +38,8 @@ class OutputOptions:
     """Show pictures in the terminal."""
     all_instances: bool
     """Every object that the judge pointed at, not only the first."""
+    stream: bool
+    """Print what is known as soon as it is, one event per line."""
     masks: Path | None
     """Folder for masks."""
     cutouts: Path | None
@@ -62,6 +64,8 @@ class OutputOptions:
         """
         if self.preview and self.printed is not None:
             raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
+        if self.stream and self.printed != "jsonl":
+            raise click.UsageError("--stream prints lines of JSON: use it with --jsonl.")
         if self.uses_stdout and (self.preview or self.printed is not None or self.coco == self.html):
             raise click.UsageError("- is standard output, which can hold one form of output only.")
         check_distinct(self.coco, self.html)
@@ -115,6 +119,9 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @click.option(
         "--all-instances", is_flag=True, help="Every object that the judge pointed at, not only the first."
     )
+    @click.option(
+        "--stream", is_flag=True, help="With --jsonl: print one event per line, as soon as it is known."
+    )
     @_folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size.")
     @_folder_option(
         "--cutouts",
@@ -143,6 +150,7 @@ def output_options(command: CommandFunction) -> CommandFunction:
         rle: bool,
         preview: bool,
         all_instances: bool,
+        stream: bool,
         masks: Path | None,
         cutouts: Path | None,
         overlays: Path | None,
@@ -153,7 +161,7 @@ def output_options(command: CommandFunction) -> CommandFunction:
         **others: object,
     ) -> object:
         output = OutputOptions(
-            printed, rle, preview, all_instances, masks, cutouts, overlays, coco, yolo, html, force
+            printed, rle, preview, all_instances, stream, masks, cutouts, overlays, coco, yolo, html, force
         )
         output.check()
         return command(output=output, **others)

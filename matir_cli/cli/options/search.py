@@ -11,7 +11,7 @@ from matir_cli.search.pipeline import CANDIDATES, SearchOptions
 from matir_cli.search.query import Query
 
 SECTION = (
-    *("limit", "whole", "no_rerank", "no_ground", "candidates", "min_score", "min_p", "min_iou"),
+    *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p", "min_iou"),
     *("refine", "fresh", "budget"),
 )
 """Names of the parameters of `search_options`, for the help."""
@@ -52,7 +52,14 @@ def search_options(command: CommandFunction) -> CommandFunction:
     @click.option(
         "--candidates",
         type=click.IntRange(1),
-        help=f"Photos that the judge reranks.  [default: {CANDIDATES}, or -n]",
+        help=f"Photos that the judge reranks, at most.  [default: {CANDIDATES}, or -n]",
+    )
+    @click.option(
+        "--certainty",
+        type=click.FloatRange(0, 1),
+        default=_DEFAULTS.certainty,
+        show_default=True,
+        help="End judging when the first -n are known this well; 1: judge all candidates.",
     )
     @min_score_option
     @min_p_option
@@ -78,6 +85,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
         no_rerank: bool,
         no_ground: bool,
         candidates: int | None,
+        certainty: float,
         min_score: float | None,
         min_p: float | None,
         min_iou: float,
@@ -89,6 +97,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
         options = SearchOptions(
             limit=limit,
             candidates=candidates,
+            certainty=certainty,
             rerank=not no_rerank,
             ground=not no_ground,
             whole=whole,
