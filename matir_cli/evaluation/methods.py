@@ -1,13 +1,13 @@
-"""Methods under evaluation: the whole method, stage 1 alone, and ablations.
+"""Methods under evaluation: the paper's, those of `matir find`, stage 1 alone, and ablations.
 
-Each method runs the same steps as `matir find`: `search.pipeline.rank_candidates`,
+Each method runs the same steps as `matir find`: `search.pipeline.rank_candidates` or `rank_encoded`,
 `search.rerank.rerank_candidates` and `order_by_verdict`, then `search.grounding`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,9 +22,12 @@ from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Candidate, FloatArray, Rle, Verdict
+from matir_cli.search.encoding import encode_query
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
-from matir_cli.search.pipeline import CANDIDATES, KEEP, rank_candidates
+from matir_cli.search.models import SearchModels
+from matir_cli.search.pipeline import CANDIDATES, KEEP, rank_candidates, rank_encoded
+from matir_cli.search.query import Query
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession, order_by_verdict, rerank_candidates
 from matir_cli.search.results import SearchResult
 
@@ -39,6 +42,12 @@ PredictedMasks = Mapping[int, Rle | None]
 
 Directions = Mapping[int, FloatArray]
 """Query id to the direction in which regions are compared with the described object."""
+
+MATIR = "MaTIR"
+"""Name of the paper's method."""
+
+WITH_PARTS = "MaTIR with parts"
+"""Name of the method whose stage 1 scores the parts of descriptions, as `matir find` does by default."""
 
 NOT_ASKED = "not asked"
 """Outcome of a photo that the judge did not judge; its mask is stage 1's."""
@@ -98,21 +107,58 @@ def run_stage_1(
     progress: ProgressObserver,
     filters: Filters | None = None,
 ) -> Stage1Results:
-    """Run stage 1 for every query over the images of the data set; other photos of `gallery` are ignored.
+    """Run the paper's stage 1 for every query over the images of the data set.
+
+    Other photos of `gallery` are ignored.
 
     Args:
         gallery: that of `setup`, or one with other vectors for the same regions.
         depth: number of candidates per query.
         filters: the part of the gallery to search; None for all of it.
     """
+
+    def rank(text: str, limit: int) -> tuple[list[Candidate], bool]:
+        encoded = encoder.encode(text)
+        return rank_candidates(gallery, encoded.vector, limit, filters=filters), encoded.truncated
+
+    return _rank_all(setup, gallery, rank, depth, progress)
+
+
+def run_stage_1_with_parts(
+    setup: EvaluationSetup, models: SearchModels, depth: int, progress: ProgressObserver
+) -> Stage1Results:
+    """Run stage 1 as `matir find` does by default: with the parts of descriptions.
+
+    Args:
+        depth: number of candidates per query.
+    """
+
+    def rank(text: str, limit: int) -> tuple[list[Candidate], bool]:
+        encoded = encode_query(setup.gallery, models, Query(text))
+        return rank_encoded(setup.gallery, encoded, limit), encoded.truncated
+
+    return _rank_all(setup, setup.gallery, rank, depth, progress)
+
+
+def _rank_all(
+    setup: EvaluationSetup,
+    gallery: GalleryFile,
+    rank: Callable[[str, int], tuple[list[Candidate], bool]],
+    depth: int,
+    progress: ProgressObserver,
+) -> Stage1Results:
+    """Rank for every query.
+
+    Args:
+        rank: maps a text and a number of candidates to these, best first, and whether the text was cut off.
+    """
     other_photos = gallery.count_photos() - len(setup.image_index.images)
     candidates: dict[int, Sequence[Candidate]] = {}
     truncated = 0
     with progress("searching", len(setup.queries), "query") as advance:
         for query in setup.queries:
-            encoded = encoder.encode(query.text)
-            truncated += encoded.truncated
-            ranking = rank_candidates(gallery, encoded.vector, depth + other_photos, filters=filters)
+            ranking, is_truncated = rank(query.text, depth + other_photos)
+            truncated += is_truncated
             in_dataset = [item for item in ranking if item.photo_id in setup.image_index.images]
             candidates[query.id] = in_dataset[:depth]
             advance()
@@ -135,18 +181,25 @@ class Method:
     directions: Directions | None = None
     """With these, stored regions are matched to the judge's boxes jointly (`MatchOptions.direction`); None:
     by IoU, as in the paper."""
+    name: str = MATIR
+    """Name in the tables."""
 
     def stage_1_ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
         """All candidates of the query in stage 1's order, without verdicts."""
         return [JudgedCandidate(item, None) for item in self.stage_1.candidates[query.id]]
 
+    def judged(self, query: EvalQuery) -> list[JudgedCandidate]:
+        """The candidates of the query that the judge may be asked about, in stage 1's order."""
+        if self.sessions is None:
+            return []
+        candidates = self.stage_1.candidates[query.id][: self.candidates]
+        return [self._fused(item) for item in rerank_candidates(self.sessions[query.text], candidates)]
+
     def ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
         """The `keep` photos left for the query, best first."""
         if self.sessions is None:
             return self.stage_1_ranking(query)[: self.keep]
-        candidates = self.stage_1.candidates[query.id][: self.candidates]
-        judged = [self._fused(item) for item in rerank_candidates(self.sessions[query.text], candidates)]
-        return order_by_verdict(judged)[: self.keep]
+        return order_by_verdict(self.judged(query))[: self.keep]
 
     def _fused(self, item: JudgedCandidate) -> JudgedCandidate:
         """The candidate with stage 1's score added to its margin."""
@@ -154,6 +207,11 @@ class Method:
             return item
         z_true = item.verdict.z_true + self.fusion * item.candidate.score
         return replace(item, verdict=Verdict(z_true, item.verdict.z_false))
+
+
+def count_asked(judged: Sequence[JudgedCandidate]) -> int:
+    """Number of candidates that the judge was asked about."""
+    return sum(item.verdict is not None or item.failed for item in judged)
 
 
 def photo_ids(ranking: Sequence[JudgedCandidate]) -> list[int]:

@@ -50,6 +50,15 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """Difference of two methods' mean average precision, -1..1, divided by min(depth, relevant images)."""
+
+    mean: float
+    interval: Interval
+    """Interval of the mean, over resampled queries."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Mean average precision over queries, 0..1, with both normalisers."""
 
@@ -131,9 +140,7 @@ def summarise(values: Sequence[AveragePrecision], *, seed: int = 0) -> Summary:
     if not values:
         raise ValueError("no query with a relevant image")
     table = np.array([(value.by_relevant, value.by_hits) for value in values])
-    drawn = np.random.default_rng(seed).integers(0, len(table), (BOOTSTRAP_SAMPLES, len(table)))
-    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-    low, high = np.percentile(table[drawn].mean(axis=1), tails, axis=0)  # (2,) each
+    low, high = _bootstrap(table, seed)  # (2,) each
     by_relevant, by_hits = table.mean(axis=0)
     return Summary(
         float(by_relevant),
@@ -142,3 +149,34 @@ def summarise(values: Sequence[AveragePrecision], *, seed: int = 0) -> Summary:
         Interval(float(low[1]), float(high[1])),
         len(table),
     )
+
+
+def paired_difference(
+    values: Sequence[AveragePrecision], others: Sequence[AveragePrecision], *, seed: int = 0
+) -> Difference:
+    """Compute the mean of values less others over the same queries, with its percentile bootstrap interval.
+
+    The differences per query are resampled, so that queries that are hard for both methods widen the
+    interval less than two separate intervals would suggest.
+
+    Args:
+        values: average precision of each query.
+        others: the same queries with another method.
+
+    Raises:
+        ValueError: there is no query, or the numbers of queries differ.
+    """
+    if not values:
+        raise ValueError("no query with a relevant image")
+    pairs = zip(values, others, strict=True)
+    table = np.array([[value.by_relevant - other.by_relevant] for value, other in pairs])
+    low, high = _bootstrap(table, seed)
+    return Difference(float(table.mean()), Interval(float(low[0]), float(high[0])))
+
+
+def _bootstrap(table: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """(2, k): the low and high ends of the intervals of the means of an (n, k) table over its rows."""
+    drawn = np.random.default_rng(seed).integers(0, len(table), (BOOTSTRAP_SAMPLES, len(table)))
+    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    ends: NDArray[np.float64] = np.percentile(table[drawn].mean(axis=1), tails, axis=0)
+    return ends

@@ -1,4 +1,4 @@
-"""Names of ablations and baselines; imports nothing heavy, for a quick `--help`."""
+"""Names of methods, ablations and baselines; imports nothing heavy, for a quick `--help`."""
 
 from typing import Literal, get_args
 
@@ -13,6 +13,11 @@ STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo"
 
 JUDGE_ABLATIONS: tuple[Ablation, ...] = ("pixels", "ground-pixels")
 """Ablations that change the judge, so that each setting asks it all questions anew."""
+
+MethodName = Literal["parts"]
+
+METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+"""Methods that are compared with the paper's, as options name them."""
 
 BASELINE_NAMES = ("whole", "dense", "cluster", "cropping")
 """Baselines as options name them, in the order of `baselines.clip.BASELINES`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from matir_cli.evaluation.names import BASELINE_NAMES, Ablation
+from matir_cli.evaluation.names import BASELINE_NAMES, METHOD_NAMES, Ablation, MethodName
 from matir_cli.search.pipeline import CANDIDATES, KEEP
 
 
@@ -21,6 +21,8 @@ class EvaluationOptions:
     """Use only so many queries, spread over the list; None for all."""
     baselines: tuple[str, ...] = BASELINE_NAMES
     """Some of `BASELINE_NAMES`, in their order."""
+    methods: tuple[MethodName, ...] = METHOD_NAMES
+    """Methods to compare with the paper's: some of `METHOD_NAMES`, in their order."""
     rerank: bool = True
     """False: stage 1 only."""
     candidates: int = CANDIDATES

@@ -12,7 +12,7 @@ computes only what is missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matir_cli.evaluation.ablations import AblationRunner, Variant, candidates_needed, other_resolutions
@@ -20,15 +20,18 @@ from matir_cli.evaluation.baselines.clip import BASELINES, Baseline
 from matir_cli.evaluation.baselines.retrieval import BaselinePlan, run_baselines
 from matir_cli.evaluation.coverage import Coverage, measure_coverage
 from matir_cli.evaluation.methods import (
+    WITH_PARTS,
     EvaluationSetup,
     JudgeSessions,
     Method,
     PredictedMasks,
     ask_judge,
     run_stage_1,
+    run_stage_1_with_parts,
 )
-from matir_cli.evaluation.names import JUDGE_ABLATIONS, Ablation
+from matir_cli.evaluation.names import JUDGE_ABLATIONS, Ablation, MethodName
 from matir_cli.evaluation.other_segmenters import ImportedMasks
+from matir_cli.evaluation.reporting.comparison import Comparison, comparison_tables
 from matir_cli.evaluation.reporting.tables import AblationTable, Table, paper_tables
 from matir_cli.evaluation.scoring import Scorer
 from matir_cli.gallery.score_store import ScoreStore
@@ -52,6 +55,8 @@ class EvaluationPlan:
     """False: stage 1 only."""
     refine: bool = False
     """Add a row with masks from the proposer where no stored region fits the judge's box."""
+    methods: tuple[MethodName, ...] = ()
+    """Methods to compare with the paper's."""
     baselines: tuple[Baseline, ...] = BASELINES
     clips: tuple[ModelSet, ...] = ()
     """Further model sets whose encoders the baselines run with."""
@@ -79,6 +84,8 @@ class EvaluationOutcome:
     """Names of the images about which the judge was asked and could not answer."""
     masks: Mapping[int, PredictedMasks]
     """By query id, the masks predicted in the ranked images."""
+    comparison: Comparison = field(default_factory=Comparison)
+    """The paper's method and others; empty where no other was asked for."""
 
 
 def run_evaluation(
@@ -107,10 +114,11 @@ def run_evaluation(
     depth = candidates_needed(plan.candidates, plan.ablations)
     stage_1 = run_stage_1(setup, setup.gallery, models.text_encoder, depth, progress)
     base = Method(stage_1, sessions, plan.candidates, plan.keep)
+    others = list(_other_methods(setup, models, plan, base, depth, progress))
     runner = AblationRunner(setup, models.config("encoder"), folder / "ablations", models.device, progress)
     variants = [each for name in plan.ablations for each in runner.variants(name, base)]
     if sessions is not None:
-        methods = [base, *(each.method for each in variants)]
+        methods = [base, *others, *(each.method for each in variants)]
         ask_judge(setup, sessions, methods, progress, everywhere=plan.all_masks)
         models.release_judge()
     scorer = Scorer(setup, base, progress, all_masks=plan.all_masks)
@@ -118,11 +126,12 @@ def run_evaluation(
         scorer.measure(plan.imported, models if plan.refine else None), baselines=baselines
     )
     groundings = dict(scorer.box_masks.outcomes)
+    comparison = scorer.compare(measurements, others) if others else Comparison()
     for name in plan.ablations:
         if name in JUDGE_ABLATIONS:
             variants += _run_other_resolutions(setup, models, base, name, progress)
     return EvaluationOutcome(
-        paper_tables(measurements),
+        (*paper_tables(measurements), *comparison_tables(comparison)),
         tuple(scorer.ablation_tables(runner, measurements, variants)),
         coverage,
         groundings,
@@ -130,7 +139,22 @@ def run_evaluation(
         scorer.rankings,
         _unanswered(setup, sessions or {}),
         scorer.masks,
+        comparison,
     )
+
+
+def _other_methods(
+    setup: EvaluationSetup,
+    models: ModelSession,
+    plan: EvaluationPlan,
+    base: Method,
+    depth: int,
+    progress: ProgressObserver,
+) -> Iterator[Method]:
+    """Run stage 1 of the methods to compare with the base, which share its judge."""
+    if "parts" in plan.methods:
+        stage_1 = run_stage_1_with_parts(setup, models, depth, progress)
+        yield replace(base, stage_1=stage_1, name=WITH_PARTS)
 
 
 def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSessions:

@@ -15,10 +15,12 @@ from matir_cli.evaluation.methods import (
     Method,
     PrecisionByQuery,
     PredictedMasks,
+    count_asked,
     photo_ids,
     predict_region_masks,
 )
 from matir_cli.evaluation.other_segmenters import ImportedMasks
+from matir_cli.evaluation.reporting.comparison import Comparison, CurvePoint, MethodResult
 from matir_cli.evaluation.reporting.tables import (
     AblationRow,
     AblationTable,
@@ -29,11 +31,15 @@ from matir_cli.evaluation.reporting.tables import (
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.grounding import MatchOptions
-from matir_cli.search.rerank import JudgedCandidate
+from matir_cli.search.rerank import JudgedCandidate, order_by_verdict
 
 BEST_FIT = MatchOptions(min_iou=0.0)
 """The paper's matching: the stored region that fits the judge's box best, at any IoU. In a table a wrong
 mask costs no more than none; `find`, whose users see the masks, requires an IoU of 0.5."""
+
+
+CURVE = (0, 16, 25, 35, 50, 100)
+"""Numbers of candidates per query at which the quality over verdicts asked is measured."""
 
 
 class MaskPredictor(Protocol):
@@ -100,6 +106,67 @@ class Scorer:
                 None if refine_with is None else self._refined_precision(refine_with),
             )
         return replace(measurements, imported={each.name: self._score_imported(each) for each in imported})
+
+    def compare(self, measurements: Measurements, others: Sequence[Method]) -> Comparison:
+        """Measure other methods as the base method was measured.
+
+        Args:
+            measurements: of the base method.
+            others: methods whose questions the judge must have answered before.
+        """
+        base = self._base
+        asked = None if base.sessions is None else self._count_asked(base)
+        first = MethodResult(
+            base.name,
+            measurements.stage_1,
+            measurements.best_region,
+            measurements.matir,
+            measurements.boxes,
+            asked,
+        )
+        methods = (first, *(self._measure_method(each) for each in others))
+        curve = [
+            point for each in (base, *others) if each.sessions is not None for point in self._curve(each)
+        ]
+        return Comparison(methods, tuple(curve))
+
+    def _measure_method(self, method: Method) -> MethodResult:
+        setup = self._setup
+        stage_1 = {query.id: method.stage_1_ranking(query)[: metrics.DEPTH] for query in setup.queries}
+        stage_1_images = {query: self._images(ranking) for query, ranking in stage_1.items()}
+        result = MethodResult(
+            method.name,
+            setup.image_precision(stage_1_images),
+            self._object_precision(stage_1, self._predict_by_region),
+        )
+        if method.sessions is None:
+            return result
+        judged = {query.id: method.ranking(query) for query in setup.queries}
+        images = {query: self._images(ranking) for query, ranking in judged.items()}
+        # Not the masks of the base method: a photo that was not judged has those of this stage 1.
+        predict = BoxMasks(setup, method.sessions, BEST_FIT).predict
+        return replace(
+            result,
+            reranked=setup.image_precision(images),
+            boxes=self._object_precision(judged, predict),
+            verdicts=self._count_asked(method),
+        )
+
+    def _count_asked(self, method: Method) -> dict[int, int]:
+        return {query.id: count_asked(method.judged(query)) for query in self._setup.queries}
+
+    def _curve(self, method: Method) -> Iterator[CurvePoint]:
+        """Measure the method with fewer candidates, the others following in stage 1's order."""
+        judged = {query.id: method.judged(query) for query in self._setup.queries}
+        for candidates in sorted({*(each for each in CURVE if each < method.candidates), method.candidates}):
+            rankings, verdicts = {}, {}
+            for query in self._setup.queries:
+                asked = judged[query.id][:candidates]
+                rest = method.stage_1_ranking(query)[len(asked) :]
+                ranking = order_by_verdict([*asked, *rest])[: metrics.DEPTH]
+                rankings[query.id], verdicts[query.id] = self._images(ranking), count_asked(asked)
+            values = self._setup.image_precision(rankings)
+            yield CurvePoint(candidates, Row(method.name, values, verdicts=verdicts))
 
     def ablation_tables(
         self, runner: AblationRunner, measurements: Measurements, variants: Sequence[Variant]

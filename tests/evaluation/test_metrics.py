@@ -1,6 +1,7 @@
 """Average precision by hand and by a second implementation, mask hits, intervals."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from pycocotools import mask as pycoco
 from matir_cli import masks
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalImage, EvalQuery
 from matir_cli.evaluation.metrics import (
+    BOOTSTRAP_SAMPLES,
     AveragePrecision,
     average_precision,
     image_hits,
     is_mask_hit,
     object_hits,
+    paired_difference,
     rank_images,
     summarise,
 )
@@ -205,3 +208,36 @@ def test_a_summary_of_one_query_and_of_none() -> None:
     assert (alone.interval.low, alone.interval.high, alone.mean_by_hits) == (0.25, 0.25, 0.5)
     with pytest.raises(ValueError, match="no query"):
         summarise([])
+
+
+def precisions(values: Sequence[float]) -> list[AveragePrecision]:
+    return [AveragePrecision(value, 0.0) for value in values]
+
+
+def test_a_paired_difference_by_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    values, others = rng.random((2, 12)).tolist()
+    found = paired_difference(precisions(values), precisions(others), seed=5)
+    drawn = np.random.default_rng(5).integers(0, 12, (BOOTSTRAP_SAMPLES, 12))
+    means = sorted(float(np.mean([values[i] - others[i] for i in sample])) for sample in drawn)
+    assert found.mean == pytest.approx(float(np.mean(values) - np.mean(others)))
+    assert found.interval.low == pytest.approx(float(np.percentile(means, 2.5)))
+    assert found.interval.high == pytest.approx(float(np.percentile(means, 97.5)))
+
+
+def test_what_both_methods_find_hard_does_not_widen_a_paired_difference() -> None:
+    hard = np.linspace(0, 0.9, 40).tolist()
+    easier = [value + 0.05 for value in hard]
+    found = paired_difference(precisions(easier), precisions(hard))
+    assert found.mean == pytest.approx(0.05)
+    assert found.interval.low == pytest.approx(0.05)
+    assert found.interval.high == pytest.approx(0.05)
+    turned = paired_difference(precisions(hard), precisions(easier))
+    assert turned.mean == pytest.approx(-0.05)
+
+
+def test_only_equal_queries_are_paired() -> None:
+    with pytest.raises(ValueError, match="no query"):
+        paired_difference([], [])
+    with pytest.raises(ValueError, match="shorter"):
+        paired_difference(precisions([1.0, 0.5]), precisions([1.0]))

@@ -94,12 +94,15 @@ def test_a_file_to_export_is_not_overwritten(tmp_path: Path) -> None:
 def test_the_report_has_the_four_tables_and_their_provenance(
     prepared: PreparedEvaluation, report: Report
 ) -> None:
-    assert [table.number for table in report.outcome.tables] == [1, 2, 3, 4]
+    assert [table.number for table in report.outcome.tables] == [1, 2, 3, 4, 5, 6]
     assert [table.ablation for table in report.outcome.ablations] == ["whole-photo"]
     measured = {row.method for table in report.outcome.tables for row in table.rows if row.summary}
     assert "MaTIR without reranking (stage 1)" in measured
     assert any(method.startswith("whole image") for method in measured)
     assert "MaTIR" not in measured
+    assert "MaTIR with parts without reranking (stage 1)" in measured
+    assert [method.name for method in report.outcome.comparison.methods] == ["MaTIR", "MaTIR with parts"]
+    assert report.outcome.comparison.curve == ()
     assert report.unreadable_images == 0
     assert report.queries == tuple(
         query for query in prepared.dataset.queries if prepared.dataset.relevant_images(query.id)

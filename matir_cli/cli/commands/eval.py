@@ -25,6 +25,7 @@ from matir_cli.progress import Advance, no_progress
 if TYPE_CHECKING:
     from matir_cli.evaluation.datasets.d3 import Subset
     from matir_cli.evaluation.datasets.source import DatasetSource
+    from matir_cli.evaluation.reporting.reports import Report
     from matir_cli.gallery.database import GalleryFile
     from matir_cli.models.tiny.benchmark import Benchmark
 
@@ -44,7 +45,8 @@ def evaluate() -> None:
     Everything that takes time to compute is stored in one folder: after an interruption the
     same command resumes, and with other options only what is missing is computed. The tables
     are printed and, with the figures of each query, written to that folder: tables.md,
-    results.json, per_query.csv.
+    results.json, per_query.csv, and with matplotlib (pip install 'matir-cli[plot]') a figure of the
+    quality over the judge's verdicts per query, verdicts.svg and verdicts.png.
 
     \b
     Exit code: 0 done, 2 error, 3 done but some images could not be read, 130 interrupted.
@@ -204,9 +206,21 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
         with _report_interruption(gallery, folder):
             report = pipeline.evaluate_dataset(prepared, gallery, _show_step)
         click.echo(write_report(report, folder), nl=False)
-    say(f"written to {folder}: tables.md, results.json, per_query.csv")
+    files = ["tables.md", "results.json", "per_query.csv", *_write_figure(report, folder)]
+    say(f"written to {folder}: {', '.join(files)}")
     if report.unreadable_images:
         click.get_current_context().exit(SKIPPED)
+
+
+def _write_figure(report: Report, folder: Path) -> list[str]:
+    """Write the figure, or say why not; return the names of the files."""
+    from matir_cli.evaluation.reporting.figure import can_draw, write_figure
+
+    comparison = report.outcome.comparison
+    if comparison.curve and not can_draw():
+        say("no figure: matplotlib is not installed; install it with: pip install 'matir-cli[plot]'")
+        return []
+    return [path.name for path in write_figure(comparison, folder)]
 
 
 @contextmanager

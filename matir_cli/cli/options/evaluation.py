@@ -11,7 +11,7 @@ import click
 
 from matir_cli.cli.options.common import PathName, device_option, verbose_option
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, Ablation
+from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, METHOD_NAMES, Ablation, MethodName
 from matir_cli.evaluation.options import EvaluationOptions
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
 from matir_cli.search.pipeline import CANDIDATES, KEEP
@@ -33,13 +33,18 @@ class EvaluationArguments:
     options: EvaluationOptions
 
 
-def _read_baselines(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    if value in ("all", "none"):
-        return BASELINE_NAMES if value == "all" else ()
-    names = value.split(",")
-    if unknown := [name for name in names if name not in BASELINE_NAMES]:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(BASELINE_NAMES)}, all, none")
-    return tuple(name for name in BASELINE_NAMES if name in names)
+def _list_of(known: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Return a callback that reads some of the known names, or all, or none."""
+
+    def read(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        if value in ("all", "none"):
+            return tuple(known) if value == "all" else ()
+        names = value.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}, all, none")
+        return tuple(name for name in known if name in names)
+
+    return read
 
 
 def _read_imports(
@@ -81,9 +86,18 @@ _OPTIONS = (
         "--baselines",
         default="all",
         show_default=True,
-        callback=_read_baselines,
+        callback=_list_of(BASELINE_NAMES),
         metavar="NAMES",
         help=f"Baselines to run: {', '.join(BASELINE_NAMES)} (separated by commas), all, or none.",
+    ),
+    click.option(
+        "--methods",
+        default="all",
+        show_default=True,
+        callback=_list_of(METHOD_NAMES),
+        metavar="NAMES",
+        help="Methods to compare with the paper's: "
+        f"{', '.join(METHOD_NAMES)} (separated by commas), all, or none.",
     ),
     click.option(
         "--clip",
@@ -153,6 +167,7 @@ def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
         limit_images: int | None,
         limit_queries: int | None,
         baselines: tuple[str, ...],
+        methods: tuple[MethodName, ...],
         no_rerank: bool,
         candidates: int,
         keep: int,
@@ -169,6 +184,7 @@ def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
             limit_images=limit_images,
             limit_queries=limit_queries,
             baselines=baselines,
+            methods=methods,
             rerank=not no_rerank,
             candidates=candidates,
             keep=keep,

@@ -10,7 +10,7 @@ from matir_cli.evaluation.datasets.coco import coco_name, read_coco
 from matir_cli.evaluation.datasets.d3 import Subset, read_d3
 from matir_cli.evaluation.datasets.dataset import Dataset
 from matir_cli.evaluation.datasets.drawn_world import read_drawn_objects, read_world, write_world
-from matir_cli.models.tiny.benchmark import Benchmark
+from matir_cli.models.tiny.benchmark import WORLD, Benchmark
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Rle
 
@@ -55,9 +55,12 @@ def world_source(benchmark: Benchmark, split: str, limit: int | None) -> Dataset
         limit: draw only the first so many pictures; None for all.
     """
 
+    # Benchmarks that share pictures must not share the file of queries.
+    place = Path(split) if benchmark is WORLD else Path(benchmark.name, split)
+
     def read(folder: Path, progress: ProgressObserver) -> Dataset:
-        write_world(folder / split, benchmark, split, limit, progress)
-        dataset = read_world(folder / split, benchmark.name)
+        write_world(folder / place, benchmark, split, limit, progress)
+        dataset = read_world(folder / place, benchmark.name)
         if len(dataset.images) == benchmark.pictures:
             return dataset
         note = f"a part of the drawn world: {len(dataset.images):,} of {benchmark.pictures:,} pictures"
@@ -68,5 +71,5 @@ def world_source(benchmark: Benchmark, split: str, limit: int | None) -> Dataset
         Path("the drawn world"),
         read,
         {"split": split},
-        lambda folder: read_drawn_objects(folder / split),
+        lambda folder: read_drawn_objects(folder / place),
     )

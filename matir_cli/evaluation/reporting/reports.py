@@ -13,7 +13,9 @@ from matir_cli.atomic_write import atomic_write
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.coverage import IOU_LEVELS
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalQuery
-from matir_cli.evaluation.metrics import Summary
+from matir_cli.evaluation.metrics import Difference, Summary
+from matir_cli.evaluation.reporting.comparison import Comparison, method_differences
+from matir_cli.evaluation.reporting.paper import NONE
 from matir_cli.evaluation.reporting.provenance import Provenance
 from matir_cli.evaluation.reporting.tables import AblationTable, Row, Table
 from matir_cli.evaluation.run import EvaluationOutcome
@@ -21,7 +23,7 @@ from matir_cli.output.printable import printable
 
 _NO_FIGURE = "–"
 
-_TEXT_COLUMNS = ("method", "setting", "measure", "note")
+_TEXT_COLUMNS = ("method", "setting", "difference", "measure", "note")
 
 PAPER_SETS = {"coco": ("COCO",), "d3": ("D3",), "world": ("COCO", "D3")}
 """Name of a data set to the data sets of the paper whose figures are shown beside ours."""
@@ -97,6 +99,10 @@ def report_markdown(report: Report) -> str:
     groups = list(dict.fromkeys(group for query in report.queries for group in query.groups))
     if groups:
         lines += ["", *_by_group(outcome.tables, report.queries, groups)]
+    if len(outcome.comparison.methods) > 1:
+        lines += ["", *_differences(outcome.comparison, report.queries, groups)]
+    if outcome.comparison.curve:
+        lines += ["", *_curve(outcome.comparison)]
     for ablation in outcome.ablations:
         lines += ["", *_ablation(ablation)]
     lines += ["", "## What produced this", ""]
@@ -109,13 +115,17 @@ def report_markdown(report: Report) -> str:
 def _table(table: Table, paper_sets: Sequence[str]) -> Iterator[str]:
     yield f"## Table {table.number}: {table.title}, {table.measure}"
     yield ""
+    if not any(row.paper != NONE for row in table.rows):
+        paper_sets = ()
     paper_columns = [f"paper, {name}" for name in paper_sets]
     rows = [row for row in table.rows if paper_sets or not row.paper_only]
     has_notes = any(row.note for row in rows)
-    yield from _head(["method", table.measure, "by hits", *paper_columns, *(["note"] if has_notes else [])])
+    verdicts = ["verdicts per query"] if table.counts_verdicts else []
+    notes = ["note"] if has_notes else []
+    yield from _head(["method", *verdicts, table.measure, "by hits", *paper_columns, *notes])
     for row in rows:
         figures = {"COCO": row.paper.coco, "D3": row.paper.d3}
-        cells = [_cell(row.method), *_summary_cells(row.summary)]
+        cells = [_cell(row.method), *([_verdicts(row)] if verdicts else []), *_summary_cells(row.summary)]
         cells += [f"{figures[name]:.2f}" if figures[name] is not None else _NO_FIGURE for name in paper_sets]
         yield _row([*cells, *([row.note] if has_notes else [])])
 
@@ -130,6 +140,11 @@ def _summary_cells(summary: Summary | None) -> tuple[str, str]:
     )
     first, second = (f"{mean:.2%} ({each.low:.1%}–{each.high:.1%})".replace("%", "") for mean, each in pairs)
     return first, second
+
+
+def _verdicts(row: Row) -> str:
+    """The mean number of verdicts per query."""
+    return _NO_FIGURE if row.verdicts_per_query is None else f"{row.verdicts_per_query:.1f}"
 
 
 def _coverage(outcome: EvaluationOutcome) -> Iterator[str]:
@@ -157,6 +172,38 @@ def _by_group(tables: Sequence[Table], queries: Sequence[EvalQuery], groups: Seq
         summaries = row.by_group(queries)
         cells = [f"{100 * summaries[group].mean_by_relevant:.2f}" for group in groups]
         yield _row([_cell(row.method), table.measure, *cells])
+
+
+def _differences(
+    comparison: Comparison, queries: Sequence[EvalQuery], groups: Sequence[str]
+) -> Iterator[str]:
+    yield "## Differences between methods"
+    yield ""
+    yield (
+        f"In points, each with the interval that holds {metrics.CONFIDENCE:.0%} of the bootstrap means of "
+        "the differences per query."
+    )
+    yield ""
+    yield from _head(["difference", "measure", "all", *map(_cell, groups)])
+    for each in method_differences(comparison, queries):
+        cells = [_difference(each.overall), *(_difference(each.by_group[group]) for group in groups)]
+        yield _row([_cell(each.name), each.measure, *cells])
+
+
+def _difference(value: Difference) -> str:
+    low, high = 100 * value.interval.low, 100 * value.interval.high
+    return f"{100 * value.mean:+.1f} ({low:.1f} to {high:.1f})"
+
+
+def _curve(comparison: Comparison) -> Iterator[str]:
+    yield "## Quality over verdicts asked"
+    yield ""
+    yield "The judge is asked about the best N_C photos; the others follow in the order of stage 1."
+    yield ""
+    yield from _head(["method", "N_C", "verdicts per query", "mAP@50"])
+    for point in comparison.curve:
+        figures = _summary_cells(point.row.summary)[0]
+        yield _row([_cell(point.row.method), str(point.candidates), _verdicts(point.row), figures])
 
 
 def _ablation(table: AblationTable) -> Iterator[str]:
@@ -217,6 +264,26 @@ def _json_values(report: Report) -> dict[str, object]:
             }
             for table in outcome.tables
         ],
+        "differences": [
+            {
+                "method": each.method,
+                "less": each.less,
+                "stage_1": each.stage_1,
+                "measure": each.measure,
+                "all": each.overall,
+                "by_group": each.by_group,
+            }
+            for each in method_differences(outcome.comparison, report.queries)
+        ],
+        "verdicts": [
+            {
+                "method": point.row.method,
+                "candidates": point.candidates,
+                "verdicts_per_query": point.row.verdicts_per_query,
+                "mAP@50": point.row.summary,
+            }
+            for point in outcome.comparison.curve
+        ],
         "ablations": [
             {
                 "ablation": table.ablation,
@@ -244,6 +311,7 @@ def _row_values(row: Row, queries: Sequence[EvalQuery]) -> dict[str, object]:
     return {
         "method": row.method,
         "summary": row.summary,
+        "verdicts_per_query": row.verdicts_per_query,
         "by_group": row.by_group(queries) if row.values else {},
         "paper": row.paper,
         "note": row.note,
@@ -252,11 +320,17 @@ def _row_values(row: Row, queries: Sequence[EvalQuery]) -> dict[str, object]:
 
 def _csv_lines(report: Report) -> Iterator[Sequence[object]]:
     """One CSV line per query and method, after a header line."""
-    yield ("query_id", "query", "groups", "relevant_images", "measure", "method", "ap", "ap_by_hits")
+    columns = "query_id", "query", "groups", "relevant_images", "measure", "method", "ap", "ap_by_hits"
+    yield (*columns, "verdicts")
     rows = list(_distinct(report.outcome.tables))
+    # A row that stands in two tables has its verdicts in one.
+    asked = {
+        id(row.values): row.verdicts for table in report.outcome.tables for row in table.rows if row.verdicts
+    }
     for query in report.queries:
         relevant = report.dataset.relevant_images(query.id)
         start = query.id, query.text, ";".join(query.groups), len(relevant)
         for table, row in rows:
             value = (row.values or {})[query.id]
-            yield (*start, table.measure, row.method, value.by_relevant, value.by_hits)
+            verdicts = asked[id(row.values)][query.id] if id(row.values) in asked else ""
+            yield (*start, table.measure, row.method, value.by_relevant, value.by_hits, verdicts)

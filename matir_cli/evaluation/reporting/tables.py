@@ -1,4 +1,7 @@
-"""The paper's four tables with our figures and the paper's side by side."""
+"""The paper's four tables with our figures and the paper's side by side.
+
+Tables of methods that are not the paper's are in `comparison`.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,18 @@ class Row:
     note: str = ""
     paper_only: bool = False
     """True if only the paper has run this method."""
+    verdicts: Mapping[int, int] | None = None
+    """Query id to the number of photos that the judge was asked about; None where that does not apply."""
 
     @cached_property
     def summary(self) -> Summary | None:
         """The mean over all queries; None where the method was not run."""
         return metrics.summarise(list(self.values.values())) if self.values else None
+
+    @property
+    def verdicts_per_query(self) -> float | None:
+        """Mean number of photos that the judge was asked about."""
+        return sum(self.verdicts.values()) / len(self.verdicts) if self.verdicts else None
 
     def by_group(self, queries: Sequence[EvalQuery]) -> dict[str, Summary]:
         """The mean over the queries of each group, groups in order of appearance."""
@@ -64,6 +74,8 @@ class Table:
     measure: str
     """ "mAP@50", or "mAP@50@50" where a mask must be right as well."""
     rows: tuple[Row, ...]
+    counts_verdicts: bool = False
+    """True if the number of verdicts asked per query is shown."""
 
 
 @dataclass(frozen=True, slots=True)

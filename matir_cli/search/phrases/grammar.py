@@ -81,7 +81,9 @@ NOBODY = {"with nobody": "somebody", "with no one": "somebody", "with nothing": 
 RELATIVES = ("that", "which", "who")
 """Pronouns that begin a relative clause."""
 
-COPULAS = ("is", "are", "was", "were", "is located", "are located")
+COPULAS = (
+    *("is", "are", "was", "were", "is located", "are located", "stands", "stand", "lies", "sits", "hangs"),
+)
 """Verbs before a relation, a negation or a property, mostly after a relative pronoun."""
 
 DETERMINERS = (

@@ -4,10 +4,13 @@ A recursive-descent parser over the closed-class words of `grammar`; all other w
 
     description = [opener] phrase {conjunction phrase}
     phrase      = {determiner | count} words {[","] tail}
-    tail        = place | [relative] [copula] (relation phrase | negation words | absence words)
+    tail        = ["and"] (place | [relative] [copula] (relation phrase | negation words | absence words))
 
-Without a comma, a tail belongs to the nearest phrase before it, and to the described object where that is an
-attribute ("a man with a hat left of a car"); after a comma it belongs to the object of the whole description.
+Without "and" or a comma, a tail belongs to the nearest phrase before it, and to the described object where
+that is an attribute ("a man with a hat left of a car"); after a comma it belongs to the object of the whole
+description. After "and" it belongs to the phrase whose relative clause it continues ("a dog above a house
+that has a door and is red"), or else to the object of the whole description ("a dog above a house and left
+of a tree").
 Text in quotes is one word. A text that does not fit, or has a word of `grammar.UNKNOWN`, is not understood:
 its description then is the whole text, as if it had no structure.
 """
@@ -98,6 +101,8 @@ class _Draft:
     """Number of words before any attribute."""
     count: str | None = None
     has_determiner: bool = False
+    has_clause: bool = False
+    """True if a relative clause was read."""
     place: str | None = None
     relations: list[Relation] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
@@ -197,7 +202,7 @@ class _Parser:
             joined = self._sees(_CONJUNCTIONS, after=1)
             return self._begins_tail(after=1) or bool(self._sees(_DETERMINERS, _COUNTS, after=1 + joined))
         if word == "and":
-            return self._joins_phrases(draft)
+            return self._joins_phrases(draft) or self._joins_tails() > 0
         if not draft.words:
             # A participle in front of a noun is an adjective, as in "a walking stick".
             return not word.endswith("ing") and self._begins_tail()
@@ -249,6 +254,12 @@ class _Parser:
 
     # Tails
 
+    def _joins_tails(self) -> int:
+        """Return 1 if an "and" between two tails stands here, 0 if not."""
+        if self._lower[self._at] != "and" or self._sees(_ABSENCES, _NEGATIONS):
+            return 0
+        return int(self._sees(_RELATIVES, _COPULAS, _ABSENCES, _NEGATIONS, _RELATIONS, after=1) > 0)
+
     def _tail(self, draft: _Draft, depth: int) -> bool:
         """Read one tail; return False, with nothing read, if there is none that belongs to this phrase."""
         start = self._at
@@ -256,7 +267,13 @@ class _Parser:
             if depth > 0 or not self._begins_tail(after=1):
                 return False
             self._at += 1
+        if not self._at_end() and self._joins_tails():
+            if depth > 0 and not draft.has_clause:
+                self._at = start
+                return False
+            self._at += 1
         words = self._take(_RELATIVES), self._take(_COPULAS)
+        draft.has_clause = draft.has_clause or words[0] is not None
         intro = " ".join(word for word in words if word)
         if self._place(draft) or self._nobody(draft) or self._relation(draft, depth):
             return True

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli.evaluation.datasets.source import coco_source, d3_source, world_source
-from matir_cli.models.tiny.benchmark import WORLD
+from matir_cli.models.tiny.benchmark import WORLD, WORLD_LONG
 from matir_cli.progress import no_progress
 
 
@@ -20,6 +20,16 @@ def test_the_world_is_drawn_when_it_is_read(tmp_path: Path) -> None:
     objects = source.read_objects(tmp_path)
     assert set(objects) <= {image.id for image in dataset.images}
     assert sum(map(len, objects.values())) > 0
+
+
+def test_benchmarks_in_one_folder_keep_their_own_queries(tmp_path: Path) -> None:
+    short, long = (world_source(benchmark, "validation", 2) for benchmark in (WORLD, WORLD_LONG))
+    read = [source.read(tmp_path, no_progress) for source in (short, long, short)]
+    assert [dataset.name for dataset in read] == ["world", "world-long", "world"]
+    assert [len(dataset.queries) for dataset in read] == [64, 300, 64]
+    assert read[0] == read[2]
+    first, second = ([image.path.read_bytes() for image in dataset.images] for dataset in read[:2])
+    assert first == second
 
 
 @pytest.mark.parametrize(("file", "name"), [("instances_val2017.json", "coco"), ("mine.json", "mine")])
