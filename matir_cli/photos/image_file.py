@@ -38,6 +38,9 @@ MIN_SIDE = 8
 MAX_SCANS = 500
 """Scans of a progressive JPEG, each of which takes as long as the whole of another; cameras write ten."""
 
+MAX_STRIPS = 400_000
+"""Strips or tiles of a TIFF, each of which takes time of its own; the tallest scans have 65,535 rows."""
+
 LEAST_LEFT = 0.5
 """Share of its rows that must be left of a JPEG that has been cut."""
 
@@ -54,6 +57,8 @@ _START = 1 << 16
 """Bytes at the beginning of a file by which it is recognised."""
 
 _TIFF_BITS, _TIFF_PLANES = 258, 284
+
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,11 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
     stream.seek(0)
     if is_heif(start):
         register_heif()
+    if start.startswith(_TIFF_SIGNATURES):
+        strips = side_data.tiff_strips(stream)  # Pillow lists them all when it opens the file
+        stream.seek(0)
+        if strips > MAX_STRIPS:
+            raise PhotoUnreadable(path, f"TIFF of {strips:,} strips, more than {MAX_STRIPS:,}")
     picture = Image.open(stream, formats=readable_formats())
     _check_bounds(picture, path)
     _check_form(picture, stream, path)

@@ -1,4 +1,4 @@
-"""Copies of image files without the metadata that keeps their decoders from the picture.
+"""What files state before they are decoded, and copies without what keeps decoders from the picture.
 
 Some decoders give up the whole file for a broken colour profile, a long text or unreadable EXIF. The copies
 are made only after a decoder has failed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -17,6 +18,11 @@ MAX_TEXT = 1 << 20
 """Bytes of a text or a colour profile in a PNG, unpacked; Pillow has the same limit."""
 
 _PICTURE_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+
+_OFFSETS = frozenset({273, 324})
+"""Tags of a TIFF that list the places of its strips, and of its tiles."""
+
+_MOST_ENTRIES = 1 << 16
 
 _MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _START_OF_SCAN, _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xDA, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
@@ -126,3 +132,23 @@ def jpeg2000_reductions(start: bytes) -> int:
     place = start.find(b"\xff\x4f\xff\x51")
     place = -1 if place < 0 else start.find(b"\xff\x52", place + 4)
     return start[place + 9] if 0 <= place < len(start) - 9 and start[place + 9] <= 32 else 0
+
+
+def tiff_strips(stream: BinaryIO) -> int:
+    """Return the number of strips or tiles that the first directory of a TIFF states; 0 if it states none."""
+    stream.seek(0)
+    head = stream.read(16)
+    order = ">" if head.startswith(b"MM") else "<"
+    if head[2:4] in (b"+\0", b"\0+"):  # BigTIFF
+        pointer, count, entry, place = f"{order}Q", f"{order}Q", f"{order}HHQ8x", 8
+    else:
+        pointer, count, entry, place = f"{order}I", f"{order}H", f"{order}HHI4x", 4
+    try:
+        stream.seek(*struct.unpack_from(pointer, head, place))
+        (entries,) = struct.unpack(count, stream.read(struct.calcsize(count)))
+        directory = stream.read(min(entries, _MOST_ENTRIES) * struct.calcsize(entry))
+        return max(
+            (length for tag, _, length in struct.iter_unpack(entry, directory) if tag in _OFFSETS), default=0
+        )
+    except (struct.error, OSError, ValueError, OverflowError):  # cut, or a place that no file has
+        return 0

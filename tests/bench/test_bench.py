@@ -22,6 +22,7 @@ ROWS = {
     ],
     "eval": ["2", "4"],
     "find": ["200"],
+    "hostile": ["TIFF, 1,000 strips", "progressive JPEG, 20 scans"],
     "judge": [
         "rerank, one question per photo",
         "ground, after reranking",

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from matir_cli.cli.group import matir
 from matir_cli.errors import MatirError
+from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.verdict_cache import VerdictCache
@@ -29,6 +30,7 @@ from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
 from matir_cli.search.index import seal_index, store_vectors
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
+from tests.support.old_gallery import write_old_gallery
 from tests.support.planted_schemas import PLANTED
 
 CPU_SECONDS = 30
@@ -51,6 +53,9 @@ def trial(rng: random.Random, folder: Path) -> str | None:
     """Mutate a sound gallery in one or several ways, and run every command on a copy of it."""
     path = folder / "gallery.db"
     path.write_bytes(sound_gallery())
+    if version := rng.choice((0, 0, *range(1, schema.VERSION))):  # else the version of today
+        write_old_gallery(folder / "old.db", version, path)
+        (folder / "old.db").replace(path)
     (folder / "sound.db").write_bytes(sound_gallery())
     (folder / "photos").mkdir()
     chosen = [rng.choice(MUTATIONS) for _ in range(rng.choice((1, 1, 1, 2, 3)))]

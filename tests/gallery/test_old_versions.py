@@ -28,13 +28,19 @@ ANYWHERE = Path("gallery.db")
 OLD = [*range(1, schema.VERSION)]
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of today, of three photos."""
+    path = tmp_path_factory.mktemp("content") / "gallery.db"
+    craft(path, ["a", "b", "c"]).connection.close()
+    return path
+
+
 @pytest.fixture(params=OLD)
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def old(request: pytest.FixtureRequest, tmp_path: Path, content: Path) -> Path:
     """A gallery of each earlier version, of three photos."""
-    craft(tmp_path / "content.db", ["a", "b", "c"]).connection.close()
     path = tmp_path / "gallery.db"
-    write_old_gallery(path, request.param, tmp_path / "content.db")
-    (tmp_path / "content.db").unlink()
+    write_old_gallery(path, request.param, content)
     return path
 
 
@@ -161,11 +167,12 @@ def test_an_older_gallery_can_be_merged(old: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("statement", [each for each in PLANTED if "user_version = 0" not in each])
-def test_an_older_schema_is_compared_with_its_own_version(tmp_path: Path, statement: str) -> None:
-    craft(tmp_path / "content.db", ["a"]).connection.close()
+def test_an_older_schema_is_compared_with_its_own_version(
+    tmp_path: Path, content: Path, statement: str
+) -> None:
     for version in OLD:
         path = tmp_path / f"{version}.db"
-        write_old_gallery(path, version, tmp_path / "content.db")
+        write_old_gallery(path, version, content)
         db = apsw.Connection(str(path))
         db.execute(statement)
         db.close()
@@ -178,10 +185,9 @@ def test_an_older_schema_is_compared_with_its_own_version(tmp_path: Path, statem
 
 @pytest.mark.parametrize("found", range(1, schema.VERSION + 1))
 @pytest.mark.parametrize("stated", range(schema.VERSION + 2))
-def test_a_version_that_is_stated_wrongly(tmp_path: Path, found: int, stated: int) -> None:
-    craft(tmp_path / "content.db", ["a"]).connection.close()
+def test_a_version_that_is_stated_wrongly(tmp_path: Path, content: Path, found: int, stated: int) -> None:
     path = tmp_path / "gallery.db"
-    write_old_gallery(path, found, tmp_path / "content.db")
+    write_old_gallery(path, found, content)
     db = apsw.Connection(str(path))
     db.pragma("user_version", stated)
     db.close()
@@ -221,10 +227,9 @@ def killed_before(statement: int, path: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_migration_that_is_killed_leaves_one_version_or_the_other(tmp_path: Path) -> None:
-    craft(tmp_path / "content.db", ["a", "b"]).connection.close()
+def test_a_migration_that_is_killed_leaves_one_version_or_the_other(tmp_path: Path, content: Path) -> None:
     path = tmp_path / "gallery.db"
-    write_old_gallery(path, 1, tmp_path / "content.db")
+    write_old_gallery(path, 1, content)
     original = path.read_bytes()
     versions = set()
     for statement in count():
@@ -237,7 +242,7 @@ def test_a_migration_that_is_killed_leaves_one_version_or_the_other(tmp_path: Pa
         assert found in (expected_state(1), expected_state(schema.VERSION)), f"before statement {statement}"
         versions.add(found[0])
         with GalleryFile.open(path) as gallery:
-            assert gallery.count_photos() == 2
+            assert gallery.count_photos() == 3
         assert state(path) == expected_state(schema.VERSION)
         if not killed:
             break

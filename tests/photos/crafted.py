@@ -81,3 +81,15 @@ def many_scans(picture: Image.Image, count: int) -> bytes:
     content = encoded(picture, "JPEG", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:-2] + content[last:-2] * count + b"\xff\xd9"
+
+
+def striped_tiff(rows: int) -> bytes:
+    """Make a TIFF with one strip per row, 8 pixels wide; all strips are the same bytes."""
+    offsets = 8 + 2 + 9 * 12 + 4
+    entries = [
+        *((256, 4, 1, 8), (257, 4, 1, rows), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)),
+        *((273, 4, rows, offsets), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, rows, offsets + 4 * rows)),
+    ]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+    return head + struct.pack("<I", 8) * rows + struct.pack("<I", 8) * rows
