@@ -21,7 +21,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.options.excluding import exclude_option
+from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.gallery.absence import AbsentFolder
@@ -37,7 +37,7 @@ from matir_cli.indexing.sync import (
     list_changes,
     sync_folders,
 )
-from matir_cli.photos.discover import find_photo_files
+from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
 @click.command(short_help="Update the gallery to the current content of folders.")
@@ -47,7 +47,7 @@ from matir_cli.photos.discover import find_photo_files
 @device_option
 @decode_timeout_option
 @verbose_option
-@exclude_option
+@folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(
     "--drop-all",
@@ -63,7 +63,7 @@ def sync(
     gallery_path: Path,
     model_set: str | None,
     device: str,
-    exclude: tuple[str, ...],
+    rules: FolderRules,
     no_previews: bool,
     drop_all: bool,
     dry_run: bool,
@@ -102,9 +102,9 @@ def sync(
     with open_or_empty(gallery_path) as gallery:
         check_folders(gallery, roots, drop_all=drop_all)
         if dry_run:
-            _print_changes(gallery, roots, exclude, drop_all=drop_all, null=null)
+            _print_changes(gallery, roots, rules, drop_all=drop_all, null=null)
             return
-        total = _count(gallery, roots, exclude, drop_all=drop_all)
+        total = _count(gallery, roots, rules, drop_all=drop_all)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
         outcomes = sync_folders(
@@ -114,7 +114,7 @@ def sync(
             previews=not no_previews,
             drop_all=drop_all,
             passed_over=passed_over,
-            exclude=exclude,
+            rules=rules,
         )
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
@@ -127,22 +127,20 @@ def sync(
 _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
 
 
-def _count(
-    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool
-) -> int | None:
+def _count(gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool) -> int | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
     gone = gone_files(gallery, roots, drop_all=drop_all)
-    return sum(1 for _ in find_photo_files(roots, exclude=exclude)) + sum(1 for _ in gone)
+    return sum(1 for _ in find_photo_files(roots, rules=rules)) + sum(1 for _ in gone)
 
 
 def _print_changes(
-    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool, null: bool
+    gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool, null: bool
 ) -> None:
     counts: Counter[ChangeKind] = Counter()
     passed_over = Counter[str]()
-    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, exclude=exclude):
+    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, rules=rules):
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")
