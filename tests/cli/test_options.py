@@ -107,7 +107,9 @@ def test_an_example_alone_is_a_query() -> None:
 def test_outputs_arrive_checked(tmp_path: Path) -> None:
     page = tmp_path / "p.html"
     output = parse(output_options, "output", "--paths", "-0", "--rle", "--html", str(page), "--masks", "m")
-    expected = OutputOptions("null", True, False, False, Path("m"), None, None, None, None, page, False)
+    expected = OutputOptions(
+        "null", True, False, False, Path("m"), None, 0, "transparent", None, None, None, page, False
+    )
     assert output == expected
     assert expected.writes
     assert expected.needs_pixels
