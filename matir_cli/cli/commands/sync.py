@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import click
@@ -24,6 +24,7 @@ from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.cli.watching import watch_folders
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
@@ -55,6 +56,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
     help="Drop the photos of a folder even if none of its files exists any longer.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+@click.option("--watch", is_flag=True, help="Go on and follow changes until Ctrl-C; needs the extra watch.")
 @null_option("With --dry-run: end each line with NUL instead of a newline.")
 @click.pass_context
 def sync(
@@ -67,6 +69,7 @@ def sync(
     no_previews: bool,
     drop_all: bool,
     dry_run: bool,
+    watch: bool,
     null: bool,
 ) -> None:
     """Add new photos, update changed ones, and drop those whose files are missing below PATH.
@@ -88,6 +91,9 @@ def sync(
     keep, and files that it would skip, or try again because they could not be read before, are
     reported on standard error.
 
+    --watch then keeps the gallery up to date while files change, and prints a mark and the file
+    for each: + added or updated, - dropped. The models stay loaded. Ctrl-C ends it.
+
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped or folders kept,
     130 interrupted.
@@ -97,16 +103,28 @@ def sync(
       matir sync ~/Photos
       matir sync ~/Photos --dry-run | grep '^-'
       matir sync /media/archive --drop-all
+      matir sync ~/Photos --watch
     """
+    if watch and dry_run:
+        raise click.UsageError("--watch and --dry-run contradict each other: use only one of them.")
     roots = folder_roots(paths)
     with open_or_empty(gallery_path) as gallery:
         check_folders(gallery, roots, drop_all=drop_all)
         if dry_run:
             _print_changes(gallery, roots, rules, drop_all=drop_all, null=null)
             return
-        total = _count(gallery, roots, rules, drop_all=drop_all)
+        total = None if watch else _count(gallery, roots, rules, drop_all=drop_all)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
+        if watch:
+
+            def sync_again(changed: Sequence[Path]) -> Generator[SyncOutcome, None, None]:
+                check_folders(gallery, changed, drop_all=drop_all)
+                yield from sync_folders(
+                    gallery, changed, models, previews=not no_previews, drop_all=drop_all, rules=rules
+                )
+
+            watch_folders(roots, gallery_path, sync_again)
         outcomes = sync_folders(
             gallery,
             roots,
