@@ -37,7 +37,7 @@ from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
 from matir_cli.maintenance.remove import files_of_photo
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
-from matir_cli.photos.discover import absolute_path
+from matir_cli.photos.discover import FolderRules, absolute_path
 from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import Filters, parse_date
@@ -141,7 +141,7 @@ class Gallery:
     def _outcomes(
         self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool, exclude: list[str]
     ) -> Iterator[Outcome]:
-        outcomes = add_photos(file, paths, models, previews=previews, exclude=exclude)
+        outcomes = add_photos(file, paths, models, previews=previews, rules=FolderRules(exclude))
         with translated(self.path), closing(outcomes):
             yield from outcomes
 

@@ -18,8 +18,9 @@ from matir_cli.indexing.pipeline import Added, IndexingModels, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
-from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
+from matir_cli.photos.discover import BESIDE_PICTURE, EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
 from matir_cli.photos.excludes import IGNORE_FILE
+from matir_cli.photos.formats import NEEDS_RAW, RAW_SUFFIXES, reads_raw
 
 Outcome = TypeVar("Outcome")
 
@@ -54,6 +55,9 @@ def say_passed_over(passed_over: Counter[str]) -> None:
     excluded = [count_of(n, kind) for n, kind in ((files, "file"), (folders, "folder")) if n]
     if excluded:
         say(f"{' and '.join(excluded)} left out by --exclude or {IGNORE_FILE}")
+    if beside := passed_over.pop(BESIDE_PICTURE, 0):
+        verb = "lies" if beside == 1 else "lie"
+        say(f"{count_of(beside, 'raw file')} {verb} beside a JPEG or HEIC of the same name, which is used")
     if unused:
         count = count_of(unused, f"file {IGNORE_FILE}", f"files {IGNORE_FILE}")
         say(f"{count} not used: unreadable, not UTF-8, or more than 64 KiB")
@@ -62,6 +66,8 @@ def say_passed_over(passed_over: Counter[str]) -> None:
         verb = "is" if passed_over.total() == 1 else "are"
         formats = "a format that is" if len(passed_over) == 1 else "formats that are"
         say(f"{count_of(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
+    if not reads_raw() and passed_over.keys() & RAW_SUFFIXES:
+        say(NEEDS_RAW)
 
 
 def _choose(gallery_path: Path, name: str | None) -> ModelSet:

@@ -14,7 +14,7 @@ from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.coco import CocoFile, coco_file
-from matir_cli.output.cutouts import Cutouts
+from matir_cli.output.cutouts import CutoutLook, Cutouts
 from matir_cli.output.html_page import HtmlPage, html_page
 from matir_cli.output.json_records import WrittenFiles
 from matir_cli.output.mask_files import write_masks
@@ -38,7 +38,8 @@ class ResultFiles:
             None if path is None else PictureFolder(path, force=output.force)
             for path in (output.masks, output.cutouts, output.overlays)
         )
-        self._cutouts = None if self._cutout_folder is None else Cutouts(self._cutout_folder)
+        look = CutoutLook(output.feather, output.background)
+        self._cutouts = None if self._cutout_folder is None else Cutouts(self._cutout_folder, look)
         self._sets: list[CocoFile | YoloFolder] = []
         self._results = self._unavailable = 0
 

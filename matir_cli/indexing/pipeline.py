@@ -9,7 +9,7 @@ one thread: each uses all cores, and concurrently they were half as fast.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +27,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.indexing.prefetch import prefetch
 from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
-from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
+from matir_cli.photos.discover import ALL_FILES, FolderRules, find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
 from matir_cli.records import FileRecord, FloatArray, Note, Region
 from matir_cli.search.index import seal_index, store_vectors
@@ -159,13 +159,13 @@ def pending_files(
     gallery: GalleryFile,
     paths: Iterable[Path],
     passed_over: Counter[str] | None = None,
-    exclude: Sequence[str] = (),
+    rules: FolderRules = ALL_FILES,
 ) -> Iterator[Path | Skipped]:
     """Yield the new and changed files that `add_photos` would read, and those that cannot be accessed.
 
     Arguments as in `find_photo_files`.
     """
-    for path in find_photo_files(paths, passed_over, exclude=exclude):
+    for path in find_photo_files(paths, passed_over, rules=rules):
         try:
             if not gallery.is_unchanged(stat_file(path)):
                 yield path
@@ -180,7 +180,7 @@ def add_photos(
     *,
     previews: bool,
     passed_over: Counter[str] | None = None,
-    exclude: Sequence[str] = (),
+    rules: FolderRules = ALL_FILES,
 ) -> Generator[Outcome, None, None]:
     """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
@@ -190,14 +190,14 @@ def add_photos(
     Args:
         previews: store a preview of each added photo.
         passed_over: as in `find_photo_files`; complete once the generator has ended.
-        exclude: as in `find_photo_files`.
+        rules: as in `find_photo_files`.
 
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
-        yield from _index(gallery, paths, models, previews, passed_over, exclude, lost)
+        yield from _index(gallery, paths, models, previews, passed_over, rules, lost)
         if not lost:
             return
         paths = lost
@@ -213,7 +213,7 @@ def _index(
     models: IndexingModels,
     previews: bool,
     passed_over: Counter[str] | None,
-    exclude: Sequence[str],
+    rules: FolderRules,
     lost: list[Path],
 ) -> Iterator[Outcome]:
     """Run the four stages once; arguments as in `add_photos`.
@@ -224,7 +224,7 @@ def _index(
     in_progress: set[bytes] = set()
     refused: set[bytes] = set()
     listed_again: list[Path] = []
-    files = _read_photos(gallery.path, paths, passed_over, exclude, in_progress, listed_again)
+    files = _read_photos(gallery.path, paths, passed_over, rules, in_progress, listed_again)
     read = prefetch(files, PREFETCH)
     encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
     written = 0
@@ -250,7 +250,7 @@ def _read_photos(
     gallery: Path,
     paths: Iterable[Path],
     passed_over: Counter[str] | None,
-    exclude: Sequence[str],
+    rules: FolderRules,
     in_progress: set[bytes],
     listed_again: list[Path],
 ) -> Iterator[DecodedPhoto | _FileNote]:
@@ -266,7 +266,7 @@ def _read_photos(
             if skip_reason(known, folder) not in (None, WAS_ABSENT):
                 listed_again.append(folder)
 
-        for path in find_photo_files(paths, passed_over, note_listed, exclude):
+        for path in find_photo_files(paths, passed_over, note_listed, rules):
             file = None
             try:
                 file = stat_file(path)

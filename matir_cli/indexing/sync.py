@@ -27,7 +27,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import count_files_below, forget_files, known_files, photo_in_file, skip_reason
 from matir_cli.gallery.paths import is_gone
 from matir_cli.indexing.pipeline import IndexingModels, Outcome, Skipped, add_photos, pending_files
-from matir_cli.photos.discover import absolute_path
+from matir_cli.photos.discover import ALL_FILES, FolderRules, absolute_path
 from matir_cli.search.index import seal_index
 
 
@@ -107,7 +107,7 @@ def list_changes(
     passed_over: Counter[str] | None = None,
     *,
     drop_all: bool = False,
-    exclude: Sequence[str] = (),
+    rules: FolderRules = ALL_FILES,
 ) -> Iterator[FileChange]:
     """Yield the changes that `sync_folders` would make, new and changed files first.
 
@@ -118,9 +118,9 @@ def list_changes(
         roots: as returned by `folder_roots`.
         passed_over: as in `find_photo_files`.
         drop_all: as in `sync_folders`.
-        exclude: as in `find_photo_files`.
+        rules: as in `find_photo_files`.
     """
-    for item in pending_files(gallery, roots, passed_over, exclude):
+    for item in pending_files(gallery, roots, passed_over, rules):
         if isinstance(item, Skipped):
             if not is_gone(item.path):
                 yield FileChange(ChangeKind.UNREADABLE, item.path, item.reason)
@@ -157,7 +157,7 @@ def sync_folders(
     previews: bool,
     drop_all: bool = False,
     passed_over: Counter[str] | None = None,
-    exclude: Sequence[str] = (),
+    rules: FolderRules = ALL_FILES,
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
@@ -169,7 +169,7 @@ def sync_folders(
         previews: store a preview of each added photo.
         drop_all: drop the files in such folders as well.
         passed_over: as in `find_photo_files`.
-        exclude: as in `find_photo_files`. Files that are left out stay in the gallery as they are, as long
+        rules: as in `find_photo_files`. Files that are left out stay in the gallery as they are, as long
             as they exist.
 
     Raises:
@@ -178,9 +178,7 @@ def sync_folders(
     present = [path for path in roots if not is_gone(path)]
     # Before new files are added: those of another volume, mounted in its place, do not make it present.
     kept = _KeptFolders(() if drop_all else chain.from_iterable(absent_folders(gallery, r) for r in roots))
-    yield from add_photos(
-        gallery, present, models, previews=previews, passed_over=passed_over, exclude=exclude
-    )
+    yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over, rules=rules)
     dropped = False
     confirm = still_missing(gallery, roots, all_files=drop_all)
     gone = kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))

@@ -8,6 +8,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -17,8 +18,10 @@ from matir_cli.photos.excludes import Excludes, read_patterns
 from matir_cli.photos.formats import (
     HEIF_SUFFIXES,
     MORE_SUFFIXES,
+    RAW_SUFFIXES,
     UNREAD_SUFFIXES,
     readable_formats,
+    reads_raw,
     register_heif,
 )
 from matir_cli.records import FileRecord
@@ -31,17 +34,11 @@ def absolute_path(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would replace links by targets
 
 
-RAW_SUFFIXES = frozenset(
-    {
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos"),
-        *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
-        ".x3f",
-    }
-)
-"""Suffixes of camera raw formats, which Pillow does not read; a JPEG often lies beside such a file."""
-
 _PASSED_OVER = RAW_SUFFIXES | UNREAD_SUFFIXES
-"""Suffixes of pictures that are not read."""
+"""Suffixes of pictures that are counted where they are not read."""
+
+_BESIDE_RAW = frozenset({".jpg", ".jpeg", *HEIF_SUFFIXES})
+"""Suffixes of the pictures that cameras write beside a raw file of the same name."""
 
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that network drives and operating systems create; hidden folders are skipped as well."""
@@ -49,6 +46,22 @@ SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "
 EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS = "excluded", "excluded folders", "unused patterns"
 """Keys of the counters of files passed over, beside suffixes: photo files and folders that patterns leave
 out, and files of patterns that cannot be read."""
+
+BESIDE_PICTURE = "beside a picture"
+"""Key of such a counter: raw files beside a JPEG or HEIC of the same name, which is the same photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRules:
+    """Rules for what is found in folders."""
+
+    exclude: Sequence[str] = ()
+    """Patterns as in .gitignore, relative to each folder that is named."""
+    raw: bool = True
+    """Find cameras' raw files, if the package that reads them is installed."""
+
+
+ALL_FILES = FolderRules()
 
 _LATEST = 2**63 - 1
 """Largest integer that SQLite stores: nanoseconds since 1970 until the year 2262."""
@@ -58,7 +71,7 @@ def find_photo_files(
     paths: Iterable[Path],
     passed_over: Counter[str] | None = None,
     listed: Callable[[Path], None] | None = None,
-    exclude: Sequence[str] = (),
+    rules: FolderRules = ALL_FILES,
 ) -> Iterator[Path]:
     """Yield the photo files at or below `paths`: files as given, folders recursively in order of name.
 
@@ -71,20 +84,23 @@ def find_photo_files(
         passed_over: counter that receives the number of raw files, and of pictures in other formats that
             are not read, passed over, by suffix; and of what patterns left out, by `EXCLUDED` and the like.
         listed: called with each folder that could be listed.
-        exclude: patterns as in .gitignore, relative to each folder of `paths`. Those in a `.matirignore` are
-            relative to its folder.
+        rules: for what is found in folders. Patterns in a `.matirignore` are relative to its folder.
     """
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
     readable = set(readable_formats())
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
     suffixes |= MORE_SUFFIXES
+    if rules.raw and reads_raw():
+        suffixes |= RAW_SUFFIXES
+    else:
+        suffixes -= RAW_SUFFIXES  # of which Pillow registers some, as TIFF
     suffixes |= HEIF_SUFFIXES  # without pi-heif these are reported, not passed over
     entered: set[tuple[int, int]] = set()
     for path in paths:
         absolute = absolute_path(path)
         if _is_folder(absolute):
-            excludes = Excludes().within(absolute, exclude)
+            excludes = Excludes().within(absolute, rules.exclude)
             yield from _walk(absolute, suffixes, entered, raw, listed or (lambda _: None), excludes)
         else:
             yield absolute
@@ -112,9 +128,9 @@ def _walk(
 
     Folders are entered with a stack of their own: one of Python's calls per level would end at 1,000.
     """
-    stack: list[tuple[Iterator[Path], Excludes]] = [(iter([top]), excludes)]
+    stack: list[tuple[Iterator[Path], Excludes, set[str]]] = [(iter([top]), excludes, set())]
     while stack:
-        paths, excludes = stack[-1]
+        paths, excludes, pictures = stack[-1]
         path = next(paths, None)
         if path is None:
             stack.pop()
@@ -129,10 +145,13 @@ def _walk(
                 listed(path)
                 patterns = read_patterns(path)
                 raw.update(() if patterns is not None else (UNUSED_PATTERNS,))
-                stack.append((iter(entries), excludes.within(path, patterns or ())))
+                pictures = {entry.stem for entry in entries if entry.suffix.lower() in _BESIDE_RAW}
+                stack.append((iter(entries), excludes.within(path, patterns or ()), pictures))
         elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
             if excludes.match(path, is_folder=False):
                 raw[EXCLUDED] += 1
+            elif path.suffix.lower() in RAW_SUFFIXES and path.stem in pictures:
+                raw[BESIDE_PICTURE] += 1
             else:
                 yield path
         elif suffix in _PASSED_OVER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import warnings
 import zlib
@@ -31,6 +32,15 @@ MORE_SUFFIXES = frozenset(
 )
 """Suffixes of readable formats that Pillow does not register."""
 
+RAW_SUFFIXES = frozenset(
+    {
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos"),
+        *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
+        ".x3f",
+    }
+)
+"""Suffixes of cameras' raw formats. Some are also TIFFs, whose picture is a thumbnail: the suffix decides."""
+
 UNREAD_SUFFIXES = frozenset(
     {*(".eps", ".fit", ".fits", ".fts", ".blp", ".wmf", ".emf", ".iim"), *(".jxl", ".psb", ".xcf", ".svg")}
 )
@@ -44,6 +54,8 @@ DECODE_ERRORS = (
     *(EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 """Exceptions that decoders were seen to raise on damaged files."""
+
+NEEDS_RAW = "camera raw: needs pip install 'matir-cli[raw]'"
 
 NEEDS_HEIF = "HEIC: needs pip install 'matir-cli[heic]'"
 
@@ -59,6 +71,12 @@ def readable_formats() -> list[str]:
     """Return the names of the formats that Pillow may open, sorted."""
     Image.init()
     return sorted(set(Image.OPEN) - FORBIDDEN_FORMATS)
+
+
+@cache
+def reads_raw() -> bool:
+    """Return True if rawpy, which reads cameras' raw files, is installed."""
+    return importlib.util.find_spec("rawpy") is not None
 
 
 @cache

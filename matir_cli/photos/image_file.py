@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ from matir_cli.photos.exif import UPRIGHT, Metadata, MetadataReader
 from matir_cli.photos.formats import (
     DECODE_ERRORS,
     NEEDS_HEIF,
+    RAW_SUFFIXES,
     WEBP_PIXELS,
     decode_reason,
     is_heif,
@@ -30,6 +32,7 @@ from matir_cli.photos.formats import (
     register_heif,
 )
 from matir_cli.photos.profiles import PROFILE, ColourProfile, ProfileBroken, read_profile
+from matir_cli.photos.raw import load_raw
 from matir_cli.records import MAX_PIXELS, Note, NoteKind
 
 MIN_SIDE = 8
@@ -152,6 +155,8 @@ def load_image(path: Path, lines: Callable[[], str], *, reduced: bool) -> Loaded
     Raises:
         PhotoUnreadable: the file is not an image, damaged, too large or too small.
     """
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return _load_camera_raw(path, reduced=reduced)
     try:
         with path.open("rb") as stream:
             try:
@@ -180,7 +185,9 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
         if strips > MAX_STRIPS:
             raise PhotoUnreadable(path, f"TIFF of {strips:,} strips, more than {MAX_STRIPS:,}")
     picture = Image.open(stream, formats=readable_formats())
-    _check_bounds(picture, path)
+    _check_bounds(
+        picture.width, picture.height, path, most=WEBP_PIXELS if picture.format == "WEBP" else MAX_PIXELS
+    )
     _check_form(picture, stream, path)
     if picture.format == "TIFF":  # Pillow turns this format upright itself, and removes the tag
         reader = MetadataReader(picture)
@@ -196,6 +203,24 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
         picture.load()
         reader = MetadataReader(picture)
         orientation = remaining = reader.orientation()
+    return _loaded(picture, (width, height), orientation, remaining, reader)
+
+
+def _load_camera_raw(path: Path, *, reduced: bool) -> LoadedImage:
+    """Load a camera's raw file; its EXIF is that of the file, not of the preview.
+
+    Raises:
+        PhotoUnreadable: as in `load_image`.
+    """
+    raw = load_raw(path, partial(_check_bounds, path=path), reduced=reduced)
+    reader = MetadataReader(raw.exif)
+    return _loaded(raw.picture, (raw.width, raw.height), raw.orientation, raw.remaining, reader)
+
+
+def _loaded(
+    picture: Image.Image, size: tuple[int, int], orientation: int, remaining: int, reader: MetadataReader
+) -> LoadedImage:
+    """Return an image with its metadata and colour profile, noting what cannot be read of them."""
     metadata = reader.metadata()
     unreadable = list(metadata.unreadable)
     try:
@@ -206,12 +231,10 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
     notes = tuple(
         Note(NoteKind.METADATA, f"its {part} cannot be read and was left out") for part in unreadable
     )
-    return LoadedImage(picture, width, height, orientation, remaining, metadata, notes, profile)
+    return LoadedImage(picture, *size, orientation, remaining, metadata, notes, profile)
 
 
-def _check_bounds(picture: Image.Image, path: Path) -> None:
-    width, height = picture.size
-    most = WEBP_PIXELS if picture.format == "WEBP" else MAX_PIXELS
+def _check_bounds(width: int, height: int, path: Path, most: int = MAX_PIXELS) -> None:
     if width * height > most:
         raise PhotoUnreadable(path, f"{width} x {height} pixels, more than {most // 10**6} million")
     if min(width, height) < MIN_SIDE:

@@ -14,6 +14,8 @@ from matir_cli.gallery.files import known_files
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.output import drawing
 from matir_cli.records import FileRecord
+from tests.photos.dng import dng
+from tests.support.pictures import scene
 from tests.support.process import MATIR, PHOTOS, Indexed, matir, on_a_terminal
 
 HOSTILE = [
@@ -92,13 +94,29 @@ def test_raw_files_are_noted_and_no_reason_to_fail(copies: list[Path], db: Path)
     for name in ("a.CR2", "b.NEF", "c.cr2", "clip.mp4"):
         (folder / name).write_bytes(b"x")
     for words in (["add"], ["add", "--dry-run"], ["sync"], ["sync", "--dry-run"]):
-        done = matir(*words, folder, "--db", db)
+        done = matir(*words, folder, "--no-raw", "--db", db)
         assert (done.returncode, done.stdout) == (0, b"")
         assert done.stderr.count(b"matir: 3 files are of formats that are not read (CR2 2, NEF 1)\n") == 1
     (folder / "b.NEF").unlink()
     (folder / "c.cr2").unlink()
-    one = matir("add", folder, "--db", db)
+    one = matir("add", folder, "--no-raw", "--db", db)
     assert b"matir: 1 file is of a format that is not read (CR2 1)\n" in one.stderr
+
+
+def test_raw_files_are_indexed_unless_a_picture_lies_beside(copies: list[Path], db: Path) -> None:
+    folder = copies[0].parent
+    picture = scene("red", "blue", size=(128, 96))
+    (folder / "alone.dng").write_bytes(dng(picture, preview=picture))
+    (folder / "pair.dng").write_bytes(dng(picture))
+    picture.save(folder / "pair.jpg")
+    done = matir("add", folder, "--db", db)
+    assert done.returncode == 0, done.stderr
+    assert b"matir: 1 raw file lies beside a JPEG or HEIC of the same name, which is used\n" in done.stderr
+    assert b"matir: 2 added" in done.stderr
+    listed = matir("ls", "--db", db).stdout.split(b"\n")
+    assert os.fsencode(folder / "alone.dng") in listed
+    assert os.fsencode(folder / "pair.jpg") in listed
+    assert os.fsencode(folder / "pair.dng") not in listed
 
 
 def test_what_is_left_out_is_counted_and_not_read(copies: list[Path], db: Path) -> None:

@@ -108,7 +108,7 @@ def test_outputs_arrive_checked(tmp_path: Path) -> None:
     page = tmp_path / "p.html"
     output = parse(output_options, "output", "--paths", "-0", "--rle", "--html", str(page), "--masks", "m")
     expected = OutputOptions(
-        "null", True, False, False, False, Path("m"), None, None, None, None, page, False
+        "null", True, False, False, False, Path("m"), None, 0, "transparent", None, None, None, page, False
     )
     assert output == expected
     assert expected.writes

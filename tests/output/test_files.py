@@ -22,7 +22,9 @@ from matir_cli.search.events import SearchOutcome
 from matir_cli.search.results import GroundedObject, SearchResult
 from tests.output.blocks import make_result, picture, put
 
-NOTHING = OutputOptions(None, False, False, False, False, None, None, None, None, None, None, False)
+NOTHING = OutputOptions(
+    None, False, False, False, False, None, None, 0, "transparent", None, None, None, None, False
+)
 
 
 def all_forms(out: Path, printed: PrintedForm, *, all_instances: bool) -> OutputOptions:

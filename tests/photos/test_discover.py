@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
-from matir_cli.photos.discover import absolute_path, find_photo_files, hash_file, stat_file
+from matir_cli.photos.discover import FolderRules, absolute_path, find_photo_files, hash_file, stat_file
 from tests.support.pictures import scene
 
 
@@ -32,10 +32,11 @@ def test_raw_files_in_folders_are_passed_over_and_counted(tmp_path: Path) -> Non
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     passed_over = Counter[str]()
-    found = list(find_photo_files([tmp_path], passed_over))
+    rules = FolderRules(raw=False)
+    found = list(find_photo_files([tmp_path], passed_over, rules=rules))
     assert found == [tmp_path / "a.heic", tmp_path / "a.jpg"]
     assert passed_over == {".cr2": 2, ".nef": 1}
-    assert list(find_photo_files([tmp_path / "b.nef"], passed_over)) == [tmp_path / "b.nef"]
+    assert list(find_photo_files([tmp_path / "b.nef"], passed_over, rules=rules)) == [tmp_path / "b.nef"]
     assert passed_over.total() == 3
 
 

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS, find_photo_files
+from matir_cli.photos.discover import (
+    EXCLUDED,
+    EXCLUDED_FOLDERS,
+    UNUSED_PATTERNS,
+    FolderRules,
+    find_photo_files,
+)
 from matir_cli.photos.excludes import (
     IGNORE_FILE,
     MAX_BYTES,
@@ -34,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def walk(folder: Path, *exclude: str) -> tuple[list[str], Counter[str]]:
     """Return the files found below a folder, and what was passed over."""
     passed_over = Counter[str]()
-    found = find_photo_files([folder], passed_over, exclude=exclude)
+    found = find_photo_files([folder], passed_over, rules=FolderRules(exclude))
     return [path.relative_to(folder).as_posix() for path in found], passed_over
 
 
@@ -71,8 +77,8 @@ def test_a_file_of_patterns_rules_its_own_folder(folder: Path) -> None:
 def test_a_path_that_is_named_is_not_left_out(folder: Path) -> None:
     (folder / IGNORE_FILE).write_text("*")
     named = folder / "trip" / "a.png"
-    assert [*find_photo_files([named], exclude=["*.png"])] == [named]
-    assert [*find_photo_files([folder / "trip" / "drafts"], exclude=["drafts"])] == [
+    assert [*find_photo_files([named], rules=FolderRules(["*.png"]))] == [named]
+    assert [*find_photo_files([folder / "trip" / "drafts"], rules=FolderRules(["drafts"]))] == [
         folder / "trip" / "drafts" / "d.jpg"
     ]
     assert walk(folder)[0] == []

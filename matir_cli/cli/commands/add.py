@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -21,10 +21,10 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.options.excluding import exclude_option
+from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
-from matir_cli.photos.discover import find_photo_files
+from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
 @click.command(short_help="Index photos.")
@@ -34,7 +34,7 @@ from matir_cli.photos.discover import find_photo_files
 @device_option
 @decode_timeout_option
 @verbose_option
-@exclude_option
+@folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
@@ -45,7 +45,7 @@ def add(
     gallery_path: Path,
     model_set: str | None,
     device: str,
-    exclude: tuple[str, ...],
+    rules: FolderRules,
     no_previews: bool,
     allow_root: bool,
     dry_run: bool,
@@ -55,8 +55,9 @@ def add(
     The list has one path per line, or paths separated by NUL, as `find -print0` writes them. It is
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
-    cameras' raw files (CR2, NEF, DNG, ...) and other formats that are not read are passed over
-    and counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
+    formats that are not read are passed over, cameras' raw files (CR2, NEF, DNG, ...) with
+    --no-raw, without the extra raw, or beside a JPEG or HEIC of the same name. They are
+    counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
     out: patterns as in .gitignore, relative to the folder. A PATH that you name is never left out.
 
     \b
@@ -70,7 +71,7 @@ def add(
       matir add ~/Photos --dry-run | wc -l
     """
     if dry_run:
-        _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), exclude)
+        _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), rules)
         return
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
@@ -80,25 +81,25 @@ def add(
             models,
             previews=not no_previews,
             passed_over=passed_over,
-            exclude=exclude,
+            rules=rules,
         )
-        counts = run_with_progress(outcomes, _count(paths, exclude), _summary)
+        counts = run_with_progress(outcomes, _count(paths, rules), _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
     context.exit(SKIPPED if counts[Skipped] else DONE)
 
 
-def _count(paths: tuple[Path, ...], exclude: Sequence[str]) -> int | None:
+def _count(paths: tuple[Path, ...], rules: FolderRules) -> int | None:
     """Count the files, to show the time left; this takes a moment, so only if stderr is a terminal."""
     if not sys.stderr.isatty() or STREAM in paths:
         return None
-    return sum(1 for _ in find_photo_files(paths, exclude=exclude))
+    return sum(1 for _ in find_photo_files(paths, rules=rules))
 
 
-def _print_pending(gallery_path: Path, paths: Iterable[Path], exclude: Sequence[str]) -> None:
+def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules) -> None:
     passed_over = Counter[str]()
     with open_or_empty(gallery_path) as gallery:
-        for item in pending_files(gallery, paths, passed_over, exclude):
+        for item in pending_files(gallery, paths, passed_over, rules):
             if isinstance(item, Skipped):
                 say(f"would skip {item.path}: {item.reason}")
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import click
@@ -21,9 +21,10 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.options.excluding import exclude_option
+from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.cli.watching import watch_folders
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
@@ -38,7 +39,7 @@ from matir_cli.indexing.sync import (
     list_changes,
     sync_folders,
 )
-from matir_cli.photos.discover import find_photo_files
+from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
 @click.command(short_help="Update the gallery to the current content of folders.")
@@ -48,7 +49,7 @@ from matir_cli.photos.discover import find_photo_files
 @device_option
 @decode_timeout_option
 @verbose_option
-@exclude_option
+@folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(
     "--drop-all",
@@ -56,6 +57,7 @@ from matir_cli.photos.discover import find_photo_files
     help="Drop the photos of a folder even if none of its files exists any longer.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+@click.option("--watch", is_flag=True, help="Go on and follow changes until Ctrl-C; needs the extra watch.")
 @null_option("With --dry-run: end each line with NUL instead of a newline.")
 @click.pass_context
 def sync(
@@ -64,10 +66,11 @@ def sync(
     gallery_path: Path,
     model_set: str | None,
     device: str,
-    exclude: tuple[str, ...],
+    rules: FolderRules,
     no_previews: bool,
     drop_all: bool,
     dry_run: bool,
+    watch: bool,
     null: bool,
 ) -> None:
     """Add new photos, update changed ones, and drop those whose files are missing below PATH.
@@ -89,6 +92,9 @@ def sync(
     keep, and files that it would skip, or try again because they could not be read before, are
     reported on standard error.
 
+    --watch then keeps the gallery up to date while files change, and prints a mark and the file
+    for each: + added or updated, - dropped. The models stay loaded. Ctrl-C ends it.
+
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped or folders kept,
     130 interrupted.
@@ -98,7 +104,10 @@ def sync(
       matir sync ~/Photos
       matir sync ~/Photos --dry-run | grep '^-'
       matir sync /media/archive --drop-all
+      matir sync ~/Photos --watch
     """
+    if watch and dry_run:
+        raise click.UsageError("--watch and --dry-run contradict each other: use only one of them.")
     roots = folder_roots(paths)
     with open_or_empty(gallery_path) as gallery:
         try:
@@ -109,11 +118,20 @@ def sync(
                 remember_absent(gallery, [error.path])
             raise
         if dry_run:
-            _print_changes(gallery, roots, exclude, drop_all=drop_all, null=null)
+            _print_changes(gallery, roots, rules, drop_all=drop_all, null=null)
             return
-        total = _count(gallery, roots, exclude, drop_all=drop_all)
+        total = None if watch else _count(gallery, roots, rules, drop_all=drop_all)
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
+        if watch:
+
+            def sync_again(changed: Sequence[Path]) -> Generator[SyncOutcome, None, None]:
+                check_folders(gallery, changed, drop_all=drop_all)
+                yield from sync_folders(
+                    gallery, changed, models, previews=not no_previews, drop_all=drop_all, rules=rules
+                )
+
+            watch_folders(roots, gallery_path, sync_again)
         outcomes = sync_folders(
             gallery,
             roots,
@@ -121,7 +139,7 @@ def sync(
             previews=not no_previews,
             drop_all=drop_all,
             passed_over=passed_over,
-            exclude=exclude,
+            rules=rules,
         )
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
@@ -134,22 +152,20 @@ def sync(
 _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
 
 
-def _count(
-    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool
-) -> int | None:
+def _count(gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool) -> int | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
     gone = gone_files(gallery, roots, drop_all=drop_all)
-    return sum(1 for _ in find_photo_files(roots, exclude=exclude)) + sum(1 for _ in gone)
+    return sum(1 for _ in find_photo_files(roots, rules=rules)) + sum(1 for _ in gone)
 
 
 def _print_changes(
-    gallery: GalleryFile, roots: Sequence[Path], exclude: Sequence[str], *, drop_all: bool, null: bool
+    gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool, null: bool
 ) -> None:
     counts: Counter[ChangeKind] = Counter()
     passed_over = Counter[str]()
-    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, exclude=exclude):
+    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, rules=rules):
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")

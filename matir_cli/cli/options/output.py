@@ -18,6 +18,7 @@ from matir_cli.cli.options.common import (
     output_form_option,
 )
 from matir_cli.errors import OutputExists
+from matir_cli.output.cutouts import Background
 
 ANSWER: Literal["answer"] = "answer"
 """Form of output for one query of many: one JSON object with the query and its results."""
@@ -44,6 +45,10 @@ class OutputOptions:
     """Folder for masks."""
     cutouts: Path | None
     """Folder for cut-out objects."""
+    feather: int
+    """Pixels on either side of the edge over which cut-outs fade."""
+    background: Background
+    """Background of cut-outs."""
     overlays: Path | None
     """Folder for photos with the mask drawn in."""
     coco: Path | None
@@ -68,6 +73,8 @@ class OutputOptions:
             raise click.UsageError("--stream prints lines of JSON: use it with --jsonl.")
         if self.uses_stdout and (self.preview or self.printed is not None or self.coco == self.html):
             raise click.UsageError("- is standard output, which can hold one form of output only.")
+        if self.cutouts is None and (self.feather or self.background != "transparent"):
+            raise click.UsageError("--feather and --background go with --cutouts.")
         check_distinct(self.coco, self.html)
         config = None if self.yolo is None else self.yolo / "data.yaml"
         for path in (self.coco, self.html, config):
@@ -127,6 +134,20 @@ def output_options(command: CommandFunction) -> CommandFunction:
         "--cutouts",
         "Write each object, cut out, as PNG; at full resolution if the original file is available.",
     )
+    @click.option(
+        "--feather",
+        type=click.IntRange(0, 500),
+        default=0,
+        metavar="PX",
+        help="Let cut-outs fade over this many pixels on either side of their edge.",
+    )
+    @click.option(
+        "--background",
+        type=click.Choice(["transparent", "white", "blur"]),
+        default="transparent",
+        show_default=True,
+        help="Background of cut-outs; blur is the photo itself, blurred.",
+    )
     @_folder_option("--overlays", "Write each photo as JPEG, with the mask tinted, the box and the score.")
     @_file_option(
         "--coco",
@@ -153,6 +174,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
         stream: bool,
         masks: Path | None,
         cutouts: Path | None,
+        feather: int,
+        background: Background,
         overlays: Path | None,
         coco: Path | None,
         yolo: Path | None,
@@ -161,7 +184,20 @@ def output_options(command: CommandFunction) -> CommandFunction:
         **others: object,
     ) -> object:
         output = OutputOptions(
-            printed, rle, preview, all_instances, stream, masks, cutouts, overlays, coco, yolo, html, force
+            printed,
+            rle,
+            preview,
+            all_instances,
+            stream,
+            masks,
+            cutouts,
+            feather,
+            background,
+            overlays,
+            coco,
+            yolo,
+            html,
+            force,
         )
         output.check()
         return command(output=output, **others)

@@ -61,6 +61,7 @@ def examine_installation(
     yield from examine_llama_cpp()
     yield from _devices()
     yield _heic()
+    yield _raw()
     yield _terminal()
     used = _used_set(path, default_set)
     yield from _model_sets(used, deep, progress)
@@ -166,6 +167,15 @@ def _heic() -> Finding:
     except ImportError:
         return warning("heic", "HEIC photos cannot be read", f"pip install '{DISTRIBUTION}[heic]'")
     return ok("heic", f"pi-heif {pi_heif.__version__}")
+
+
+def _raw() -> Finding:
+    """Check whether cameras' raw files can be read."""
+    try:
+        import rawpy
+    except ImportError:
+        return warning("raw", "cameras' raw files are passed over", f"pip install '{DISTRIBUTION}[raw]'")
+    return ok("raw", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}")
 
 
 def _terminal() -> Finding:
