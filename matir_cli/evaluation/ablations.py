@@ -15,8 +15,7 @@ import msgspec
 
 from matir_cli.engines.clip.options import SEVEN_PROMPTS, ClipOptions
 from matir_cli.engines.options import read_options
-from matir_cli.engines.qwen_vl.options import QwenVlOptions
-from matir_cli.engines.registry import load_region_encoder, load_text_encoder
+from matir_cli.engines.registry import JUDGE_OPTIONS, load_region_encoder, load_text_encoder
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.methods import EvaluationSetup, Method, run_stage_1
 from matir_cli.evaluation.names import Ablation
@@ -179,7 +178,7 @@ def candidates_needed(candidates: int, ablations: Sequence[Ablation]) -> int:
 def other_resolutions(models: ModelSet) -> Iterator[tuple[str, ModelSet]]:
     """Settings of the ablation "pixels": a name, and the model set with a judge that sees smaller images."""
     judge = models.part("judge")
-    own = read_options(judge.options, QwenVlOptions, judge.engine)
+    own = read_options(judge.options, JUDGE_OPTIONS[judge.engine], judge.engine)
     # Shares that the minimum size makes equal are one setting.
     for pixels in dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in PIXELS):
         changed = msgspec.structs.replace(judge, options={**judge.options, "max_pixels": pixels})

@@ -179,7 +179,7 @@ def explain_judge(
             return "boxes are on a grid of 0 to 1000, not in pixels: another family (Qwen2-VL, Qwen3-VL)"
         return one_of(
             "min_pixels or max_pixels shows pictures at a size that the model does not ground at",
-            "boxes are in other coordinates than Qwen2.5-VL's pixels",
+            "boxes are in other coordinates than those of the judge's engine",
         )
     if _works(figures, least):
         return one_of(
