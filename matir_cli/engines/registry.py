@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 from matir_cli.engines.clip.options import ClipOptions, PlainClipOptions
 from matir_cli.engines.options import EngineOptions, read_options
 from matir_cli.engines.protocols import DenseEncoder, Judge, RegionEncoder, RegionProposer, TextEncoder
-from matir_cli.engines.qwen_vl.options import QwenVlOptions
+from matir_cli.engines.qwen_vl.options import Qwen3VlOptions, QwenVlOptions
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.errors import ModelSetInvalid
 from matir_cli.records import EngineConfig
@@ -37,14 +37,20 @@ DENSE_ENCODERS = {
 }
 """Loaders (config, device) -> `DenseEncoder`, by engine name."""
 
-JUDGES = {"qwen_vl": "matir_cli.engines.qwen_vl.judge:load_qwen_vl_judge"}
+JUDGES = {
+    "qwen_vl": "matir_cli.engines.qwen_vl.judge:load_qwen_vl_judge",
+    "qwen3_vl": "matir_cli.engines.qwen_vl.judge:load_qwen3_vl_judge",
+}
 """Loaders (config, device) -> `Judge`, by engine name."""
+
+JUDGE_OPTIONS: dict[str, type[QwenVlOptions]] = {"qwen_vl": QwenVlOptions, "qwen3_vl": Qwen3VlOptions}
+"""Options class of each judge."""
 
 OPTIONS: dict[str, type[EngineOptions]] = {
     "sam2": Sam2Options,
     "alpha_clip": ClipOptions,
     "clip": PlainClipOptions,
-    "qwen_vl": QwenVlOptions,
+    **JUDGE_OPTIONS,
 }
 """Options class of each engine."""
 

@@ -15,8 +15,7 @@ import msgspec
 
 from matir_cli.engines.clip.options import SEVEN_PROMPTS, ClipOptions
 from matir_cli.engines.options import read_options
-from matir_cli.engines.qwen_vl.options import QwenVlOptions
-from matir_cli.engines.registry import load_region_encoder, load_text_encoder
+from matir_cli.engines.registry import JUDGE_OPTIONS, load_region_encoder, load_text_encoder
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.methods import Directions, EvaluationSetup, Method, run_stage_1
 from matir_cli.evaluation.names import Ablation
@@ -200,7 +199,7 @@ def other_resolutions(models: ModelSet, ablation: Ablation) -> Iterator[tuple[st
         ablation: one of `JUDGE_ABLATIONS`.
     """
     judge = models.part("judge")
-    own = read_options(judge.options, QwenVlOptions, judge.engine)
+    own = read_options(judge.options, JUDGE_OPTIONS[judge.engine], judge.engine)
     if ablation == "pixels":
         option, shares, present = "max_pixels", PIXELS, own.max_pixels
     else:

@@ -142,7 +142,7 @@ def _write_text(
     rope = config.rope_parameters
     writer = GGUFWriter(path, "qwen2vl")
     parameters = model.num_parameters() - model.model.visual.num_parameters()
-    _add_general(writer, GGUFType.MODEL, name, precision, parameters)
+    add_general(writer, GGUFType.MODEL, name, precision, parameters)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -152,9 +152,9 @@ def _write_text(
     writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    _add_vocabulary(writer, tokenizer, config.vocab_size)
-    _add_tensors(writer, _text_tensors(model), MODEL_ARCH.QWEN2VL, config.num_hidden_layers, precision)
-    _write(writer)
+    add_vocabulary(writer, tokenizer, config.vocab_size)
+    add_tensors(writer, _text_tensors(model), MODEL_ARCH.QWEN2VL, config.num_hidden_layers, precision)
+    write_file(writer)
 
 
 def _write_projector(
@@ -165,7 +165,7 @@ def _write_projector(
 
     config = _vision_config(model.config)
     writer = GGUFWriter(path, "clip")
-    _add_general(writer, GGUFType.MMPROJ, name, precision, model.model.visual.num_parameters())
+    add_general(writer, GGUFType.MMPROJ, name, precision, model.model.visual.num_parameters())
     writer.add_clip_has_vision_encoder(True)
     writer.add_clip_projector_type(VisionProjectorType.QWEN25VL)
     writer.add_vision_projection_dim(config.out_hidden_size)
@@ -183,11 +183,11 @@ def _write_projector(
     # 0 means the same and works.
     writer.add_vision_n_wa_pattern(pattern if pattern > 1 else 0)
     writer.add_vision_attention_layernorm_eps(VISION_EPSILON)
-    _add_tensors(writer, _vision_tensors(model), MODEL_ARCH.MMPROJ, config.depth, precision)
-    _write(writer)
+    add_tensors(writer, _vision_tensors(model), MODEL_ARCH.MMPROJ, config.depth, precision)
+    write_file(writer)
 
 
-def _add_general(writer: "GGUFWriter", kind: str, name: str, precision: str, parameters: int) -> None:
+def add_general(writer: "GGUFWriter", kind: str, name: str, precision: str, parameters: int) -> None:
     """Add the keys that every GGUF file has."""
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
@@ -198,7 +198,7 @@ def _add_general(writer: "GGUFWriter", kind: str, name: str, precision: str, par
     writer.add_quantization_version(GGML_QUANT_VERSION)
 
 
-def _add_vocabulary(writer: "GGUFWriter", tokenizer: "PreTrainedTokenizerFast", vocab_size: int) -> None:
+def add_vocabulary(writer: "GGUFWriter", tokenizer: "PreTrainedTokenizerFast", vocab_size: int) -> None:
     """Add the tokens in the order of their ids, the BPE merges, and the tokens with a role."""
     import json
 
@@ -250,7 +250,7 @@ def _vision_tensors(model: "Qwen2_5_VLForConditionalGeneration") -> "Iterator[tu
             yield f"visual.{name}", tensor
 
 
-def _add_tensors(
+def add_tensors(
     writer: "GGUFWriter",
     tensors: "Iterator[tuple[str, Tensor]]",
     architecture: "MODEL_ARCH",
@@ -267,11 +267,12 @@ def _add_tensors(
         if target is None:
             raise ValueError(f"llama.cpp has no name for {name}")
         array = tensor.detach().float().cpu().numpy()
-        matrix = array.ndim > 1 and precision == "f16"
+        # llama.cpp interpolates learned positions, which it does in float32 alone.
+        matrix = array.ndim > 1 and precision == "f16" and target != "v.position_embd.weight"
         writer.add_tensor(target, np.ascontiguousarray(array.astype(np.float16) if matrix else array))
 
 
-def _write(writer: "GGUFWriter") -> None:
+def write_file(writer: "GGUFWriter") -> None:
     """Write everything added so far to the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from matir_cli.engines.qwen_vl.boxes import ImageSize, smart_resize
+from matir_cli.engines.qwen_vl.family import QWEN2_5_VL
 from matir_cli.models.tiny.gguf_writer import IMAGE_MEAN, IMAGE_STD
 from matir_cli.records import ImageArray
 
@@ -133,8 +134,11 @@ def build(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenerat
 
 def patches_of(images: Sequence[ImageArray], device: torch.device) -> Patches:
     """Resize the images as the judge does, cut them into patches and pad them."""
-    sizes = tuple(smart_resize(image.shape[0], image.shape[1], MIN_PIXELS, MAX_PIXELS) for image in images)
-    longest = 4 * max(size.tokens for size in sizes)
+    sizes = tuple(
+        smart_resize(image.shape[0], image.shape[1], MIN_PIXELS, MAX_PIXELS, QWEN2_5_VL.factor)
+        for image in images
+    )
+    longest = 4 * max(size.tokens(QWEN2_5_VL.factor) for size in sizes)
     pixels = np.zeros((len(images), longest, 3 * 2 * PATCH * PATCH), dtype=np.float32)
     places = np.zeros((len(images), longest, 2), dtype=np.int64)
     for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
@@ -161,7 +165,7 @@ def encode_patches(visual: Any, patches: Patches) -> Tensor:
     count, longest = patches.pixels.shape[:2]
     x = visual.patch_embed(patches.pixels.flatten(0, 1)).view(count, longest, -1)
     cos, sin = visual.rotary_pos_emb(x, patches.places.flatten(0, 1))
-    real = torch.tensor([4 * size.tokens for size in patches.sizes], device=x.device)
+    real = torch.tensor([4 * size.tokens(QWEN2_5_VL.factor) for size in patches.sizes], device=x.device)
     mask = (torch.arange(longest, device=x.device) < real[:, None])[:, None, None]
     for block in visual.blocks:
         attention = block.attn

@@ -24,6 +24,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from matir_cli.engines.qwen_vl.boxes import ImageSize
+from matir_cli.engines.qwen_vl.family import QWEN2_5_VL
 from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
 from matir_cli.models.tiny import qwen_model, recipe
 from matir_cli.models.tiny.clip_tokenizer import corpus
@@ -126,9 +127,10 @@ def _vision_batch(
     patches = qwen_model.patches_of([picture.image for picture in pictures], device)
     longest = patches.pixels.shape[1] // 4
     truth = torch.zeros(count, longest, 11)
+    tokens = [size.tokens(QWEN2_5_VL.factor) for size in patches.sizes]
     for row, (picture, size) in enumerate(zip(pictures, patches.sizes, strict=True)):
-        truth[row, : size.tokens] = torch.from_numpy(label_tokens(picture, size))
-    real = torch.arange(longest) < torch.tensor([size.tokens for size in patches.sizes])[:, None]
+        truth[row, : tokens[row]] = torch.from_numpy(label_tokens(picture, size))
+    real = torch.arange(longest) < torch.tensor(tokens)[:, None]
     return patches, truth.to(device), real.to(device)
 
 

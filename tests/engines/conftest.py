@@ -16,12 +16,19 @@ from tests.support.clip_weights import (
     save_small_vocabulary,
 )
 from tests.support.small_qwen import SmallQwen, make_model
+from tests.support.small_qwen3 import make_qwen3
 
 
 @pytest.fixture(scope="session")
 def small_qwen(tmp_path_factory: pytest.TempPathFactory) -> SmallQwen:
     """A small Qwen2.5-VL with random float32 weights."""
     return make_model(tmp_path_factory.mktemp("small"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def small_qwen3(tmp_path_factory: pytest.TempPathFactory) -> SmallQwen:
+    """A small Qwen3-VL with random float32 weights."""
+    return make_qwen3(tmp_path_factory.mktemp("small3"), seed=1)
 
 
 @pytest.fixture(scope="session")

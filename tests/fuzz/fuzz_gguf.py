@@ -3,10 +3,12 @@
 Whatever is in a file, the judge either works or raises a `MatirError`: no abort, no signal, no endless load.
 """
 
+import contextlib
 import os
 import random
 import resource
 import signal
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -16,14 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
-from matir_cli.engines.qwen_vl import gguf_rules
-from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
+from matir_cli.engines.qwen_vl.projector_rules import vision_keys
+from matir_cli.engines.qwen_vl.text_rules import text_keys
+from matir_cli.engines.registry import JUDGE_OPTIONS, load_judge
 from matir_cli.errors import MatirError
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.weights import local_path
 from matir_cli.records import EngineConfig, ModelIdentity
 from tests.fuzz.campaign import main_of
 from tests.support.gguf_edit import FORMATS, STRING, GgufFile, Value, read_gguf
+from tests.support.small_qwen3 import make_qwen3
 
 ADDRESS_SPACE = 6 << 30
 """Bytes of address space of a trial's process."""
@@ -43,33 +47,42 @@ TEXTS = (b"", b"gpt2", b"llama", b"none", b"\xff\xfe", b"a" * 5000, b"yarn", b"l
 
 ROLES = ("model", "projector")
 
-_SEEDS = {
-    file.role: read_gguf(path)
-    for file in load_model_set("tiny").part("judge").files
-    if (path := local_path(file))
-}
+ENGINES = tuple(JUDGE_OPTIONS)
+
+
+def _make_seeds(engine: str) -> dict[str, GgufFile]:
+    """Return the two sound files of a judge: the tiny set's, or random ones in the format of Qwen3-VL."""
+    if engine == "qwen_vl":
+        files = load_model_set("tiny").part("judge").files
+        return {file.role: read_gguf(path) for file in files if (path := local_path(file))}
+    with tempfile.TemporaryDirectory() as name:
+        small = make_qwen3(Path(name), seed=1, precision="f16")
+        return {"model": read_gguf(small.text_path), "projector": read_gguf(small.projector_path)}
+
+
+_SEEDS = {engine: _make_seeds(engine) for engine in ENGINES}
 
 _KEYS = {
-    "model": [f"qwen2vl.{key}" for key in gguf_rules.TEXT_KEYS] + list(gguf_rules.TOKENIZER_KEYS),
-    "projector": [f"clip.{key}" for key in gguf_rules.VISION_KEYS],
+    engine: {"model": list(text_keys(options.FAMILY)), "projector": list(vision_keys(options.FAMILY))}
+    for engine, options in JUDGE_OPTIONS.items()
 }
 """Every key that llama.cpp reads, whether the seed has it or not."""
 
 
 def trial(draw: random.Random, folder: Path) -> str | None:
     """Mutate one of the two files and ask the judge about a photo."""
-    role = draw.choice(ROLES)
+    engine, role = draw.choice(ENGINES), draw.choice(ROLES)
     files = {name: folder / f"{name}.gguf" for name in ROLES}
     for name, path in files.items():
-        path.write_bytes(_mutate(draw, role) if name == role else _SEEDS[name].pack())
-    return _run_apart(lambda: _ask(files), folder / "errors.txt")
+        path.write_bytes(_mutate(draw, engine, role) if name == role else _SEEDS[engine][name].pack())
+    return _run_apart(lambda: _ask(engine, files), folder / "errors.txt")
 
 
-def _mutate(draw: random.Random, role: str) -> bytes:
+def _mutate(draw: random.Random, engine: str, role: str) -> bytes:
     """Return a copy of a seed with one or two changes."""
-    made = deepcopy(_SEEDS[role])
+    made = deepcopy(_SEEDS[engine][role])
     changes: Sequence[Callable[[random.Random, GgufFile], None]] = (
-        *([partial(_set_key, role=role)] * 6),
+        *([partial(_set_key, keys=_KEYS[engine][role])] * 6),
         *([_set_element] * 2),
         _drop_key,
         _change_tensor,
@@ -105,9 +118,9 @@ def _hostile(draw: random.Random, kind: int) -> object:
     return value - (1 << bits) if letter.islower() and value >> (bits - 1) else value
 
 
-def _set_key(draw: random.Random, made: GgufFile, role: str) -> None:
-    """Set a key that llama.cpp reads to a hostile value, mostly of the right type."""
-    key = draw.choice([*_KEYS[role], *(key.decode() for key in made.values)]).encode()
+def _set_key(draw: random.Random, made: GgufFile, keys: Sequence[str]) -> None:
+    """Set a key that llama.cpp reads, one of `keys`, to a hostile value, mostly of the right type."""
+    key = draw.choice([*keys, *(key.decode() for key in made.values)]).encode()
     known = made.values.get(key)
     kind = known.type if known is not None else draw.choice((4, 4, 5, 6, 7, STRING))
     if draw.random() < 0.2:
@@ -177,13 +190,19 @@ def _change_numbers(draw: random.Random, made: GgufFile) -> None:
     tensor.data = b"\xff" * len(tensor.data) if draw.random() < 0.5 else draw.randbytes(len(tensor.data))
 
 
-def _ask(files: dict[str, Path]) -> None:
+def _ask(engine: str, files: dict[str, Path]) -> None:
     """Load the judge and ask it both questions about one photo."""
-    options = {"threads": 1, "max_pixels": 50176, "grounds_at_once": 2, "max_answer_tokens": 16}
+    options = {
+        "threads": 1,
+        "min_pixels": 4096,
+        "max_pixels": 50176,
+        "grounds_at_once": 2,
+        "max_answer_tokens": 16,
+    }
     image = np.arange(112 * 112 * 3, dtype=np.uint32).reshape(112, 112, 3).astype(np.uint8)
     try:
-        config = EngineConfig("qwen_vl", options, files, ModelIdentity("fuzz", "0"))
-        with load_qwen_vl_judge(config, "cpu") as judge:
+        config = EngineConfig(engine, options, files, ModelIdentity("fuzz", "0"))
+        with contextlib.closing(load_judge(config, "cpu")) as judge:
             photo = JudgePhoto(0, image)
             judge.rerank(photo, ["red house", "a dog <|im_end|>"])
             judge.ground([GroundingQuestion(photo, "red house")])

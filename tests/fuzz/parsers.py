@@ -23,6 +23,7 @@ from matir_cli.engines.clip.image_towers import load_image_tower
 from matir_cli.engines.clip.tokenizer import load_tokenizer
 from matir_cli.engines.options import read_options
 from matir_cli.engines.qwen_vl.boxes import ImageSize, expected_continuation, parse_answer
+from matir_cli.engines.qwen_vl.family import QWEN2_5_VL
 from matir_cli.engines.qwen_vl.preflight import check_files
 from matir_cli.engines.registry import OPTIONS
 from matir_cli.engines.tensors.torch_checkpoint import read_tensors
@@ -153,7 +154,7 @@ def read_judge_header(content: bytes, folder: Path) -> None:
     with (folder / "projector.gguf").open("wb") as file:
         file.write(content)
         file.truncate(1 << 22)
-    check_files(_TINY["model"], folder / "projector.gguf")
+    check_files(_TINY["model"], folder / "projector.gguf", QWEN2_5_VL)
 
 
 _TINY = {file.role: path for file in load_model_set("tiny").part("judge").files if (path := local_path(file))}

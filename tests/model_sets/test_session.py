@@ -13,11 +13,14 @@ from matir_cli.model_sets.catalogue import ModelSet, load_model_set
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.records import EngineConfig, ModelIdentity
 
+OF_THE_JUDGES_SPEED = {"context_tokens", "grounds_at_once", "prefix_cache_mib", "n_gpu_layers", "threads"}
+
 OF_SPEED_AND_QUERIES = {
     "sam2": {"points_per_batch"},
     "alpha_clip": {"batch_size", "precision", "text_heads", "prompts"},
     "clip": {"batch_size", "precision", "text_heads", "prompts"},
-    "qwen_vl": {"context_tokens", "grounds_at_once", "prefix_cache_mib", "n_gpu_layers", "threads"},
+    "qwen_vl": OF_THE_JUDGES_SPEED,
+    "qwen3_vl": OF_THE_JUDGES_SPEED,
 }
 
 
@@ -45,6 +48,7 @@ def test_a_judge_is_identified_by_weights_and_settings_that_matter() -> None:
     assert (
         key("qwen_vl") == key("qwen_vl", threads=2, n_gpu_layers=3) == key("qwen_vl", max_pixels=1280 * 28**2)
     )
+    assert key("qwen3_vl") != key("qwen_vl")
     assert len({key("qwen_vl"), key("qwen_vl", "b"), key("qwen_vl", max_pixels=9000)}) == 3
 
 

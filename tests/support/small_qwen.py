@@ -1,9 +1,9 @@
-"""Small random Qwen2.5-VL models by transformers, and its logits as reference."""
+"""Small random Qwen-VL models by transformers, and its logits as reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL
-from matir_cli.models.tiny.gguf_writer import write_gguf
+from matir_cli.engines.qwen_vl.family import QwenFamily
+from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL, QwenVlOptions
+from matir_cli.engines.registry import JUDGE_OPTIONS
+from matir_cli.models.tiny.gguf_writer import IMAGE_MEAN, IMAGE_STD, write_gguf
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
 from matir_cli.records import EngineConfig, FloatArray, ImageArray, ModelIdentity
 from tests.support.clip_weights import byte_of_symbol
@@ -29,7 +31,6 @@ CORPUS = [
     '```json\n[\n\t{"bbox_2d": [12, 345, 67, 890], "label": "dog led by rope"}\n]\n```',
 ]
 """Texts that the tokenizer is trained on."""
-MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 256 * 28 * 28
 BYTES = byte_of_symbol()
 Precision = Literal["f16", "f32"]
 
@@ -38,18 +39,40 @@ Precision = Literal["f16", "f32"]
 class SmallQwen:
     """A model, its tokenizer, and the GGUF files written from them."""
 
-    model: Qwen2_5_VLForConditionalGeneration
+    model: Any
+    """A transformers model of the family; untyped, since the two families have no common class."""
     tokenizer: PreTrainedTokenizerFast
     text_path: Path
     """GGUF file of the text model."""
     projector_path: Path
     """GGUF file of the vision projector."""
+    engine: str = "qwen_vl"
+    """Name of the engine, which decides the family."""
+    writer: Callable[..., None] = write_gguf
+    """Writes the two files."""
+    normalisation: tuple[Sequence[float], Sequence[float]] = (IMAGE_MEAN, IMAGE_STD)
+    """Mean and standard deviation of the colours of pixels, which the family's processor removes."""
+
+    @property
+    def options(self) -> type[QwenVlOptions]:
+        """Class of the engine's options."""
+        return JUDGE_OPTIONS[self.engine]
+
+    @property
+    def family(self) -> QwenFamily:
+        """Family of the model."""
+        return self.options.FAMILY
+
+    @property
+    def pixels(self) -> dict[str, int]:
+        """Bounds of the size in which the model sees photos: 4 to 256 tokens."""
+        return {"min_pixels": 4 * self.family.factor**2, "max_pixels": 256 * self.family.factor**2}
 
     def config(self, **options: object) -> EngineConfig:
         """Return the configuration to load the judge with, on one thread."""
         files = {"model": self.text_path, "projector": self.projector_path}
-        settings = {"threads": 1, "max_pixels": MAX_PIXELS, **options}
-        return EngineConfig("qwen_vl", settings, files, ModelIdentity("small", "0"))
+        settings = {"threads": 1, **self.pixels, **options}
+        return EngineConfig(self.engine, settings, files, ModelIdentity("small", "0"))
 
     def token_id(self, text: str) -> int:
         """Return the id of the token `text`."""
@@ -70,14 +93,26 @@ class SmallQwen:
 
     def write(self, precision: Precision) -> None:
         """Write the GGUF files; to be repeated if the model changes."""
-        write_gguf(self.model, self.tokenizer, self.text_path, self.projector_path, precision=precision)
+        self.writer(self.model, self.tokenizer, self.text_path, self.projector_path, precision=precision)
 
-    def inputs(self, image: ImageArray, question: str, answer: list[int]) -> dict[str, torch.Tensor]:
-        """Return transformers' inputs for the photo in its original size, the question and `answer`."""
-        processor = Qwen2VLImageProcessorPil(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    def inputs(
+        self, image: ImageArray, question: str, answer: list[int], max_pixels: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return transformers' inputs for the photo in its original size, the question and `answer`.
+
+        `max_pixels` is as in `pixels` if it is not given.
+        """
+        mean, deviation = self.normalisation
+        processor = Qwen2VLImageProcessorPil(
+            min_pixels=self.pixels["min_pixels"],
+            max_pixels=max_pixels or self.pixels["max_pixels"],
+            patch_size=self.family.patch_side,
+            image_mean=list(mean),
+            image_std=list(deviation),
+        )
         patches = processor(images=[Image.fromarray(image)], return_tensors="pt")
         pads = "<|image_pad|>" * (int(patches["image_grid_thw"].prod()) // 4)
-        prefix = self.encode(f"{HEAD}<|vision_start|>{pads}<|vision_end|>")
+        prefix = self.encode(f"{self.options.PROMPT_HEAD}<|vision_start|>{pads}<|vision_end|>")
         ids = torch.tensor([prefix + self.encode(question, plain=True) + self.encode(TAIL) + answer])
         pad = self.token_id("<|image_pad|>")
         return {
@@ -88,10 +123,13 @@ class SmallQwen:
             "image_grid_thw": patches["image_grid_thw"],
         }
 
-    def logits(self, image: ImageArray, question: str, answer: Sequence[int] = ()) -> FloatArray:
+    def logits(
+        self, image: ImageArray, question: str, answer: Sequence[int] = (), max_pixels: int | None = None
+    ) -> FloatArray:
         """Return (vocabulary,) float32: transformers' logits for the token after `answer`."""
         with torch.no_grad():
-            logits: torch.Tensor = self.model(**self.inputs(image, question, list(answer))).logits
+            inputs = self.inputs(image, question, list(answer), max_pixels)
+            logits: torch.Tensor = self.model(**inputs).logits
         return np.asarray(logits[0, -1].float().numpy())
 
 
@@ -146,17 +184,23 @@ def make_model(
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
+    randomise_qwen(model)
+    small = SmallQwen(model, tokenizer, folder / "text.gguf", folder / "projector.gguf")
+    small.write(precision)
+    return small
+
+
+def randomise_qwen(model: torch.nn.Module) -> None:
+    """Give the model weights from torch's generator, larger than usual, and set it to evaluate."""
     model.train(False)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
-                inputs = 8 if "embed_tokens" in name else weight[0].numel()
+                inputs = 8 if "embed" in name and "proj" not in name else weight[0].numel()
                 weight.normal_(0, 1.5 / inputs**0.5)
             else:
-                weight.normal_(1.0 if "norm" in name or "ln_q" in name else 0.0, 0.1)
-    small = SmallQwen(model, tokenizer, folder / "text.gguf", folder / "projector.gguf")
-    small.write(precision)
-    return small
+                centre = 1.0 if ("norm" in name or "ln_q" in name) and name.endswith("weight") else 0.0
+                weight.normal_(centre, 0.1)
 
 
 def photo(seed: int, height: int, width: int) -> ImageArray:

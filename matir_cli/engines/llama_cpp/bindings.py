@@ -32,7 +32,7 @@ SequenceState = NDArray[np.uint8]
 """Contents of one sequence of a context, as llama.cpp serialises them."""
 
 IMAGE_TOKENS_LIMIT = 16384
-"""Largest image in tokens, Qwen2.5-VL's own maximum; mtmd would scale a larger one down."""
+"""Largest image in tokens, Qwen-VL's own maximum; mtmd would scale a larger one down."""
 
 _log = logging.getLogger(__name__)
 
@@ -130,11 +130,10 @@ class LanguageModel:
             raise CheckpointInvalid(path, _reason(reasons, "llama.cpp cannot load it"))
         self.vocabulary = C.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocabulary))
-        self.width = int(C.llama_model_n_embd_inp(self.handle))
+        self.width = int(C.llama_model_n_embd(self.handle))
         """Length of a token embedding."""
-        heads, kv_heads = C.llama_model_n_head(self.handle), C.llama_model_n_head_kv(self.handle)
-        numbers = C.llama_model_n_layer(self.handle) * kv_heads * (self.width // max(1, heads))
-        self.bytes_per_token = 2 * 2 * int(numbers)
+        layers, kv_heads = C.llama_model_n_layer(self.handle), C.llama_model_n_head_kv(self.handle)
+        self.bytes_per_token = 2 * 2 * int(layers * kv_heads) * self._head_length()
         """Memory of one token in a context: its keys and values, float16."""
 
     def close(self) -> None:
@@ -142,6 +141,17 @@ class LanguageModel:
         if self.handle:
             C.llama_model_free(self.handle)
             self.handle = None
+
+    def _head_length(self) -> int:
+        """Return the length of a key of one attention head, which need not follow from the width."""
+        given = self._metadata(f"{self._metadata('general.architecture')}.attention.key_length")
+        return int(given) if given else self.width // max(1, C.llama_model_n_head(self.handle))
+
+    def _metadata(self, key: str) -> str:
+        """Return the file's value of `key` as text, at most 255 bytes; empty if the file has none."""
+        buffer = ctypes.create_string_buffer(256)
+        C.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Return the token ids of `text`; with `special`, markers such as <|im_end|> become one token."""
@@ -345,7 +355,7 @@ class VisionProjector:
 
         Args:
             context: a context of the model that the projector was loaded for.
-            image: (h, w, 3) uint8 RGB, both sides multiples of 28.
+            image: (h, w, 3) uint8 RGB, both sides multiples of the model's factor, 28 or 32.
             sequence: number of the sequence.
             position: first free position of the sequence.
 

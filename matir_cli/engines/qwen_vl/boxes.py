@@ -1,7 +1,8 @@
-"""Qwen2.5-VL's image sizes, answer grammar and box coordinates.
+"""Qwen-VL's image sizes, answer grammar and box coordinates.
 
-Pure Python, without the model. The boxes in an answer are absolute pixels of the *resized* image;
-`parse_answer` maps them back to pixels of the original image.
+Pure Python, without the model. Qwen2.5-VL gives boxes in absolute pixels of the *resized* image, Qwen3-VL on
+a grid of 1000 x 1000 over the image, whatever its size; `parse_answer` maps them to pixels of the original
+image.
 """
 
 import json
@@ -10,9 +11,6 @@ import re
 from dataclasses import dataclass
 
 from matir_cli.records import Box
-
-FACTOR = 28
-"""Image sides are multiples of this: patches of 14 pixels, merged 2 x 2 into one token."""
 
 ANSWER_GRAMMAR = r"""
 root ::= ("```json" space)? (list | object) space "```"?
@@ -26,11 +24,11 @@ number ::= "-"? ("0" | [1-9] [0-9]{0,4}) ("." [0-9]{1,3})?
 text ::= "\"" ([^"\\\x00-\x1F] | "\\" ["\\/bfnrt])* "\""
 space ::= [ \n\r\t]{0,10}
 """
-"""Grammar of an answer, in llama.cpp's GBNF: a JSON list of boxes with labels, as Qwen2.5-VL was trained
+"""Grammar of an answer, in llama.cpp's GBNF: a JSON list of boxes with labels, as Qwen-VL was trained
 to write it, or a single such object; with or without a code fence."""
 
 EXPECTED_START = '```json\n[\n\t{"bbox_2d": ['
-"""Beginning of an answer with a box, as Qwen2.5-VL writes it."""
+"""Beginning of an answer with a box, as Qwen-VL writes it."""
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 
@@ -52,31 +50,34 @@ class ImageSize:
     width: int
     """Columns."""
 
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of an image of this size, without its two markers."""
-        return (self.height // FACTOR) * (self.width // FACTOR)
+    def tokens(self, factor: int) -> int:
+        """Return the number of tokens of an image of this size, each of `factor` x `factor` pixels.
+
+        Its two markers are not counted.
+        """
+        return (self.height // factor) * (self.width // factor)
 
 
-def smart_resize(height: int, width: int, min_pixels: int, max_pixels: int) -> ImageSize:
-    """Return the size to which Qwen2.5-VL resizes an image of `height` x `width` pixels.
+def smart_resize(height: int, width: int, min_pixels: int, max_pixels: int, factor: int) -> ImageSize:
+    """Return the size to which Qwen-VL resizes an image of `height` x `width` pixels.
 
-    Both sides are multiples of 28, the area is within `min_pixels` and `max_pixels`, and the aspect ratio
-    is as close as that allows: the computation of Qwen's image processor (`smart_resize` in transformers'
-    `image_processing_qwen2_vl.py`), halves rounded to even. The processor refuses an image with one side
-    more than 200 times as long as the other; this function computes a size for it in the same way.
+    Both sides are multiples of `factor`, the area is within `min_pixels` and `max_pixels`, and the aspect
+    ratio is as close as that allows: the computation of Qwen's image processor (`smart_resize` in
+    transformers' `image_processing_qwen2_vl.py`), halves rounded to even. The processor refuses an image
+    with one side more than 200 times as long as the other; this function computes a size for it in the same
+    way.
     """
-    rows, columns = round(height / FACTOR), round(width / FACTOR)
-    area = rows * columns * FACTOR**2
+    rows, columns = round(height / factor), round(width / factor)
+    area = rows * columns * factor**2
     if area > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        rows = max(1, math.floor(height / shrink / FACTOR))
-        columns = max(1, math.floor(width / shrink / FACTOR))
+        rows = max(1, math.floor(height / shrink / factor))
+        columns = max(1, math.floor(width / shrink / factor))
     elif area < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
-        rows = math.ceil(height * grow / FACTOR)
-        columns = math.ceil(width * grow / FACTOR)
-    return ImageSize(rows * FACTOR, columns * FACTOR)
+        rows = math.ceil(height * grow / factor)
+        columns = math.ceil(width * grow / factor)
+    return ImageSize(rows * factor, columns * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,15 @@ class ParsedAnswer:
     """True if the answer is JSON of the requested form, or was cut off after at least one whole box."""
 
 
-def parse_answer(text: str, resized: ImageSize, image: ImageSize) -> ParsedAnswer:
-    """Parse the boxes of the answer `text`, and map them from pixels of `resized` to pixels of `image`.
+def parse_answer(text: str, frame: ImageSize, image: ImageSize) -> ParsedAnswer:
+    """Parse the boxes of the answer `text`, and map them from `frame` to pixels of `image`.
+
+    `frame` is what the model's coordinates refer to: the resized image, or the grid over it.
 
     Swapped corners are put in order, and boxes are clipped to the image. A box without area after that (a
     line, or outside the image) is left out, since it does not locate the object.
     """
-    scale_x, scale_y = image.width / resized.width, image.height / resized.height
+    scale_x, scale_y = image.width / frame.width, image.height / frame.height
     boxes: list[Box] = []
     matches = _BOX.findall(text)
     for numbers in matches:

@@ -36,7 +36,8 @@ def enlarge_photo(question: GroundingQuestion, seen: ImageSize, options: QwenVlO
     """
     photo = question.photo
     height, width = photo.image.shape[:2]
-    size = smart_resize(height, width, max(options.min_pixels, options.ground_min_pixels), options.max_pixels)
+    least = max(options.min_pixels, options.ground_min_pixels)
+    size = smart_resize(height, width, least, options.max_pixels, options.FAMILY.factor)
     if seen.height * seen.width >= options.ground_min_pixels or size.height * size.width > options.max_pixels:
         return BoxQuestion(question, photo)
     return BoxQuestion(question, replace(photo, image=resize_image(photo.image, size)))

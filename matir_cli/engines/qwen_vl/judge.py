@@ -1,7 +1,7 @@
-"""Qwen2.5-VL as judge: reranks photos and grounds described objects.
+"""Qwen2.5-VL and Qwen3-VL as judges: rerank photos and ground described objects.
 
 The questions and the score are those of "Mask-aware Text-to-Image Retrieval" (Shen et al., ICMR 2025,
-eq. 2), the prompt is Qwen2.5-VL's chat template. A photo is encoded once, together with everything that
+eq. 2), the prompt is the family's chat template. A photo is encoded once, together with everything that
 precedes the question; each question is decoded in a fork of that prefix.
 
 Sequences of the context: `HEAD_SEQUENCE` holds the head of the prompt, the next `grounds_at_once` ones hold
@@ -31,9 +31,9 @@ from matir_cli.engines.llama_cpp.bindings import (
 from matir_cli.engines.options import read_options
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.engines.qwen_vl.answers import DRAFT_LIMIT, PartialAnswer, generate_answers
-from matir_cli.engines.qwen_vl.boxes import ANSWER_GRAMMAR, FACTOR, ImageSize, parse_answer, smart_resize
+from matir_cli.engines.qwen_vl.boxes import ANSWER_GRAMMAR, ImageSize, parse_answer, smart_resize
 from matir_cli.engines.qwen_vl.enlarging import BoxQuestion, enlarge_photo, resize_image
-from matir_cli.engines.qwen_vl.options import GROUND, HEAD, RERANK, TAIL, QwenVlOptions
+from matir_cli.engines.qwen_vl.options import GROUND, RERANK, TAIL, Qwen3VlOptions, QwenVlOptions
 from matir_cli.engines.qwen_vl.prefix_cache import PhotoKey, PrefixCache, compute_photo_key
 from matir_cli.engines.qwen_vl.preflight import check_files, check_memory
 from matir_cli.errors import (
@@ -60,7 +60,7 @@ BATCH_TOKENS = 2048
 HEAD_SEQUENCE = 0
 """Sequence that holds the system line and the opening of the user's turn, the same for all photos."""
 
-PLAIN_SIDE = 4 * FACTOR
+PLAIN_SIDE = 128
 """Side in pixels of the plain picture with which weights are checked."""
 
 MIB = 1024**2
@@ -68,7 +68,7 @@ MIB = 1024**2
 
 
 def load_qwen_vl_judge(config: EngineConfig, device: str) -> "QwenVlJudge":
-    """Load the judge from the files `config.files["model"]` and `config.files["projector"]`.
+    """Load a Qwen2.5-VL judge from the files `config.files["model"]` and `config.files["projector"]`.
 
     Args:
         config: options as in `QwenVlOptions`.
@@ -81,7 +81,16 @@ def load_qwen_vl_judge(config: EngineConfig, device: str) -> "QwenVlJudge":
         ContextTooSmall: `context_tokens` is too small for a photo and a question.
         DeviceUnavailable: `device` is a GPU that llama.cpp cannot use.
     """
-    options = read_options(config.options, QwenVlOptions, config.identity.name)
+    return _load(config, device, read_options(config.options, QwenVlOptions, config.identity.name))
+
+
+def load_qwen3_vl_judge(config: EngineConfig, device: str) -> "QwenVlJudge":
+    """Load a Qwen3-VL judge, with options as in `Qwen3VlOptions`; otherwise as `load_qwen_vl_judge`."""
+    return _load(config, device, read_options(config.options, Qwen3VlOptions, config.identity.name))
+
+
+def _load(config: EngineConfig, device: str, options: QwenVlOptions) -> "QwenVlJudge":
+    """Load the judge of the options' family; errors as in `load_qwen_vl_judge`."""
     for name in ("min_pixels", "ground_min_pixels"):
         if getattr(options, name) > options.max_pixels:
             raise ModelSetInvalid(config.identity.name, f"{name} must not be above max_pixels")
@@ -109,14 +118,15 @@ class QwenVlJudge:
 
     def __init__(self, model: Path, projector: Path, options: QwenVlOptions, *, gpu: bool) -> None:
         """Load both files; arguments and errors as in `load_qwen_vl_judge`."""
-        check_files(model, projector)
+        check_files(model, projector, options.FAMILY)
         self._options = options
-        self._largest_image = options.max_pixels // FACTOR**2 + IMAGE_MARKERS
+        self._family = options.FAMILY
+        self._largest_image = options.max_pixels // self._family.factor**2 + IMAGE_MARKERS
         with contextlib.ExitStack() as resources:
             self._model = LanguageModel(model, gpu_layers=options.n_gpu_layers if gpu else 0)
             resources.callback(self._model.close)
             self._true, self._false = (_single_token(self._model, model, word) for word in ("True", "False"))
-            self._head = self._model.tokenize(HEAD, special=True)
+            self._head = self._model.tokenize(options.PROMPT_HEAD, special=True)
             self._tail = self._model.tokenize(TAIL, special=True)
             self._context = self._make_context(model, projector, gpu=gpu)
             resources.callback(self._context.close)
@@ -198,7 +208,7 @@ class QwenVlJudge:
 
     def _group_reranks(self, size: ImageSize, questions: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         """Yield questions about one photo in groups that fit into sequences, batch and context."""
-        image = size.tokens + IMAGE_MARKERS
+        image = size.tokens(self._family.factor) + IMAGE_MARKERS
         limit = min(self._context.batch_limit, self._context.cells - 2 * len(self._head) - image)
         group: list[list[int]] = []
         for tokens in questions:
@@ -285,8 +295,8 @@ class QwenVlJudge:
         group_cells = group_batch = 0
         for question in questions:
             batch = len(self._tokenize_question(GROUND, question.asked.query)) + DRAFT_LIMIT
-            prefix = len(self._head) + self._resized_size(question.photo).tokens + IMAGE_MARKERS
-            cells = prefix + batch + self._options.max_answer_tokens
+            image = self._resized_size(question.photo).tokens(self._family.factor)
+            cells = len(self._head) + image + IMAGE_MARKERS + batch + self._options.max_answer_tokens
             full = (
                 len(group) == self._options.grounds_at_once
                 or group_cells + cells > self._context.cells - len(self._head)
@@ -326,7 +336,9 @@ class QwenVlJudge:
     def _grounding(self, question: BoxQuestion, text: str) -> Grounding:
         """Return the boxes of an answer, in pixels of the photo that was asked about."""
         height, width = question.asked.photo.image.shape[:2]
-        answer = parse_answer(text, self._resized_size(question.photo), ImageSize(height, width))
+        grid = self._family.box_grid
+        frame = ImageSize(grid, grid) if grid else self._resized_size(question.photo)
+        answer = parse_answer(text, frame, ImageSize(height, width))
         return Grounding(answer.boxes, text, answer.readable)
 
     # -- Questions and photos ----------------------------------------------------------------
@@ -386,11 +398,12 @@ class QwenVlJudge:
     def _resized_size(self, photo: JudgePhoto) -> ImageSize:
         """Return the size in which the model sees `photo`."""
         height, width = photo.image.shape[:2]
-        size = smart_resize(height, width, self._options.min_pixels, self._options.max_pixels)
+        factor = self._family.factor
+        size = smart_resize(height, width, self._options.min_pixels, self._options.max_pixels, factor)
         if not self._smaller or compute_photo_key(photo) not in self._smaller:
             return size
-        fewer = max(FACTOR**2, size.height * size.width * 9 // 16)
-        return smart_resize(height, width, min(self._options.min_pixels, fewer), fewer)
+        fewer = max(factor**2, size.height * size.width * 9 // 16)
+        return smart_resize(height, width, min(self._options.min_pixels, fewer), fewer, factor)
 
     def _resize(self, photo: JudgePhoto) -> ImageArray:
         """Return the image in the size in which the model sees it, so that mtmd does not letterbox it."""
@@ -408,8 +421,9 @@ class QwenVlJudge:
         if cells < needed:
             raise ContextTooSmall(f"a photo of {options.max_pixels} pixels and its question", needed, cells)
         if not gpu:
-            patches = options.max_pixels * 4 // FACTOR**2
-            check_memory(model, projector, cells * self._model.bytes_per_token, patches)
+            patches = options.max_pixels // self._family.patch_side**2
+            context = cells * self._model.bytes_per_token
+            check_memory(model, projector, self._family, context, patches)
         return Context(
             self._model,
             cells=cells,

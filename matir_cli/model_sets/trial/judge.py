@@ -179,7 +179,7 @@ def explain_judge(
             return "boxes are on a grid of 0 to 1000, not in pixels: another family (Qwen2-VL, Qwen3-VL)"
         return one_of(
             "min_pixels, max_pixels or ground_min_pixels shows pictures at a size that it does not ground at",
-            "boxes are in other coordinates than Qwen2.5-VL's pixels",
+            "boxes are in other coordinates than those of the judge's engine",
         )
     if _works(figures, least):
         return one_of(

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's image sizes against its processor, and the boxes of answers."""
+"""Qwen-VL's image sizes against its processors, and the boxes of answers."""
 
 import json
 
@@ -23,20 +23,26 @@ SAME = ImageSize(280, 560)
 @given(
     st.integers(1, 3000),
     st.integers(1, 3000),
-    st.sampled_from([(3136, 1003520), (784, 50176), (200704, 1003520), (3136, 12845056)]),
+    st.sampled_from([(3136, 1003520), (784, 50176), (200704, 1003520), (3136, 12845056), (65536, 16777216)]),
+    st.sampled_from([28, 32]),
 )
-def test_size_is_that_of_qwens_processor(height: int, width: int, pixels: tuple[int, int]) -> None:
-    size = smart_resize(height, width, *pixels)
+def test_size_is_that_of_qwens_processor(
+    height: int, width: int, pixels: tuple[int, int], factor: int
+) -> None:
+    pixels = (max(pixels[0], factor**2), pixels[1])
+    size = smart_resize(height, width, *pixels, factor)
     assert size.height > 0
     assert size.width > 0
     if max(height, width) <= 200 * min(height, width):
-        assert (size.height, size.width) == reference_resize(height, width, 28, *pixels)
-        assert smart_resize(size.height, size.width, *pixels) == size or size.height * size.width > pixels[1]
+        assert (size.height, size.width) == reference_resize(height, width, factor, *pixels)
+        again = smart_resize(size.height, size.width, *pixels, factor)
+        assert again == size or size.height * size.width > pixels[1]
 
 
 def test_half_way_sides_go_to_the_even_multiple() -> None:
-    assert smart_resize(70, 98, 784, 10**6) == ImageSize(56, 112)
-    assert ImageSize(56, 112).tokens == 8
+    assert smart_resize(70, 98, 784, 10**6, 28) == ImageSize(56, 112)
+    assert smart_resize(80, 112, 1024, 10**6, 32) == ImageSize(64, 128)
+    assert ImageSize(56, 112).tokens(28) == ImageSize(64, 128).tokens(32) == 8
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,18 @@ def test_box_is_mapped_to_the_photo(text: str) -> None:
     answer = parse_answer(text, SAME, ImageSize(140, 1120))
     assert answer.boxes == (Box(56, 28, 560, 70),)
     assert answer.readable
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.data())
+def test_boxes_on_a_grid_scale_with_the_photo_alone(height: int, width: int, data: st.DataObject) -> None:
+    x0, x1, y0, y1 = (data.draw(st.integers(least, least + 500)) for least in (0, 501, 0, 501))
+    x1, y1 = min(x1, 1000), min(y1, 1000)
+    answer = parse_answer(
+        f'[{{"bbox_2d": [{x0}, {y0}, {x1}, {y1}]}}]', ImageSize(1000, 1000), ImageSize(height, width)
+    )
+    (box,) = answer.boxes
+    expected = [x0 * width / 1000, y0 * height / 1000, x1 * width / 1000, y1 * height / 1000]
+    assert [box.x0, box.y0, box.x1, box.y1] == pytest.approx(expected)
 
 
 def test_several_boxes_keep_their_order_and_are_named_once() -> None:

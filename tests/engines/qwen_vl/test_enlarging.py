@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
-from matir_cli.engines.qwen_vl.boxes import FACTOR, smart_resize
+from matir_cli.engines.qwen_vl.boxes import smart_resize
 from matir_cli.engines.qwen_vl.enlarging import enlarge_photo, resize_image
 from matir_cli.engines.qwen_vl.judge import QwenVlJudge, load_qwen_vl_judge
 from matir_cli.engines.qwen_vl.options import QwenVlOptions
@@ -20,6 +20,7 @@ from matir_cli.records import ImageArray
 
 QUERY = "house"
 
+FACTOR = QwenVlOptions.FAMILY.factor
 LEAST, MOST = 60 * FACTOR**2, 90 * FACTOR**2
 """Pixels of an enlarged picture; drawn pictures have 12,544 to 102,400."""
 
@@ -32,18 +33,20 @@ def test_an_enlarged_photo_has_at_least_so_many_pixels(
     height: int, width: int, least: int, most: int
 ) -> None:
     options = QwenVlOptions(ground_min_pixels=least * FACTOR**2, max_pixels=most * FACTOR**2)
-    seen = smart_resize(height, width, options.min_pixels, options.max_pixels)
+    seen = smart_resize(height, width, options.min_pixels, options.max_pixels, FACTOR)
     question = GroundingQuestion(JudgePhoto(7, np.zeros((height, width, 3), np.uint8)), QUERY)
     enlarged = enlarge_photo(question, seen, options)
     assert enlarged.asked is question
     assert enlarged.photo.key == 7
     rows, columns = enlarged.photo.image.shape[:2]
-    again = smart_resize(rows, columns, options.min_pixels, options.max_pixels)
+    again = smart_resize(rows, columns, options.min_pixels, options.max_pixels, FACTOR)
     if enlarged.photo is question.photo:
-        is_too_long = smart_resize(height, width, least * FACTOR**2, most * FACTOR**2).tokens > most
-        assert seen.tokens >= least or is_too_long
+        is_too_long = (
+            smart_resize(height, width, least * FACTOR**2, most * FACTOR**2, FACTOR).tokens(FACTOR) > most
+        )
+        assert seen.tokens(FACTOR) >= least or is_too_long
     else:
-        assert seen.tokens < least <= again.tokens <= most
+        assert seen.tokens(FACTOR) < least <= again.tokens(FACTOR) <= most
         assert (again.height, again.width) == (rows, columns)  # the model sees it as it is
         scale = (least * FACTOR**2 / (height * width)) ** 0.5
         assert -1e-6 < rows - height * scale < FACTOR
@@ -53,7 +56,7 @@ def test_an_enlarged_photo_has_at_least_so_many_pixels(
 def test_no_least_size_leaves_photos_as_they_are() -> None:
     question = GroundingQuestion(JudgePhoto(7, np.zeros((90, 120, 3), np.uint8)), QUERY)
     options = QwenVlOptions()
-    seen = smart_resize(90, 120, options.min_pixels, options.max_pixels)
+    seen = smart_resize(90, 120, options.min_pixels, options.max_pixels, FACTOR)
     assert enlarge_photo(question, seen, options).photo is question.photo
 
 
@@ -86,7 +89,7 @@ def test_boxes_come_back_in_pixels_of_the_photo_asked_about(
     shapes, boxes = set(), 0
     for key, image in enumerate(pictures_with_a_house()):
         height, width = image.shape[:2]
-        size = smart_resize(height, width, LEAST, MOST)
+        size = smart_resize(height, width, LEAST, MOST, FACTOR)
         (expected,) = plain.ground([GroundingQuestion(JudgePhoto(key, resize_image(image, size)), QUERY)])
         (found,) = enlarging.ground([GroundingQuestion(JudgePhoto(key, image), QUERY)])
         assert expected is not None

@@ -8,17 +8,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matir_cli.engines.qwen_vl.gguf_rules import TEXT_KEYS, TOKENIZER_KEYS, VISION_KEYS
+from matir_cli.engines.qwen_vl.family import QWEN2_5_VL, QWEN3_VL
 from matir_cli.engines.qwen_vl.preflight import check_files
+from matir_cli.engines.qwen_vl.projector_rules import vision_keys
+from matir_cli.engines.qwen_vl.text_rules import text_keys
 from matir_cli.errors import CheckpointInvalid
 from tests.support.gguf_edit import FORMATS, STRING, GgufFile, Tensor, Value, read_gguf
 from tests.support.small_qwen import SmallQwen
 
 U32, I32, F32, BOOL = 4, 5, 6, 7
 
-TEXT_NAMES = [*(f"qwen2vl.{key}" for key in TEXT_KEYS), *TOKENIZER_KEYS]
+KEYS = {
+    family.name: {"text": list(text_keys(family)), "projector": list(vision_keys(family))}
+    for family in (QWEN2_5_VL, QWEN3_VL)
+}
+"""Keys that llama.cpp reads, by family and file."""
 
-VISION_NAMES = [f"clip.{key}" for key in VISION_KEYS]
+
+@pytest.fixture(params=list(KEYS))
+def either_qwen(request: pytest.FixtureRequest, small_qwen: SmallQwen, small_qwen3: SmallQwen) -> SmallQwen:
+    """A small model of each family."""
+    return {small.family.name: small for small in (small_qwen, small_qwen3)}[request.param]
 
 
 def check_changed(small: SmallQwen, folder: Path, role: str, change: Callable[[GgufFile], object]) -> None:
@@ -28,7 +38,7 @@ def check_changed(small: SmallQwen, folder: Path, role: str, change: Callable[[G
     change(edited)
     paths[role] = folder / f"{role}.gguf"
     paths[role].write_bytes(edited.pack())
-    check_files(paths["text"], paths["projector"])
+    check_files(paths["text"], paths["projector"], small.family)
 
 
 def setter(key: str, kind: int, content: object) -> Callable[[GgufFile], object]:
@@ -36,8 +46,8 @@ def setter(key: str, kind: int, content: object) -> Callable[[GgufFile], object]
 
 
 @pytest.mark.parametrize("role", ["text", "projector"])
-def test_a_file_put_together_again_passes(small_qwen: SmallQwen, tmp_path: Path, role: str) -> None:
-    check_changed(small_qwen, tmp_path, role, GgufFile.pack)
+def test_a_file_put_together_again_passes(either_qwen: SmallQwen, tmp_path: Path, role: str) -> None:
+    check_changed(either_qwen, tmp_path, role, GgufFile.pack)
 
 
 @pytest.mark.parametrize("value", [-1e-6, -math.inf, math.inf, math.nan, 2.0])
@@ -63,15 +73,14 @@ def test_a_block_count_is_bounded(small_qwen: SmallQwen, tmp_path: Path, role: s
         check_changed(small_qwen, tmp_path, role, setter(key, U32, value))
 
 
-@pytest.mark.parametrize(
-    ("role", "key"), [("text", key) for key in TEXT_NAMES] + [("projector", key) for key in VISION_NAMES]
-)
+@pytest.mark.parametrize("role", ["text", "projector"])
 def test_each_key_that_llama_cpp_reads_has_one_type(
-    small_qwen: SmallQwen, tmp_path: Path, role: str, key: str
+    either_qwen: SmallQwen, tmp_path: Path, role: str
 ) -> None:
-    for kind, content in ((12, 1.0), (10, 1), (U32, [1, 1, 1, 1]), (1, [1, 1, 1, 1])):
-        with pytest.raises(CheckpointInvalid, match=r"expected|of no known kind"):
-            check_changed(small_qwen, tmp_path, role, setter(key, kind, content))
+    for key in KEYS[either_qwen.family.name][role]:
+        for kind, content in ((12, 1.0), (10, 1), (U32, [1, 1, 1, 1]), (1, [1, 1, 1, 1])):
+            with pytest.raises(CheckpointInvalid, match=r"expected|of no known kind"):
+                check_changed(either_qwen, tmp_path, role, setter(key, kind, content))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,39 @@ def test_values_that_do_not_go_together(
 ) -> None:
     with pytest.raises(CheckpointInvalid, match=reason):
         check_changed(small_qwen, tmp_path, "text", setter(key, kind, content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_deepstack_layers": 3}, "3 layers with deepstack features, but 3 in all"),
+        ({"n_deepstack_layers": 65}, "expected a number from 0 to 64"),
+        ({"n_deepstack_layers": 1}, "features of 2 inner blocks, text.gguf needs 1"),
+        ({"attention.key_length": 32}, "value_length is 16, but a head has 32 numbers"),
+        ({"attention.key_length": 15, "attention.value_length": 15}, "do not go together"),
+        ({"attention.head_count": 5}, "5 heads, 2 of keys, do not go together"),
+        ({"rope.dimension_count": 8}, "a head has 16 numbers"),
+    ],
+)
+def test_values_of_qwen3_that_do_not_go_together(
+    small_qwen3: SmallQwen, tmp_path: Path, changes: dict[str, int], reason: str
+) -> None:
+    def change(made: GgufFile) -> None:
+        for key, value in changes.items():
+            setter(f"qwen3vl.{key}", U32, value)(made)
+
+    with pytest.raises(CheckpointInvalid, match=reason):
+        check_changed(small_qwen3, tmp_path, "text", change)
+
+
+def test_a_key_length_needs_a_value_length(small_qwen3: SmallQwen, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointInvalid, match="value_length is missing"):
+        check_changed(
+            small_qwen3,
+            tmp_path,
+            "text",
+            lambda made: made.values.pop(b"qwen3vl.attention.value_length"),
+        )
 
 
 @pytest.mark.parametrize("token", [b"!", b""])
@@ -145,6 +187,52 @@ def test_tensors_of_a_projector_are_all_checked(
         check_changed(small_qwen, tmp_path, "projector", damage_tensor(case))
 
 
+def damage_qwen3_tensor(case: str) -> Callable[[GgufFile], object]:
+    def change(made: GgufFile) -> None:
+        named = {tensor.name: tensor for tensor in made.tensors}
+        positions, feature = named[b"v.position_embd.weight"], named[b"v.deepstack.2.fc1.weight"]
+        match case:
+            case "no square":
+                positions.shape = [64, 143]
+                positions.data = positions.data[: 64 * 143 * 4]
+            case "one position":
+                positions.shape, positions.data = [64, 1], positions.data[:256]
+            case "positions in float16":
+                positions.type, positions.data = 1, positions.data[: 64 * 144 * 2]
+            case "no positions":
+                made.tensors.remove(positions)
+            case "no bias":
+                made.tensors.remove(named[b"v.patch_embd.bias"])
+            case "no feature":
+                made.tensors.remove(feature)
+            case "feature of no block":
+                feature.name = b"v.deepstack.3.fc1.weight"
+            case "separate":
+                named[b"v.blk.0.attn_qkv.weight"].name = b"v.blk.0.attn_q.weight"
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("no square", r"v.position_embd.weight has shape \[64, 143, 1, 1\], expected \[64, 121, 1, 1\]"),
+        ("one position", r"v.position_embd.weight has shape \[64, 1, 1, 1\], expected \[64, 4, 1, 1\]"),
+        ("positions in float16", "v.position_embd.weight has numbers of the type 1"),
+        ("no positions", "v.position_embd.weight is missing"),
+        ("no bias", "v.patch_embd.bias is missing"),
+        ("no feature", "v.deepstack.2.* no projector of Qwen3-VL has"),
+        ("feature of no block", "v.deepstack.* no projector of Qwen3-VL has"),
+        ("separate", "v.blk.0.attn_qkv.weight is missing"),
+    ],
+)
+def test_tensors_of_a_qwen3_projector_are_all_checked(
+    small_qwen3: SmallQwen, tmp_path: Path, case: str, reason: str
+) -> None:
+    with pytest.raises(CheckpointInvalid, match=reason):
+        check_changed(small_qwen3, tmp_path, "projector", damage_qwen3_tensor(case))
+
+
 NUMBERS = st.one_of(st.integers(0, 1 << 64), st.sampled_from([0, 1, 1 << 16, 1 << 31, (1 << 32) - 1]))
 
 
@@ -162,21 +250,21 @@ def contents(kind: int) -> st.SearchStrategy[object]:
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_any_value_of_any_key_passes_or_is_refused(
-    small_qwen: SmallQwen, tmp_path: Path, data: st.DataObject
+    either_qwen: SmallQwen, tmp_path: Path, data: st.DataObject
 ) -> None:
     role = data.draw(st.sampled_from(["text", "projector"]))
-    key = data.draw(st.sampled_from(TEXT_NAMES if role == "text" else VISION_NAMES))
+    key = data.draw(st.sampled_from(KEYS[either_qwen.family.name][role]))
     kind = data.draw(st.sampled_from([*FORMATS, STRING]))
     reason = ""
     try:
-        check_changed(small_qwen, tmp_path, role, setter(key, kind, data.draw(contents(kind))))
+        check_changed(either_qwen, tmp_path, role, setter(key, kind, data.draw(contents(kind))))
     except CheckpointInvalid as error:
         reason = error.reason
     assert len(reason) < 200

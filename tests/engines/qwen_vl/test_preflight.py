@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from matir_cli.engines.memory import available_memory
+from matir_cli.engines.qwen_vl.family import QWEN2_5_VL, QWEN3_VL, QwenFamily
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
 from matir_cli.engines.qwen_vl.preflight import check_files, check_memory
+from matir_cli.engines.registry import load_judge
 from matir_cli.errors import CheckpointInvalid, MemoryTooSmall
 from tests.support.small_qwen import SmallQwen, make_model
+from tests.support.small_qwen3 import make_qwen3
 
 
 def cut(path: Path, target: Path, bytes_kept: int) -> Path:
@@ -78,8 +81,8 @@ def test_wrong_files_are_named(small_qwen: SmallQwen, tmp_path: Path, case: str,
 
 
 def test_sound_files_pass(small_qwen: SmallQwen) -> None:
-    check_files(small_qwen.text_path, small_qwen.projector_path)
-    check_memory(small_qwen.text_path, small_qwen.projector_path, 0, 4)
+    check_files(small_qwen.text_path, small_qwen.projector_path, QWEN2_5_VL)
+    check_memory(small_qwen.text_path, small_qwen.projector_path, QWEN2_5_VL, 0, 4)
     assert available_memory() > 1 << 28
 
 
@@ -94,10 +97,54 @@ def test_too_little_memory(small_qwen: SmallQwen, tmp_path: Path) -> None:
     assert raised.value.needed > 1 << 42 > raised.value.available > 0
 
 
-def test_the_context_and_a_photo_count_as_memory(small_qwen: SmallQwen) -> None:
+@pytest.mark.parametrize(
+    ("family", "patch_bytes"), [(QWEN2_5_VL, available_memory() ** 0.5), (QWEN3_VL, 64 * 1024)]
+)
+def test_the_context_and_a_photo_count_as_memory(
+    small_qwen: SmallQwen, family: QwenFamily, patch_bytes: float
+) -> None:
     available = available_memory()
+    files = small_qwen.text_path, small_qwen.projector_path
     with pytest.raises(MemoryTooSmall) as raised:
-        check_memory(small_qwen.text_path, small_qwen.projector_path, available, 0)
+        check_memory(*files, family, available, 0)
     assert raised.value.needed > available
     with pytest.raises(MemoryTooSmall):
-        check_memory(small_qwen.text_path, small_qwen.projector_path, 0, int(available**0.5))
+        check_memory(*files, family, 0, int(available / patch_bytes))
+
+
+@pytest.mark.parametrize(
+    ("family", "engine", "reason"),
+    [
+        (
+            "Qwen2.5-VL",
+            "qwen3_vl",
+            "Qwen3-VL (architecture qwen3vl) is needed, this is qwen2vl",
+        ),
+        (
+            "Qwen3-VL",
+            "qwen_vl",
+            "Qwen2.5-VL (architecture qwen2vl) is needed, this is qwen3vl",
+        ),
+    ],
+)
+def test_files_of_the_other_family_are_named(
+    small_qwen: SmallQwen, small_qwen3: SmallQwen, family: str, engine: str, reason: str
+) -> None:
+    small = {"Qwen2.5-VL": small_qwen, "Qwen3-VL": small_qwen3}[family]
+    assert small.family.name == family
+    with pytest.raises(CheckpointInvalid) as raised:
+        load_judge(replace(small.config(), engine=engine), "cpu")
+    assert reason in str(raised.value)
+
+
+def test_a_projector_of_the_other_family_is_named(small_qwen: SmallQwen, small_qwen3: SmallQwen) -> None:
+    files = {"model": small_qwen3.text_path, "projector": small_qwen.projector_path}
+    with pytest.raises(CheckpointInvalid, match=r"for Qwen3-VL is needed, this one is qwen2.5vl_merger"):
+        load_judge(replace(small_qwen3.config(), files=files), "cpu")
+
+
+def test_deepstack_features_must_fit(small_qwen3: SmallQwen, tmp_path: Path) -> None:
+    other = make_qwen3(tmp_path, seed=1, vision={"deepstack_visual_indexes": [1]})
+    files = {"model": small_qwen3.text_path, "projector": other.projector_path}
+    with pytest.raises(CheckpointInvalid, match=r"features of 1 inner blocks, text\.gguf needs 2"):
+        load_judge(replace(small_qwen3.config(), files=files), "cpu")
