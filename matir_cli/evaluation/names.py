@@ -9,7 +9,7 @@ ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo")
 """Ablations that change stage 1, so that they need no judge."""
 
-MethodName = Literal["parts"]
+MethodName = Literal["parts", "early"]
 
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 """Methods that are compared with the paper's, as options name them."""
