@@ -22,6 +22,7 @@ from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Candidate, FloatArray, Rle, Verdict
+from matir_cli.search.early_stopping import replay
 from matir_cli.search.encoding import encode_query
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
@@ -48,6 +49,9 @@ MATIR = "MaTIR"
 
 WITH_PARTS = "MaTIR with parts"
 """Name of the method whose stage 1 scores the parts of descriptions, as `matir find` does by default."""
+
+EARLY = "MaTIR with parts, stopping early"
+"""Name of the method that in addition asks the judge no more than `search.early_stopping` finds necessary."""
 
 NOT_ASKED = "not asked"
 """Outcome of a photo that the judge did not judge; its mask is stage 1's."""
@@ -183,13 +187,15 @@ class Method:
     by IoU, as in the paper."""
     name: str = MATIR
     """Name in the tables."""
+    certainty: float | None = None
+    """Judging ends when enough is known, see `search.early_stopping`; None: all candidates are judged."""
 
     def stage_1_ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
         """All candidates of the query in stage 1's order, without verdicts."""
         return [JudgedCandidate(item, None) for item in self.stage_1.candidates[query.id]]
 
     def judged(self, query: EvalQuery) -> list[JudgedCandidate]:
-        """The candidates of the query that the judge may be asked about, in stage 1's order."""
+        """The candidates of the query that the judge may be asked about, judged, in stage 1's order."""
         if self.sessions is None:
             return []
         candidates = self.stage_1.candidates[query.id][: self.candidates]
@@ -199,7 +205,31 @@ class Method:
         """The `keep` photos left for the query, best first."""
         if self.sessions is None:
             return self.stage_1_ranking(query)[: self.keep]
+        if self.certainty is not None:
+            return self._stop_early(query, self.certainty)[0][: self.keep]
         return order_by_verdict(self.judged(query))[: self.keep]
+
+    def count_asked(self, query: EvalQuery) -> int:
+        """Number of photos that the judge is asked about."""
+        if self.certainty is not None:
+            return self._stop_early(query, self.certainty)[1]
+        return count_asked(self.judged(query))
+
+    def _stop_early(self, query: EvalQuery, certainty: float) -> tuple[list[JudgedCandidate], int]:
+        """Return the ranking if judging ends early, and the number of photos asked about.
+
+        The verdicts are all known; those that would not have been asked for are left out.
+        """
+        judged = self.judged(query)
+        scores = np.array([item.candidate.score for item in judged])
+        margins = np.array([np.nan if item.verdict is None else item.verdict.margin for item in judged])
+        replayed = replay(scores, margins, self.keep, certainty)
+        asked = set(replayed.asked.tolist())
+        ranking = [
+            judged[index] if index in asked else JudgedCandidate(judged[index].candidate, None)
+            for index in replayed.ranking.tolist()
+        ]
+        return ranking, len(asked)
 
     def _fused(self, item: JudgedCandidate) -> JudgedCandidate:
         """The candidate with stage 1's score added to its margin."""

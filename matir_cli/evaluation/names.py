@@ -14,7 +14,7 @@ STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo"
 JUDGE_ABLATIONS: tuple[Ablation, ...] = ("pixels", "ground-pixels")
 """Ablations that change the judge, so that each setting asks it all questions anew."""
 
-MethodName = Literal["parts"]
+MethodName = Literal["parts", "early"]
 
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 """Methods that are compared with the paper's, as options name them."""

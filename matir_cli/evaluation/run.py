@@ -20,6 +20,7 @@ from matir_cli.evaluation.baselines.clip import BASELINES, Baseline
 from matir_cli.evaluation.baselines.retrieval import BaselinePlan, run_baselines
 from matir_cli.evaluation.coverage import Coverage, measure_coverage
 from matir_cli.evaluation.methods import (
+    EARLY,
     WITH_PARTS,
     EvaluationSetup,
     JudgeSessions,
@@ -40,6 +41,7 @@ from matir_cli.model_sets.session import ModelSession
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Rle
+from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.pipeline import CANDIDATES, KEEP, open_judge_session
 
 
@@ -152,9 +154,14 @@ def _other_methods(
     progress: ProgressObserver,
 ) -> Iterator[Method]:
     """Run stage 1 of the methods to compare with the base, which share its judge."""
+    if not plan.methods:
+        return
+    stage_1 = run_stage_1_with_parts(setup, models, depth, progress)
+    with_parts = replace(base, stage_1=stage_1, name=WITH_PARTS)
     if "parts" in plan.methods:
-        stage_1 = run_stage_1_with_parts(setup, models, depth, progress)
-        yield replace(base, stage_1=stage_1, name=WITH_PARTS)
+        yield with_parts
+    if "early" in plan.methods and base.sessions is not None:
+        yield replace(with_parts, name=EARLY, certainty=CERTAINTY)
 
 
 def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSessions:

@@ -124,11 +124,16 @@ class Scorer:
             measurements.boxes,
             asked,
         )
-        methods = (first, *(self._measure_method(each) for each in others))
+        by_stage_1 = {id(base.stage_1): first}
+        methods = [first]
+        for each in others:
+            result = self._measure_method(each)
+            same = by_stage_1.setdefault(id(each.stage_1), result)
+            methods.append(replace(result, stage_1=same.stage_1, best_region=same.best_region))
         curve = [
             point for each in (base, *others) if each.sessions is not None for point in self._curve(each)
         ]
-        return Comparison(methods, tuple(curve))
+        return Comparison(tuple(methods), tuple(curve))
 
     def _measure_method(self, method: Method) -> MethodResult:
         setup = self._setup
@@ -153,10 +158,19 @@ class Scorer:
         )
 
     def _count_asked(self, method: Method) -> dict[int, int]:
-        return {query.id: count_asked(method.judged(query)) for query in self._setup.queries}
+        return {query.id: method.count_asked(query) for query in self._setup.queries}
 
     def _curve(self, method: Method) -> Iterator[CurvePoint]:
-        """Measure the method with fewer candidates, the others following in stage 1's order."""
+        """Measure the method with fewer candidates, the others following in stage 1's order.
+
+        A method that stops by itself has one point.
+        """
+        if method.certainty is not None:
+            rankings = {query.id: self._images(method.ranking(query)) for query in self._setup.queries}
+            values = self._setup.image_precision(rankings)
+            verdicts = self._count_asked(method)
+            yield CurvePoint(method.candidates, Row(method.name, values, verdicts=verdicts))
+            return
         judged = {query.id: method.judged(query) for query in self._setup.queries}
         for candidates in sorted({*(each for each in CURVE if each < method.candidates), method.candidates}):
             rankings, verdicts = {}, {}

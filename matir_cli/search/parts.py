@@ -43,8 +43,9 @@ say how things lie in the picture, so a much better match elsewhere in the photo
 PAIRS_AT_ONCE = 200_000
 """Pairs of regions whose relation is looked up at once: the arrays still fit a core's cache."""
 
-LEAST_DEPTH = 100
-"""Photos taken at least from the search for each object, since the parts may change their order."""
+LEAST_DEPTH = 200
+"""Photos taken at least from the search for each object, since the parts may change their order. With 100, a
+photo that has all parts, none of them among the best, is lost too often."""
 
 Scores = NDArray[np.float64]
 
@@ -159,7 +160,8 @@ def _best_regions(
         is_real = rows >= 0
         columns = iter(np.where(is_real, table[:, rows], -np.inf))
         flat, own = next(columns), next(columns) - query.target.offset
-        is_whole = regions.is_whole[rows]
+        # Where no other region was found, the whole photo is all there is, and loses nothing.
+        is_whole = regions.is_whole[rows] & (is_real.sum(axis=1, keepdims=True) > 1)
         reached = _reached(query.target, own, columns, regions.boxes[rows], is_whole)
         lost = np.subtract(own, reached, out=np.zeros_like(own), where=is_real)
         scores = flat - query.weight * lost - query.handicap * is_whole

@@ -167,7 +167,10 @@ class _Scorer:
         return scored
 
     def handicap_whole_photos(self, scored: ScoredArray) -> None:
-        """Subtract `handicap` from the scores, in place, of the regions that are whole photos."""
+        """Subtract `handicap` from the scores, in place, of the regions that are whole photos.
+
+        Where no other region was found, the whole photo is all there is, and loses nothing.
+        """
         if self.handicap:
             photos = json.dumps(np.unique(scored["photo"]).tolist())
             rows = self.gallery.connection.execute(_WHOLE_PHOTOS, (photos,))
@@ -175,7 +178,10 @@ class _Scorer:
             scored["score"][np.isin(scored["region"], whole)] -= self.handicap
 
 
-_WHOLE_PHOTOS = "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal = 0"
+_WHOLE_PHOTOS = (
+    "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal = 0 "
+    "where exists (select 1 from regions as others where others.photo_id = value and others.ordinal > 0)"
+)
 
 
 def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.evaluation.methods import NOT_ASKED, BoxMasks, EvaluationSetup, ask_judge
+from matir_cli.evaluation.methods import EARLY, NOT_ASKED, BoxMasks, EvaluationSetup, ask_judge
 from matir_cli.progress import no_progress
 from matir_cli.search.grounding import MatchOptions
 from matir_cli.search.results import MATCHED
@@ -55,3 +55,18 @@ def test_fusion_adds_stage_1_to_the_margin(setup: EvaluationSetup) -> None:
         assert item.verdict is not None
         assert judged.verdict is not None
         assert item.verdict.margin == pytest.approx(judged.verdict.margin + 10 * item.candidate.score)
+
+
+def test_a_method_that_stops_early_leaves_the_others_unjudged(setup: EvaluationSetup) -> None:
+    sessions = sessions_of(setup, ColourJudge())
+    method = method_of(setup, sessions, keep=1)
+    ask_judge(setup, sessions, [method], no_progress)
+    early = replace(method, name=EARLY, certainty=0.0)
+    every = replace(method, certainty=1.0)
+    query = setup.queries[2]  # "blue", of which stage 1 knows the two photos
+    assert (method.count_asked(query), every.count_asked(query)) == (6, 6)
+    assert 0 < early.count_asked(query) < 6
+    wide = replace(early, keep=6).ranking(query)
+    assert len(wide) == len({item.candidate.photo_id for item in wide}) == 6
+    assert every.ranking(query) == method.ranking(query)
+    assert early.ranking(query)[0].verdict == method.ranking(query)[0].verdict is not None

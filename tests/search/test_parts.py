@@ -101,9 +101,10 @@ def test_the_whole_photo_is_no_other_object(gallery: GalleryFile) -> None:
         assert found.score == pytest.approx(looks(CAT)[0, CAT] - asked.weight * MISPLACED, abs=0.01)
 
 
-def test_the_whole_photo_is_the_answer_where_no_region_is(gallery: GalleryFile) -> None:
+def test_the_whole_photo_loses_as_an_answer_only_where_there_are_regions(gallery: GalleryFile) -> None:
     with gallery.atomic():
         pair = put(gallery, "pair", [LEFT, RIGHT], looks(-1, CAT, DOG))
+        scene = put(gallery, "scene", [LEFT], looks(CAT, -1))
         bare = put(gallery, "no regions", [], looks(CAT))
     free, held = (
         {
@@ -112,8 +113,10 @@ def test_the_whole_photo_is_the_answer_where_no_region_is(gallery: GalleryFile) 
         }
         for handicap in (0.0, 0.1)
     )
-    assert gallery.region(held[bare].region_id).ordinal == 0
-    assert free[bare].score - held[bare].score == pytest.approx(0.1, abs=1e-6)
+    for photo_id in (scene, bare):
+        assert gallery.region(held[photo_id].region_id).ordinal == 0
+    assert free[scene].score - held[scene].score == pytest.approx(0.1, abs=1e-6)
+    assert free[bare] == held[bare]
     assert free[pair] == held[pair]
 
 
@@ -178,7 +181,7 @@ def brute_force(gallery: GalleryFile, query: PartQuery) -> list[Candidate]:
             for j in range(len(rows)):
                 holds = i != j if kind is None else bool(relation_holds(kind, boxes)[i, j]) and j > 0
                 partner = reached(other, j) - (0 if holds else MISPLACED)
-                if kind is None and j == 0:
+                if kind is None and j == 0 and len(rows) > 1:
                     partner -= MISPLACED
                 best = max(best, partner)
             own = min(own, best)
@@ -198,7 +201,7 @@ def brute_force(gallery: GalleryFile, query: PartQuery) -> list[Candidate]:
         for i in range(len(rows)):
             own = float(inner(stored, query.target.vector)[i]) - query.target.offset
             lost = own - reached(query.target, i)
-            whole = query.handicap * (rows[i].ordinal == 0)
+            whole = query.handicap * (rows[i].ordinal == 0 and len(rows) > 1)
             scores.append(float(inner(stored, query.vector)[i]) - query.weight * lost - whole)
         best = int(np.argmax(scores))
         found.append(Candidate(photo_id, rows[best].id, scores[best]))

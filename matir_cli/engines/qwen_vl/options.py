@@ -47,8 +47,8 @@ class QwenVlOptions(EngineOptions, frozen=True):
     Qwen2.5-VL's model card recommends, and does not shrink a photo of 1024 x 768 working pixels."""
     ground_min_pixels: Annotated[int, msgspec.Meta(ge=0, le=12845056)] = 0
     """For boxes, smaller photos are enlarged to at least this many pixels; 0: shown as for True or False.
-    At most `max_pixels`. llama.cpp advises Qwen's models to have 1024 tokens for boxes, 802816 pixels of Qwen2.5-VL
-    (its issue 16842). A photo that is enlarged is encoded a second time."""
+    At most `max_pixels`. llama.cpp advises Qwen's models to have 1024 tokens for boxes (its issue 16842):
+    802816 pixels of Qwen2.5-VL. A photo that is enlarged is encoded a second time."""
     context_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
     """Tokens that the context holds; 0 allocates what `grounds_at_once` photos of the largest size need."""
     grounds_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8

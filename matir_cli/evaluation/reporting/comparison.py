@@ -20,7 +20,7 @@ class MethodResult:
 
     name: str
     stage_1: PrecisionByQuery
-    """Stage 1's order."""
+    """Stage 1's order; methods with the same stage 1 have the same object, which is shown once."""
     best_region: PrecisionByQuery
     """Stage 1's order and masks."""
     reranked: PrecisionByQuery | None = None
@@ -75,18 +75,15 @@ def comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
     if len(comparison.methods) < 2:
         return ()
     rows: dict[str, list[Row]] = {IMAGE_LEVEL: [], OBJECT_LEVEL: []}
-    for each in comparison.methods:
+    for number, each in enumerate(comparison.methods):
         unjudged = NO_JUDGE if each.reranked is None else ""
         stage_1 = f"{each.name} without reranking (stage 1)"
         none_asked = dict.fromkeys(each.stage_1, 0)
-        rows[IMAGE_LEVEL] += [
-            Row(stage_1, each.stage_1, verdicts=none_asked),
-            Row(each.name, each.reranked, note=unjudged, verdicts=each.verdicts),
-        ]
-        rows[OBJECT_LEVEL] += [
-            Row(stage_1, each.best_region, verdicts=none_asked),
-            Row(each.name, each.boxes, note=unjudged, verdicts=each.verdicts),
-        ]
+        if all(each.stage_1 is not earlier.stage_1 for earlier in comparison.methods[:number]):
+            rows[IMAGE_LEVEL].append(Row(stage_1, each.stage_1, verdicts=none_asked))
+            rows[OBJECT_LEVEL].append(Row(stage_1, each.best_region, verdicts=none_asked))
+        rows[IMAGE_LEVEL].append(Row(each.name, each.reranked, note=unjudged, verdicts=each.verdicts))
+        rows[OBJECT_LEVEL].append(Row(each.name, each.boxes, note=unjudged, verdicts=each.verdicts))
     titles = {IMAGE_LEVEL: "methods, image level", OBJECT_LEVEL: "methods, object level"}
     return tuple(
         Table(number, titles[measure], measure, tuple(rows[measure]), counts_verdicts=True)
@@ -96,6 +93,7 @@ def comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
 
 def method_differences(comparison: Comparison, queries: Sequence[EvalQuery]) -> Iterator[MethodDifference]:
     """Yield the differences of every two methods: each later one less each earlier one, all four measures."""
+    first_with = {id(each.stage_1): each.name for each in reversed(comparison.methods)}
     for earlier, later in combinations(comparison.methods, 2):
         for stage_1, measure, values, others in (
             (True, IMAGE_LEVEL, later.stage_1, earlier.stage_1),
@@ -103,6 +101,8 @@ def method_differences(comparison: Comparison, queries: Sequence[EvalQuery]) -> 
             (False, IMAGE_LEVEL, later.reranked, earlier.reranked),
             (False, OBJECT_LEVEL, later.boxes, earlier.boxes),
         ):
+            if stage_1 and later.name != first_with[id(later.stage_1)]:
+                continue
             if values is not None and others is not None:
                 overall = _difference(values, others, [*values])
                 by_group = {

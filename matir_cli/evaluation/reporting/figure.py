@@ -67,7 +67,8 @@ def draw_figure(comparison: Comparison) -> Figure:
         points = [point.row for point in comparison.curve if point.row.method == method.name]
         x = [row.verdicts_per_query or 0.0 for row in points]
         y = [100 * row.summary.mean_by_relevant for row in points if row.summary is not None]
-        axes.plot(x, y, marker="o", markersize=4, color=colour, label=method.name)
+        marker, size = ("o", 4) if len(points) > 1 else ("*", 12)
+        axes.plot(x, y, marker=marker, markersize=size, color=colour, label=method.name)
     axes.set_xlabel("verdicts asked per query")
     axes.set_ylabel(f"{IMAGE_LEVEL}, per cent")
     axes.grid(visible=True, linewidth=0.4, color="#dddddd")

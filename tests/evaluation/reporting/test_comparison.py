@@ -148,4 +148,4 @@ def test_the_figure_is_the_same_each_time_and_shows_every_method(
     assert (tmp_path / "first" / svg.name).read_bytes() == svg.read_bytes()
     lines = draw_figure(comparison).axes[0].get_lines()
     assert [np.asarray(line.get_xdata()).tolist() for line in lines] == [[0, 6, 6, 6, 6, 6], [0, 4]]
-    assert np.asarray(lines[0].get_ydata()) == pytest.approx([100] * 6)
+    assert np.asarray(lines[0].get_ydata()).tolist() == pytest.approx([100] * 6)
