@@ -18,6 +18,7 @@ from matir_cli.records import Candidate, FloatArray, check_range
 from matir_cli.search.encoding import EncodedQuery, encode_query
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.index import catch_up_index
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
@@ -134,6 +135,7 @@ def run_search(
     session = None
     if judging and query.text is not None:
         session = open_judge_session(gallery, models, query.text, fresh=options.fresh, without=query.without)
+    catch_up_index(gallery, progress)
     encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
     ranked = rank_encoded(gallery, encoded, depth, options.filters)
