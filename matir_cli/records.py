@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -191,6 +192,24 @@ class FileRecord:
     """Size."""
     mtime_ns: int
     """Time of last modification, nanoseconds since the epoch."""
+
+
+class NoteKind(StrEnum):
+    """Part of a photo's file that could not be read."""
+
+    PICTURE = "picture"
+    """The rest of the picture is blank or coarse."""
+    METADATA = "metadata"
+    """The picture is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A statement about what could not be read of a photo's file."""
+
+    kind: NoteKind
+    text: str
+    """A phrase for people."""
 
 
 @dataclass(frozen=True, slots=True)

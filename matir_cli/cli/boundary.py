@@ -174,7 +174,6 @@ def _remedy(error: errors.MatirError) -> str:
 _GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
     errors.GalleryMissing: "Check the name, or create one: matir add FOLDER --db {path}",
     errors.GalleryEmpty: "Add some: matir add FOLDER --db {path}",
-    errors.GalleryTooOld: "Any command on it, such as matir info --db {path}, upgrades it.",
     errors.GalleryUnrecovered: "Any command that may write to it rolls it back: matir info --db {path}",
     errors.GalleryDamaged: (
         "Restore a copy of it, or move it away and index the photos again: matir add FOLDER --db {path}"

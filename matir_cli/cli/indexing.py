@@ -11,7 +11,7 @@ from typing import TypeVar
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import choose_model_set
 from matir_cli.cli.progress import progress_bar
-from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import Added, IndexingModels, Skipped
@@ -90,9 +90,7 @@ def run_with_progress(
                     bar.say(f"kept {printable(describe_absent(outcome))}")
                 elif isinstance(outcome, Added) and outcome.notes:
                     incomplete += 1
-                    bar.say(
-                        f"incomplete {printable(str(outcome.path))}: {printable('; '.join(outcome.notes))}"
-                    )
+                    bar.say(f"incomplete {printable(str(outcome.path))}: {describe_notes(outcome.notes)}")
                 bar.advance()
     except KeyboardInterrupt:
         say(f"{summary(counts)}; run the same command again to go on")

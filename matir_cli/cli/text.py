@@ -1,8 +1,9 @@
 """Counts, sizes and absent folders as words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.records import Note
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
@@ -36,3 +37,8 @@ def list_some(names: Sequence[str], limit: int = 5) -> str:
     """Return the first names, and the number of others, as in "a.jpg, b.jpg and 3 more"."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def describe_notes(notes: Iterable[Note]) -> str:
+    """Describe what could not be read of a photo's file, for people."""
+    return "; ".join(note.text for note in notes)

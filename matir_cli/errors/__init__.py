@@ -6,7 +6,6 @@
     │   ├── GalleryEmpty               it holds no photo yet
     │   ├── NotAGallery                the file was not written by this tool
     │   ├── GalleryTooNew              written by a later version
-    │   ├── GalleryTooOld              written by an earlier version, and it may not be changed
     │   ├── GalleryDamaged             it is malformed
     │   │   └── IndexDamaged           its search index is, which can be rebuilt
     │   ├── GalleryFailed              SQLite failed for no reason that lies in the file or the system
@@ -79,7 +78,6 @@ from matir_cli.errors.gallery import (
     GalleryNameInvalid,
     GalleryReadOnly,
     GalleryTooNew,
-    GalleryTooOld,
     GalleryUnrecovered,
     IndexDamaged,
     MergeIntoItself,
@@ -150,7 +148,6 @@ __all__ = [
     "GalleryNameInvalid",
     "GalleryReadOnly",
     "GalleryTooNew",
-    "GalleryTooOld",
     "GalleryUnrecovered",
     "IndexDamaged",
     "ListNotUtf8",

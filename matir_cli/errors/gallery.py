@@ -47,18 +47,6 @@ class GalleryTooNew(GalleryError):
 
 
 @dataclass(eq=False)
-class GalleryTooOld(GalleryError):
-    """Schema `found` is older than `known`, and the file may only be read, so it cannot be upgraded."""
-
-    found: int
-    known: int
-
-    def __str__(self) -> str:
-        schemas = f"schema {self.found}; this one knows {self.known}"
-        return f"{self.path} was written by an older version ({schemas})."
-
-
-@dataclass(eq=False)
 class GalleryDamaged(GalleryError):
     """The file is malformed; `reason` is SQLite's message, or names the value that is wrong."""
 

@@ -7,7 +7,7 @@ opening rolls back. Each photo is written in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import sqlite_vec
 from matir_cli import errors
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE
+from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
 from matir_cli.gallery.rows import (
     LONGEST_PREVIEW,
@@ -31,7 +32,7 @@ from matir_cli.gallery.rows import (
     read_region,
 )
 from matir_cli.gallery.sqlite_errors import connect, gallery_error, translated
-from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
+from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 
 
 class GalleryFile:
@@ -49,6 +50,9 @@ class GalleryFile:
     def open(cls, path: Path, *, create: bool = False) -> GalleryFile:
         """Open the gallery at `path` and migrate an older schema.
 
+        A gallery of an older schema that cannot be written is opened as it is, for reading only: the tables
+        that it lacks are empty.
+
         Args:
             create: create the file and its folder if they do not exist.
 
@@ -63,13 +67,23 @@ class GalleryFile:
             GalleryIOFailed: the system fails to read or write the file.
         """
         # SQLite itself falls back to read-only access if the file cannot be written.
-        connection = connect(path, READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE)
-        gallery = cls(path, connection)
+        with translated(path):
+            try:
+                return cls._open(path, READ_WRITE_CREATE if create else apsw.SQLITE_OPEN_READWRITE)
+            except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError):
+                # The file can be written, but not its folder, where SQLite keeps the journal of a migration.
+                if create:
+                    raise
+                return cls._open(path, apsw.SQLITE_OPEN_READONLY)
+
+    @classmethod
+    def _open(cls, path: Path, flags: int) -> GalleryFile:
+        """Open and check the gallery, with these SQLITE_OPEN_* bits; raises SQLite's errors as they are."""
+        gallery = cls(path, connect(path, flags))
         try:
-            with translated(path):
-                gallery._prepare()
+            gallery._prepare()
         except BaseException:
-            connection.close()
+            gallery.connection.close()
             raise
         return gallery
 
@@ -84,10 +98,16 @@ class GalleryFile:
         db.enable_load_extension(True)
         db.load_extension(sqlite_vec.loadable_path())
         db.enable_load_extension(False)
-        if version < schema.VERSION:
-            with self.atomic():
-                schema.migrate(db)
+        if version == schema.VERSION:
+            return
+        if version and db.readonly("main"):
+            schema.add_missing_tables(db, version)
+            return
+        with self.atomic():
+            if schema.version_of(db):
                 schema.check_schema(db, self.path)  # another process may have written meanwhile
+            schema.migrate(db)
+            schema.check_schema(db, self.path)
 
     def __enter__(self) -> GalleryFile:
         return self
@@ -280,12 +300,17 @@ class GalleryFile:
     def count_photos(self) -> int:
         """Return the number of photos."""
         # "where true": without, it is one step, which neither Ctrl-C nor the step limit can end.
-        return int(_only(self.connection.execute("select count(*) from photos where true"))[0])
+        return int(self.connection.execute("select count(*) from photos where true").get)
 
     def add_photo(
-        self, file: FileRecord, photo: PhotoRecord, regions: Sequence[Region], preview: bytes | None
+        self,
+        file: FileRecord,
+        photo: PhotoRecord,
+        regions: Sequence[Region],
+        preview: bytes | None,
+        notes: Iterable[Note] = (),
     ) -> tuple[int, list[int]]:
-        """Write a photo with its first file, its regions and its preview.
+        """Write a photo with its first file, its regions, its preview and what could not be read of it.
 
         The caller holds the transaction and stores the regions' vectors.
 
@@ -298,37 +323,34 @@ class GalleryFile:
         """
         db = self.connection
         photo_id = int(
-            _only(
-                db.execute(
-                    "insert into photos (sha256, width, height, mask_width, mask_height, orientation, "
-                    "taken_at, camera, latitude, longitude, added_at) "
-                    "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
-                    (
-                        *(photo.sha256, photo.width, photo.height, photo.mask_width, photo.mask_height),
-                        *(photo.orientation, photo.taken_at, photo.camera, photo.latitude, photo.longitude),
-                        current_time(),
-                    ),
-                )
-            )[0]
+            db.execute(
+                "insert into photos (sha256, width, height, mask_width, mask_height, orientation, "
+                "taken_at, camera, latitude, longitude, added_at) "
+                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
+                (
+                    *(photo.sha256, photo.width, photo.height, photo.mask_width, photo.mask_height),
+                    *(photo.orientation, photo.taken_at, photo.camera, photo.latitude, photo.longitude),
+                    current_time(),
+                ),
+            ).get
         )
         self.link(file, photo_id)
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
+        store_notes(db, photo_id, notes)
         region_ids = []
         for ordinal, region in enumerate(regions):
             box = photo.to_photo(region.box)
-            row = _only(
-                db.execute(
-                    "insert into regions "
-                    "(photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle) "
-                    "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
-                    (
-                        *(photo_id, ordinal, box.x0, box.y0, box.x1, box.y1),
-                        *(region.area, region.predicted_iou, region.stability, region.rle.counts),
-                    ),
-                )
+            inserted = db.execute(
+                "insert into regions "
+                "(photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle) "
+                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
+                (
+                    *(photo_id, ordinal, box.x0, box.y0, box.x1, box.y1),
+                    *(region.area, region.predicted_iou, region.stability, region.rle.counts),
+                ),
             )
-            region_ids.append(int(row[0]))
+            region_ids.append(int(inserted.get))
         return photo_id, region_ids
 
     def paths(self, photo_id: int) -> tuple[Path, ...]:
@@ -422,11 +444,6 @@ _SELECT_REGION = (
     "select regions.id, photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle, "
     "width, height, mask_width, mask_height from regions join photos on photos.id = photo_id"
 )
-
-
-def _only(cursor: apsw.Cursor) -> Any:
-    """Return the cursor's first row, a tuple of the types that the query selects; None if there is none."""
-    return cursor.fetchone()
 
 
 def current_time() -> str:

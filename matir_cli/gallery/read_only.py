@@ -8,11 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from matir_cli.errors import (
-    GalleryDamaged,
-    GalleryTooOld,
-    NotAGallery,
-)
+from matir_cli.errors import GalleryDamaged, NotAGallery
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import connect, translated
@@ -24,14 +20,14 @@ PAGE = 256
 def open_read_only(path: Path) -> GalleryFile:
     """Open the gallery at `path` so that nothing can change it.
 
-    Unlike `GalleryFile.open`, this does not migrate an older schema.
+    An older schema is not migrated: the tables that the file lacks are empty.
 
     Raises:
         GalleryMissing: there is no file at `path`.
         GalleryNameInvalid: the path is not UTF-8.
         GalleryReadOnly: the file cannot be opened.
         GalleryUnrecovered: an interrupted write to the file is not rolled back.
-        NotAGallery, GalleryTooNew, GalleryTooOld, GalleryDamaged: the file has another schema.
+        NotAGallery, GalleryTooNew, GalleryDamaged: the file has another schema.
     """
     with translated(path):
         db = connect(path, apsw.SQLITE_OPEN_READONLY)
@@ -39,8 +35,7 @@ def open_read_only(path: Path) -> GalleryFile:
             version = schema.check_schema(db, path)
             if schema.is_empty(db):
                 raise NotAGallery(path)
-            if version < schema.VERSION:
-                raise GalleryTooOld(path, version, schema.VERSION)
+            schema.add_missing_tables(db, version)
         except BaseException:
             db.close()
             raise

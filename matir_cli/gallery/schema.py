@@ -4,11 +4,16 @@ Migration n is the tuple of statements that brings a file from version n to n + 
 the missing ones in the caller's transaction. A released migration never changes, its comments
 included, since galleries store and are compared with the whole text. Two comments name
 matir_cli/vectors.py: that is search/quantisation.py and search/sign_codes.py now.
+
+Migrations behind the first only add tables and indexes. So a file of an older version that cannot be
+written, and hence not migrated, is read as if the tables that it lacks were empty: `add_missing_tables`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -141,6 +146,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (
         """
+        create table notes (               -- what could not be read of a photo's file
+            photo_id integer not null references photos (id) on delete cascade,
+            kind text not null,            -- 'picture' or 'metadata': what it is a part of
+            note text not null,            -- a phrase for people
+            primary key (photo_id, kind, note)
+        ) without rowid
+        """,
+    ),
+    (
+        """
         create table residuals (           -- what int8 leaves of a photo's vectors; absent for older ones
             photo_id integer primary key references photos (id) on delete cascade,
             residuals blob not null        -- 4 bits a dimension, regions by ordinal: search/quantisation.py
@@ -237,20 +252,50 @@ def schema_faults(actual: Sequence[SchemaObject], expected: Sequence[SchemaObjec
 @cache
 def _expected_objects(version: int) -> list[SchemaObject]:
     """Return the schema of a gallery of this version, as SQLite writes it."""
-    fresh = apsw.Connection(":memory:")
-    try:
-        for statements in MIGRATIONS[:version]:
-            for statement in statements:
-                fresh.execute(statement)
+    with _fresh(version) as fresh:
         return schema_objects(fresh)
+
+
+@contextmanager
+def _fresh(version: int) -> Iterator[apsw.Connection]:
+    """Open an empty gallery of this version, in memory."""
+    connection = apsw.Connection(":memory:")
+    try:
+        for statement in chain.from_iterable(MIGRATIONS[:version]):
+            connection.execute(statement)
+        yield connection
     finally:
-        fresh.close()
+        connection.close()
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Migrate the file to `VERSION`; the caller holds a write transaction."""
-    for number in range(version_of(connection), VERSION):
-        for statement in MIGRATIONS[number]:
-            connection.execute(statement)
+    """Migrate the file to `VERSION`; the caller holds a write transaction and has checked the schema."""
+    for statement in chain.from_iterable(MIGRATIONS[version_of(connection) :]):
+        connection.execute(statement)
     connection.pragma("application_id", APPLICATION_ID)
     connection.pragma("user_version", VERSION)
+
+
+def add_missing_tables(connection: apsw.Connection, version: int) -> None:
+    """Let the tables that a file of this version lacks read as empty ones; the file is not changed.
+
+    They are temporary tables of the connection, so that every query works as it does on a file of `VERSION`.
+    If another process migrates the file meanwhile, they hide its tables until it is opened again.
+    """
+    for name, columns in _missing_tables(version):
+        connection.execute(f"create temp table {name} ({columns})")
+
+
+@cache
+def _missing_tables(version: int) -> list[tuple[str, str]]:
+    """Return name and columns of the tables that this version lacks."""
+    present = {name for name, *_ in _expected_objects(version)}
+    with _fresh(VERSION) as fresh:
+        return [
+            (str(name), str(columns))
+            for name, columns in fresh.execute(
+                "select t.name, (select group_concat(c.name, ', ') from pragma_table_info(t.name) as c) "
+                "from sqlite_schema as t where t.type = 'table'"
+            )
+            if name not in present and not str(name).startswith("sqlite_")
+        ]

@@ -28,7 +28,7 @@ from matir_cli.indexing.prefetch import prefetch
 from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
 from matir_cli.photos.discover import find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
-from matir_cli.records import FileRecord, FloatArray, Region
+from matir_cli.records import FileRecord, FloatArray, Note, Region
 from matir_cli.search.index import seal_index, store_vectors
 
 PREFETCH = 3
@@ -82,8 +82,8 @@ class Added:
     path: Path
     regions: int
     """Number of regions that the proposer found, not counting the whole photo."""
-    notes: tuple[str, ...] = ()
-    """Parts of the file that could not be read, one phrase each; usually none."""
+    notes: tuple[Note, ...] = ()
+    """What could not be read of the file; usually nothing. The gallery remembers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +363,6 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
                 # Another process may have added the photo since it was read.
                 if gallery.link_file(photo.file, photo.record.sha256):
                     return Linked(photo.file.path)
-                photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview)
+                photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview, photo.notes)
                 store_vectors(gallery, photo_id, ids, vectors)
                 return Added(photo.file.path, len(regions) - 1, photo.notes)

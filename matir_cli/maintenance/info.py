@@ -27,6 +27,7 @@ _SPENT_ON = {
     "photos": "files",
     "files": "files",
     "skipped": "files",
+    "notes": "files",
     "questions": "answers",
     "verdicts": "answers",
     "groundings": "answers",
@@ -40,6 +41,7 @@ _COUNTS = {
     "skipped": "select count(*) from skipped where true",
     "regions": "select count(*) from regions where ordinal > 0",
     "previews": "select count(*) from previews where true",
+    "incomplete": "select count(distinct photo_id) from notes where true",
 }
 
 
@@ -82,6 +84,8 @@ class GalleryInfo:
     regions: int
     """Number of proposed regions; whole photos are not counted."""
     previews: int
+    incomplete: int
+    """Number of photos of whose file a part could not be read."""
     models: tuple[ModelInfo, ...]
     judges: tuple[JudgeInfo, ...]
     space: dict[str, int]

@@ -12,7 +12,9 @@ import msgspec
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import paged_rows
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path, is_gone
+from matir_cli.records import Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class ListedFile:
     """Degrees, north positive."""
     longitude: float | None
     """Degrees, east positive."""
+    notes: tuple[Note, ...] = ()
+    """What could not be read of the file when it was indexed; usually nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +62,28 @@ _SELECT_FILES = (
     "bytes, taken_at, camera, latitude, longitude from files join photos on photos.id = photo_id"
 )
 
+_JOIN_INCOMPLETE = "join (select distinct photo_id as noted from notes) on noted = photos.id"
+
 _SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
 
 
 def list_photo_files(
-    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False, incomplete: bool = False
 ) -> Iterator[ListedFile]:
     """Yield the files that hold photos, in order of path.
 
     Args:
         within: only files at or below this absolute path; None for all.
         missing: only files that no longer exist on disk.
+        incomplete: only files of which a part could not be read.
 
     Raises:
         GalleryDamaged: a stored value has the wrong type.
     """
-    for path, *rest in paged_rows(gallery, _SELECT_FILES, within):
-        file = _checked(gallery, ListedFile, decode_path(path), *rest)
+    select = f"{_SELECT_FILES} {_JOIN_INCOMPLETE}" if incomplete else _SELECT_FILES
+    for path, photo_id, *rest in paged_rows(gallery, select, within):
+        notes = stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
+        file = _checked(gallery, ListedFile, decode_path(path), photo_id, *rest, notes)
         if not missing or is_gone(file.path):
             yield file
 

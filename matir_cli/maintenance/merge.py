@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import store_notes, stored_notes
 from matir_cli.gallery.paths import encode_path
 from matir_cli.maintenance.merge_source import (
     JudgeAnswer,
@@ -38,7 +39,7 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """A photo present in both: unknown files, judge's answers and a missing preview were added."""
+    """A photo present in both: unknown files, judge's answers, and a missing preview or notes were added."""
 
     path: Path
 
@@ -126,7 +127,9 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
         case LeftOut():
             return outcome
         case TakenOver():
-            photo_id, ids = gallery.add_photo(files[0], photo.record, photo.regions, photo.preview)
+            photo_id, ids = gallery.add_photo(
+                files[0], photo.record, photo.regions, photo.preview, photo.notes
+            )
             store_quantised(gallery, photo_id, ids, photo.vectors, photo.residuals)
         case Combined():
             present = gallery.photo_with(photo.record.sha256)
@@ -136,6 +139,9 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
                 gallery.connection.execute(
                     "insert or ignore into previews values (?, ?)", (photo_id, photo.preview)
                 )
+            if not stored_notes(gallery.connection, gallery.path, photo_id):
+                # Beside those of another version, they might say the same in other words.
+                store_notes(gallery.connection, photo_id, photo.notes)
     for file in files:
         gallery.link(file, photo_id)
     for table, answers in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):

@@ -16,13 +16,14 @@ import msgspec
 
 from matir_cli import errors, masks
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import LONGEST_VECTOR, check_text, read_boxes
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
-from matir_cli.records import FileRecord, ModelIdentity, PhotoRecord, Region
+from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 from matir_cli.search.index import VECTOR, to_residuals, to_vectors
 from matir_cli.search.quantisation import Int8Array, ResidualArray
 
@@ -60,6 +61,7 @@ class SourcePhoto:
     """(len(regions), ceil(d / 2)), as stored; None: not known."""
     verdicts: list[JudgeAnswer]
     groundings: list[JudgeAnswer]
+    notes: tuple[Note, ...]
 
 
 def check_mergeable(path: Path, source: GalleryFile) -> None:
@@ -142,6 +144,7 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         _checked_residuals(source, photo_id, vectors),
         _verdicts(source, photo_id),
         _groundings(source, photo_id, record),
+        stored_notes(source.connection, source.path, photo_id),
     )
 
 

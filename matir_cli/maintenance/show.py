@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.photos.discover import stat_file
-from matir_cli.records import PhotoRecord
+from matir_cli.records import Note, PhotoRecord
 
 HERE = "here"
 
@@ -71,6 +72,8 @@ class PhotoDetails:
     """Size of the preview; None if none is stored."""
     model_set: str | None
     """Model set of the gallery."""
+    notes: tuple[Note, ...]
+    """What could not be read of the file when it was indexed; usually nothing."""
     regions: tuple[RegionDetails, ...]
     """The regions, the whole photo first."""
 
@@ -90,6 +93,7 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         photo = gallery.photo(photo_id)
         added_at, preview_bytes = gallery.connection.execute(select, (photo_id,)).get
         regions = gallery.regions(photo_id)
+        notes = stored_notes(gallery.connection, gallery.path, photo_id)
         model_set = gallery.model_set()
     record = photo.record
     return PhotoDetails(
@@ -108,6 +112,7 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         added_at=gallery.checked_text(added_at, f"photo {photo_id}: the time when it was added"),
         preview_bytes=preview_bytes,
         model_set=model_set,
+        notes=notes,
         regions=tuple(_region(record, stored) for stored in regions),
     )
 

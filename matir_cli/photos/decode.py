@@ -13,7 +13,7 @@ from PIL import Image
 from matir_cli.photos.colour import bands
 from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.photos.discover import absolute_path
-from matir_cli.records import FileRecord, ImageArray, PhotoRecord
+from matir_cli.records import FileRecord, ImageArray, Note, NoteKind, PhotoRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class DecodedPhoto:
     record: PhotoRecord
     image: ImageArray
     """(mask_height, mask_width, 3) uint8 RGB, working pixels, upright."""
-    notes: tuple[str, ...] = ()
-    """Parts of the file that could not be read, one phrase each."""
+    notes: tuple[Note, ...] = ()
+    """What could not be read of the file; usually nothing."""
 
 
 def start_decoder() -> None:
@@ -56,7 +56,8 @@ def decode_photo(file: FileRecord, digest: bytes, decoder: DecoderProcess = shar
     with decoder.ask("working", absolute_path(file.path)) as answer:
         image = answer.read_image()
     record = PhotoRecord(digest, *answer.header["record"], *answer.header["fields"])
-    return DecodedPhoto(file, record, image, tuple(answer.header["notes"]))
+    notes = tuple(Note(NoteKind(kind), text) for kind, text in answer.header["notes"])
+    return DecodedPhoto(file, record, image, notes)
 
 
 def decode_full_size(path: Path, decoder: DecoderProcess = shared_decoder) -> Image.Image:

@@ -29,7 +29,7 @@ from matir_cli.photos.formats import (
     refused_format,
     register_heif,
 )
-from matir_cli.records import MAX_PIXELS
+from matir_cli.records import MAX_PIXELS, Note, NoteKind
 
 MIN_SIDE = 8
 """Pixels: shortest side of a photo that can show an object."""
@@ -40,8 +40,11 @@ MAX_SCANS = 500
 LEAST_LEFT = 0.5
 """Share of its rows that must be left of a JPEG that has been cut."""
 
-CUT = "the end of its file is missing, and the rest of the picture is blank or coarse"
+CUT = Note(NoteKind.PICTURE, "the end of its file is missing, and the rest of the picture is blank or coarse")
 """Note on a JPEG that has been cut."""
+
+LEFT_OUT = Note(NoteKind.METADATA, "metadata that kept the picture from being read was left out")
+"""Note on a file that was decoded without its metadata."""
 
 MOST_REPAIRED = 1 << 28
 """Bytes at the beginning of a file that cannot be decoded as it is, of which repaired copies are made."""
@@ -67,8 +70,8 @@ class LoadedImage:
     remaining: int
     """Orientation that still has to be undone, 1 to 8."""
     metadata: Metadata
-    notes: tuple[str, ...]
-    """Parts of the file that could not be read, one phrase each."""
+    notes: tuple[Note, ...]
+    """What could not be read of the file."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -107,7 +110,7 @@ class _Repair:
     """Another attempt to decode a file that cannot be decoded as it is."""
 
     content: bytes
-    note: str | None
+    note: Note | None
     """Note on what is lost by it."""
     cut: bool = False
     """The end of the file may be missing."""
@@ -168,7 +171,9 @@ def _load(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImage:
         reader = MetadataReader(picture)
         orientation = remaining = reader.orientation()
     metadata = reader.metadata()
-    notes = tuple(f"its {kind} cannot be read and was left out" for kind in metadata.unreadable)
+    notes = tuple(
+        Note(NoteKind.METADATA, f"its {part} cannot be read and was left out") for part in metadata.unreadable
+    )
     return LoadedImage(picture, width, height, orientation, remaining, metadata, notes)
 
 
@@ -229,22 +234,21 @@ def _load_repaired(stream: BinaryIO, path: Path, *, reduced: bool) -> LoadedImag
 
 def _repairs(content: bytes) -> Iterator[_Repair]:
     """Yield what to try with a file that cannot be decoded, what loses least first."""
-    lost = "metadata that kept the picture from being read was left out"
     if content.startswith(side_data.JPEG_SIGNATURE):
         yield _Repair(content, None, cut=True)
         for keep_exif in (True, False):
             bare = side_data.jpeg_without_metadata(content, keep_exif=keep_exif)
             if bare is not None:
-                yield _Repair(bare, lost)
-                yield _Repair(bare, lost, cut=True)
+                yield _Repair(bare, LEFT_OUT)
+                yield _Repair(bare, LEFT_OUT, cut=True)
     elif content.startswith(side_data.PNG_SIGNATURE):
         sound = side_data.png_without_broken_chunks(content)
         if sound is not None:
-            yield _Repair(sound, lost)
+            yield _Repair(sound, LEFT_OUT)
     elif side_data.jpeg2000_reductions(content[:_START]):
         yield _Repair(content, None, reducible=False)
     elif content[4:8] == b"ftyp":
-        yield _Repair(side_data.without_exif_item(content), lost)
+        yield _Repair(side_data.without_exif_item(content), LEFT_OUT)
 
 
 def _is_mostly_there(picture: Image.Image) -> bool:

@@ -102,7 +102,7 @@ def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
         height=working.height,
         record=(width, height, working.width, working.height, loaded.orientation),
         fields=(metadata.taken_at, metadata.camera, metadata.latitude, metadata.longitude),
-        notes=loaded.notes,
+        notes=[(note.kind, note.text) for note in loaded.notes],
     )
     yield working.tobytes()
 

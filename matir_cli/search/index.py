@@ -106,19 +106,21 @@ def seal_index(
             advance(sealed)
 
 
-def catch_up_index(gallery: GalleryFile, progress: ProgressObserver) -> None:
+def catch_up_index(
+    gallery: GalleryFile, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
+) -> None:
     """Make blocks if more photos are loose than writing photos leaves: an older version wrote the gallery, or
     a run was cut off. If the file cannot be written now, a search takes longer, and that is all.
     """
     db = gallery.connection
     many = db.execute(
-        "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (BLOCK_REGIONS,)
+        "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
     )
     if many.fetchone() is not None and not db.readonly("main"):
         with suppress(
             apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
         ):
-            seal_index(gallery, progress=progress)
+            seal_index(gallery, block_regions, progress)
 
 
 def rebuild_index(

@@ -114,7 +114,7 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
                 part = slice(at, min(at + ROWS_AT_ONCE, block.count))
                 levels, low = buffer[: part.stop - at], low_halves[: part.stop - at]
                 with reading:
-                    blob.read_into(levels)
+                    blob.read_into(levels.data)
                 np.bitwise_and(levels, 15, out=low)
                 codes = Codes(along[part], spread[part], levels)
                 start = block.end - block.count + at

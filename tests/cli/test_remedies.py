@@ -39,7 +39,6 @@ NOT_FOLLOWED = {
     errors.GalleryIOFailed: "needs a disk that fails",
     errors.GalleryReadOnly: "root, as whom tests may run, may write everything",
     errors.GalleryTooNew: "needs a version that does not exist yet",
-    errors.GalleryTooOld: "is said of files of earlier schemas; tests/gallery upgrade them",
     errors.GalleryUnrecovered: "root, as whom tests may run, may write everything",
     errors.ListNotUtf8: "is about standard input, which these commands do not have",
     errors.MemoryTooSmall: "needs a machine with too little memory",

@@ -19,10 +19,12 @@ from click.testing import CliRunner
 from matir_cli.cli.group import matir
 from matir_cli.errors import MatirError
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
+from matir_cli.photos.image_file import CUT, LEFT_OUT
 from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
 from matir_cli.search.index import seal_index, store_vectors
 from tests.fuzz.campaign import main_of
@@ -78,6 +80,8 @@ def sound_gallery() -> bytes:
                 cached.remember(photo_id, Verdict(1.0, -2.0))
                 cached.remember_grounding(photo_id, Grounding((Box(1, 2, 30, 40),), "a box", readable=True))
         gallery.remember_skipped(FileRecord(Path("/photos/zero.jpg"), 0, 1), "zero bytes")
+        store_notes(gallery.connection, 3, [CUT])
+        store_notes(gallery.connection, 7, [CUT, LEFT_OUT])
         return gallery.path.read_bytes()
 
 
@@ -155,7 +159,7 @@ def change_schema_row(rng: random.Random, path: Path) -> None:
 def change_values(rng: random.Random, path: Path) -> None:
     """Give some values another type, range or size."""
     (table, column), value = rng.choice(COLUMNS), rng.choice(VALUES)
-    has_rowid = table not in ("files", "skipped", "models", "verdicts", "groundings")
+    has_rowid = table not in ("files", "skipped", "models", "verdicts", "groundings", "notes")
     first = f"rowid = (select min(rowid) from {table})" if has_rowid else "random() % 10 = 0"
     some = "rowid % 3 = 0" if has_rowid else "random() % 3 = 0"
     where = first if "3000000" in value else rng.choice(("true", some, first))
@@ -202,6 +206,7 @@ COLUMNS = [
     *(("verdicts", name) for name in ("question_id", "photo_id", "z_true", "z_false")),
     *(("groundings", name) for name in ("boxes", "answer", "readable", "photo_id")),
     *(("models", name) for name in ("role", "name", "weight_hash", "model_set")),
+    *(("notes", name) for name in ("photo_id", "kind", "note")),
     ("loose", "photo_id"),
 ]
 
@@ -287,6 +292,7 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("ls", "--json", *db),
         ("ls", "--skipped", *db),
         ("ls", "--missing", "--in", "/photos", *db),
+        ("ls", "--incomplete", *db),
         ("show", "3", "--json", "--overlay", str(folder / "overlay.png"), "--force", *db),
         ("show", str(place("7.jpg")), *db),
         ("find", "a red ball", "--no-rerank", "--json", "--overlays", str(folder / "drawn"), *db),

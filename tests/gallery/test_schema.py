@@ -36,7 +36,8 @@ def test_a_photo_takes_its_rows_along() -> None:
     db = apsw.Connection(":memory:")
     schema.migrate(db)
     db.pragma("foreign_keys", True)
-    tables = ("files", "previews", "regions", "vectors", "residuals", "loose", "verdicts", "groundings")
+    tables = ["files", "previews", "regions", "vectors", "residuals", "loose", "verdicts", "groundings"]
+    tables += ["notes"]
     db.execute(
         "insert into photos values (1, x'00', 8, 8, 8, 8, 1, null, null, null, null, '');"
         "insert into files values ('/a', 1, 1, 1); insert into previews values (1, x'00');"
@@ -44,7 +45,8 @@ def test_a_photo_takes_its_rows_along() -> None:
         "insert into vectors values (1, 1, x'00'); insert into residuals values (1, x'00');"
         "insert into loose values (1);"
         "insert into questions values (1, 'judge', 'query');"
-        "insert into verdicts values (1, 1, 0, 0); insert into groundings values (1, 1, '[]', '', 1)"
+        "insert into verdicts values (1, 1, 0, 0); insert into groundings values (1, 1, '[]', '', 1);"
+        "insert into notes values (1, 'picture', 'cut')"
     )
     assert [db.execute(f"select count(*) from {table}").get for table in tables] == [1] * len(tables)
     db.execute("delete from photos")
@@ -71,7 +73,7 @@ def test_a_schema_that_differs_is_refused_by_every_opening(tmp_path: Path, state
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.integers(0, 16), st.integers(0, 2000), st.characters(codec="ascii", exclude_characters="\0"))
+@given(st.integers(0, 18), st.integers(0, 2000), st.characters(codec="ascii", exclude_characters="\0"))
 def test_any_other_letter_in_the_schema_is_noticed(row: int, at: int, letter: str) -> None:
     db = apsw.Connection(":memory:")
     schema.migrate(db)

@@ -216,6 +216,9 @@ def tamper(path: Path, statement: str) -> None:
         "update groundings set boxes = 'x'",
         "update groundings set answer = x'04'",
         "update groundings set readable = 7",
+        "insert into notes values (15, 'mood', 'cut')",
+        "insert into notes values (15, 'picture', x'00')",
+        "insert into notes select 15, 'picture', a.id || '.' || b.id from regions a, regions b limit 101",
     ],
 )
 def test_impossible_values_in_the_source_are_refused(ours: Path, theirs: Path, statement: str) -> None:

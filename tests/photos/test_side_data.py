@@ -10,14 +10,14 @@ from PIL import ExifTags, Image
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.photos.decode import decode_full_size
-from matir_cli.photos.image_file import CUT
+from matir_cli.photos.image_file import CUT, LEFT_OUT
 from matir_cli.photos.side_data import jpeg2000_reductions, jpeg_without_metadata, png_without_broken_chunks
+from matir_cli.records import Note, NoteKind
 from tests.photos.crafted import COLOURS, chunk, encoded, png, tiff
 from tests.photos.decoding import read, reason
 from tests.support.pictures import scene
 
-EXIF_LEFT_OUT = "its EXIF cannot be read and was left out"
-LEFT_OUT = "metadata that kept the picture from being read was left out"
+EXIF_LEFT_OUT = Note(NoteKind.METADATA, "its EXIF cannot be read and was left out")
 LONG = zlib.compress(bytes(2 << 20))
 
 

@@ -25,7 +25,7 @@ def codes_of(rows: FloatArray) -> tuple[FloatArray, Codes]:
 
 
 def bounds_of(query: CodeQuery, codes: Codes, deviations: float) -> NDArray[np.float64]:
-    return query.upper_bounds(codes, codes.levels & 15, deviations)
+    return query.upper_bounds(codes, codes.levels & np.uint8(15), deviations)
 
 
 def levels_of(codes: Codes, dimensions: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from matir_cli import masks
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.photos.preview import encode_preview
-from matir_cli.records import FileRecord, FloatArray, MaskArray, ModelIdentity, PhotoRecord, Region
+from matir_cli.records import FileRecord, FloatArray, MaskArray, ModelIdentity, Note, PhotoRecord, Region
 from matir_cli.search.index import store_vectors
 from matir_cli.search.rank import rank_photos
 
@@ -38,7 +38,14 @@ def craft(path: Path, names: Sequence[str], *, previews: bool = True) -> Gallery
     return gallery
 
 
-def put(gallery: GalleryFile, name: str, *, file: FileRecord | None = None, previews: bool = True) -> int:
+def put(
+    gallery: GalleryFile,
+    name: str,
+    *,
+    file: FileRecord | None = None,
+    previews: bool = True,
+    notes: tuple[Note, ...] = (),
+) -> int:
     """Add a photo that depends only on `name`; return its id. The caller holds the transaction."""
     whole = masks.whole(HEIGHT, WIDTH)
     regions = [Region(whole, masks.box(whole), HEIGHT * WIDTH, 1.0, 1.0)]
@@ -48,7 +55,9 @@ def put(gallery: GalleryFile, name: str, *, file: FileRecord | None = None, prev
     image = np.full((HEIGHT, WIDTH, 3), digest(name)[0], dtype=np.uint8)
     preview = encode_preview(image) if previews else None
     record = PhotoRecord(digest(name), 2 * WIDTH, 2 * HEIGHT, WIDTH, HEIGHT, 1, "2024-05-06T07:08:09", "ACME")
-    photo_id, ids = gallery.add_photo(file or FileRecord(place(name), 10, 20), record, regions, preview)
+    photo_id, ids = gallery.add_photo(
+        file or FileRecord(place(name), 10, 20), record, regions, preview, notes
+    )
     store_vectors(gallery, photo_id, ids, vectors(name))
     return photo_id
 

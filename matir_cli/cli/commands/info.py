@@ -60,7 +60,8 @@ def _lines(contents: GalleryInfo) -> list[str]:
         f"{contents.path}: {readable_size(contents.bytes)}, "
         f"schema {contents.schema}, {PACKAGE} {version(PACKAGE)}",
         "",
-        f"{contents.photos:>12,}  photos, {contents.previews:,} of them with a preview",
+        f"{contents.photos:>12,}  photos, {contents.previews:,} of them with a preview"
+        + (f", {contents.incomplete:,} incomplete" if contents.incomplete else ""),
         f"{contents.files:>12,}  files hold them, {contents.skipped:,} others could not be indexed",
         f"{contents.regions:>12,}  regions",
         "",

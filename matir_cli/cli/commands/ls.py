@@ -11,7 +11,7 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option, output_form_option
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.text import describe_absent
+from matir_cli.cli.text import describe_absent, describe_notes
 from matir_cli.gallery.absence import AbsentFolder, without_absent
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
@@ -37,12 +37,23 @@ CAMERA_WIDTH = 20
     "--absent", is_flag=True, help="With --missing: also those in folders of which no known file is left."
 )
 @click.option("--skipped", is_flag=True, help="List the files that could not be indexed: path, TAB, reason.")
+@click.option(
+    "--incomplete",
+    is_flag=True,
+    help="Only files of which a part could not be read: path, TAB, what is missing.",
+)
 @output_form_option("form", "long", "--long", text="Print a table: id, size, regions, taken, camera, path.")
 @output_form_option("form", "json", "--json", text="Print one JSON array.")
 @output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object per line.")
 @output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
 def ls(
-    gallery_path: Path, folder: Path | None, missing: bool, absent: bool, skipped: bool, form: str | None
+    gallery_path: Path,
+    folder: Path | None,
+    missing: bool,
+    absent: bool,
+    skipped: bool,
+    incomplete: bool,
+    form: str | None,
 ) -> None:
     """List the files that hold photos, one path per line, sorted by path.
 
@@ -53,6 +64,9 @@ def ls(
     be on a volume that is not mounted: it is named on standard error instead. --absent lists its
     files as well.
 
+    --incomplete lists photos that were added without a part of their file: the end of a JPEG that
+    is cut, or metadata. Photos that were added before version 0.2 are not among them.
+
     \b
     Exit code: 0 done, also when there is nothing to list, 2 an error.
 
@@ -61,19 +75,25 @@ def ls(
       matir ls --in ~/Photos/2024 --long
       matir ls --missing --in ~/Photos
       matir ls --skipped
+      matir ls --incomplete --json | jq -r '.[] | select(.notes[].kind == "picture") | .path'
       matir ls --jsonl | jq -r 'select(.regions > 50) | .path'
     """
     if skipped and form == "long":
         raise click.UsageError("--long is a table of photos: use --json with --skipped, or neither.")
+    if skipped and incomplete:
+        raise click.UsageError("--skipped and --incomplete list different files: choose one.")
     if absent and not missing:
         raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)
     with GalleryFile.open(gallery_path) as gallery:
-        select = list_skipped_files if skipped else list_photo_files
-        rows: Iterator[ListedFile | SkippedFile] = select(gallery, root, missing=missing)
+        rows: Iterator[ListedFile | SkippedFile] = (
+            list_skipped_files(gallery, root, missing=missing)
+            if skipped
+            else list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
+        )
         if missing and not absent:
             rows = _leave_out_absent(gallery, rows, root)
-        _print(rows, form)
+        _print(rows, form, incomplete)
 
 
 def _leave_out_absent(
@@ -87,8 +107,13 @@ def _leave_out_absent(
             yield item
 
 
-def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None) -> None:
-    """Write the rows one by one; `form` is "long", "json", "jsonl", "null", or None for paths."""
+def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplete: bool) -> None:
+    """Write the rows one by one.
+
+    Args:
+        form: "long", "json", "jsonl", "null", or None for paths.
+        incomplete: say behind a photo's path what is missing of it.
+    """
     write = sys.stdout.write
     match form:
         case "json":
@@ -104,8 +129,11 @@ def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None) -> None:
             _print_table(rows)
         case _:
             for row in rows:
-                reason = f"\t{printable(row.reason)}" if isinstance(row, SkippedFile) and not form else ""
-                write_path(row.path, null=form == "null", after=reason.encode())
+                reason = row.reason if isinstance(row, SkippedFile) else ""
+                if incomplete and isinstance(row, ListedFile):
+                    reason = describe_notes(row.notes)
+                after = f"\t{printable(reason)}" if reason and not form else ""
+                write_path(row.path, null=form == "null", after=after.encode())
 
 
 def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:

@@ -9,7 +9,7 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.text import readable_size
+from matir_cli.cli.text import describe_notes, readable_size
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
@@ -89,6 +89,8 @@ def _lines(photo: PhotoDetails) -> list[str]:
         "preview": preview,
         "models": photo.model_set or "-",
     }
+    if photo.notes:
+        fields["incomplete"] = describe_notes(photo.notes)
     names = [f"{file.path}{'' if file.state == HERE else f'  ({file.state})'}" for file in photo.files]
     lines = [*names, *(f"  {name:<12} {value}" for name, value in fields.items())]
     lines.append(f"{'region':>6}  {'share':>6}  {'pred. IoU':>9}  {'stability':>9}  box x0,y0,x1,y1")

@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.errors import (
-    GalleryTooOld,
-    GalleryUnrecovered,
-    MatirError,
-    PhotoUnknown,
-    PhotoUnreadable,
-)
+from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, problem, warning
@@ -62,17 +57,13 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
         return
     try:
         gallery = open_read_only(path)
-    except GalleryTooOld as error:
-        text = f"{path} was written by an older version (schema {error.found})"
-        yield warning("gallery", text, "Any command brings it up to date: matir info")
     except GalleryUnrecovered as error:
         yield Finding("gallery", FindingState.WARNING, fault=error)
     except MatirError as error:
         yield Finding("gallery", FindingState.PROBLEM, fault=error)
     else:
         with gallery:
-            size = f"{path.stat().st_size / 1e6:.1f} MB"
-            yield ok("gallery", f"{path}, {size}, schema {schema.VERSION}, complete and unchanged")
+            yield _guarded(gallery, deep, "gallery", _schema)
             for name, check in _CHECKS:
                 yield _guarded(gallery, deep, name, check)
 
@@ -90,6 +81,15 @@ def _guarded(gallery: GalleryFile, deep: bool, name: str, check: _Check) -> Find
         return Finding(name, FindingState.PROBLEM, fault=error)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:  # values of another type or size
         return problem(name, f"cannot be checked: {error}", RESTORE)
+
+
+def _schema(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Say which schema the file has; `open_read_only` has checked it."""
+    version = schema.version_of(gallery.connection)
+    text = f"{gallery.path}, {gallery.path.stat().st_size / 1e6:.1f} MB, schema {version}"
+    if version < schema.VERSION:
+        return ok(name, f"{text} of an older version, which the next command that may write to it updates")
+    return ok(name, f"{text}, complete and unchanged")
 
 
 def _pages(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
@@ -207,6 +207,9 @@ def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
 
 def _examine_index(gallery: GalleryFile, name: str) -> Finding:
     db = gallery.connection
+    if db.execute("select exists(select 1 from blocks)").get:
+        text = "of an older version: a search compares all regions one by one"
+        return warning(name, text, "Let a command write the gallery: matir compact")
     dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
     # Temporary: the file is not changed. Untyped columns would make the look-ups below scan the table.
     db.execute("create temp table covered (photo integer, first integer, past integer)")
@@ -298,6 +301,17 @@ def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     return ok(name, f"{checked} checked can be decoded; {without} photos have none")
 
 
+def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the notes on what could not be read of photos' files."""
+    noted: Any = gallery.connection.execute("select distinct photo_id from notes").fetchall()
+    for (photo_id,) in noted:
+        stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
+    if noted:
+        text = f"{len(noted)} photos were added without a part of their file"
+        return ok(name, text, "List them: matir ls --incomplete")
+    return ok(name, "every photo was read in full")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -348,6 +362,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery masks", _masks),
     ("gallery index", _index),
     ("gallery previews", _previews),
+    ("gallery notes", _notes),
     ("gallery files", _files),
     ("gallery space", _space),
 )
