@@ -173,10 +173,12 @@ def _count_loose(db: apsw.Connection) -> int:
 def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     """Delete blocks less than half full of existing regions, and make their photos loose again."""
     db = gallery.connection
-    present = np.fromiter((row[0] for row in db.execute("select id from photos")), np.int64)
+    rows = db.execute("select id from photos order by id")
+    present = np.fromiter((row[0] for row in rows), np.int64)
     for block_id, blob in db.execute("select id, runs from codes").fetchall():
         runs = read_runs(gallery, blob)
-        alive = runs[np.isin(runs["photo"], present)]
+        at = np.searchsorted(present, runs["photo"])
+        alive = runs[np.append(present, -1)[at] == runs["photo"]]
         if 2 * alive["count"].sum() >= block_regions:
             continue
         db.execute("delete from codes where id = ?", (block_id,))

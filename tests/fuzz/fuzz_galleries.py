@@ -66,7 +66,9 @@ def sound_gallery() -> bytes:
     names = [f"{number}.jpg" for number in range(30)]
     with TemporaryDirectory() as folder, craft(Path(folder) / "gallery.db", names) as gallery:
         tiny = load_model_set("tiny")
-        gallery.connection.execute("delete from models; delete from vectors; delete from loose")
+        gallery.connection.execute(
+            "delete from models; delete from vectors; delete from residuals; delete from loose"
+        )
         for role in INDEXING_PARTS:
             gallery.bind_model(role, locate_part(tiny, role).identity, "tiny")
         for number, name in enumerate(names):
@@ -201,6 +203,7 @@ COLUMNS = [
     *(("regions", name) for name in ("predicted_iou", "stability")),
     *(("previews", name) for name in ("photo_id", "jpeg")),
     *(("vectors", name) for name in ("region_id", "photo_id", "vector")),
+    *(("residuals", name) for name in ("photo_id", "residuals")),
     *(("codes", name) for name in ("id", "runs", "centre", "codes")),
     *(("questions", name) for name in ("id", "judge", "query")),
     *(("verdicts", name) for name in ("question_id", "photo_id", "z_true", "z_false")),
