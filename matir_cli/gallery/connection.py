@@ -20,6 +20,10 @@ LONGEST_VALUE = 1 << 28
 """Bytes of a stored or bound value at most. The codes of a block have some two million; lists of ids that are
 bound as JSON have ten bytes per region."""
 
+MAPPED_BYTES = 1 << 40
+"""Bytes of a gallery at most that are read by mapping the file, which takes a third of the time. The pages
+are the system's cache; they count as no memory of the process."""
+
 STEPS_BETWEEN_CALLS = 100_000
 """Steps of SQLite's virtual machine between two checks of Ctrl-C and the step limit: milliseconds."""
 

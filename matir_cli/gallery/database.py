@@ -19,7 +19,7 @@ import sqlite_vec
 
 from matir_cli import errors
 from matir_cli.gallery import schema
-from matir_cli.gallery.connection import READ_WRITE_CREATE
+from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
 from matir_cli.gallery.rows import (
@@ -94,6 +94,7 @@ class GalleryFile:
             db.pragma("page_size", schema.PAGE_SIZE)
         version = schema.check_schema(db, self.path)
         db.pragma("foreign_keys", True)
+        db.pragma("mmap_size", MAPPED_BYTES)
         db.enable_load_extension(True)
         db.load_extension(sqlite_vec.loadable_path())
         db.enable_load_extension(False)

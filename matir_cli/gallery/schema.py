@@ -154,6 +154,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) without rowid
         """,
     ),
+    (
+        """
+        create table residuals (           -- what int8 leaves of a photo's vectors; absent for older ones
+            photo_id integer primary key references photos (id) on delete cascade,
+            residuals blob not null        -- 4 bits a dimension, regions by ordinal: search/quantisation.py
+        )
+        """,
+        """
+        create table codes (               -- codes of many photos' regions: derived from vectors
+            id integer primary key,
+            runs blob not null,            -- int64 triples: photo, first region, count
+            centre blob not null,          -- float32 a dimension: what the codes are relative to
+            codes blob not null            -- 4 bits a dimension: see search/codes.py
+        )
+        """,
+        # The sign codes in `blocks` were the index of older versions: photos in them are not in `codes` yet.
+        "insert or ignore into loose (photo_id) select id from photos",
+        "delete from blocks",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from matir_cli.errors import RoomTooSmall
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.search.index import rebuild_index
 
 
@@ -25,7 +26,13 @@ class CompactOutcome:
     after: int
 
 
-def compact_gallery(gallery: GalleryFile, *, drop_previews: bool, forget_verdicts: bool) -> CompactOutcome:
+def compact_gallery(
+    gallery: GalleryFile,
+    *,
+    drop_previews: bool,
+    forget_verdicts: bool,
+    progress: ProgressObserver = no_progress,
+) -> CompactOutcome:
     """Return unused space and rebuild the search index; searches give the same results as before.
 
     Args:
@@ -43,7 +50,7 @@ def compact_gallery(gallery: GalleryFile, *, drop_previews: bool, forget_verdict
             gallery.connection.execute("delete from previews")
         if forget_verdicts:
             gallery.connection.execute("delete from questions")
-    rebuild_index(gallery)
+    rebuild_index(gallery, progress=progress)
     with _temporary_files_beside(gallery):
         gallery.connection.execute("vacuum")
     return CompactOutcome(before, gallery.file_bytes)

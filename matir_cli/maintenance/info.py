@@ -20,7 +20,9 @@ OTHER = "other"
 _SPENT_ON = {
     "regions": "masks",
     "vectors": "vectors",
+    "residuals": "vectors",
     "blocks": "index",
+    "codes": "index",
     "loose": "index",
     "photos": "files",
     "files": "files",

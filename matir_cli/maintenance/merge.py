@@ -130,7 +130,7 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
             photo_id, ids = gallery.add_photo(
                 files[0], photo.record, photo.regions, photo.preview, photo.notes
             )
-            store_quantised(gallery, photo_id, ids, photo.vectors)
+            store_quantised(gallery, photo_id, ids, photo.vectors, photo.residuals)
         case Combined():
             present = gallery.photo_with(photo.record.sha256)
             assert present is not None  # `_plan` has seen it in this transaction

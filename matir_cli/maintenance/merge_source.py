@@ -24,8 +24,8 @@ from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
 from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
-from matir_cli.search.index import VECTOR, to_vectors
-from matir_cli.search.quantisation import Int8Array
+from matir_cli.search.index import VECTOR, to_residuals, to_vectors
+from matir_cli.search.quantisation import Int8Array, ResidualArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class SourcePhoto:
     regions: list[Region]
     vectors: Int8Array
     """(len(regions), d), as stored."""
+    residuals: ResidualArray | None
+    """(len(regions), ceil(d / 2)), as stored; None: not known."""
     verdicts: list[JudgeAnswer]
     groundings: list[JudgeAnswer]
     notes: tuple[Note, ...]
@@ -132,12 +134,14 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         replace(region, box=masks.box(region.rle), area=masks.area(region.rle))
         for region in (stored.region for stored in source.regions(photo_id))
     ]
+    vectors = _checked_vectors(gallery, source, photo_id, len(regions))
     return SourcePhoto(
         record,
         tuple(_checked_file(*row) for row in rows),
         preview,
         regions,
-        _checked_vectors(gallery, source, photo_id, len(regions)),
+        vectors,
+        _checked_residuals(source, photo_id, vectors),
         _verdicts(source, photo_id),
         _groundings(source, photo_id, record),
         stored_notes(source.connection, source.path, photo_id),
@@ -162,6 +166,18 @@ def _checked_vectors(gallery: GalleryFile, source: GalleryFile, photo_id: int, c
         raise ValueError(f"{len(blobs)} vectors for {count} regions")
     present = gallery.connection.execute("select octet_length(vector) from vectors limit 1").fetchone()
     return to_vectors(source, blobs, None if present is None else int(present[0]))
+
+
+def _checked_residuals(source: GalleryFile, photo_id: int, vectors: Int8Array) -> ResidualArray | None:
+    """Read the residuals of the photo's (n, d) `vectors`; None if it has none."""
+    count, length = len(vectors), -(-vectors.shape[1] // 2)
+    row = source.connection.execute(
+        "select iif(octet_length(residuals) = ?, residuals, null) from residuals where photo_id = ?",
+        (count * length, photo_id),
+    ).fetchone()
+    if row is None:
+        return None
+    return to_residuals(source, row, count * length).reshape(count, length)
 
 
 def _verdicts(source: GalleryFile, photo_id: int) -> list[JudgeAnswer]:

@@ -1,16 +1,17 @@
-"""Region vectors in the gallery, and the index of sign codes derived from them.
+"""Region vectors in the gallery, and the index of codes derived from them.
 
-The table `vectors` holds every region's vector as int8. The table `blocks` holds sign codes, one bit per
-dimension, column-wise, each block for some 16,384 regions. It is derived from `vectors` and need not be
-complete: photos that are in no block yet are listed in the table `loose`, and codes of deleted regions stay
-in their block, where they match no row. So searches are right in any state between two writes, with any
-number of writers; `seal_index` makes them fast.
+The table `vectors` holds every region's vector as int8, `residuals` four more bits per dimension, which
+decide near ties. The table `codes` holds blocks of codes, four bits per dimension, each block for some 16,384
+regions. It is derived from `vectors` and need not be complete: photos that are in no block yet are listed in
+the table `loose`, and codes of deleted regions stay in their block, where they match no row. So searches are
+right in any state between two writes, with any number of writers; `seal_index` makes them fast.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 
@@ -21,12 +22,21 @@ from numpy.typing import NDArray
 from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
+from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import FloatArray
-from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, restore
-from matir_cli.search.sign_codes import encode_signs
+from matir_cli.search.codes import encode_block
+from matir_cli.search.quantisation import (
+    Int8Array,
+    ResidualArray,
+    cosine_table,
+    quantise_finely,
+    refine,
+    restore,
+    unrefined,
+)
 
 BLOCK_REGIONS = 16_384
-"""Regions per block: its codes, 1.7 MB at 768 dimensions, stay in a core's own cache while they are read."""
+"""Regions per block: its codes have 6.4 MB at 768 dimensions. Fewer would make the number of blocks cost."""
 
 SEAL_SHARE = 8
 """Photos stay loose until they have a block's number of regions divided by this: scoring fewer regions takes
@@ -34,6 +44,9 @@ a few milliseconds."""
 
 RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
 """Consecutive region ids of one photo: photo id, first region id and number of regions."""
+
+LONGEST_RESIDUALS = 1 << 26
+"""Bytes of a photo's residuals at most; those of fifty regions have some twenty thousand."""
 
 _MOST_IN_RUN = 2**31
 """Regions: far more than a photo has, and few enough that sums of counts do not overflow."""
@@ -49,34 +62,72 @@ def store_vectors(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int]
     Raises:
         ValueError: a vector is not finite or all zeros, or the numbers of vectors and regions differ.
     """
-    store_quantised(gallery, photo_id, region_ids, quantise(rows))
+    store_quantised(gallery, photo_id, region_ids, *quantise_finely(rows))
 
 
 def store_quantised(
-    gallery: GalleryFile, photo_id: int, region_ids: Sequence[int], stored: Int8Array
+    gallery: GalleryFile,
+    photo_id: int,
+    region_ids: Sequence[int],
+    stored: Int8Array,
+    residuals: ResidualArray | None,
 ) -> None:
-    """Store vectors as `store_vectors` does, from (len(region_ids), d) int8 rows made by `quantise`."""
+    """Store the vectors of all regions of a photo, in order of ordinal, as `store_vectors` does.
+
+    Args:
+        stored: (len(region_ids), d), made by `quantise_finely`.
+        residuals: (len(region_ids), ceil(d / 2)), made by `quantise_finely`; None: not known.
+    """
     gallery.connection.executemany(
         "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
         [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],
     )
+    if residuals is not None:
+        gallery.connection.execute(
+            "insert into residuals (photo_id, residuals) values (?, ?)", (photo_id, residuals.tobytes())
+        )
     gallery.connection.execute("insert into loose (photo_id) values (?)", (photo_id,))
 
 
-def seal_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
-    """Put loose photos into blocks, unless they are too few to matter. Runs in a transaction of its own.
+def seal_index(
+    gallery: GalleryFile, block_regions: int = BLOCK_REGIONS, progress: ProgressObserver = no_progress
+) -> None:
+    """Put loose photos into blocks, unless they are too few to matter.
 
-    Blocks less than half full of existing regions are dissolved, and their photos put into new blocks.
+    Blocks less than half full of existing regions are dissolved, and their photos put into new blocks. Each
+    block is made in a transaction of its own: a process that is killed loses no more than that.
     """
     if _count_loose(gallery.connection) * SEAL_SHARE < block_regions:
         return
     with gallery.atomic():
         _dissolve(gallery, block_regions)
-        _make_blocks(gallery, block_regions)
+        loose = gallery.connection.execute("select count(*) from loose").get
+    with progress("making the search index", gallery.checked_id(loose), "photo") as advance:
+        while sealed := _make_block(gallery, block_regions):
+            advance(sealed)
 
 
-def rebuild_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> None:
-    """Make all blocks anew from the stored vectors. Runs in a transaction of its own.
+def catch_up_index(
+    gallery: GalleryFile, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
+) -> None:
+    """Make blocks if more photos are loose than writing photos leaves: an older version wrote the gallery, or
+    a run was cut off. If the file cannot be written now, a search takes longer, and that is all.
+    """
+    db = gallery.connection
+    many = db.execute(
+        "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
+    )
+    if many.fetchone() is not None and not db.readonly("main"):
+        with suppress(
+            apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
+        ):
+            seal_index(gallery, block_regions, progress)
+
+
+def rebuild_index(
+    gallery: GalleryFile, block_regions: int = BLOCK_REGIONS, progress: ProgressObserver = no_progress
+) -> None:
+    """Make all blocks anew from the stored vectors.
 
     Raises:
         GalleryDamaged: a stored vector is all zeros or has an impossible length.
@@ -85,10 +136,9 @@ def rebuild_index(gallery: GalleryFile, block_regions: int = BLOCK_REGIONS) -> N
     with gallery.atomic():
         if db.execute(_IMPOSSIBLE_VECTOR).fetchone() is not None:
             raise GalleryDamaged(gallery.path, "a stored vector is all zeros or has an impossible length")
-        db.execute("delete from blocks")
+        db.execute("delete from codes")
         db.execute("insert or ignore into loose (photo_id) select id from photos")
-        if _count_loose(db) * SEAL_SHARE >= block_regions:
-            _make_blocks(gallery, block_regions)
+    seal_index(gallery, block_regions, progress)
 
 
 _IMPOSSIBLE_VECTOR = """
@@ -97,14 +147,23 @@ _IMPOSSIBLE_VECTOR = """
 """
 
 
-def _make_blocks(gallery: GalleryFile, block_regions: int) -> None:
-    for regions, photos, stored in _loose_blocks(gallery, block_regions):
-        centre, codes = encode_signs(stored)
-        gallery.connection.execute(
-            "insert into blocks (runs, centre, codes) values (?, ?, ?)",
+def _make_block(gallery: GalleryFile, block_regions: int) -> int:
+    """Put the next loose photos into a block and return their number; 0: no photo is loose any more."""
+    db = gallery.connection
+    with gallery.atomic():
+        block = _next_loose(gallery, block_regions)
+        if not block:
+            db.execute("delete from loose")  # photos without regions
+            return 0
+        regions, photos, stored = _columns(gallery, block)
+        centre, codes = encode_block(stored)
+        db.execute(
+            "insert into codes (runs, centre, codes) values (?, ?, ?)",
             (_runs(regions, photos).tobytes(), centre.astype("<f4").tobytes(), codes.tobytes()),
         )
-    gallery.connection.execute("delete from loose")
+        sealed = set(photos)
+        db.executemany("delete from loose where photo_id = ?", ((photo,) for photo in sealed))
+    return len(sealed)
 
 
 def _count_loose(db: apsw.Connection) -> int:
@@ -115,31 +174,24 @@ def _count_loose(db: apsw.Connection) -> int:
 def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     """Delete blocks less than half full of existing regions, and make their photos loose again."""
     db = gallery.connection
-    for block_id, blob in db.execute("select id, runs from blocks").fetchall():
+    rows = db.execute("select id from photos order by id")
+    present = np.fromiter((row[0] for row in rows), np.int64)
+    for block_id, blob in db.execute("select id, runs from codes").fetchall():
         runs = read_runs(gallery, blob)
-        firsts = json.dumps(runs["first"].tolist())
-        owners = db.execute(
-            "select region_id, photo_id from json_each(?) cross join vectors on region_id = value", (firsts,)
-        )
-        present = set(owners.fetchall())
-        alive = [run for run in runs.tolist() if (run[1], run[0]) in present]
-        if 2 * sum(count for _, _, count in alive) >= block_regions:
+        at = np.searchsorted(present, runs["photo"])
+        alive = runs[np.append(present, -1)[at] == runs["photo"]]
+        if 2 * alive["count"].sum() >= block_regions:
             continue
-        db.execute("delete from blocks where id = ?", (block_id,))
+        db.execute("delete from codes where id = ?", (block_id,))
         db.executemany(
-            "insert or ignore into loose (photo_id) select id from photos where id = ?",
-            {(run[0],) for run in alive},
+            "insert or ignore into loose (photo_id) values (?)",
+            ((photo,) for photo in set(alive["photo"].tolist())),
         )
 
 
-def _loose_blocks(
-    gallery: GalleryFile, block_regions: int
-) -> Iterator[tuple[list[int], list[int], Int8Array]]:
-    """Yield the region ids, photo ids and (n, d) vectors of loose photos, block by block, photos unsplit.
-
-    Raises:
-        GalleryDamaged: a vector is all zeros or has an impossible length.
-    """
+def _next_loose(gallery: GalleryFile, block_regions: int) -> list[tuple[int, int, bytes]]:
+    """Return region id, photo id and vector of the regions of the next loose photos: whole photos, and no
+    more than `block_regions` unless the first photo has more."""
     rows = gallery.connection.execute(
         "select region_id, loose.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
@@ -150,11 +202,9 @@ def _loose_blocks(
     for _, photo in groupby(rows, itemgetter(1)):
         regions = list(photo)
         if block and len(block) + len(regions) > block_regions:
-            yield _columns(gallery, block)
-            block = []
+            break
         block += regions
-    if block:
-        yield _columns(gallery, block)
+    return block
 
 
 def _columns(
@@ -253,14 +303,47 @@ def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions:
     return to_vectors(gallery, vectors, dimensions)
 
 
+def exact_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> NDArray[np.int16]:
+    """Return the vectors of (n,) region ids as exactly as the gallery knows them: (n, d) as `refine` does.
+
+    Raises:
+        GalleryDamaged: a region has no vector, or a vector or residual has an impossible length.
+    """
+    stored = stored_vectors(gallery, regions, dimensions)
+    length = -(-dimensions // 2)
+    rows = gallery.connection.execute(
+        "select key, iif(octet_length(residuals) <= ?3, substr(residuals, 1 + ordinal * ?1, ?1), null) "
+        "from json_each(?2) cross join regions on regions.id = value cross join residuals using (photo_id)",
+        (length, json.dumps(regions.tolist()), LONGEST_RESIDUALS),
+    ).fetchall()
+    levels = unrefined(stored)
+    if rows:
+        keys, blobs = zip(*rows, strict=True)
+        refined = np.array(keys)
+        levels[refined] = refine(stored[refined], to_residuals(gallery, blobs, length))
+    return levels
+
+
+def to_residuals(gallery: GalleryFile, blobs: Sequence[apsw.SQLiteValue], length: int) -> ResidualArray:
+    """Convert stored residuals, at least one, to (n, length) uint8.
+
+    Raises:
+        GalleryDamaged: one is no blob, or of another length.
+    """
+    present = [blob for blob in blobs if isinstance(blob, bytes) and len(blob) == length]
+    if len(present) != len(blobs):
+        raise GalleryDamaged(gallery.path, "a vector's residual has an impossible length")
+    return np.frombuffer(b"".join(present), np.uint8).reshape(-1, length)
+
+
 def score_regions(
     gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray
 ) -> NDArray[np.float64]:
     """Return (k, n): inner products of n regions' unit vectors with (k, d) vectors of any length.
 
     Raises:
-        GalleryDamaged: as `stored_vectors`.
+        GalleryDamaged: as `exact_vectors`.
     """
-    stored = stored_vectors(gallery, regions, vectors.shape[1])
+    exact = exact_vectors(gallery, regions, vectors.shape[1])
     lengths = np.linalg.norm(vectors, axis=1)
-    return np.asarray(cosine_table(stored, vectors) * lengths[:, np.newaxis])
+    return np.asarray(cosine_table(exact, vectors) * lengths[:, np.newaxis])

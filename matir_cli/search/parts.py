@@ -34,7 +34,7 @@ from matir_cli.search.filters import Filters
 from matir_cli.search.geometry import BoxArray, relation_holds
 from matir_cli.search.index import score_regions
 from matir_cli.search.phrases.description import RelationKind
-from matir_cli.search.rank import rank_photos
+from matir_cli.search.rank import RankQuery, rank_queries
 
 MISPLACED = 2.0
 """Standard deviations that another object loses where it is not placed as the relation says. The boxes only
@@ -100,8 +100,8 @@ def rank_by_parts(
 ) -> list[Candidate]:
     """Return the `limit` best photos for a query with parts, best first; ties go to the lower photo id.
 
-    All regions of the photos that are best for one of the objects are scored; the cost is that of a search
-    per object.
+    All regions of the photos that are best for one of the objects are scored; their
+    codes are compared in one pass.
 
     Args:
         filters: photos that do not pass are left out. Regions that do not pass are no answer, but may be
@@ -112,11 +112,10 @@ def rank_by_parts(
     """
     with gallery.snapshot():  # the searches and the regions must belong together
         depth = max(limit, LEAST_DEPTH)
-        found = rank_photos(gallery, query.vector, depth, filters, handicap=query.handicap)
         anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
-        for role in query.target.others():
-            found += rank_photos(gallery, role.vector, depth, anywhere)
-        regions = _read_regions(gallery, sorted({candidate.photo_id for candidate in found}))
+        others = [RankQuery(role.vector, anywhere) for role in query.target.others()]
+        found = rank_queries(gallery, [RankQuery(query.vector, filters, query.handicap), *others], depth)
+        regions = _read_regions(gallery, sorted({each.photo_id for ranked in found for each in ranked}))
         is_answer = np.ones(regions.ids.size, np.bool_)
         if filters is not None:
             is_answer = np.isin(regions.ids, filters.regions(gallery, regions.ids))

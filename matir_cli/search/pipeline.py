@@ -26,6 +26,7 @@ from matir_cli.search.events import (
 )
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import rank_by_parts
@@ -158,6 +159,7 @@ def search_events(
     session = None
     if judging and query.text is not None:
         session = open_judge_session(gallery, models, query.text, fresh=options.fresh, without=query.without)
+    catch_up_index(gallery, progress)
     encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
     ranked = rank_encoded(gallery, encoded, depth, options.filters)

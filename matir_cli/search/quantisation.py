@@ -1,9 +1,8 @@
 """Region vectors as int8: a fixed rotation, quantisation, and cosines of quantised vectors.
 
-Vectors are rotated before they are quantised, and before `sign_codes` takes their signs. CLIP's vectors
-have a few dimensions far larger than the others, which would leave the others hardly any of the eight bits;
-and the signs of dimensions that always have the same sign say nothing. A rotation spreads both evenly over
-all dimensions and keeps all cosines. It consists of random signs and Walsh-Hadamard transforms, as in "The
+Vectors are rotated before they are quantised. CLIP's vectors have a few dimensions far larger than the
+others, which would leave the others hardly any of the eight bits. A rotation spreads them evenly over all
+dimensions and keeps all cosines. It consists of random signs and Walsh-Hadamard transforms, as in "The
 fast Johnson-Lindenstrauss transform" (Ailon and Chazelle, 2009), and depends on no data: a vector always
 gets the same stored form.
 """
@@ -28,11 +27,17 @@ TOP_LEVEL = 127
 QUERY_LEVEL = 32767
 """Largest level of a query in `cosines`, where the query's own rounding must not matter."""
 
+RESIDUAL_STEPS = 16
+"""Values of a residual: a level is known to a sixteenth."""
+
 ROWS_AT_ONCE = 256
 """Vectors converted at once: as float64 they still fit a core's cache."""
 
 Int8Array = NDArray[np.int8]
 """Stored vectors: (n, d) levels of -127..127 in the rotated frame, each row at a scale of its own."""
+
+ResidualArray = NDArray[np.uint8]
+"""What rounding to int8 leaves of stored vectors: (n, ceil(d / 2)), 4 bits per dimension."""
 
 
 def rotate(vectors: FloatArray) -> FloatArray:
@@ -83,18 +88,49 @@ def restore(stored: Int8Array) -> FloatArray:
     return turned
 
 
-def rounding_error(query: FloatArray) -> float:
-    """Return the standard deviation of the error that quantising the (d,) `query` causes in a cosine.
+def quantise_finely(vectors: FloatArray) -> tuple[Int8Array, ResidualArray]:
+    """Quantise (n, d) float32 vectors as `quantise` does, and what it rounds off: (n, ceil(d / 2)) uint8.
 
-    The rounding error of a level is uniform, and has no preferred direction in the rotated frame.
+    A residual, -0.5..0.5 levels, is kept in 4 bits as one of the values -15/32, -13/32, ..., 15/32. The
+    dimensions 2i and 2i + 1 are the high and the low half of byte i.
+
+    Raises:
+        ValueError: as `quantise`.
     """
-    turned = rotate(query[np.newaxis])
-    step = float(np.abs(turned).max() / np.linalg.norm(turned)) / TOP_LEVEL
-    return step * math.sqrt(1 / 12)
+    exact = _scaled(vectors, TOP_LEVEL)
+    levels = np.rint(exact)
+    count, d = exact.shape
+    steps = np.full((count, d + d % 2), RESIDUAL_STEPS // 2, np.uint8)
+    steps[:, :d] = np.clip(np.floor((exact - levels + 0.5) * RESIDUAL_STEPS), 0, RESIDUAL_STEPS - 1)
+    return levels.astype(np.int8), np.asarray(steps[:, ::2] << 4 | steps[:, 1::2])
 
 
-def cosines(stored: Int8Array, query: FloatArray) -> NDArray[np.float64]:
+def refine(stored: Int8Array, residuals: ResidualArray) -> NDArray[np.int16]:
+    """Add residuals to stored vectors: return (n, d) int16 in units of 1/32 level, for `cosines`."""
+    steps = np.stack([residuals >> 4, residuals & 15], axis=2).reshape(len(residuals), -1)
+    odd = 2 * steps[:, : stored.shape[1]].astype(np.int16) - (RESIDUAL_STEPS - 1)
+    return np.asarray(unrefined(stored) + odd)
+
+
+def unrefined(stored: Int8Array) -> NDArray[np.int16]:
+    """Return (n, d) stored vectors in the units of `refine`, for those whose residuals are not known."""
+    return np.asarray(2 * RESIDUAL_STEPS * stored.astype(np.int16))
+
+
+def rounding_error(dimensions: int) -> float:
+    """Return the standard deviation of the error that quantising a query and a vector causes in their cosine.
+
+    The rounding error of a level is uniform, and has no preferred direction in the rotated frame. The largest
+    of a rotated vector's d values is taken to be four times their root mean square: in practice it is less.
+    """
+    step = 4.0 / math.sqrt(dimensions) / TOP_LEVEL
+    return step * math.sqrt(2 / 12)
+
+
+def cosines(stored: Int8Array | NDArray[np.int16], query: FloatArray) -> NDArray[np.float64]:
     """Return the (n,) float64 cosines of (n, d) stored vectors with the (d,) `query`, rounded to 16 bits.
+
+    The vectors may be those of `quantise` or of `refine`.
 
     Dot products are sums of integers below 2 ** 53, so equal vectors have equal scores regardless of the
     other rows and the machine.
@@ -105,7 +141,7 @@ def cosines(stored: Int8Array, query: FloatArray) -> NDArray[np.float64]:
     return np.asarray(cosine_table(stored, query[np.newaxis])[0])
 
 
-def cosine_table(stored: Int8Array, queries: FloatArray) -> NDArray[np.float64]:
+def cosine_table(stored: Int8Array | NDArray[np.int16], queries: FloatArray) -> NDArray[np.float64]:
     """Return the (k, n) float64 cosines of (n, d) stored vectors with (k, d) `queries`, as `cosines` does."""
     levels = _levels(queries, QUERY_LEVEL).astype(np.float64)
     scores = np.empty((len(levels), len(stored)))
@@ -117,13 +153,18 @@ def cosine_table(stored: Int8Array, queries: FloatArray) -> NDArray[np.float64]:
 
 def _levels(vectors: FloatArray, top: int) -> FloatArray:
     """Return (n, d) integers -top..top: the rotated vectors, each scaled by its largest absolute value."""
+    return np.asarray(np.rint(_scaled(vectors, top)))
+
+
+def _scaled(vectors: FloatArray, top: int) -> FloatArray:
+    """Return (n, d) float32 -top..top: as `_levels`, not rounded."""
     if not np.isfinite(vectors).all():
         raise ValueError("a vector holds a value that is not finite")
     turned = rotate(vectors)
     largest = np.abs(turned).max(axis=1, keepdims=True, initial=0.0)
     if not largest.all():
         raise ValueError("a vector of zeros has no direction")
-    return np.asarray(np.rint(turned * (top / largest)))
+    return np.asarray(turned * (top / largest))
 
 
 def _hadamard(rows: FloatArray) -> FloatArray:

@@ -2,19 +2,20 @@
 
 Three passes, each over fewer regions than the one before:
 
-1. Sign codes give an upper bound on each region's cosine with the query (`upper_bounds`).
+1. Codes give an upper bound on each region's cosine with the query (`upper_bounds`).
 2. sqlite-vec computes the cosines of the stored int8 vectors with the query rounded to int8, from the highest
    bound down, until no remaining bound reaches the `limit`-th best photo so far.
-3. Regions that may be the best of one of the best photos are scored again with the query at 16 bits, since
-   rounding to int8 may misorder near ties.
+3. Regions that may be the best of one of the best photos are scored again with the vectors at 12 bits and the
+   query at 16, since rounding to int8 misorders near ties.
 
-The bounds hold with high probability, not with certainty (`upper_bounds.DEVIATIONS`): one photo in thousands
-is missed. The number of regions scored depends on the query and the gallery, not on a setting.
+The bounds hold with high probability, not with certainty (`upper_bounds.DEVIATIONS`): one photo in
+thousands is missed. The number of regions scored depends on the query and the gallery, not on a setting.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -24,17 +25,22 @@ from numpy.typing import NDArray
 from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
+from matir_cli.search.codes import Codes, prepare_query
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import RUN, read_runs, stored_vectors
+from matir_cli.search.index import RUN, exact_vectors, read_runs, stored_vectors
 from matir_cli.search.quantisation import Int8Array, cosine_table, cosines, quantise, rounding_error
-from matir_cli.search.sign_codes import SignCodes, sign_queries
-from matir_cli.search.upper_bounds import UpperBounds, compare_blocks
+from matir_cli.search.upper_bounds import BlockQuery, UpperBounds, compare_blocks
 
 SCORED_AT_ONCE = 4096
 """Regions scored in one statement at first; the number doubles each time that more are left."""
 
 FIRST_PHOTOS = 2
 """Photos scored first, as a multiple of `limit`: the score of the `limit`-th is the first threshold."""
+
+FEW_PHOTOS = 20
+SCAN_SHARE = 128
+"""All regions of the photos that pass the filters are scored if these are at most so many, or one in so many
+of all photos: that costs no more than to compare the codes of all."""
 
 SAMPLE = 256
 """Regions that `sample_scores` takes: a standard deviation of that many is right to about 4%."""
@@ -65,18 +71,30 @@ def rank_photos(
     Raises:
         GalleryDamaged: vectors or blocks are malformed.
     """
-    with gallery.connection:  # one transaction, so that all reads see the same state of the file
-        scorer = _Scorer.of(gallery, query, filters, handicap)
-        scored = scorer.score_loose()
-        bounds = _bound_scores(gallery, query)
-        if scorer.photos is not None:
-            bounds.keep_photos(scorer.photos)
-        scored = _score_promising(scorer, bounds, scored, limit)
-        scored = _rescore_best(scorer, query, scored, limit)
-    scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
-    best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
-    best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
-    return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
+    return rank_queries(gallery, [RankQuery(query, filters, handicap)], limit)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RankQuery:
+    """One of the queries that `rank_queries` answers; see `rank_photos`."""
+
+    vector: FloatArray
+    filters: Filters | None = None
+    handicap: float = 0.0
+
+
+def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery], limit: int) -> list[list[Candidate]]:
+    """Return what `rank_photos` does for each of the queries, with one pass over the codes for all."""
+    with gallery.snapshot():  # all reads must see the same state of the file
+        scorers = [_Scorer.of(gallery, query) for query in queries]
+        scanning = [scorer for scorer in scorers if not scorer.is_direct]
+        bounds = iter(_bound_scores(gallery, [scorer.query.vector for scorer in scanning]))
+        return [
+            scorer.rank(scorer.score_photos(), None, limit)
+            if scorer.is_direct
+            else scorer.rank(scorer.score_loose(), next(bounds), limit)
+            for scorer in scorers
+        ]
 
 
 def sample_scores(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
@@ -101,14 +119,14 @@ def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
     high = db.execute("select max(region_id) from vectors").get
     if low is None:
         return np.zeros((0, dimensions), np.int8)
-    starts = np.unique(np.linspace(low, high, SAMPLE).astype(np.int64))
+    starts = sorted({*np.linspace(low, high, SAMPLE).astype(np.int64).tolist()})
     rows = db.execute(
         "select (select region_id from vectors where region_id >= value order by region_id limit 1) "
         "from json_each(?)",
-        (json.dumps(starts.tolist()),),
+        (json.dumps(starts),),
     )
     # Behind a gap of deleted regions several starts lead to the same one.
-    regions = np.unique(np.fromiter((row[0] for row in rows), np.int64))
+    regions = np.array(sorted({row[0] for row in rows}), np.int64)
     return stored_vectors(gallery, regions, dimensions)
 
 
@@ -117,40 +135,69 @@ class _Scorer:
     """Scores regions that pass the filters by their cosine with the query rounded to int8."""
 
     gallery: GalleryFile
-    query: bytes
+    query: RankQuery
+    rounded: bytes
     """The query, quantised."""
-    filters: Filters | None
     photos: NDArray[np.int64] | None
     """Ids of the photos that pass the filters, ascending; None: all photos."""
-    handicap: float
-    """Subtracted from the scores of whole photos."""
+    is_direct: bool
+    """True if the photos are so few that all their regions are scored, without looking at codes."""
 
     @classmethod
-    def of(cls, gallery: GalleryFile, query: FloatArray, filters: Filters | None, handicap: float) -> _Scorer:
-        quantised = quantise(query[np.newaxis]).tobytes()
-        photos = None if filters is None else filters.photos(gallery)
-        return cls(gallery, quantised, filters, photos, handicap)
+    def of(cls, gallery: GalleryFile, query: RankQuery) -> _Scorer:
+        rounded = quantise(query.vector[np.newaxis]).tobytes()
+        photos = None if query.filters is None else query.filters.photos(gallery)
+        is_direct = photos is not None and (
+            photos.size <= FEW_PHOTOS or photos.size * SCAN_SHARE <= gallery.count_photos()
+        )
+        return cls(gallery, query, rounded, photos, is_direct)
+
+    def rank(self, scored: ScoredArray, bounds: UpperBounds | None, limit: int) -> list[Candidate]:
+        """Return the `limit` best photos: of the regions that are `scored`, and of those that have bounds."""
+        if bounds is not None:
+            if self.photos is not None:
+                bounds.keep_photos(self.photos)
+            scored = _score_promising(self, bounds, scored, limit)
+        scored = _rescore_best(self, scored, limit)
+        scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
+        best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
+        best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
+        return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
+
+    def score_photos(self) -> ScoredArray:
+        """Score the regions of the photos that pass the filters."""
+        photos = json.dumps([] if self.photos is None else self.photos.tolist())
+        rows = self.gallery.connection.execute(
+            "select regions.id from json_each(?) cross join regions on photo_id = value", (photos,)
+        )
+        return self.score(np.fromiter((row[0] for row in rows), np.int64))
 
     def score_loose(self) -> ScoredArray:
         """Score the regions of loose photos."""
-        if self.filters is not None:
-            rows = self.gallery.connection.execute("select id from loose cross join regions using (photo_id)")
+        # A gallery of an older version that cannot be written has its photos in an index of sign codes, which
+        # this version does not read.
+        is_old = self.gallery.connection.execute("select exists(select 1 from blocks)").get
+        source = "(select id as photo_id from photos)" if is_old else "loose"
+        if self.query.filters is not None:
+            rows = self.gallery.connection.execute(
+                f"select id from {source} cross join regions using (photo_id)"  # noqa: S608 - constants
+            )
             return self.score(np.fromiter((row[0] for row in rows), np.int64))
         return self._collect(
-            "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
-            "from loose cross join regions on regions.photo_id = loose.photo_id "
+            "select region_id, vectors.photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "  # noqa: S608
+            f"from {source} as loose cross join regions on regions.photo_id = loose.photo_id "
             "cross join vectors on region_id = regions.id",
-            (self.query,),
+            (self.rounded,),
         )
 
     def score(self, regions: NDArray[np.int64]) -> ScoredArray:
         """Score those of the (n,) region ids that still exist, in no particular order."""
-        if self.filters is not None:
-            regions = self.filters.regions(self.gallery, regions)
+        if self.query.filters is not None:
+            regions = self.query.filters.regions(self.gallery, regions)
         return self._collect(
             "select region_id, photo_id, 1.0 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) "
             "from json_each(?) cross join vectors on region_id = value",
-            (self.query, json.dumps(np.sort(regions).tolist())),
+            (self.rounded, json.dumps(np.sort(regions).tolist())),
         )
 
     def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
@@ -171,11 +218,11 @@ class _Scorer:
 
         Where no other region was found, the whole photo is all there is, and loses nothing.
         """
-        if self.handicap:
-            photos = json.dumps(np.unique(scored["photo"]).tolist())
+        if self.query.handicap:
+            photos = json.dumps([*{*scored["photo"].tolist()}])
             rows = self.gallery.connection.execute(_WHOLE_PHOTOS, (photos,))
             whole = np.fromiter((row[0] for row in rows), np.int64)
-            scored["score"][np.isin(scored["region"], whole)] -= self.handicap
+            scored["score"][np.isin(scored["region"], whole)] -= self.query.handicap
 
 
 _WHOLE_PHOTOS = (
@@ -184,28 +231,39 @@ _WHOLE_PHOTOS = (
 )
 
 
-def _bound_scores(gallery: GalleryFile, query: FloatArray) -> UpperBounds:
-    """Compute upper bounds on the scores of all regions in blocks; IndexDamaged if a block is malformed."""
+def _bound_scores(gallery: GalleryFile, queries: Sequence[FloatArray]) -> list[UpperBounds]:
+    """Compute, for each query, upper bounds on the scores of all regions in blocks.
+
+    Raises:
+        IndexDamaged: a block is malformed.
+    """
+    if not queries:
+        return []
+    dimensions = queries[0].size
     ids, counts, runs, centres = [], [], [], []
-    blocks = gallery.connection.execute("select id, octet_length(codes), runs, centre from blocks")
-    for block_id, size, blob, centre in blocks:
-        if not isinstance(centre, bytes) or len(centre) != 4 * query.size:
+    rows = gallery.connection.execute("select id, octet_length(codes), runs, centre from codes")
+    for block_id, size, blob, centre in rows:
+        if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
             raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
         if not np.isfinite(np.frombuffer(centre, "<f4")).all():
             raise IndexDamaged(gallery.path, "a block's centre is not finite")
         runs.append(read_runs(gallery, blob))
         counts.append(int(runs[-1]["count"].sum()))
-        if size != SignCodes.size(counts[-1], query.size):
+        if size != Codes.size(counts[-1], dimensions):
             raise IndexDamaged(gallery.path, "a block's codes have an impossible length")
         ids.append(int(block_id))
         centres.append(np.frombuffer(centre, "<f4"))
     if not ids:
-        return UpperBounds.of(np.zeros(0, RUN), np.zeros(0, np.float32))
+        return [UpperBounds.of(np.zeros(0, RUN), np.zeros(0, np.float32)) for _ in queries]
     with np.errstate(all="ignore"):  # crafted numbers may be too large: the result is checked
-        bounds = compare_blocks(gallery, ids, counts, sign_queries(query, np.stack(centres)))
+        prepared = zip(*(prepare_query(query, np.stack(centres)) for query in queries), strict=True)
+        ends = np.cumsum(counts).tolist()
+        blocks = [BlockQuery(*each) for each in zip(ids, counts, ends, prepared, strict=True)]
+        bounds = compare_blocks(gallery, blocks, dimensions)
     if not np.isfinite(bounds).all():
         raise IndexDamaged(gallery.path, "a block's codes are not finite")
-    return UpperBounds.of(np.concatenate(runs), bounds)
+    joined = np.concatenate(runs)
+    return [UpperBounds.of(joined, row) for row in bounds]
 
 
 def _score_promising(scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, limit: int) -> ScoredArray:
@@ -239,17 +297,18 @@ def _threshold(scored: ScoredArray, limit: int) -> float:
     return float(np.partition(best, best.size - limit)[best.size - limit]) if best.size >= limit else -np.inf
 
 
-def _rescore_best(scorer: _Scorer, query: FloatArray, scored: ScoredArray, limit: int) -> ScoredArray:
-    """Return the regions that may be the best of one of the best photos, scored with the query at 16 bits.
+def _rescore_best(scorer: _Scorer, scored: ScoredArray, limit: int) -> ScoredArray:
+    """Return the regions that may be the best of one of the best photos, scored as exactly as possible.
 
-    `scored` was computed with the query rounded to int8, which may have misordered near ties.
+    `scored` was computed with query and vectors rounded to int8, which may have misordered near ties.
     """
+    query = scorer.query.vector
     number, best = _best_of_photos(scored)
-    margin = 6.0 * rounding_error(query)
+    margin = 6.0 * rounding_error(query.size)
     least = np.maximum(best, _threshold(scored, limit)) - margin
     close = scored[scored["score"] >= least[number]]
     for start in range(0, close.size, SCORED_AT_ONCE):
         part = close[start : start + SCORED_AT_ONCE]
-        part["score"] = cosines(stored_vectors(scorer.gallery, part["region"], query.size), query)
+        part["score"] = cosines(exact_vectors(scorer.gallery, part["region"], query.size), query)
     scorer.handicap_whole_photos(close)
     return close

@@ -139,7 +139,7 @@ def gallery_damaged(place: Place) -> Steps:
 def index_damaged(place: Place) -> Steps:
     with GalleryFile.open(place.gallery) as opened:
         rebuild_index(opened, block_regions=8)  # otherwise so small a gallery has no blocks
-    place.change("update blocks set centre = x'00'")
+    place.change("update codes set centre = x'00'")
     yield place.find("dog")
     yield ["compact", "--db", place.gallery]
     yield place.find("dog")

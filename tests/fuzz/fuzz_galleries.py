@@ -71,7 +71,9 @@ def sound_gallery() -> bytes:
     names = [f"{number}.jpg" for number in range(30)]
     with TemporaryDirectory() as folder, craft(Path(folder) / "gallery.db", names) as gallery:
         tiny = load_model_set("tiny")
-        gallery.connection.execute("delete from models; delete from vectors; delete from loose")
+        gallery.connection.execute(
+            "delete from models; delete from vectors; delete from residuals; delete from loose"
+        )
         for role in INDEXING_PARTS:
             gallery.bind_model(role, locate_part(tiny, role).identity, "tiny")
         for number, name in enumerate(names):
@@ -156,7 +158,7 @@ def change_schema_row(rng: random.Random, path: Path) -> None:
     """Write into SQLite's own table of tables."""
     value = rng.choice(("rootpage + 1", "2", "0", "-5", "99999999", "'x'", "null"))
     column = rng.choice(("rootpage", "rootpage", "sql", "name", "type", "tbl_name"))
-    which = rng.choice(("photos", "regions", "files", "vectors", "files_by_photo", "blocks"))
+    which = rng.choice(("photos", "regions", "files", "vectors", "files_by_photo", "codes"))
     change = f"update sqlite_schema set {column} = {value} where name = '{which}'"
     _execute(path, f"pragma writable_schema = on; {change}")
 
@@ -189,7 +191,7 @@ def add_rows(rng: random.Random, path: Path) -> None:
                 "insert into vectors values (999, 999, x'01')",
                 "insert into verdicts values (1, 999, 0, 0), (999, 1, 0, 0)",
                 "insert into groundings values (1, 3, 'null', 'x', 7)",
-                "insert into blocks (runs, centre, codes) values (zeroblob(24), zeroblob(384), zeroblob(24))",
+                "insert into codes (runs, centre, codes) values (zeroblob(24), zeroblob(384), zeroblob(24))",
                 "insert into models values ('judge', 'x', 'y', '/etc/passwd')",
                 "update models set model_set = '../../x.toml'",
             )
@@ -206,7 +208,8 @@ COLUMNS = [
     *(("regions", name) for name in ("predicted_iou", "stability")),
     *(("previews", name) for name in ("photo_id", "jpeg")),
     *(("vectors", name) for name in ("region_id", "photo_id", "vector")),
-    *(("blocks", name) for name in ("id", "runs", "centre", "codes")),
+    *(("residuals", name) for name in ("photo_id", "residuals")),
+    *(("codes", name) for name in ("id", "runs", "centre", "codes")),
     *(("questions", name) for name in ("id", "judge", "query")),
     *(("verdicts", name) for name in ("question_id", "photo_id", "z_true", "z_false")),
     *(("groundings", name) for name in ("boxes", "answer", "readable", "photo_id")),

@@ -87,6 +87,7 @@ def test_an_older_gallery_is_migrated_with_all_that_it_holds(old: Path, tmp_path
             put(gallery, "d")
         found = ranking(gallery)
     with craft(tmp_path / "new.db", ["a", "b", "c", "d"]) as new:
+        new.connection.execute("delete from residuals where photo_id < 4")  # which older versions lack
         assert found == ranking(new)
     assert state(old) == state(tmp_path / "new.db")
     assert not [each for each in examine_gallery(old, deep=True) if each.state is FindingState.PROBLEM]
@@ -95,6 +96,7 @@ def test_an_older_gallery_is_migrated_with_all_that_it_holds(old: Path, tmp_path
 def test_an_older_gallery_is_read_without_a_change(old: Path, tmp_path: Path) -> None:
     before = old.read_bytes()
     with GalleryFile._open(old, apsw.SQLITE_OPEN_READONLY) as gallery, craft(tmp_path / "n.db", "abc") as new:
+        new.connection.execute("delete from residuals")  # which older versions lack
         assert ranking(gallery) == ranking(new)
         for name, kind, *_ in expected_state(schema.VERSION)[1]:
             if kind == "table":

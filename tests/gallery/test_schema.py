@@ -36,12 +36,14 @@ def test_a_photo_takes_its_rows_along() -> None:
     db = apsw.Connection(":memory:")
     schema.migrate(db)
     db.pragma("foreign_keys", True)
-    tables = ("files", "previews", "regions", "vectors", "loose", "verdicts", "groundings", "notes")
+    tables = ["files", "previews", "regions", "vectors", "residuals", "loose", "verdicts", "groundings"]
+    tables += ["notes"]
     db.execute(
         "insert into photos values (1, x'00', 8, 8, 8, 8, 1, null, null, null, null, '');"
         "insert into files values ('/a', 1, 1, 1); insert into previews values (1, x'00');"
         "insert into regions values (1, 1, 0, 0, 0, 8, 8, 64, 1, 1, x'00');"
-        "insert into vectors values (1, 1, x'00'); insert into loose values (1);"
+        "insert into vectors values (1, 1, x'00'); insert into residuals values (1, x'00');"
+        "insert into loose values (1);"
         "insert into questions values (1, 'judge', 'query');"
         "insert into verdicts values (1, 1, 0, 0); insert into groundings values (1, 1, '[]', '', 1);"
         "insert into notes values (1, 'picture', 'cut')"

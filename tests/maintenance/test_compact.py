@@ -47,15 +47,15 @@ def count(gallery: GalleryFile, table: str) -> int:
 def test_a_rebuilt_index_gives_the_same_results(gallery: GalleryFile) -> None:
     before = ranking(gallery)
     assert len(before[0]) == 15
-    blocks = count(gallery, "blocks")
-    gallery.connection.execute("delete from blocks where id = 2")  # its regions cannot be found any more
+    blocks = count(gallery, "codes")
+    gallery.connection.execute("delete from codes where id = 2")  # its regions cannot be found any more
     rebuild_index(gallery, BLOCK_REGIONS)
     assert ranking(gallery) == before
     assert count(gallery, "loose") == 0
     full = BLOCK_REGIONS // REGIONS
-    assert count(gallery, "blocks") == -(-150 // full) < blocks
+    assert count(gallery, "codes") == -(-150 // full) < blocks
     rebuild_index(gallery)  # the gallery is smaller than one block: none is made
-    assert (count(gallery, "blocks"), count(gallery, "loose")) == (0, 150)
+    assert (count(gallery, "codes"), count(gallery, "loose")) == (0, 150)
     assert ranking(gallery) == before
 
 
@@ -86,11 +86,11 @@ def test_nothing_is_started_without_enough_room(gallery: GalleryFile) -> None:
 
 @pytest.mark.parametrize("vector", ["x'0102'", "zeroblob(64)", "'text'"])
 def test_an_impossible_vector_ends_it_before_anything_is_lost(gallery: GalleryFile, vector: str) -> None:
-    blocks = count(gallery, "blocks")
+    blocks = count(gallery, "codes")
     gallery.connection.execute(f"update vectors set vector = {vector} where region_id = 7")
     with pytest.raises(errors.GalleryDamaged, match=str(gallery.path)):
         compact_gallery(gallery, drop_previews=False, forget_verdicts=False)
-    assert count(gallery, "blocks") == blocks > 0
+    assert count(gallery, "codes") == blocks > 0
 
 
 def test_the_command_reports_the_space_gained(indexed: Indexed, tmp_path: Path) -> None:

@@ -77,11 +77,11 @@ def test_a_vector_of_another_kind_is_damage(tmp_path: Path, value: str, read: Re
 @pytest.mark.parametrize(
     ("change", "read"),
     [
-        ("blocks set centre = zeroblob(3)", rank),
-        ("blocks set centre = x'7f800000' || zeroblob(252)", rank),
-        ("blocks set codes = x'01'", rank),
-        ("blocks set codes = cast(replace(hex(zeroblob(64)), '00', char(255)) as blob)", rank),
-        ("blocks set runs = 'x'", rank),
+        ("codes set centre = zeroblob(3)", rank),
+        ("codes set centre = x'7f800000' || zeroblob(252)", rank),
+        ("codes set codes = x'01'", rank),
+        ("codes set codes = cast(replace(hex(zeroblob(64)), '00', char(255)) as blob)", rank),
+        ("codes set runs = 'x'", rank),
         ("files set photo_id = 'x'", rank_below),
         ("files set photo_id = x'00'", files),
         ("files set path = 'relative' || photo_id", files),

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import apsw
 import click
 import pytest
+import sqlite_vec
 
 from matir_cli.cli.group import matir
 from matir_cli.manual import read_page, topics
@@ -247,6 +250,19 @@ def test_the_example_in_the_readme_runs(indexed: Indexed, tmp_path: Path) -> Non
     shutil.copy(indexed.gallery, tmp_path / "demo" / "gallery.db")
     printed = run_python("\n".join(code), tmp_path)
     assert len(re.findall(r"^[123] \d+\.png 0\.\d+ \d+ pixels$", printed, re.MULTILINE)) == 3
+
+
+def test_the_example_in_sql_runs(indexed: Indexed) -> None:
+    (statement,) = blocks(MANUAL / "gallery-format.md", "sql")
+    db = apsw.Connection(str(indexed.gallery), flags=apsw.SQLITE_OPEN_READONLY)
+    db.enable_load_extension(True)
+    db.load_extension(sqlite_vec.loadable_path())
+    found: list[Any] = db.execute(statement).fetchall()
+    (owner,) = db.execute("select photo_id from vectors where region_id = 1").fetchall()
+    db.close()
+    assert len(found) == 5
+    assert found[0] == (*owner, pytest.approx(1.0))
+    assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
 
 
 def test_messages_in_the_troubleshooting_page_are_those_of_the_program() -> None:

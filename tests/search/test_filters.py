@@ -16,7 +16,7 @@ from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, Candidate, FileRecord, FloatArray, PhotoRecord, Region
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
-from matir_cli.search.quantisation import cosines
+from matir_cli.search.quantisation import cosines, refine
 from matir_cli.search.rank import rank_photos
 from tests.search.vectors import unit
 
@@ -85,14 +85,16 @@ def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> 
 
 def brute_force(gallery: GalleryFile, query: FloatArray, filters: Filters) -> list[Candidate]:
     rows = gallery.connection.execute(
-        "select regions.photo_id, region_id, ordinal, area, cast(vector as blob) "
-        "from vectors join regions on regions.id = region_id"
+        "select regions.photo_id, region_id, ordinal, area, vector, residuals from vectors "
+        "join regions on regions.id = region_id join residuals on residuals.photo_id = regions.photo_id"
     )
     best: dict[int, Candidate] = {}
-    for photo_id, region_id, ordinal, area, blob in rows:
+    for photo_id, region_id, ordinal, area, vector, residuals in rows:
         photo = int(photo_id)
         if counts(gallery.photo(photo), int(ordinal), int(area) / SIDE**2, filters):
-            score = float(cosines(np.frombuffer(bytes(blob), np.int8)[np.newaxis], query)[0])
+            stored = np.frombuffer(bytes(vector), np.int8)[np.newaxis]
+            residual = np.frombuffer(bytes(residuals), np.uint8).reshape(-1, stored.shape[1] // 2)
+            score = float(cosines(refine(stored, residual[[int(ordinal)]]), query)[0])
             found = Candidate(photo, int(region_id), score)
             best[photo] = min(best.get(photo, found), found, key=lambda c: (-c.score, c.region_id))
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))
@@ -177,7 +179,7 @@ def test_an_id_in_the_index_that_was_given_out_again_lets_no_other_photo_in(tmp_
             # In the index, region 3 is still one of photo 3.
             assert add("new", "Canon", rows[1:3]) == (2, [2, 3])
             assert add("newer", "Leica", rows[3:]) == (3, [4])
-        assert gallery.connection.execute("select count(*) from blocks").get == 1
+        assert gallery.connection.execute("select count(*) from codes").get == 1
         found = rank_photos(gallery, rows[2], 5, Filters(camera="leica"))
     assert {candidate.photo_id for candidate in found} == {1, 3}
 

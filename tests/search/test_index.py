@@ -136,7 +136,7 @@ def wavy_mask(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.hypot(dx, dy * rng.uniform(0.5, 2)) < rng.lognormal(4, 0.7) * (1 + waves))
 
 
-def test_the_index_costs_at_most_90_kb_a_photo(tmp_path: Path) -> None:
+def test_the_index_costs_at_most_110_kb_a_photo(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     blobs = [masks.encode(mask) for mask in (wavy_mask(rng) for _ in range(120)) if mask.any()]
     assert 400 < np.mean([len(rle.counts) for rle in blobs]) < 600
@@ -152,4 +152,4 @@ def test_the_index_costs_at_most_90_kb_a_photo(tmp_path: Path) -> None:
                 store_vectors(gallery, photo_id, ids, rng.standard_normal((51, 768), dtype=np.float32))
         seal_index(gallery, 1024)
         pages = int(gallery.connection.pragma("page_count")) - empty
-    assert pages * schema.PAGE_SIZE / 40 <= 90_000
+    assert pages * schema.PAGE_SIZE / 40 <= 110_000

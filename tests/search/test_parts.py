@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from matir_cli import masks
 from matir_cli.errors import GalleryDamaged
@@ -15,7 +16,7 @@ from matir_cli.search.geometry import relation_holds
 from matir_cli.search.index import rebuild_index, store_vectors
 from matir_cli.search.parts import MISPLACED, PartQuery, Role, rank_by_parts
 from matir_cli.search.phrases.description import RelationKind
-from matir_cli.search.quantisation import cosines
+from matir_cli.search.quantisation import cosines, refine
 from tests.search.vector_gallery import open_vectors
 from tests.search.vectors import unit
 
@@ -171,8 +172,8 @@ def random_gallery(gallery: GalleryFile, photos: int, rng: np.random.Generator) 
 def brute_force(gallery: GalleryFile, query: PartQuery) -> list[Candidate]:
     """All photos, by the formula of the module, region by region and pair by pair."""
 
-    def inner(regions: FloatArray, vector: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.asarray(cosines(regions.astype(np.int8), vector) * np.linalg.norm(vector))
+    def inner(regions: NDArray[np.int16], vector: FloatArray) -> NDArray[np.float64]:
+        return np.asarray(cosines(regions, vector) * np.linalg.norm(vector))
 
     def reached(role: Role, i: int) -> float:
         own = float(inner(stored, role.vector)[i]) - role.offset
@@ -195,7 +196,11 @@ def brute_force(gallery: GalleryFile, query: PartQuery) -> list[Candidate]:
             "order by ordinal",
             (photo_id,),
         )
-        stored = np.stack([np.frombuffer(bytes(row[0]), np.int8) for row in vectors]).astype(np.float32)
+        levels = np.stack([np.frombuffer(bytes(row[0]), np.int8) for row in vectors])
+        residuals = gallery.connection.execute(
+            "select residuals from residuals where photo_id = ?", (photo_id,)
+        ).get
+        stored = refine(levels, np.frombuffer(bytes(residuals), np.uint8).reshape(len(levels), -1))
         boxes = np.array([(r.box.x0, r.box.y0, r.box.x1, r.box.y1) for r in rows]) / SIDE
         scores = []
         for i in range(len(rows)):

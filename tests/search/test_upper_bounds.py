@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matir_cli.search.index import RUN, read_runs, seal_index
-from matir_cli.search.quantisation import cosines
-from matir_cli.search.sign_codes import SignQuery, sign_queries
-from matir_cli.search.upper_bounds import UpperBounds, compare_blocks
+from matir_cli.search.codes import prepare_query
+from matir_cli.search.index import RUN, read_runs, seal_index, stored_vectors
+from matir_cli.search.quantisation import cosine_table
+from matir_cli.search.upper_bounds import BlockQuery, UpperBounds, compare_blocks
 from tests.search.vector_gallery import clustered, open_vectors, put_all, question
 
 RUNS = np.array([(7, 100, 3), (8, 200, 1), (7, 300, 2)], RUN)
@@ -38,27 +38,22 @@ def test_regions_of_other_photos_are_excluded(bounds: UpperBounds) -> None:
 
 
 def test_hardly_any_score_exceeds_its_bound(tmp_path: Path) -> None:
+    queries = [question(seed) for seed in range(3)]
     with open_vectors(tmp_path) as gallery:
-        put_all(gallery, clustered(300, 10))
-        seal_index(gallery, 512)
-        query = question(1)
-        ids: list[int] = []
-        counts: list[int] = []
-        queries: list[SignQuery] = []
-        scores = []
-        for block_id, blob, centre in gallery.connection.execute("select id, runs, centre from blocks"):
-            ids.append(int(block_id))
+        put_all(gallery, clustered(600, 10))
+        seal_index(gallery, 2500)  # more than are read at once
+        blocks: list[BlockQuery] = []
+        regions: list[int] = []
+        for block_id, blob, centre in gallery.connection.execute("select id, runs, centre from codes"):
             runs = read_runs(gallery, blob)
-            counts.append(int(runs["count"].sum()))
-            queries += sign_queries(query, np.frombuffer(bytes(centre), "<f4")[np.newaxis])
-            regions = np.concatenate([np.arange(first, first + count) for _, first, count in runs.tolist()])
-            for region in regions.tolist():
-                vector = gallery.connection.execute(
-                    "select vector from vectors where region_id = ?", (region,)
-                ).get
-                scores.append(cosines(np.frombuffer(bytes(vector), np.int8)[np.newaxis], query)[0])
-        upper = compare_blocks(gallery, ids, counts, queries)
-    assert len(ids) > 2
-    assert upper.shape == (3000,)
-    assert np.mean(np.array(scores) > upper) < 0.003
-    assert np.mean(upper - scores) < 0.5  # close enough to exclude most regions
+            for _, first, count in runs.tolist():
+                regions += range(first, first + count)
+            centres = np.frombuffer(bytes(centre), "<f4")[np.newaxis]
+            prepared = [prepare_query(query, centres)[0] for query in queries]
+            blocks.append(BlockQuery(int(block_id), int(runs["count"].sum()), len(regions), prepared))
+        upper = compare_blocks(gallery, blocks, 64)
+        scores = cosine_table(stored_vectors(gallery, np.array(regions), 64), np.stack(queries))
+    assert len(blocks) > 2
+    assert upper.shape == scores.shape == (3, 6000)
+    assert np.mean(scores > upper) < 0.0005
+    assert np.mean(upper - scores) < 0.15  # close enough to exclude nearly all regions

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from matir_cli import masks
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FileRecord, FloatArray, PhotoRecord, Region
 from matir_cli.search.index import store_vectors
-from matir_cli.search.quantisation import cosines
+from matir_cli.search.quantisation import cosines, refine
 from tests.search.vectors import unit
 
 RLE = masks.whole(4, 4)
@@ -69,18 +70,18 @@ def question(seed: int, dimensions: int = 64) -> FloatArray:
 
 def brute_force(gallery: GalleryFile, query: FloatArray) -> list[Candidate]:
     """All photos, ranked by comparing every stored vector."""
-    rows = gallery.connection.execute(
-        "select regions.photo_id, region_id, vector from vectors join regions on regions.id = region_id"
-    )
-    ids = []
-    blobs = b""
-    for photo, region, blob in rows:
-        ids.append((int(photo), int(region)))
-        blobs += bytes(blob)
-    if not ids:
+    rows: list[Any] = gallery.connection.execute(
+        "select regions.photo_id, regions.id, ordinal, vector, residuals from vectors "
+        "join regions on regions.id = region_id join residuals on residuals.photo_id = regions.photo_id"
+    ).fetchall()
+    if not rows:
         return []
-    stored = np.frombuffer(blobs, np.int8).reshape(len(ids), -1)
-    scores = cosines(stored, query)
+    ids = [(photo, region) for photo, region, *_ in rows]
+    stored = np.frombuffer(b"".join(row[3] for row in rows), np.int8).reshape(len(ids), -1)
+    length = -(-stored.shape[1] // 2)
+    parts = [blob[ordinal * length : (ordinal + 1) * length] for _, _, ordinal, _, blob in rows]
+    residuals = np.frombuffer(b"".join(parts), np.uint8).reshape(len(ids), length)
+    scores = cosines(refine(stored, residuals), query)
     best: dict[int, Candidate] = {}
     for (photo, region), score in zip(ids, scores.tolist(), strict=True):
         found = Candidate(photo, region, score)
@@ -90,7 +91,7 @@ def brute_force(gallery: GalleryFile, query: FloatArray) -> list[Candidate]:
 
 def blocks(gallery: GalleryFile) -> list[int]:
     """The number of regions in each block."""
-    rows = gallery.connection.execute("select runs from blocks order by id")
+    rows = gallery.connection.execute("select runs from codes order by id")
     return [int(np.frombuffer(row[0], "<i8").reshape(-1, 3)[:, 2].sum()) for row in rows]
 
 

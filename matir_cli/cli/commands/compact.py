@@ -8,6 +8,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.compact import compact_gallery
@@ -36,5 +37,7 @@ def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> N
       matir compact --drop-previews --db ~/archive.db
     """
     with GalleryFile.open(gallery_path) as gallery:
-        sizes = compact_gallery(gallery, drop_previews=drop_previews, forget_verdicts=forget_verdicts)
+        sizes = compact_gallery(
+            gallery, drop_previews=drop_previews, forget_verdicts=forget_verdicts, progress=show_progress
+        )
     say(f"{readable_size(sizes.before)} before, {readable_size(sizes.after)} after")

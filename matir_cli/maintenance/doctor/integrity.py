@@ -23,8 +23,8 @@ from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
+from matir_cli.search.codes import Codes, encode_block, read_scales, scales_bytes
 from matir_cli.search.index import read_runs
-from matir_cli.search.sign_codes import SignCodes, encode_signs
 
 SAMPLE = 200
 """Number of photos, evenly spread, whose masks and previews are checked unless all of them are."""
@@ -35,9 +35,9 @@ MOST_FAULTS = 10
 WASTE = 0.25
 """Unused fraction of the file above which compacting is worthwhile."""
 
-STRAYED_BITS = 0.01
-"""Fraction of a block's sign bits that may differ from recomputed ones: for values close to zero the
-sign may depend on the machine."""
+STRAYED = 0.02
+"""Fraction of a block's scales, or of its bytes, that may differ from recomputed ones: values between two
+levels may depend on the machine."""
 
 RESTORE = "Restore a backup, or index again: matir add FOLDER --db NEWFILE"
 
@@ -46,7 +46,7 @@ def examine_gallery(path: Path, *, deep: bool) -> Iterator[Finding]:
     """Check the gallery at `path`; yields one finding after another. A missing file is not a problem.
 
     Args:
-        deep: check every photo's masks and preview, not a sample, and recompute all sign codes.
+        deep: check every photo's masks and preview, not a sample, and recompute all codes.
     """
     if not path.exists():
         yield ok("gallery", f"none yet at {path}", f"Create one: {on_gallery(path, 'add FOLDER')}")
@@ -157,7 +157,17 @@ def _vectors(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     zeros = _count(gallery, "vectors where vector = zeroblob(octet_length(vector))")
     if zeros:
         return problem(name, f"{zeros} are all zeros", RESTORE)
+    if _count(gallery, _IMPOSSIBLE_RESIDUALS):
+        return problem(name, "residuals have an impossible length", RESTORE)
     return ok(name, f"{lengths[0][2]} of {lengths[0][1]} dimensions" if lengths else "none yet")
+
+
+_IMPOSSIBLE_RESIDUALS = """
+    residuals where typeof(residuals) <> 'blob' or octet_length(residuals) <> (
+        select count(*) * ((octet_length(vector) + 1) / 2) from regions cross join vectors
+        on region_id = regions.id where regions.photo_id = residuals.photo_id
+    )
+"""
 
 
 def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
@@ -181,15 +191,15 @@ def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
 
 
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
-    """Check that a search finds every region: its photo is loose, or a block holds its sign codes."""
+    """Check that a search finds every region: its photo is loose, or a block holds its codes."""
     with gallery.snapshot():  # a short one, without codes and vectors: other commands may seal new blocks
         found = _examine_index(gallery, name)
     if deep and found.state is FindingState.OK:
-        blocks: Any = gallery.connection.execute("select id from blocks").fetchall()
+        blocks: Any = gallery.connection.execute("select id from codes").fetchall()
         for (block_id,) in blocks:
             with gallery.snapshot():
                 strayed = _strayed(gallery, block_id)
-            if strayed > STRAYED_BITS:
+            if strayed > STRAYED:
                 return problem(
                     name, f"the codes of block {block_id} do not match its vectors", _compact(gallery)
                 )
@@ -202,17 +212,20 @@ def _compact(gallery: GalleryFile) -> str:
 
 def _examine_index(gallery: GalleryFile, name: str) -> Finding:
     db = gallery.connection
+    if db.execute("select exists(select 1 from blocks)").get:
+        text = "of an older version: a search compares all regions one by one"
+        return warning(name, text, "Let a command write the gallery: matir compact")
     dimensions: Any = db.execute("select octet_length(vector) from vectors limit 1").fetchone()
     # Temporary: the file is not changed. Untyped columns would make the look-ups below scan the table.
     db.execute("create temp table covered (photo integer, first integer, past integer)")
     blocks = 0
-    rows = db.execute("select id, runs, octet_length(centre), octet_length(codes) from blocks")
+    rows = db.execute("select id, runs, octet_length(centre), octet_length(codes) from codes")
     for block_id, blob, centre, codes in rows:
         runs = read_runs(gallery, blob)
         count = int(runs["count"].sum())
         if dimensions is None:  # all photos were removed; the block is dissolved when others are sealed
             continue
-        if centre != 4 * dimensions[0] or codes != SignCodes.size(count, dimensions[0]):
+        if centre != 4 * dimensions[0] or codes != Codes.size(count, dimensions[0]):
             return problem(name, f"block {block_id} has an impossible length", _compact(gallery))
         db.executemany("insert into temp.covered values (?1, ?2, ?2 + ?3)", runs.tolist())
         blocks += 1
@@ -235,12 +248,12 @@ _NOT_FOUND = """
 
 
 def _strayed(gallery: GalleryFile, block_id: int) -> float:
-    """Return the fraction of a block's sign bits that do not match its vectors.
+    """Return the fraction of a block's scales, or of the bytes of its levels, that do not match its vectors.
 
     0 if some of the vectors have been deleted since, or the whole block.
     """
     row: Any = gallery.connection.execute(
-        "select runs, codes from blocks where id = ?", (block_id,)
+        "select runs, codes from codes where id = ?", (block_id,)
     ).fetchone()
     if row is None:
         return 0.0
@@ -256,9 +269,12 @@ def _strayed(gallery: GalleryFile, block_id: int) -> float:
         if len(blobs) < before + count:
             return 0.0
     vectors = np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1)
-    stored = SignCodes.over(np.frombuffer(row[1], np.uint8), *vectors.shape)
-    _, recomputed = encode_signs(vectors)
-    return float(np.bitwise_count(stored.words ^ recomputed.words).sum()) / vectors.size
+    _, recomputed = encode_block(vectors)
+    split = scales_bytes(len(vectors))
+    with np.errstate(all="ignore"):
+        scales = np.isclose(read_scales(row[1][:split]), (recomputed.along, recomputed.spread), rtol=1e-3)
+    levels = np.frombuffer(row[1], np.uint8)[split:] == recomputed.levels.ravel()
+    return 1.0 - float(min(scales.mean(), levels.mean()))
 
 
 def _previews(gallery: GalleryFile, name: str, deep: bool) -> Finding:

@@ -70,14 +70,15 @@ def test_a_sound_gallery_has_no_problem(path: Path, deep: bool) -> None:
         ("update vectors set vector = x'01' where region_id = 5", "gallery vectors"),
         ("update vectors set vector = zeroblob(64) where region_id = 5", "gallery vectors"),
         ("update vectors set photo_id = 7 where region_id = 5", "gallery vectors"),
+        ("update residuals set residuals = x'01' where photo_id = 5", "gallery vectors"),
         ("update regions set rle = x'ff' where id = 5", "gallery masks"),
         ("update regions set rle = 7 where id = 5", "gallery masks"),
         ("update regions set area = area + 1 where id = 5", "gallery masks"),
-        ("delete from blocks where id = 1", "gallery index"),
+        ("delete from codes where id = 1", "gallery index"),
         ("delete from loose", "gallery index"),
-        ("update blocks set runs = x'01' where id = 1", "gallery index"),
-        ("update blocks set codes = x'01' where id = 1", "gallery index"),
-        ("update blocks set centre = x'01' where id = 1", "gallery index"),
+        ("update codes set runs = x'01' where id = 1", "gallery index"),
+        ("update codes set codes = x'01' where id = 1", "gallery index"),
+        ("update codes set centre = x'01' where id = 1", "gallery index"),
         ("update previews set jpeg = x'ffd8' where photo_id = 5", "gallery previews"),
         ("update photos set camera = cast(x'ff' as text) where id = 5", "gallery previews"),
     ],
@@ -112,11 +113,14 @@ def tamper(path: Path, statement: str) -> None:
     plain.close()
 
 
-def test_codes_that_do_not_match_their_vectors_are_found_by_deep_checks(path: Path) -> None:
+@pytest.mark.parametrize("end", [-100, 100])  # of the levels, and of the scales before them
+def test_codes_that_do_not_match_their_vectors_are_found_by_deep_checks(path: Path, end: int) -> None:
     with GalleryFile.open(path) as gallery:
-        (codes,) = gallery.connection.execute("select codes from blocks where id = 1").fetchone() or (b"",)
-        changed = bytes(byte ^ 0x55 for byte in codes[:100]) + codes[100:]
-        gallery.connection.execute("update blocks set codes = ? where id = 1", (changed,))
+        (codes,) = gallery.connection.execute("select codes from codes where id = 1").fetchone() or (b"",)
+        changed = bytearray(codes)
+        for at in range(min(end, 0), max(end, 0)):
+            changed[at] ^= 0x55
+        gallery.connection.execute("update codes set codes = ? where id = 1", (bytes(changed),))
     assert bad(path) == set()
     assert bad(path, deep=True) == {"gallery index"}
     with GalleryFile.open(path) as gallery:
@@ -136,7 +140,7 @@ def test_a_mostly_unused_file_is_worth_a_warning(path: Path) -> None:
 def test_a_gallery_whose_photos_were_all_removed_has_no_problem(path: Path) -> None:
     with GalleryFile.open(path) as gallery:
         gallery.connection.execute("delete from photos")
-        assert gallery.connection.execute("select count(*) from blocks").get > 0
+        assert gallery.connection.execute("select count(*) from codes").get > 0
     assert bad(path, deep=True) == set()
 
 

@@ -1,0 +1,101 @@
+"""Codes: their bytes, their estimates of cosines and the error of these."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from matir_cli.records import FloatArray
+from matir_cli.search.codes import (
+    CodeQuery,
+    Codes,
+    encode_block,
+    prepare_query,
+    read_scales,
+    row_bytes,
+    scales_bytes,
+)
+from matir_cli.search.quantisation import quantise, rotate
+from tests.search.vectors import like_clip, unit
+
+SIZES = [1, 2, 3, 64, 101, 768]
+
+
+def codes_of(rows: FloatArray) -> tuple[FloatArray, Codes]:
+    return encode_block(quantise(rows))
+
+
+def bounds_of(query: CodeQuery, codes: Codes, deviations: float) -> NDArray[np.float64]:
+    return query.upper_bounds(codes, codes.levels & np.uint8(15), deviations)
+
+
+def levels_of(codes: Codes, dimensions: int) -> NDArray[np.float64]:
+    """(n, d) the levels of codes: -7.5 to 7.5."""
+    high = (codes.levels.view(np.int8) >> 4) + 0.5
+    low = (codes.levels & 15) - 7.5
+    return np.concatenate([high, low], axis=1)[:, :dimensions]
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_codes_are_read_as_they_were_written(dimensions: int) -> None:
+    _, codes = codes_of(like_clip(37, max(dimensions, 3))[:, :dimensions])
+    raw = codes.tobytes()
+    assert len(raw) == Codes.size(37, dimensions)
+    along, spread = read_scales(raw[: scales_bytes(37)])
+    assert (along == codes.along).all()
+    assert (spread == codes.spread).all()
+    assert raw[scales_bytes(37) :] == codes.levels.tobytes()
+    assert codes.levels.shape == (37, row_bytes(dimensions))
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_an_estimate_is_what_the_levels_say(dimensions: int) -> None:
+    rows, query = like_clip(50, 1000)[:, :dimensions], like_clip(1, 1000, seed=3)[0, :dimensions]
+    centre, codes = codes_of(rows)
+    (ready,) = prepare_query(query, centre[np.newaxis])
+    turned = unit(rotate(query[np.newaxis])[0])
+    across = turned - ready.centre_score * centre
+    expected = codes.along * ready.centre_score + codes.spread * (levels_of(codes, dimensions) @ across)
+    rounding = 6 * codes.spread * ready.error / 10  # int8 factors are ten times as exact as 4-bit levels
+    assert (np.abs(bounds_of(ready, codes, 0.0) - expected) <= rounding + 1e-5).all()
+    difference = bounds_of(ready, codes, 2.0) - bounds_of(ready, codes, 0.0)
+    assert difference == pytest.approx(2.0 * codes.spread * ready.error, abs=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", [64, 512, 768])
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_the_error_of_estimates_is_as_foretold(dimensions: int, alike: float) -> None:
+    rows, others = like_clip(2000, dimensions), like_clip(200, dimensions, seed=8)
+    rest = rows - rows.mean(axis=0)
+    centre, codes = codes_of(rows)
+    missed = []
+    for number, other in enumerate(others):
+        # With `alike`, a query that lies in the direction of one vector: what a search is after.
+        query = unit((1 - alike) * other + alike * unit(rest[number]))
+        (ready,) = prepare_query(query, centre[np.newaxis])
+        error = (bounds_of(ready, codes, 0.0) - rows @ query) / (ready.error * codes.spread)
+        missed.append(error[number] if alike else error)
+    assert abs(np.mean(missed)) < (0.3 if alike else 0.05)
+    assert (0.2 if alike else 0.8) < np.std(missed) < 1.1
+    assert np.mean(np.array(missed) < -4) < 0.0005
+
+
+def test_a_lone_vector_is_its_own_centre() -> None:
+    row, query = like_clip(1, 64), like_clip(1, 64, seed=2)[0]
+    centre, codes = codes_of(row)
+    (ready,) = prepare_query(query, centre[np.newaxis])
+    assert bounds_of(ready, codes, 0.0) == pytest.approx(row @ query, abs=0.01)
+
+
+def test_vectors_without_a_common_direction_have_codes() -> None:
+    row = like_clip(1, 64)
+    centre, codes = codes_of(np.concatenate([row, -row]))
+    (ready,) = prepare_query(row[0], centre[np.newaxis])
+    assert np.isfinite(bounds_of(ready, codes, 3.0)).all()
+    assert bounds_of(ready, codes, 0.0) == pytest.approx([1.0, -1.0], abs=0.1)
+
+
+def test_a_query_along_the_centre_has_no_error_of_levels() -> None:
+    centre, codes = codes_of(like_clip(100, 64))
+    ready = CodeQuery(np.zeros(32, np.int8), np.zeros(32, np.int8), 1.0, 1.0, 0.0, 0.5, 0.0)
+    assert bounds_of(ready, codes, 4.0) == pytest.approx(0.5 * codes.along)
+    assert centre.shape == (64,)
