@@ -8,7 +8,7 @@ import pytest
 from matir_cli import errors
 
 
-@pytest.mark.parametrize("module", ["base", "gallery", "models", "inputs", "outputs"])
+@pytest.mark.parametrize("module", ["base", "gallery", "models", "inputs", "outputs", "server"])
 def test_every_error_is_exported(module: str) -> None:
     source = importlib.import_module(f"matir_cli.errors.{module}")
     defined = [

@@ -159,6 +159,8 @@ def _remedy(error: errors.MatirError) -> str:
         case errors.WeightsMissing(model_set=name, part=part):
             fetch = f"Fetch them: matir models pull {shlex.quote(name)}"
             return f"{fetch} -- or {STAGE_1_ALONE}" if part == "judge" else fetch
+        case errors.ServerRunning(gallery=path):
+            return f"Use that one, or end it: matir serve --stop --db {shlex.quote(str(path))}"
         case errors.ListNotUtf8(encoding=encoding):
             return f"Convert it first: iconv -f {encoding} -t UTF-8"
         case errors.FolderVanished(count=0):
@@ -230,6 +232,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.SidecarUnusable: "Repair it, or move it away and run the same command again.",
     errors.SidecarRegionsUnusable: "To write only the keyword: --region none",
     errors.SidecarElsewhere: "To write to that file: --follow-links",
+    errors.ServerFailed: "Choose another --port or --host, or set XDG_RUNTIME_DIR to a private folder.",
     errors.DeviceUnavailable: "Use --device auto, or --device cpu.",
     errors.ExampleOutside: "Count pixels from the top left corner of the photo as it is displayed.",
     errors.ExampleBlank: "Draw a box tight around an object with --box.",

@@ -44,6 +44,8 @@
     │   └── SidecarUnusable            a file that is not an XMP sidecar to extend
     │       ├── SidecarRegionsUnusable one whose regions cannot be extended
     │       └── SidecarElsewhere       a link to a sidecar in another folder
+    ├── ServerRunning                  a gallery's server runs already
+    ├── ServerFailed                   a server that cannot start
     ├── PackageMissing                 an optional package is not installed
     ├── DeviceUnavailable              the requested device is not available
     ├── ExampleOutside                 a box or point outside the photo
@@ -57,8 +59,8 @@ An error carries its facts in named attributes. `str(error)` is one plain senten
 wrong; file names in it are not escaped. The remedy, which names commands, and the exit code belong to
 `matir_cli.cli.boundary`, through which errors reach a terminal.
 
-The classes are defined in `gallery`, `models`, `inputs` and `outputs` on top of `base`, and every other
-module imports them from here. The package imports nothing else of MaTIR.
+The classes are defined in `gallery`, `models`, `inputs`, `outputs` and `server` on top of `base`, and every
+other module imports them from here. The package imports nothing else of MaTIR.
 """
 
 from matir_cli.errors.base import (
@@ -123,6 +125,10 @@ from matir_cli.errors.outputs import (
     SidecarRegionsUnusable,
     SidecarUnusable,
 )
+from matir_cli.errors.server import (
+    ServerFailed,
+    ServerRunning,
+)
 
 __all__ = [
     "AnnotationsInvalid",
@@ -172,6 +178,8 @@ __all__ = [
     "QueryEmpty",
     "QueryNotText",
     "RoomTooSmall",
+    "ServerFailed",
+    "ServerRunning",
     "SidecarElsewhere",
     "SidecarRegionsUnusable",
     "SidecarUnusable",

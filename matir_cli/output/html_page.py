@@ -17,12 +17,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from PIL import Image
 
-from matir_cli import masks
 from matir_cli.atomic_write import open_text
-from matir_cli.output.outlines import Ring, outlines
+from matir_cli.output.outlines import svg_path
 from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import ResultPixels, file_url
 from matir_cli.records import Box, Rle
@@ -156,7 +154,7 @@ def _drawing(pixels: ResultPixels) -> str:
 
 def _mask(grounded: GroundedObject, rle: Rle) -> str:
     kind = "mask whole" if _is_whole(grounded) else "mask"
-    return f'<path class="{kind}" fill-rule="evenodd" d="{_path(rle)}"/>'
+    return f'<path class="{kind}" fill-rule="evenodd" d="{svg_path(rle)}"/>'
 
 
 def _rectangle(kind: str, box: Box) -> str:
@@ -168,17 +166,6 @@ def _rectangle(kind: str, box: Box) -> str:
 
 def _is_whole(grounded: GroundedObject) -> bool:
     return grounded.mask is not None and grounded.region is not None and grounded.region.ordinal == 0
-
-
-def _path(rle: Rle) -> str:
-    """Return the SVG path data of a mask's outlines."""
-    return "".join(_ring(ring) for part in outlines(masks.decode(rle)) for ring in (part.outer, *part.holes))
-
-
-def _ring(ring: Ring) -> str:
-    corners = np.rint(2 * ring).astype(int)
-    steps = " ".join(f"{x} {y}" for x, y in np.diff(corners, axis=0).tolist())
-    return f"M{corners[0, 0]} {corners[0, 1]}l{steps}z"
 
 
 def _corners(pixels: ResultPixels) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 
-from matir_cli.records import MaskArray
+from matir_cli import masks
+from matir_cli.records import MaskArray, Rle
 
 Ring: TypeAlias = NDArray[np.float64]
 """(n, 2) x and y in the mask's pixels, continuous edges. Closed; the first point is not repeated."""
@@ -62,6 +63,22 @@ def merged(parts: list[Part]) -> Ring:
         rolled = np.roll(part.outer, -nearest, axis=0)
         ring = np.concatenate([ring[: index + 1], rolled, rolled[:1], ring[index:]])
     return ring
+
+
+def svg_path(rle: Rle) -> str:
+    """Return the SVG path data of a mask's outlines, to be filled by the even-odd rule.
+
+    It is in half pixels of the mask, so that the corners are integers. `rle` must be safe to decode.
+    """
+    return "".join(
+        _svg_ring(ring) for part in outlines(masks.decode(rle)) for ring in (part.outer, *part.holes)
+    )
+
+
+def _svg_ring(ring: Ring) -> str:
+    corners = np.rint(2 * ring).astype(int)
+    steps = " ".join(f"{x} {y}" for x, y in np.diff(corners, axis=0).tolist())
+    return f"M{corners[0, 0]} {corners[0, 1]}l{steps}z"
 
 
 def ring_area(ring: Ring) -> float:

@@ -42,6 +42,11 @@ def set_decode_timeout(seconds: float) -> None:
     shared_decoder.seconds = seconds
 
 
+def decode_timeout() -> float:
+    """Return the time limit of each photo in this process, seconds."""
+    return shared_decoder.seconds
+
+
 def decode_photo(file: FileRecord, digest: bytes, decoder: DecoderProcess = shared_decoder) -> DecodedPhoto:
     """Decode a photo to working size, upright, RGB; the first frame of an animation.
 

@@ -112,13 +112,25 @@ def run_search(
     """Run both stages, as far as `options` ask for them, and return the outcome.
 
     Args:
-        observe: called with each event of `search_events` as it comes. Ctrl-C in it ends the judging as
-            Ctrl-C during a question does.
+        observe: as in `follow_events`.
 
     Raises:
         MatirError, ValueError: see `search_events`.
     """
-    with closing(search_events(gallery, models, query, options, progress)) as events:
+    return follow_events(search_events(gallery, models, query, options, progress), observe)
+
+
+def follow_events(
+    events: Generator[SearchEvent, None, None], observe: Callable[[SearchEvent], object] = lambda _: None
+) -> SearchOutcome:
+    """Let a search run, and return its outcome.
+
+    Args:
+        events: those of `search_events`, or of the same search in another process.
+        observe: called with each event as it comes. Ctrl-C in it ends the judging as Ctrl-C during a
+            question does.
+    """
+    with closing(events):
         event = next(events)
         while True:
             try:

@@ -16,14 +16,16 @@ from matir_cli.errors import (
     EngineFailed,
     ExampleBlank,
     ExampleOutside,
+    PhotoUnreadable,
     QueryEmpty,
     QueryNotText,
 )
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredRegion
+from matir_cli.gallery.working_image import load_working_image
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import hash_file, stat_file
-from matir_cli.records import Box, FloatArray, PhotoRecord, Point, Rle, check_range
+from matir_cli.records import Box, FileRecord, FloatArray, PhotoRecord, Point, Rle, check_range
 from matir_cli.search.box_matching import box_iou
 from matir_cli.search.index import region_vector
 from matir_cli.search.models import SearchModels
@@ -145,6 +147,46 @@ def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example
     if stored is not None and (stored.iou is None or stored.iou >= REUSED_IOU):
         return stored
     return _find_with_models(models, decode_photo(file, digest), example, stored)
+
+
+def resolve_region(gallery: GalleryFile, region_id: int) -> ResolvedExample:
+    """Return a stored region as an example.
+
+    Raises:
+        PhotoUnknown: the gallery does not hold it, perhaps no longer.
+        GalleryDamaged: a stored value is impossible.
+    """
+    with gallery.snapshot():  # another process may remove the photo between the statements
+        region = gallery.region(region_id)
+        photo = gallery.photo(region.photo_id)
+        vector = region_vector(gallery, region_id)
+    share = photo.record.share(region.region.area)
+    return ResolvedExample(photo.paths[0], vector, region.box, share, stored=True)
+
+
+def resolve_in_gallery(
+    gallery: GalleryFile, models: SearchModels, photo_id: int, box: Box | None, point: Point | None
+) -> ResolvedExample:
+    """Find the region of a stored photo that a box or a point means; with neither, it is the whole photo.
+
+    As `resolve_example`, but the pixels are those of the stored preview if there is one.
+
+    Raises:
+        PhotoUnknown: the gallery does not hold the photo, perhaps no longer.
+        PhotoUnreadable: its pixels are needed, and it is missing or changed.
+        MatirError: as in `resolve_example`.
+    """
+    with gallery.snapshot():
+        photo = gallery.photo(photo_id)
+        example = Example(photo.paths[0], box, point)
+        stored = _resolve_stored(gallery, photo.record.sha256, example)
+    if stored is not None and (stored.iou is None or stored.iou >= REUSED_IOU):
+        return stored
+    image = load_working_image(gallery, photo_id)
+    if image is None:
+        raise PhotoUnreadable(photo.paths[0], "it is missing or changed, and no preview is stored")
+    decoded = DecodedPhoto(FileRecord(photo.paths[0], 0, 0), photo.record, image)
+    return _find_with_models(models, decoded, example, stored)
 
 
 def _resolve_stored(gallery: GalleryFile, digest: bytes, example: Example) -> ResolvedExample | None:

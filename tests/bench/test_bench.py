@@ -45,6 +45,7 @@ ROWS = {
     ],
     "scoring": ["COCO val2017: 100 x 4", "D3: 100 x 4", "D3, larger photos: 100 x 4"],
     "search": ["10,000"],
+    "serve": ["a judged query, nothing remembered", "a judged query, remembered", "stage 1 alone"],
 }
 """First cells of rows that each bench prints."""
 

@@ -32,7 +32,6 @@ from matir_cli.cli.options.query import (
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.path_lists import without_mark
-from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import (
     OutcomeWriter,
     event_printer,
@@ -40,12 +39,13 @@ from matir_cli.cli.results import (
     resolve_and_say_example,
     why_empty,
 )
+from matir_cli.cli.server_search import Searcher, server_option
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.search.events import SearchOutcome
-from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
+from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
 
@@ -70,6 +70,7 @@ OBJECTS_MAX_SIZE = 0.95
 @verbose_option
 @query_options
 @search_options
+@server_option
 @output_options
 def find(
     gallery_path: Path,
@@ -77,6 +78,7 @@ def find(
     device: str,
     arguments: QueryArguments,
     options: SearchOptions,
+    use_server: bool,
     output: OutputOptions,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
@@ -99,6 +101,9 @@ def find(
 
     --jsonl --stream prints a line of JSON as soon as something is known: stage 1's ranking, each
     verdict, each object pointed at, and the results. See: matir help outputs
+
+    A server for the gallery, if one runs, searches with models that stay loaded. The output is the
+    same. See: matir help serving
 
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
@@ -130,15 +135,16 @@ def find(
         check_searchable(gallery, query)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_example(gallery, engines, query)
+        searcher = Searcher(gallery, engines, use_server=use_server)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)
             with open_output(gallery, output) as write:
-                code = _answer_each(gallery, engines, query, options, output, write)
+                code = _answer_each(gallery, searcher, query, options, output, write)
         else:
             if query.text is None and options.rerank:
                 say("an example without words cannot be put to the judge: ranked by stage 1")
             observe = event_printer(gallery, arguments.title, output)
-            result = run_search(gallery, engines, query, options, show_progress, observe)
+            result = searcher.run(query, options, observe)
             code = _report(gallery, result, options)
             _report_whole_photos(result, output)
             with open_output(gallery, output) as write:
@@ -158,7 +164,7 @@ def _check_stream_output(output: OutputOptions) -> None:
 
 def _answer_each(
     gallery: GalleryFile,
-    engines: ModelSession,
+    searcher: Searcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,
@@ -184,7 +190,7 @@ def _answer_each(
             continue
         try:
             observe = event_printer(gallery, text, output)
-            result = run_search(gallery, engines, replace(query, text=text), options, show_progress, observe)
+            result = searcher.run(replace(query, text=text), options, observe)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = SearchOutcome([], truncated=False, candidates=0, judged=0, complete=True)

@@ -42,8 +42,8 @@ from matir_cli.cli.options.search import (
     whole_option,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.progress import show_progress
 from matir_cli.cli.results import resolve_and_say_example, why_empty
+from matir_cli.cli.server_search import Searcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -53,7 +53,7 @@ from matir_cli.output.xmp import APPEND, AUTO, REGION_TYPES, REPLACE, XmpTag, is
 from matir_cli.photos.discover import stat_file
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.filters import Filters
-from matir_cli.search.pipeline import CANDIDATES, SearchOptions, check_searchable, run_search
+from matir_cli.search.pipeline import CANDIDATES, SearchOptions, check_searchable
 from matir_cli.search.query import normal_text
 from matir_cli.search.results import SearchResult
 
@@ -70,7 +70,7 @@ NO_REGION = "none"
 SECTIONS = {
     "What to find": QUERY_SECTION,
     "Where": FILTER_SECTION,
-    "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground"),
+    "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground", "use_server"),
     "What to write": (
         *("label", "all_instances", "region", "sidecar", "follow_links", "remove", "dry_run", "null"),
     ),
@@ -175,6 +175,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @whole_option
 @no_rerank_option
 @no_ground_option("Rerank, but take the box of stage 1's best region.")
+@server_option
 @tag_options
 def tag(
     gallery_path: Path,
@@ -187,6 +188,7 @@ def tag(
     whole: bool,
     no_rerank: bool,
     no_ground: bool,
+    use_server: bool,
     tagging: TagOptions,
 ) -> None:
     """Label the photos that show what QUERY describes, in an XMP sidecar next to each.
@@ -240,7 +242,7 @@ def tag(
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             query = resolve_and_say_example(gallery, engines, arguments.query)
-            result = run_search(gallery, engines, query, options, show_progress)
+            result = Searcher(gallery, engines, use_server=use_server).run(query, options)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:

@@ -14,7 +14,7 @@ from matir_cli.search.query import Query
 
 SECTION = (
     *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p"),
-    *("match", "min_iou", "refine", "fresh", "budget"),
+    *("match", "min_iou", "refine", "fresh", "budget", "use_server"),
 )
 """Names of the parameters of `search_options`, for the help."""
 

@@ -42,5 +42,7 @@ def test_a_random_judge_is_tried_and_found_out(qwen3_set: Path) -> None:
 
 def test_other_resolutions_are_those_of_its_own_options(qwen3_set: Path) -> None:
     models = load_model_set(str(qwen3_set))
-    pixels = [changed.part("judge").options["max_pixels"] for _, changed in other_resolutions(models, "pixels")]
+    pixels = [
+        changed.part("judge").options["max_pixels"] for _, changed in other_resolutions(models, "pixels")
+    ]
     assert pixels == [50176 // 4, 50176 // 2]

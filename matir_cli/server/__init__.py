@@ -1,0 +1,9 @@
+"""The server of a gallery: one warm process that searches for `matir find`, and an HTTP API.
+
+`runtime` and `client` are all that other commands import, and they load neither Starlette nor uvicorn.
+
+    process   sockets, signals, the runtime file
+    app       routes, behind `guard`, which refuses the requests of strangers
+    jobs      searches in threads of their own, with the models that `engines` keeps loaded
+    messages  what goes through the socket between `client` and `app`
+"""

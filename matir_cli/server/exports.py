@@ -1,0 +1,98 @@
+"""Exports of selected results: masks or cut-outs as ZIP, COCO, paths."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from matir_cli.errors import OutputError
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.output.coco import coco_file
+from matir_cli.output.cutouts import Cutouts
+from matir_cli.output.mask_files import write_masks
+from matir_cli.output.picture_folder import PictureFolder
+from matir_cli.output.result_pixels import ResultPixels
+from matir_cli.search.results import SearchResult
+from matir_cli.server.searches import MOST_RESULTS
+
+LARGEST_EXPORT = 2 << 30
+"""Bytes of an export's files at most."""
+
+MEDIA_TYPES = {
+    "masks": "application/zip",
+    "cutouts": "application/zip",
+    "coco": "application/json",
+    "paths": "text/plain",
+}
+"""Form of an export to the media type of its file."""
+
+FILE_NAMES = {"masks": "masks.zip", "cutouts": "cutouts.zip", "coco": "coco.json", "paths": "paths.txt"}
+"""Form of an export to the name of its file."""
+
+
+class ExportBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to export."""
+
+    search: str
+    """Id of a search that is over."""
+    form: Literal["masks", "cutouts", "coco", "paths"]
+    photos: Annotated[list[int], Meta(max_length=MOST_RESULTS)] | None = None
+    """Ids of the photos to export; None: all results."""
+
+
+def selected(results: Iterable[SearchResult], photos: Sequence[int] | None) -> list[SearchResult]:
+    """Return the results whose photos are selected, in their order; all for None."""
+    chosen = None if photos is None else set(photos)
+    return [result for result in results if chosen is None or result.photo.id in chosen]
+
+
+def write_export(
+    gallery: GalleryFile, form: str, name: str, results: Sequence[SearchResult], folder: Path
+) -> Path:
+    """Write an export into `folder`, which is empty; return its file.
+
+    Args:
+        form: a key of `MEDIA_TYPES`.
+        name: name of the COCO category.
+
+    Raises:
+        OutputError: it cannot be written, or would be larger than `LARGEST_EXPORT`.
+    """
+    target = folder / FILE_NAMES[form]
+    if form == "paths":
+        target.write_bytes(b"".join(os.fsencode(result.path) + b"\n" for result in results))
+    elif form == "coco":
+        with coco_file(target, force=False) as coco:
+            coco.begin(name)
+            for result in results:
+                coco.add(ResultPixels(gallery, result, all_instances=False))
+    else:
+        _write_pictures(gallery, form, results, folder, target)
+    return target
+
+
+def _write_pictures(
+    gallery: GalleryFile, form: str, results: Sequence[SearchResult], folder: Path, target: Path
+) -> None:
+    """Write masks or cut-outs, one at a time, into a ZIP file; PNG files do not get smaller in it."""
+    pictures = PictureFolder(folder / "pictures", force=True)
+    cutouts = Cutouts(pictures)
+    written = 0
+    with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED) as archive:
+        for result in results:
+            pixels = ResultPixels(gallery, result, all_instances=False)
+            files = write_masks(pictures, pixels) if form == "masks" else cutouts.write(pixels)
+            for file in files:
+                if file is None:
+                    continue
+                written += file.stat().st_size
+                if written > LARGEST_EXPORT:
+                    raise OutputError(Path(target.name), "it is too large; select fewer photos")
+                archive.write(file, file.name)
+                file.unlink()

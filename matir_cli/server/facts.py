@@ -1,0 +1,98 @@
+"""Facts about a gallery, for a page that searches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matir_cli.errors import MatirError
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import ModelSession
+
+MOST_CAMERAS = 200
+"""Cameras that are listed at most, the most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonthCount:
+    """Number of photos taken in a month."""
+
+    month: str
+    """Such as "2024-05"."""
+    photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class CameraCount:
+    """Number of photos by a camera."""
+
+    camera: str
+    photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryFacts:
+    """What a page needs to offer a search."""
+
+    path: Path
+    photos: int
+    regions: int
+    """Number of proposed regions; whole photos are not counted."""
+    undated: int
+    """Number of photos without a date."""
+    months: tuple[MonthCount, ...]
+    """In order."""
+    cameras: tuple[CameraCount, ...]
+    models: str
+    """The server's model set."""
+    searchable: str | None
+    """Why no text can be searched for; None, and left out, if one can."""
+    judgeable: str | None
+    """Why the judge cannot be asked; None, and left out, if it can."""
+
+
+def gallery_facts(gallery: GalleryFile, models: str) -> GalleryFacts:
+    """Collect the facts; `models` is the server's model set."""
+    db = gallery.connection
+    with gallery.snapshot():  # so that the numbers agree
+        photos = gallery.count_photos()
+        regions = gallery.checked_id(db.execute("select count(*) from regions where ordinal > 0").get)
+        months = db.execute(_MONTHS).fetchall()
+        cameras = db.execute(_CAMERAS, (MOST_CAMERAS,)).fetchall()
+    dated = [
+        MonthCount(gallery.checked_text(month, "a date"), gallery.checked_id(count))
+        for month, count in months
+        if month is not None
+    ]
+    return GalleryFacts(
+        path=gallery.path,
+        photos=photos,
+        regions=regions,
+        undated=photos - sum(each.photos for each in dated),
+        months=tuple(dated),
+        cameras=tuple(
+            CameraCount(gallery.checked_text(name, "a camera"), gallery.checked_id(count))
+            for name, count in cameras
+        ),
+        models=models,
+        searchable=_why_missing(gallery, models, "encoder"),
+        judgeable=_why_missing(gallery, models, "judge"),
+    )
+
+
+_MONTHS = "select substr(taken_at, 1, 7) as month, count(*) from photos group by month order by month"
+
+_CAMERAS = (
+    "select camera, count(*) as count from photos where camera is not null "
+    "group by camera order by count desc, camera limit ?"
+)
+
+
+def _why_missing(gallery: GalleryFile, models: str, part: str) -> str | None:
+    """Return why a model cannot be used; None if its files are there."""
+    try:
+        ModelSession(gallery, load_model_set(models), "auto").config(part)
+    except MatirError as error:
+        return str(error)
+    return None

@@ -1,0 +1,228 @@
+"""Searches of the HTTP API: what a request may ask, and the records of its events."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.output.event_records import final_figures
+from matir_cli.output.json_encoding import to_json
+from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
+from matir_cli.output.outlines import svg_path
+from matir_cli.records import Box, Point
+from matir_cli.search.early_stopping import CERTAINTY
+from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.models import SearchModels
+from matir_cli.search.pipeline import SearchOptions
+from matir_cli.search.query import Query, ResolvedExample, resolve_in_gallery, resolve_region
+from matir_cli.search.results import SearchResult
+from matir_cli.server.jobs import Search
+from matir_cli.server.messages import Message
+
+MOST_RESULTS = 1000
+"""Results of a search at most."""
+
+MOST_CANDIDATES = 10_000
+"""Photos that the judge looks at, at most."""
+
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+
+Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+
+Number: TypeAlias = Annotated[float, Meta(ge=-1e9, le=1e9)]
+
+
+class ExampleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An object shown in a photo of the gallery: a region, or a photo with a box or a point."""
+
+    region: int | None = None
+    """Id of a region."""
+    photo: int | None = None
+    """Id of a photo; without box and point it is the whole photo."""
+    box: tuple[Number, Number, Number, Number] | None = None
+    """X0, Y0, X1, Y1 in photo pixels."""
+    point: tuple[Number, Number] | None = None
+    """X, Y in photo pixels."""
+
+    def __post_init__(self) -> None:
+        if (self.region is None) == (self.photo is None):
+            raise ValueError("an example is a region or a photo")
+        if self.photo is None and (self.box is not None or self.point is not None):
+            raise ValueError("a box or point needs a photo")
+        if self.box is not None and self.point is not None:
+            raise ValueError("give a box or a point, not both")
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("a box has X0 < X1 and Y0 < Y1")
+
+    def resolve(self, gallery: GalleryFile, models: SearchModels) -> ResolvedExample:
+        """Find the region that is meant; errors as in `resolve_in_gallery`."""
+        if self.region is not None:
+            return resolve_region(gallery, self.region)
+        assert self.photo is not None
+        box = None if self.box is None else Box(*self.box)
+        point = None if self.point is None else Point(*self.point)
+        return resolve_in_gallery(gallery, models, self.photo, box, point)
+
+
+class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A search, with the settings of `matir find`."""
+
+    text: Text | None = None
+    without: Annotated[list[Text], Meta(max_length=20)] = []
+    example: ExampleBody | None = None
+    weight: Share = 0.5
+    places: Annotated[list[Text], Meta(max_length=100)] = []
+    """Absolute paths of folders or files. They are compared with those in the gallery; none is opened."""
+    since: Text | None = None
+    until: Text | None = None
+    camera: Text | None = None
+    min_size: Share | None = None
+    max_size: Share | None = None
+    limit: Annotated[int, Meta(ge=1, le=MOST_RESULTS)] = 50
+    candidates: Annotated[int, Meta(ge=1, le=MOST_CANDIDATES)] | None = None
+    certainty: Share = CERTAINTY
+    rerank: bool = True
+    ground: bool = True
+    whole: bool = False
+    min_score: Number | None = None
+    min_p: Share | None = None
+    min_iou: Share = 0.5
+    refine: bool = False
+    fresh: bool = False
+    budget: Annotated[float, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.example is None:
+            raise ValueError("describe an object in text, or show one in example")
+        if self.min_p is not None and (self.text is None or not self.rerank):
+            raise ValueError("min_p needs the judge: give a text, and rerank")
+        if not all(os.path.isabs(place) for place in self.places):  # noqa: PTH117 - no Path yet
+            raise ValueError("places are absolute paths")
+
+    def search(self) -> Search:
+        """Return the search; ValueError if a date is none."""
+        filters = Filters(
+            tuple(map(Path, self.places)),
+            None if self.since is None else parse_date(self.since),
+            None if self.until is None else parse_date(self.until),
+            self.camera,
+            self.min_size,
+            self.max_size,
+        )
+        options = SearchOptions(
+            limit=self.limit,
+            candidates=self.candidates,
+            certainty=self.certainty,
+            rerank=self.rerank,
+            ground=self.ground,
+            whole=self.whole,
+            min_score=self.min_score,
+            min_p=self.min_p,
+            min_iou=self.min_iou,
+            refine=self.refine,
+            fresh=self.fresh,
+            budget=self.budget,
+            filters=None if filters == Filters() else filters,
+        )
+        return Search(self._query, options, self.text or "like an example", kept=True)
+
+    def _query(self, gallery: GalleryFile, models: SearchModels) -> Query:
+        example = None if self.example is None else self.example.resolve(gallery, models)
+        return Query(self.text, example, self.weight, tuple(self.without))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownResult:
+    """A result with what a page needs to draw it."""
+
+    photo: int
+    """Id of the photo."""
+    region_id: int | None
+    """Id of the region whose mask it is, or that fits best."""
+    mask_width: int
+    """Working pixels."""
+    mask_height: int
+    outline: str | None
+    """SVG path of the mask, in half working pixels, to be filled by the even-odd rule."""
+    taken_at: str | None
+    camera: str | None
+    result: ResultRecord
+    """As in the output of `matir find --json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownVerdict:
+    """A verdict on a photo."""
+
+    photo: int
+    asked: int
+    """Number of verdicts so far, this one and those that the judge could not give included."""
+    stage1_score: float
+    p_true: float | None
+    logit_margin: float | None
+    failed: bool | None
+    """True if the judge could not answer."""
+
+
+def shown_result(result: SearchResult) -> ShownResult:
+    """Make the record of a result."""
+    first = result.objects[0] if result.objects else None
+    record = result.photo.record
+    return ShownResult(
+        photo=result.photo.id,
+        region_id=None if first is None or first.region is None else first.region.id,
+        mask_width=record.mask_width,
+        mask_height=record.mask_height,
+        outline=None if first is None or first.mask is None else svg_path(first.mask),
+        taken_at=record.taken_at,
+        camera=record.camera,
+        result=result_record(result, WrittenFiles(), with_rle=False, all_instances=False),
+    )
+
+
+def results_json(results: tuple[SearchResult, ...] | list[SearchResult]) -> str:
+    """Return results as a JSON array."""
+    return f"[{','.join(to_json(shown_result(each)) for each in results)}]"
+
+
+def event_json(message: Message) -> tuple[str, str] | None:
+    """Return name and JSON of the event that a message is for a page; None if it is none."""
+    if message.stage1 is not None:
+        count = len(message.stage1.candidates)
+        return "stage1", f'{{"candidates":{count},"results":{results_json(message.stage1.results)}}}'
+    if message.verdict is not None:
+        item = message.verdict.item
+        verdict = item.verdict
+        return "verdict", to_json(
+            ShownVerdict(
+                photo=item.candidate.photo_id,
+                asked=message.verdict.asked,
+                stage1_score=round(item.candidate.score, 6),
+                p_true=None if verdict is None else round(verdict.p_true, 6),
+                logit_margin=None if verdict is None else round(verdict.margin, 6),
+                failed=item.failed or None,
+            )
+        )
+    if message.grounded is not None:
+        return "grounded", to_json(shown_result(message.grounded.result))
+    if message.final is not None:
+        outcome = message.final.outcome
+        figures = final_figures("", outcome)
+        figures = {name: figures[name] for name in ("candidates", "judged", "complete")}
+        figures["truncated"] = outcome.truncated
+        head = msgspec.json.encode(figures).decode()[:-1]
+        return "final", f'{head},"results":{results_json(outcome.results)}}}'
+    if message.waiting is not None:
+        return "waiting", msgspec.json.encode(message.waiting).decode()
+    if message.error is not None:
+        error = message.error.error()
+        return "error", msgspec.json.encode({"error": str(error), "kind": type(error).__name__}).decode()
+    if message.interrupted or message.fault is not None:
+        return "error", msgspec.json.encode({"error": message.fault or "the search was stopped"}).decode()
+    return None
