@@ -23,7 +23,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Candidate, FloatArray, Rle, Verdict
 from matir_cli.search.early_stopping import replay
-from matir_cli.search.encoding import encode_query
+from matir_cli.search.encoding import encode_query, object_direction
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.models import SearchModels
@@ -144,6 +144,15 @@ def run_stage_1_with_parts(
     return _rank_all(setup, setup.gallery, rank, depth, progress)
 
 
+def object_directions(setup: EvaluationSetup, models: SearchModels) -> Directions:
+    """Return the direction of each query's described object, as `matir find` computes it."""
+    gallery = setup.gallery
+    return {
+        query.id: object_direction(gallery, encode_query(gallery, models, Query(query.text)))
+        for query in setup.queries
+    }
+
+
 def _rank_all(
     setup: EvaluationSetup,
     gallery: GalleryFile,
@@ -226,7 +235,7 @@ class Method:
         replayed = replay(scores, margins, self.keep, certainty)
         asked = set(replayed.asked.tolist())
         ranking = [
-            judged[index] if index in asked else JudgedCandidate(judged[index].candidate, None)
+            judged[index] if index in asked else replace(judged[index], verdict=None, foreseen=True)
             for index in replayed.ranking.tolist()
         ]
         return ranking, len(asked)

@@ -149,7 +149,7 @@ class Scorer:
         judged = {query.id: method.ranking(query) for query in setup.queries}
         images = {query: self._images(ranking) for query, ranking in judged.items()}
         # Not the masks of the base method: a photo that was not judged has those of this stage 1.
-        predict = BoxMasks(setup, method.sessions, BEST_FIT).predict
+        predict = BoxMasks(setup, method.sessions, BEST_FIT, method.directions).predict
         return replace(
             result,
             reranked=setup.image_precision(images),

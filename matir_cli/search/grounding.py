@@ -92,15 +92,19 @@ def results_by_box(
 ) -> Iterator[SearchResult]:
     """Yield a result per candidate, whose masks are those of the stored regions that fit the judge's boxes.
 
-    Candidates without a verdict are not grounded; they keep the mask from stage 1.
+    Candidates without a verdict, unless it was foreseen, are not grounded; they keep the mask from stage 1.
 
     Raises:
         MatirError: as loading and asking the judge or the refiner raise it.
     """
-    judged = [item.candidate.photo_id for item in ranking if item.verdict is not None]
-    groundings = ground_photos(session, judged, options.direction)
-    outcomes = ((item, next(groundings)[1] if item.verdict is not None else None) for item in ranking)
+    asked = [item.candidate.photo_id for item in ranking if _is_grounded(item)]
+    groundings = ground_photos(session, asked, options.direction)
+    outcomes = ((item, next(groundings)[1] if _is_grounded(item) else None) for item in ranking)
     yield from _number(_result_by_box(session, item, outcome, options) for item, outcome in outcomes)
+
+
+def _is_grounded(item: JudgedCandidate) -> bool:
+    return item.verdict is not None or item.foreseen
 
 
 def _number(results: Iterable[SearchResult | None]) -> Iterator[SearchResult]:

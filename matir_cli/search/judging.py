@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -109,8 +109,9 @@ class _State:
         if not ended:
             return JudgedRanking(order_by_verdict(every), complete=True, unlikely=0)
         order = rank_estimated(self.scores, self.margins, refused=self.refused)
-        unlikely = int((np.isnan(self.margins) & ~self.refused).sum())
-        return JudgedRanking([every[index] for index in order], complete=True, unlikely=unlikely)
+        foreseen = np.isnan(self.margins) & ~self.refused
+        items = [replace(every[index], foreseen=bool(foreseen[index])) for index in order]
+        return JudgedRanking(items, complete=True, unlikely=int(foreseen.sum()))
 
 
 def judge_candidates(

@@ -30,6 +30,8 @@ class JudgedCandidate:
     could not answer."""
     failed: bool = False
     """True if the judge was asked, and its model computes no numbers for this photo."""
+    foreseen: bool = False
+    """True if the judge was not asked because enough was known (`early_stopping`)."""
 
 
 @dataclass(frozen=True, slots=True)
