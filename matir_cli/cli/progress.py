@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,19 @@ from functools import partial
 
 import click
 
+from matir_cli.cli.boundary import is_dumb
 from matir_cli.progress import Advance, no_progress
+
+LEAST_ROWS, LEAST_COLUMNS = 6, 30
+"""Rows and columns that a terminal must have for lines on it to be replaced."""
+
+
+def can_redraw() -> bool:
+    """Return True if stdout and stderr are terminals, large enough, on which lines can be replaced."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()) or is_dumb():
+        return False
+    size = os.get_terminal_size(sys.stderr.fileno())
+    return size.lines >= LEAST_ROWS and size.columns >= LEAST_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)

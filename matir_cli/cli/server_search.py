@@ -14,6 +14,7 @@ from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.photos.decode import decode_timeout
+from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import GroundedEvent, SearchEvent, SearchOutcome, VerdictEvent
 from matir_cli.search.pipeline import SearchOptions, follow_events, search_events
 from matir_cli.search.query import Query
@@ -48,10 +49,23 @@ class Searcher:
         if self._server is not None and (reason := _why_unfit(self._server, models)):
             self._do_without(reason)
 
-    def run(self, query: Query, options: SearchOptions, observe: Observer = lambda _: None) -> SearchOutcome:
-        """Run a search; arguments and errors as in `matir_cli.search.pipeline.run_search`."""
+    def run(
+        self,
+        query: Query,
+        options: SearchOptions,
+        observe: Observer = lambda _: None,
+        progress: ProgressObserver = show_progress,
+        tell: Callable[[str], None] = say,
+    ) -> SearchOutcome:
+        """Run a search; errors as in `matir_cli.search.pipeline.run_search`.
+
+        Args:
+            observe: called with each event as it comes.
+            progress: shows the progress of long steps.
+            tell: shows a message about the server while the search is at work.
+        """
         if self._server is None:
-            return follow_events(self._own_events(query, options), observe)
+            return follow_events(self._own_events(query, options, progress), observe)
         # Imported only if there is a server.
         from matir_cli.server.client import ServerUnusable
 
@@ -62,34 +76,41 @@ class Searcher:
             observe(event)
 
         try:
-            return follow_events(self._server_events(self._server, query, options), note)
+            return follow_events(self._server_events(self._server, query, options, progress, tell), note)
         except ServerUnusable as error:
-            self._do_without(error.reason)
+            self._do_without(error.reason, tell)
 
         def observe_new(event: SearchEvent) -> None:
             if _key(event) not in seen:
                 observe(event)
 
         # The verdicts are remembered, so this search goes on where the other one ended.
-        return follow_events(self._own_events(query, options), observe_new)
+        return follow_events(self._own_events(query, options, progress), observe_new)
 
-    def _do_without(self, reason: str | None) -> None:
+    def _do_without(self, reason: str | None, tell: Callable[[str], None] = say) -> None:
         self._server = None
         if reason is not None:
-            say(f"the server of this gallery {reason}: searching without it")
+            tell(f"the server of this gallery {reason}: searching without it")
 
-    def _own_events(self, query: Query, options: SearchOptions) -> Generator[SearchEvent, None, None]:
-        return search_events(self._gallery, self._models, query, options, show_progress)
+    def _own_events(
+        self, query: Query, options: SearchOptions, progress: ProgressObserver
+    ) -> Generator[SearchEvent, None, None]:
+        return search_events(self._gallery, self._models, query, options, progress)
 
     def _server_events(
-        self, server: ServerRecord, query: Query, options: SearchOptions
+        self,
+        server: ServerRecord,
+        query: Query,
+        options: SearchOptions,
+        progress: ProgressObserver,
+        tell: Callable[[str], None],
     ) -> Generator[SearchEvent, None, None]:
         from matir_cli.server.client import server_events
         from matir_cli.server.messages import SearchRequest, Waiting, wire_example
 
         def wait(waiting: Waiting) -> None:
             soon = "" if waiting.seconds is None else f", about {waiting.seconds:.0f} s"
-            say(f"waiting for {count_of(waiting.ahead, 'other search', 'other searches')}{soon}")
+            tell(f"waiting for {count_of(waiting.ahead, 'other search', 'other searches')}{soon}")
 
         request = SearchRequest(
             gallery=file_identity(self._gallery.path),
@@ -102,7 +123,7 @@ class Searcher:
             example=wire_example(query.example),
             options=options,
         )
-        return server_events(server, request, show_progress, wait)
+        return server_events(server, request, progress, wait)
 
 
 def _why_unfit(server: ServerRecord, models: ModelSession) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from matir_cli.cli.options.query import (
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
 from matir_cli.cli.path_lists import without_mark
+from matir_cli.cli.progress import can_redraw
 from matir_cli.cli.results import (
     OutcomeWriter,
     event_printer,
@@ -143,13 +145,34 @@ def find(
         else:
             if query.text is None and options.rerank:
                 say("an example without words cannot be put to the judge: ranked by stage 1")
-            observe = event_printer(gallery, arguments.title, output)
-            result = searcher.run(query, options, observe)
+            result = _search(gallery, searcher, query, options, output, arguments.title)
             code = _report(gallery, result, options)
             _report_whole_photos(result, output)
             with open_output(gallery, output) as write:
                 write(arguments.title, result)
     click.get_current_context().exit(code)
+
+
+def _search(
+    gallery: GalleryFile,
+    searcher: Searcher,
+    query: Query,
+    options: SearchOptions,
+    output: OutputOptions,
+    title: str,
+) -> SearchOutcome:
+    """Run the search; show what is known meanwhile, on a terminal as a table in place."""
+    shows_table = output.printed is None and not output.uses_stdout and options.asks_judge(query)
+    if not (shows_table and can_redraw() and not logging.getLogger().isEnabledFor(logging.DEBUG)):
+        return searcher.run(query, options, event_printer(gallery, title, output))
+    # Imported only if a terminal shows it.
+    from matir_cli.cli.preliminary_table import PreliminaryTable
+
+    table = PreliminaryTable(gallery, options.limit)
+    try:
+        return searcher.run(query, options, table.observe, table.progress, table.say_above)
+    finally:
+        table.clear()
 
 
 def _check_stream_output(output: OutputOptions) -> None:
