@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -319,6 +320,19 @@ def sidecar_elsewhere(place: Place) -> Steps:
     assert keywords(target) == ["holiday", "dog"]
 
 
+def server_running(place: Place) -> Steps:
+    place.run("serve", "--detach", "--db", place.gallery)
+    yield ["serve", "--db", place.gallery]
+    yield ["serve", "--stop", "--db", place.gallery]
+
+
+def server_failed(place: Place) -> Steps:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield ["serve", "--db", place.gallery, "--port", taken.getsockname()[1]]
+        yield ["serve", "--detach", "--db", place.gallery]
+    yield ["serve", "--stop", "--db", place.gallery]
+
+
 FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.CheckpointInvalid: checkpoint_invalid,
     errors.ContextTooSmall: context_too_small,
@@ -346,6 +360,8 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.QueryContradicts: query_contradicts,
     errors.QueryEmpty: query_empty,
     errors.QueryNotText: query_not_text,
+    errors.ServerFailed: server_failed,
+    errors.ServerRunning: server_running,
     errors.SidecarElsewhere: sidecar_elsewhere,
     errors.SidecarRegionsUnusable: sidecar_regions_unusable,
     errors.SidecarUnusable: sidecar_unusable,
@@ -361,7 +377,7 @@ def test_every_error_is_followed_or_has_a_reason() -> None:
 
 def beginning(kind: type[errors.MatirError]) -> str:
     """The remedy of an error up to its first fact, such as a path."""
-    return re.split(r"'?(?:/a/b|the model_set|the source)", explain(made(kind))[1])[0].rstrip(". ")
+    return re.split(r"'?(?:/a/b|the (?:model_set|source|gallery))", explain(made(kind))[1])[0].rstrip(". ")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in FOLLOWED])
