@@ -25,6 +25,8 @@ from matir_cli.photos.decoder_process import DecoderProcess
 from matir_cli.photos.discover import stat_file
 from matir_cli.photos.preview import decode_preview
 from tests.fuzz.campaign import main_of
+from tests.photos.dng import dng
+from tests.photos.icc import ADOBE_RGB, DISPLAY_P3, cmyk_profile, grey_profile
 from tests.photos.packets import packet
 from tests.support.pictures import scene
 
@@ -69,10 +71,24 @@ OPTIONS: dict[str, tuple[dict[str, object], ...]] = {
 }
 
 
-def draw_photo(rng: random.Random) -> bytes:
-    """Write a drawn picture in some format, with metadata where the format has room for it."""
+PROFILES = {
+    "RGB": (ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), DISPLAY_P3, ADOBE_RGB),
+    "L": (grey_profile(2.2),),
+    "CMYK": (cmyk_profile((50, 0, 0)),),
+}
+"""Colour profiles by the mode of the pixels."""
+
+
+def draw_raw(rng: random.Random) -> bytes:
+    """Write a drawn picture as a camera's raw file, often with a preview."""
+    picture = scene("red", size=(2 * rng.randint(8, 80), 2 * rng.randint(8, 80))).convert("RGB")
+    preview = picture if rng.random() < 0.6 else None
+    return dng(picture, orientation=rng.choice((1, 3, 6, 8)), preview=preview)
+
+
+def draw_photo(rng: random.Random, kind: str) -> bytes:
+    """Write a drawn picture in one of `FORMATS`, with metadata where the format has room for it."""
     pillow_heif.register_heif_opener()
-    kind = rng.choice(FORMATS)
     picture = scene("red", size=(rng.randint(8, 160), rng.randint(8, 160))).convert("RGB")
     mode = rng.choice(MODES.get(kind, ("RGB",)))
     if mode == "I;16":
@@ -90,8 +106,9 @@ def draw_photo(rng: random.Random) -> bytes:
     options = dict(rng.choice(OPTIONS.get(kind, ({},))))
     if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         options |= {"exif": exif.tobytes()} if rng.random() < 0.7 and kind != "TIFF" else {}
-        if mode in ("RGB", "RGBA") and rng.random() < 0.5:
-            options["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        profiles = PROFILES.get(mode.removesuffix("A"), ())
+        if profiles and rng.random() < 0.5:
+            options["icc_profile"] = rng.choice(profiles)
         if kind in ("JPEG", "WEBP", "AVIF", "HEIF") and rng.random() < 0.5:
             options["xmp"] = packet('xmp:CreateDate="2024-05-06T07:08:09"')
     stream = io.BytesIO()
@@ -180,10 +197,11 @@ def check_photo(photo: DecodedPhoto) -> str | None:
 
 def trial(rng: random.Random, folder: Path) -> str | None:
     """Decode one mutated photo."""
-    content = bytearray(draw_photo(rng))
+    kind = rng.choice((*FORMATS, "DNG"))
+    content = bytearray(draw_raw(rng) if kind == "DNG" else draw_photo(rng, kind))
     for _ in range(rng.randint(1, 3)):
         content = rng.choice(MUTATIONS)(content, rng) if content else content
-    path = folder / "photo.jpg"
+    path = folder / ("photo.dng" if kind == "DNG" else "photo.jpg")
     path.write_bytes(content)
     for decode in (_at_working_size, _at_full_size, _as_preview):
         begun = time.monotonic()
