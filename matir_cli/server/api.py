@@ -17,7 +17,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from matir_cli.errors import GalleryError, MatirError, PhotoUnknown, PhotoUnreadable
@@ -42,6 +42,9 @@ JSON = "application/json"
 MOST_THREADS = 4
 """Requests at a time that read the gallery or decode photos; further ones wait."""
 
+HOME = "MaTIR searches a gallery here. Its HTTP API: /api/openapi.json, and: matir help serving\n"
+"""What a browser shows at the address that `matir serve` prints."""
+
 PHOTO_SECONDS = 3600
 """Time for which a browser may keep a picture: the id of a photo is never used again."""
 
@@ -51,6 +54,7 @@ def api_app(jobs: Jobs) -> Starlette:
     api = _Api(jobs)
     return Starlette(
         routes=[
+            Route("/", _home),
             Route("/api/openapi.json", _description),
             Route("/api/gallery", api.gallery),
             Route("/api/searches", api.start, methods=["POST"]),
@@ -228,6 +232,11 @@ def _number(request: Request, name: str, default: int, least: int, most: int) ->
     if not (text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
         raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is a number from {least} to {most}")
     return int(text)
+
+
+async def _home(_request: Request) -> Response:
+    """Answer with a line for people."""
+    return PlainTextResponse(HOME)
 
 
 async def _description(_request: Request) -> Response:
