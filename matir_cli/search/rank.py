@@ -203,7 +203,7 @@ class _Scorer:
     def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
         try:
             scored = np.fromiter(self.gallery.connection.execute(select, bindings), _SCORED)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise GalleryDamaged(self.gallery.path, f"a vector's photo: {error}") from error
         if np.isnan(scored["score"]).any():
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")

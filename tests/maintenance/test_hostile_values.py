@@ -82,6 +82,8 @@ def test_a_vector_of_another_kind_is_damage(tmp_path: Path, value: str, read: Re
         ("codes set codes = x'01'", rank),
         ("codes set codes = cast(replace(hex(zeroblob(64)), '00', char(255)) as blob)", rank),
         ("codes set runs = 'x'", rank),
+        ("vectors set photo_id = 'x'", rank),
+        ("vectors set photo_id = 9e999", rank),
         ("files set photo_id = 'x'", rank_below),
         ("files set photo_id = x'00'", files),
         ("files set path = 'relative' || photo_id", files),
