@@ -93,6 +93,7 @@ def final_figures(query: str, outcome: SearchOutcome) -> dict[str, object]:
         "query": query,
         "candidates": outcome.candidates,
         "judged": outcome.judged,
+        "unlikely": outcome.unlikely,
         "complete": outcome.complete,
     }
 

@@ -214,7 +214,7 @@ def event_json(message: Message) -> tuple[str, str] | None:
     if message.final is not None:
         outcome = message.final.outcome
         figures = final_figures("", outcome)
-        figures = {name: figures[name] for name in ("candidates", "judged", "complete")}
+        figures = {name: figures[name] for name in ("candidates", "judged", "unlikely", "complete")}
         figures["truncated"] = outcome.truncated
         head = msgspec.json.encode(figures).decode()[:-1]
         return "final", f'{head},"results":{results_json(outcome.results)}}}'

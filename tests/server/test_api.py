@@ -63,6 +63,7 @@ def test_a_judged_search_comes_event_by_event(server: Server) -> None:
     assert [data["asked"] for name, data in events if name == "verdict"] == list(range(1, PHOTOS + 1))
     final = events[-1][1]
     assert (final["candidates"], final["judged"], final["complete"]) == (PHOTOS, PHOTOS, True)
+    assert final["unlikely"] == 0
     printed = records(matir("find", QUERY, "--jsonl", "-n", 5, "--certainty", 1, *server.options))
     assert [each["result"] for each in final["results"]] == printed
     # A listener that was cut off goes on where it was; one that comes late gets everything.
