@@ -125,8 +125,9 @@ def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
         "from json_each(?)",
         (json.dumps(starts),),
     )
-    # Behind a gap of deleted regions several starts lead to the same one.
-    regions = np.array(sorted({row[0] for row in rows}), np.int64)
+    # Behind a gap of deleted regions several starts lead to the same one. The last may lead to none, where
+    # ids are so large that it was rounded up.
+    regions = np.array(sorted({row[0] for row in rows if row[0] is not None}), np.int64)
     return stored_vectors(gallery, regions, dimensions)
 
 
