@@ -10,7 +10,7 @@ from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate
 from matir_cli.search.index import seal_index
-from matir_cli.search.rank import rank_photos
+from matir_cli.search.rank import rank_photos, sample_scores
 from tests.search.vector_gallery import (
     blocks,
     brute_force,
@@ -151,6 +151,17 @@ def test_a_photo_that_is_gone_is_not_found(gallery: GalleryFile) -> None:
     found = rank_photos(gallery, query, 50)
     assert len(found) == 49
     assert found == brute_force(gallery, query)
+
+
+def test_ids_that_floats_cannot_hold_are_sampled(gallery: GalleryFile) -> None:
+    put_all(gallery, clustered(20, 4))
+    expected = sample_scores(gallery, question(0)[np.newaxis])
+    gallery.connection.pragma("foreign_keys", False)
+    for table, column in (("regions", "id"), ("vectors", "region_id")):
+        gallery.connection.execute(f"update {table} set {column} = {column} + {(1 << 62) + 480}")
+    scores = sample_scores(gallery, question(0)[np.newaxis])
+    assert 1 <= scores.shape[1] <= expected.shape[1]
+    assert np.isin(scores, expected).all()
 
 
 def test_ids_that_are_used_again_belong_to_the_new_photo(gallery: GalleryFile) -> None:
