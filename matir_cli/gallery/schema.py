@@ -173,6 +173,63 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "insert or ignore into loose (photo_id) select id from photos",
         "delete from blocks",
     ),
+    (
+        """
+        create table file_metadata (       -- of a file and its sidecars; no row: not read yet
+            path primary key not null references files (path) on update cascade on delete cascade,
+            rating integer,                -- -1 (rejected) to 5; null: none
+            sidecar_path,                  -- of the sidecar that was read; null: there was none
+            sidecar_bytes integer,
+            sidecar_mtime_ns integer
+        ) without rowid
+        """,
+        """
+        create table file_keywords (       -- as in the file or its sidecar
+            path not null references file_metadata (path) on update cascade on delete cascade,
+            keyword text not null,
+            primary key (path, keyword)
+        ) without rowid
+        """,
+        """
+        create table region_origins (      -- of regions that the proposer did not propose
+            region_id integer primary key references regions (id) on delete cascade,
+            origin text not null,          -- 'human' or 'data set'
+            label text                     -- what it shows, in the words of its source
+        )
+        """,
+        """
+        create table saved_searches (
+            id integer primary key,
+            name text not null unique,
+            search text not null,          -- JSON: the query and the options, as `matir find` takes them
+            saved_at text not null,        -- ISO 8601, UTC
+            run_at text                    -- ISO 8601, UTC; null: never run
+        )
+        """,
+        """
+        create table saved_results (       -- photos that a saved search has returned already
+            search_id integer not null references saved_searches (id) on delete cascade,
+            photo_id integer not null references photos (id) on delete cascade,
+            primary key (search_id, photo_id)
+        ) without rowid
+        """,
+        "create index saved_results_by_photo on saved_results (photo_id)",
+        """
+        create table next_models (         -- of the vectors that are being made anew, as in models
+            role text primary key,
+            name text not null,
+            weight_hash text not null,
+            model_set text not null
+        ) without rowid
+        """,
+        """
+        create table next_vectors (        -- what will take the place of a photo's vectors and residuals
+            photo_id integer primary key references photos (id) on delete cascade,
+            vectors blob not null,         -- int8 a dimension, regions by ordinal
+            residuals blob not null
+        )
+        """,
+    ),
 )
 
 VERSION = len(MIGRATIONS)

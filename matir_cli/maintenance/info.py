@@ -31,6 +31,13 @@ _SPENT_ON = {
     "questions": "answers",
     "verdicts": "answers",
     "groundings": "answers",
+    "file_metadata": "files",
+    "file_keywords": "files",
+    "region_origins": "masks",
+    "saved_searches": "saved searches",
+    "saved_results": "saved searches",
+    "next_models": "vectors",
+    "next_vectors": "vectors",
 }
 """Table to the use that its space is counted for; a table's indexes count with it."""
 

@@ -63,6 +63,11 @@ def expected_state(version: int) -> tuple[int, list[schema.SchemaObject]]:
         db.close()
 
 
+def names_of(version: int) -> set[str]:
+    """Names of the tables and indexes of this version."""
+    return {name for name, *_ in expected_state(version)[1]}
+
+
 @pytest.mark.parametrize("version", [*OLD, schema.VERSION])
 def test_released_schemas_never_change(version: int) -> None:
     db = apsw.Connection(":memory:")
@@ -81,22 +86,26 @@ def test_later_versions_only_add_tables_and_indexes(version: int) -> None:
 
 
 def test_an_older_gallery_is_migrated_with_all_that_it_holds(old: Path, tmp_path: Path) -> None:
+    version, _ = state(old)
     with GalleryFile.open(old) as gallery:
         assert schema.check_schema(gallery.connection, old) == schema.VERSION
         with gallery.atomic():
             put(gallery, "d")
         found = ranking(gallery)
     with craft(tmp_path / "new.db", ["a", "b", "c", "d"]) as new:
-        new.connection.execute("delete from residuals where photo_id < 4")  # which older versions lack
+        if "residuals" not in names_of(version):
+            new.connection.execute("delete from residuals where photo_id < 4")
         assert found == ranking(new)
     assert state(old) == state(tmp_path / "new.db")
     assert not [each for each in examine_gallery(old, deep=True) if each.state is FindingState.PROBLEM]
 
 
 def test_an_older_gallery_is_read_without_a_change(old: Path, tmp_path: Path) -> None:
+    version, _ = state(old)
     before = old.read_bytes()
     with GalleryFile._open(old, apsw.SQLITE_OPEN_READONLY) as gallery, craft(tmp_path / "n.db", "abc") as new:
-        new.connection.execute("delete from residuals")  # which older versions lack
+        if "residuals" not in names_of(version):
+            new.connection.execute("delete from residuals")
         assert ranking(gallery) == ranking(new)
         for name, kind, *_ in expected_state(schema.VERSION)[1]:
             if kind == "table":
