@@ -238,5 +238,5 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.ExampleBlank: "Draw a box tight around an object with --box.",
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
     errors.QueryNotText: "Encode it as UTF-8.",
-    errors.QueryContradicts: "Describe with --not what the wrong photos show and the right ones do not.",
+    errors.QueryContradicts: "Describe with --not, or show with --unlike, what only the wrong photos show.",
 }

@@ -106,7 +106,7 @@ class Searcher:
         tell: Callable[[str], None],
     ) -> Generator[SearchEvent, None, None]:
         from matir_cli.server.client import server_events
-        from matir_cli.server.messages import SearchRequest, Waiting, wire_example
+        from matir_cli.server.messages import SearchRequest, Waiting, wire_examples
 
         def wait(waiting: Waiting) -> None:
             soon = "" if waiting.seconds is None else f", about {waiting.seconds:.0f} s"
@@ -118,9 +118,11 @@ class Searcher:
             device=self._models.device,
             decode_seconds=decode_timeout(),
             text=query.text,
+            examples=wire_examples(query.examples),
             weight=query.weight,
             without=query.without,
-            example=wire_example(query.example),
+            unlike=wire_examples(query.unlike),
+            rule=query.rule,
             options=options,
         )
         return server_events(server, request, progress, wait)
