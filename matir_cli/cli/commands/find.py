@@ -41,7 +41,7 @@ from matir_cli.cli.results import (
     resolve_and_say_example,
     why_empty,
 )
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
@@ -137,7 +137,7 @@ def find(
         check_searchable(gallery, query)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_example(gallery, engines, query)
-        searcher = Searcher(gallery, engines, use_server=use_server)
+        searcher = CommandSearcher(gallery, engines, use_server=use_server)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)
             with open_output(gallery, output) as write:
@@ -155,7 +155,7 @@ def find(
 
 def _search(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,
@@ -187,7 +187,7 @@ def _check_stream_output(output: OutputOptions) -> None:
 
 def _answer_each(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,

@@ -43,7 +43,7 @@ from matir_cli.cli.options.search import (
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.results import resolve_and_say_example, why_empty
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -242,7 +242,7 @@ def tag(
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             query = resolve_and_say_example(gallery, engines, arguments.query)
-            result = Searcher(gallery, engines, use_server=use_server).run(query, options)
+            result = CommandSearcher(gallery, engines, use_server=use_server).run(query, options)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:
