@@ -40,10 +40,11 @@ from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import FolderRules, absolute_path
 from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.index import seal_index
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.sorting import SortKey
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -160,6 +161,11 @@ class Gallery:
         camera: str | None = None,
         min_size: float | None = None,
         max_size: float | None = None,
+        near: tuple[float, float] | None = None,
+        within: float = WITHIN,
+        has_gps: bool | None = None,
+        orientation: Orientation | None = None,
+        sort: SortKey = "score",
         limit: int = 10,
         whole: bool = False,
         rerank: bool = True,
@@ -190,6 +196,12 @@ class Gallery:
             camera: part of the camera's name.
             min_size: least fraction of the photo that the object covers, 0..1.
             max_size: greatest fraction of the photo that the object covers, 0..1.
+            near: only photos taken near this latitude and longitude: degrees, north and east positive.
+            within: greatest distance from `near` along a great circle, metres.
+            has_gps: True: only photos with a position; False: only those without one.
+            orientation: "portrait", "landscape" or "square": only upright photos of this shape.
+            sort: order of the hits: "score" (best first), "taken" (oldest first), "path", or "size" (largest
+                object first). Which photos are returned depends on their scores alone.
             limit: number of photos to return, 1 or more.
             whole: compare the text as a whole in stage 1, as the paper does, not by its parts.
             rerank: let the judge look at the best photos and rank them again.
@@ -208,7 +220,7 @@ class Gallery:
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
 
         Returns:
-            At most `limit` hits; an empty list if nothing is good enough.
+            At most `limit` hits, in the order of `sort`; an empty list if nothing is good enough.
 
         Warns:
             UserWarning: the text is longer than the encoder reads, and its end was left out; or the region
@@ -230,6 +242,7 @@ class Gallery:
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        filters = replace(filters, near=near, within=within, has_gps=has_gps, orientation=orientation)
         options = SearchOptions(
             limit=limit,
             whole=whole,
@@ -245,6 +258,7 @@ class Gallery:
             fresh=fresh,
             budget=budget,
             filters=filters if filters != Filters() else None,
+            sort=sort,
         )
         with translated(self.path):
             file = self._opened()

@@ -49,6 +49,10 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
             return ": no photo was taken in that period (--since, --until)"
     if filters.camera is not None and _select_none(gallery, Filters(camera=filters.camera)):
         return f": no photo is by a camera whose name contains {filters.camera} (see: matir ls --long{on})"
+    if (filters.near or filters.has_gps) and _select_none(gallery, Filters(has_gps=True)):
+        return ": no photo has a position, so --near and --has-gps match none"
+    if filters.near is not None and _select_none(gallery, Filters(near=filters.near, within=filters.within)):
+        return ": no photo was taken that near (--near, --within)"
     if _select_none(gallery, filters):
         return ": no photo passes all of these filters"
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""

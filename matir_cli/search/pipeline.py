@@ -12,7 +12,6 @@ from pathlib import Path
 from matir_cli.errors import GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
-from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
@@ -34,6 +33,7 @@ from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
 from matir_cli.search.results import SearchResult
+from matir_cli.search.sorting import SortKey, object_share, sort_results
 
 CANDIDATES = 100
 """N_C of the paper: photos that the judge looks at."""
@@ -87,6 +87,8 @@ class SearchOptions:
     """Seconds, 0 or more, after which the judge is asked about no further photo; None: no limit."""
     filters: Filters | None = None
     """Restricts the search to a part of the gallery; None: all of it."""
+    sort: SortKey = "score"
+    """Order of the results that are returned; which ones these are depends on their scores alone."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
@@ -185,7 +187,7 @@ def search_events(
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
     if session is not None:
         outcome = yield from _run_stage_2(session, ranked, options, matching, outcome, progress)
-    yield FinalEvent(outcome)
+    yield FinalEvent(replace(outcome, results=sort_results(outcome.results, options.sort)))
 
 
 def _run_stage_2(
@@ -344,15 +346,9 @@ def _drop_other_sizes(results: list[SearchResult], filters: Filters | None) -> l
     """
     if filters is None or not filters.is_sized:
         return results
-    kept = [result for result in results if result.grounding is None or _has_size(result, filters)]
+    kept = [
+        result
+        for result in results
+        if result.grounding is None or (result.objects and filters.fits(object_share(result)))
+    ]
     return [replace(result, rank=rank) for rank, result in enumerate(kept, start=1)]
-
-
-def _has_size(result: SearchResult, filters: Filters) -> bool:
-    """Check the size of the first object: of its mask, or of its box if it has no mask."""
-    if not result.objects:
-        return False
-    record, first = result.photo.record, result.objects[0]
-    if first.mask is not None:
-        return filters.fits(record.share(area(first.mask)))
-    return filters.fits(first.box.area / (record.width * record.height))

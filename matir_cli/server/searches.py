@@ -17,11 +17,12 @@ from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_rec
 from matir_cli.output.outlines import svg_path
 from matir_cli.records import Box, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions
 from matir_cli.search.query import Query, ResolvedExample, resolve_in_gallery, resolve_region
 from matir_cli.search.results import SearchResult
+from matir_cli.search.sorting import SortKey
 from matir_cli.server.jobs import Search
 from matir_cli.server.messages import Message
 
@@ -34,6 +35,10 @@ MOST_CANDIDATES = 10_000
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+
+Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
+
+Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
 
 Number: TypeAlias = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
@@ -84,6 +89,12 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     camera: Text | None = None
     min_size: Share | None = None
     max_size: Share | None = None
+    near: tuple[Latitude, Longitude] | None = None
+    within: Annotated[float, Meta(gt=0, le=1e9)] = WITHIN
+    """Metres."""
+    has_gps: bool | None = None
+    orientation: Orientation | None = None
+    sort: SortKey = "score"
     limit: Annotated[int, Meta(ge=1, le=MOST_RESULTS)] = 50
     candidates: Annotated[int, Meta(ge=1, le=MOST_CANDIDATES)] | None = None
     certainty: Share = CERTAINTY
@@ -114,6 +125,10 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.camera,
             self.min_size,
             self.max_size,
+            near=self.near,
+            within=self.within,
+            has_gps=self.has_gps,
+            orientation=self.orientation,
         )
         options = SearchOptions(
             limit=self.limit,
@@ -129,6 +144,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             fresh=self.fresh,
             budget=self.budget,
             filters=None if filters == Filters() else filters,
+            sort=self.sort,
         )
         return Search(self._query, options, self.text or "like an example", kept=True)
 

@@ -51,6 +51,7 @@ def same(server: Server, *words: object, command: str = "find", given: bytes = b
         ("--no-rerank", "--max-size", "0.9"),
         ("--jsonl", "--not", "blue car", "--no-ground"),
         ("--budget", "0", "--fresh"),
+        ("--json", "--orientation", "square", "--no-gps", "--sort", "path"),
     ],
     ids=" ".join,
 )

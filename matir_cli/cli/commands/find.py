@@ -20,6 +20,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options, sort_option
 from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
 from matir_cli.cli.options.query import (
@@ -50,6 +51,7 @@ from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
+from matir_cli.search.sorting import SortKey
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
@@ -59,9 +61,9 @@ OBJECTS_MAX_SIZE = 0.95
     cls=SectionedCommand,
     sections={
         "What to find": QUERY_SECTION,
-        "Where": FILTER_SECTION,
+        "Where": (*FILTER_SECTION, *METADATA_SECTION),
         "How": SEARCH_SECTION,
-        "What to write": OUTPUT_SECTION,
+        "What to write": ("sort", *OUTPUT_SECTION),
     },
     short_help="Find photos and the object's mask in each.",
 )
@@ -71,8 +73,10 @@ OBJECTS_MAX_SIZE = 0.95
 @decode_timeout_option
 @verbose_option
 @query_options
+@metadata_options
 @search_options
 @server_option
+@sort_option
 @output_options
 def find(
     gallery_path: Path,
@@ -81,6 +85,7 @@ def find(
     arguments: QueryArguments,
     options: SearchOptions,
     use_server: bool,
+    sort: SortKey,
     output: OutputOptions,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
@@ -118,6 +123,7 @@ def find(
       matir find "a mug on a desk" --image mug.jpg --point 390,300 --weight 0.3
       matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
       matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
+      matir find "a boat" --near 45.437,12.335 --within 5km --sort taken
       matir find "a unicorn" --min-p 0.5 || echo "none there"
       matir find "a bicycle" -0 | xargs -0 cp -t bicycles/
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
@@ -126,7 +132,7 @@ def find(
       matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    options = replace(options, filters=arguments.filters)
+    options = replace(options, filters=arguments.filters, sort=sort)
     query = arguments.query
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)

@@ -25,6 +25,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -69,7 +70,7 @@ NO_REGION = "none"
 
 SECTIONS = {
     "What to find": QUERY_SECTION,
-    "Where": FILTER_SECTION,
+    "Where": (*FILTER_SECTION, *METADATA_SECTION),
     "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground", "use_server"),
     "What to write": (
         *("label", "all_instances", "region", "sidecar", "follow_links", "remove", "dry_run", "null"),
@@ -169,6 +170,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @decode_timeout_option
 @verbose_option
 @query_options
+@metadata_options
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")
 @min_score_option
 @min_p_option
