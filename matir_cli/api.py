@@ -174,6 +174,7 @@ class Gallery:
         certainty: float = CERTAINTY,
         min_score: float | None = None,
         min_p: float | None = None,
+        unique: bool = False,
         match: MatchRule | None = None,
         min_iou: float | None = None,
         refine: bool = False,
@@ -212,6 +213,7 @@ class Gallery:
                 are judged, as in the paper.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos to which the judge gives a lower probability, 0..1.
+            unique: leave out near-copies, and other photos of a burst, of photos that rank higher.
             match: how the region of the judge's box is chosen: "iou", or "joint" with the text and the
                 region's quality; None: as the model set says.
             min_iou: least IoU of a stored region with the judge's box, 0..1; None: 0.5, or 0 for "joint".
@@ -252,6 +254,7 @@ class Gallery:
             ground=ground,
             min_score=min_score,
             min_p=min_p,
+            unique=unique,
             match=match,
             min_iou=min_iou,
             refine=refine,

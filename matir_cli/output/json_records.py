@@ -64,6 +64,8 @@ class ResultRecord:
     """Ordinal of the stored region that fits best; 0 is the whole photo."""
     iou: float | None
     """IoU of that region's box and the judge's box, 0..1."""
+    near_copies: int | None
+    """Number of lower-ranked photos that were left out as near-copies of this one, if that was requested."""
     width: int
     """Photo pixels."""
     height: int
@@ -116,6 +118,7 @@ def result_record(
         box=first.box,
         region=first.region,
         iou=first.iou,
+        near_copies=result.candidate.near_copies,
         width=size.width,
         height=size.height,
         mask=first.mask,

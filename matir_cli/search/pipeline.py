@@ -28,6 +28,7 @@ from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_
 from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
+from matir_cli.search.near_copies import PhotoComparison, leave_out_near_copies
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
@@ -83,6 +84,8 @@ class SearchOptions:
     whole: bool = False
     """The method as published: stage 1 compares the text as a whole, without its parts, and the whole photo
     is a region like any other."""
+    unique: bool = False
+    """Leave out near-copies, and other photos of a burst, of photos that rank higher in stage 1."""
     budget: float | None = None
     """Seconds, 0 or more, after which the judge is asked about no further photo; None: no limit."""
     filters: Filters | None = None
@@ -176,9 +179,7 @@ def search_events(
     catch_up_index(gallery, progress)
     encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
-    ranked = rank_encoded(gallery, encoded, depth, options.filters)
-    best_score = ranked[0].score if ranked else None
-    ranked = _drop_low_scores(ranked, options.min_score)
+    ranked, best_score = _rank(gallery, encoded, depth, options)
     first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
     results = tuple(results_by_region(gallery, first))
     grounding = judging and options.ground
@@ -278,6 +279,22 @@ def rank_encoded(
     if query.parts is not None:
         return rank_by_parts(gallery, query.parts, limit, filters)
     return rank_photos(gallery, query.vector, limit, filters, handicap=query.handicap)
+
+
+def _rank(
+    gallery: GalleryFile, query: EncodedQuery, limit: int, options: SearchOptions
+) -> tuple[list[Candidate], float | None]:
+    """Return the `limit` best photos that `options` let through, best first, and the best score of all."""
+    comparison = PhotoComparison(gallery)
+    depth = limit
+    while True:
+        ranked = rank_encoded(gallery, query, depth, options.filters)
+        good = _drop_low_scores(ranked, options.min_score)
+        kept = leave_out_near_copies(gallery, good, comparison) if options.unique else good
+        # Photos that were left out make room for others.
+        if len(kept) >= limit or len(good) < depth:
+            return kept[:limit], ranked[0].score if ranked else None
+        depth *= 2
 
 
 def rank_candidates(

@@ -103,6 +103,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     whole: bool = False
     min_score: Number | None = None
     min_p: Share | None = None
+    unique: bool = False
     min_iou: Share = 0.5
     refine: bool = False
     fresh: bool = False
@@ -139,6 +140,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             whole=self.whole,
             min_score=self.min_score,
             min_p=self.min_p,
+            unique=self.unique,
             min_iou=self.min_iou,
             refine=self.refine,
             fresh=self.fresh,

@@ -44,7 +44,18 @@ def test_without_options_a_search_has_its_defaults() -> None:
 
 def test_every_option_of_a_search_arrives() -> None:
     words = ("-n", "3", "--no-rerank", "--no-ground", "--candidates", "7", "--min-score", "0.1")
-    more = ("--min-p", "0.2", "--min-iou", "0.3", "--refine", "--fresh", "--budget", "4", "--whole")
+    more = (
+        "--min-p",
+        "0.2",
+        "--min-iou",
+        "0.3",
+        "--refine",
+        "--fresh",
+        "--budget",
+        "4",
+        "--whole",
+        "--unique",
+    )
     assert parse(search_options, "options", *words, *more) == SearchOptions(
         limit=3,
         candidates=7,
@@ -57,6 +68,7 @@ def test_every_option_of_a_search_arrives() -> None:
         fresh=True,
         budget=4.0,
         whole=True,
+        unique=True,
     )
 
 

@@ -84,6 +84,12 @@ def test_files_are_written_by_the_client(server: Server, tmp_path: Path) -> None
     assert len(written[0]) > 6
 
 
+def test_near_copies_are_left_out_alike(server: Server) -> None:
+    code, output = same(server, QUERY, "--no-ground", "--unique", "--jsonl")
+    assert code == 0
+    assert all(json.loads(line)["near_copies"] == 0 for line in output.splitlines())
+
+
 def test_an_example_and_queries_on_standard_input(server: Server, indexed: Indexed) -> None:
     photo = min(indexed.photos.glob("*.png"))
     assert same(server, "--image", photo, "--jsonl")[0] == 0
