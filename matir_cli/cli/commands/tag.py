@@ -25,6 +25,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -167,6 +168,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")
