@@ -159,8 +159,8 @@ def _print_json(
         return
     before, after = "", ""
     if output.stream:
-        figures = final_figures(query, outcome)
-        before, after = f'{json.dumps(figures)[:-1]}, "results": ', "}"
+        figures = to_json(final_figures(query, outcome))
+        before, after = f'{figures[:-1]}, "results": ', "}"
     elif output.printed == ANSWER:
         before, after = f'{{"query": {json.dumps(query)}, "results": ', "}"
     click.echo(f"{before}[", nl=False)

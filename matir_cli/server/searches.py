@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Meta
 
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.output.event_records import final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.output.outlines import svg_path
@@ -231,9 +230,13 @@ def event_json(message: Message) -> tuple[str, str] | None:
         return "grounded", to_json(shown_result(message.grounded.result))
     if message.final is not None:
         outcome = message.final.outcome
-        figures = final_figures("", outcome)
-        figures = {name: figures[name] for name in ("candidates", "judged", "unlikely", "complete")}
-        figures["truncated"] = outcome.truncated
+        figures = {
+            "candidates": outcome.candidates,
+            "judged": outcome.judged,
+            "unlikely": outcome.unlikely,
+            "complete": outcome.complete,
+            "truncated": outcome.truncated,
+        }
         head = msgspec.json.encode(figures).decode()[:-1]
         return "final", f'{head},"results":{results_json(outcome.results)}}}'
     if message.waiting is not None:

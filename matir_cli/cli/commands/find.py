@@ -23,6 +23,7 @@ from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options, sort_option
 from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -71,6 +72,7 @@ OBJECTS_MAX_SIZE = 0.95
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
 @metadata_options

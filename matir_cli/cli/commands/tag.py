@@ -26,6 +26,7 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -168,6 +169,7 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
 @metadata_options
