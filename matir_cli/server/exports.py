@@ -40,16 +40,23 @@ class ExportBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to export."""
 
     search: str
-    """Id of a search that is over."""
+    """Id of a search."""
     form: Literal["masks", "cutouts", "coco", "paths"]
+    further: Annotated[list[str], Meta(max_length=8)] = []
+    """Ids of searches that found those of `photos` that it has not found."""
     photos: Annotated[list[int], Meta(max_length=MOST_RESULTS)] | None = None
-    """Ids of the photos to export; None: all results."""
+    """Ids of the photos to export; None: the final results of the search."""
 
 
-def selected(results: Iterable[SearchResult], photos: Sequence[int] | None) -> list[SearchResult]:
-    """Return the results whose photos are selected, in their order; all for None."""
-    chosen = None if photos is None else set(photos)
-    return [result for result in results if chosen is None or result.photo.id in chosen]
+def selected(results: Iterable[SearchResult], photos: Iterable[int]) -> list[SearchResult]:
+    """Return the first result of each selected photo, in the order of the results."""
+    left = set(photos)
+    found = []
+    for result in results:
+        if result.photo.id in left:
+            left.remove(result.photo.id)
+            found.append(result)
+    return found
 
 
 def write_export(

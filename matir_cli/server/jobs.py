@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,6 +29,7 @@ from matir_cli.search.events import FinalEvent, SearchEvent, SearchOutcome, Stag
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions, search_events
 from matir_cli.search.query import Query
+from matir_cli.search.results import SearchResult
 from matir_cli.server.engines import JobModels, WarmEngines
 from matir_cli.server.messages import Message, Step, Waiting, WireError, event_message
 
@@ -60,6 +62,8 @@ class Search:
     the search ends when it goes away."""
     source: EventSource | None = None
     """Yields the events, in the search's thread; None: `search_events`."""
+    outlines: int = 0
+    """Results, from the first on, of which listeners get the outline of their region."""
 
 
 class QueueFull(Exception):
@@ -154,6 +158,15 @@ class SearchJob:
         """The outcome; None if there is none, or none yet."""
         last = self.history[-1] if self.history else None
         return None if last is None or last.final is None else last.final.outcome
+
+    @property
+    def results(self) -> list[SearchResult]:
+        """The results so far, the final ones first: a photo may have several, of which the first counts."""
+        messages = [message for message in self.history if message is not None]
+        final = [] if self.outcome is None else self.outcome.results
+        grounded = [message.grounded.result for message in messages if message.grounded is not None]
+        stage1 = [message.stage1.results for message in messages if message.stage1 is not None]
+        return [*final, *grounded, *chain(*stage1)]
 
     @property
     def is_over(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -103,10 +104,12 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_score: Number | None = None
     min_p: Share | None = None
     unique: bool = False
-    min_iou: Share = 0.5
+    min_iou: Share | None = None
     refine: bool = False
     fresh: bool = False
     budget: Annotated[float, Meta(ge=0)] | None = None
+    outlines: Annotated[int, Meta(ge=0, le=MOST_RESULTS)] = MOST_RESULTS
+    """Results, from the first on, that come with the outline of their region."""
 
     def __post_init__(self) -> None:
         if self.text is None and self.example is None:
@@ -147,7 +150,8 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             filters=None if filters == Filters() else filters,
             sort=self.sort,
         )
-        return Search(self._query, options, self.text or "like an example", kept=True)
+        title = self.text or "like an example"
+        return Search(self._query, options, title, kept=True, outlines=self.outlines)
 
     def _query(self, gallery: GalleryFile, models: SearchModels) -> Query:
         example = None if self.example is None else self.example.resolve(gallery, models)
@@ -187,32 +191,45 @@ class ShownVerdict:
     """True if the judge could not answer."""
 
 
-def shown_result(result: SearchResult) -> ShownResult:
-    """Make the record of a result."""
+def shown_result(result: SearchResult, *, outlined: bool = True) -> ShownResult:
+    """Make the record of a result.
+
+    Args:
+        outlined: False leaves out the outline of a mask that is a region's, which takes some milliseconds.
+    """
     first = result.objects[0] if result.objects else None
+    mask = None if first is None else first.mask
+    if first is not None and first.region is not None and first.region.region.rle == mask and not outlined:
+        mask = None
     record = result.photo.record
     return ShownResult(
         photo=result.photo.id,
         region_id=None if first is None or first.region is None else first.region.id,
         mask_width=record.mask_width,
         mask_height=record.mask_height,
-        outline=None if first is None or first.mask is None else svg_path(first.mask),
+        outline=None if mask is None else svg_path(mask),
         taken_at=record.taken_at,
         camera=record.camera,
         result=result_record(result, WrittenFiles(), with_rle=False, all_instances=False),
     )
 
 
-def results_json(results: tuple[SearchResult, ...] | list[SearchResult]) -> str:
-    """Return results as a JSON array."""
-    return f"[{','.join(to_json(shown_result(each)) for each in results)}]"
+def results_json(results: Sequence[SearchResult], outlines: int = MOST_RESULTS) -> str:
+    """Return results as a JSON array; the first `outlines` of them with the outlines of their regions."""
+    shown = (shown_result(each, outlined=index < outlines) for index, each in enumerate(results))
+    return f"[{','.join(map(to_json, shown))}]"
 
 
-def event_json(message: Message) -> tuple[str, str] | None:
-    """Return name and JSON of the event that a message is for a page; None if it is none."""
+def event_json(message: Message, outlines: int = MOST_RESULTS) -> tuple[str, str] | None:
+    """Return name and JSON of the event that a message is for a page; None if it is none.
+
+    Args:
+        outlines: as in `results_json`.
+    """
     if message.stage1 is not None:
         count = len(message.stage1.candidates)
-        return "stage1", f'{{"candidates":{count},"results":{results_json(message.stage1.results)}}}'
+        results = results_json(message.stage1.results, outlines)
+        return "stage1", f'{{"candidates":{count},"results":{results}}}'
     if message.verdict is not None:
         item = message.verdict.item
         verdict = item.verdict
@@ -238,7 +255,7 @@ def event_json(message: Message) -> tuple[str, str] | None:
             "truncated": outcome.truncated,
         }
         head = msgspec.json.encode(figures).decode()[:-1]
-        return "final", f'{head},"results":{results_json(outcome.results)}}}'
+        return "final", f'{head},"results":{results_json(outcome.results, outlines)}}}'
     if message.waiting is not None:
         return "waiting", msgspec.json.encode(message.waiting).decode()
     if message.error is not None:

@@ -1,0 +1,117 @@
+"""The `matir find` command line that does the same search as a request of the HTTP API."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.output.printable import printable
+from matir_cli.server.searches import ExampleBody, SearchBody
+
+_SWITCHES = {"rerank": "--no-rerank", "ground": "--no-ground"}
+"""Settings that are on by default to the option that turns them off."""
+
+_FLAGS = {"whole": "--whole", "refine": "--refine", "fresh": "--fresh"}
+
+_NUMBERS = {
+    "candidates": "--candidates",
+    "certainty": "--certainty",
+    "min_score": "--min-score",
+    "min_p": "--min-p",
+    "min_iou": "--min-iou",
+    "budget": "--budget",
+}
+
+_TEXTS = {"since": "--since", "until": "--until", "camera": "--camera"}
+
+_SIZES = {"min_size": "--min-size", "max_size": "--max-size"}
+
+_DEFAULTS = SearchBody(text="")
+
+
+def command_line(gallery: GalleryFile, body: SearchBody, models: str) -> str:
+    """Return the line for a POSIX shell with `$'...'` quotes (bash, zsh, ksh).
+
+    Args:
+        models: the server's model set.
+
+    Raises:
+        PhotoUnknown: the gallery does not hold the example.
+    """
+    words = ["matir", "find", *_query_words(gallery, body)]
+    words += ["--db", os.path.realpath(gallery.path)]
+    if models != gallery.model_set():
+        words += ["--models", models]
+    if body.text is not None:
+        words += ["--", body.text] if body.text.startswith("-") else [body.text]
+    return " ".join(map(shell_word, words))
+
+
+def shell_word(word: str) -> str:
+    """Quote a word for a shell.
+
+    Names of files are strangers': bytes that are not UTF-8, and characters that hide in a terminal or that
+    it takes for a key when the line is pasted, become escapes.
+    """
+    if printable(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(map(_escape, word))}'"
+
+
+def _escape(character: str) -> str:
+    if character in "'\\":
+        return f"\\{character}"
+    if printable(character) == character:
+        return character
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+
+
+def _query_words(gallery: GalleryFile, body: SearchBody) -> Iterator[str]:
+    """Yield the options; those that have their defaults are left out."""
+    for text in body.without:
+        yield from _option("--not", text)
+    if body.example is not None:
+        yield from _example_words(gallery, body.example)
+        if body.text is not None and body.weight != _DEFAULTS.weight:
+            yield from ("--weight", _number(body.weight))
+    for place in body.places:
+        yield from ("--in", place)
+    for settings, write in ((_TEXTS, str), (_SIZES, _number), (_NUMBERS, _number)):
+        for name, option in settings.items():
+            value = getattr(body, name)
+            if value != getattr(_DEFAULTS, name):
+                yield from _option(option, write(value))
+    yield from ("-n", str(body.limit))
+    yield from (option for name, option in _SWITCHES.items() if not getattr(body, name))
+    yield from (option for name, option in _FLAGS.items() if getattr(body, name))
+
+
+def _example_words(gallery: GalleryFile, example: ExampleBody) -> Iterator[str]:
+    box, point, photo_id = example.box, example.point, example.photo
+    if example.region is not None:
+        region = gallery.region(example.region)
+        photo_id = region.photo_id
+        box = None if region.ordinal == 0 else region.box.rounded(2)
+    assert photo_id is not None
+    yield from ("--image", str(_existing(gallery.photo(photo_id).paths)))
+    if box is not None:
+        yield from _option("--box", ",".join(map(_number, box)))
+    if point is not None:
+        yield from _option("--point", ",".join(map(_number, point)))
+
+
+def _existing(paths: tuple[Path, ...]) -> Path:
+    """Return the first path at which there is a file, else the first."""
+    return next((path for path in paths if os.path.lexists(path)), paths[0])
+
+
+def _option(name: str, value: str) -> tuple[str, ...]:
+    """Write an option; a value that looks like an option itself is joined to its name."""
+    return (f"{name}={value}",) if value.startswith("-") else (name, value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.12g}"
