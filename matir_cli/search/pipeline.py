@@ -15,7 +15,7 @@ from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import EncodedQuery, encode_query, object_direction
+from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, object_direction
 from matir_cli.search.events import (
     FinalEvent,
     GroundedEvent,
@@ -187,7 +187,14 @@ def search_events(
     yield Stage1Event(tuple(ranked), results)
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
     if session is not None:
-        outcome = yield from _run_stage_2(session, ranked, options, matching, outcome, progress)
+        wanted = JudgingOptions(
+            options.limit,
+            options.certainty,
+            options.budget,
+            judge_all_places=options.min_p is not None,
+            fusion=fusion_weight(encoded, models),
+        )
+        outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
     yield FinalEvent(replace(outcome, results=sort_results(outcome.results, options.sort)))
 
 
@@ -195,6 +202,7 @@ def _run_stage_2(
     session: JudgeSession,
     ranked: Sequence[Candidate],
     options: SearchOptions,
+    wanted: JudgingOptions,
     matching: MatchOptions,
     stage_1: SearchOutcome,
     progress: ProgressObserver,
@@ -205,9 +213,6 @@ def _run_stage_2(
         ranked: the candidates.
         stage_1: outcome of stage 1 alone.
     """
-    wanted = JudgingOptions(
-        options.limit, options.certainty, options.budget, judge_all_places=options.min_p is not None
-    )
     judged = yield from judge_candidates(session, ranked, wanted, progress)
     kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
     if options.ground and judged.complete:
