@@ -8,6 +8,7 @@ COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
+        "duplicates",
         *("doctor", "models", "demo", "serve"),
     )
 } | {"eval": "evaluate", "help": "show_help"}
@@ -21,6 +22,7 @@ SYNONYMS = {
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
+    **dict.fromkeys(("dupes", "dedupe", "dedup"), "duplicates"),
     **dict.fromkeys(("explain", "understand"), "parse"),
     **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
 }

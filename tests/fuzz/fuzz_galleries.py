@@ -305,6 +305,8 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("show", str(place("7.jpg")), *db),
         ("find", "a red ball", "--no-rerank", "--json", "--overlays", str(folder / "drawn"), *db),
         ("find", "a ball", "--no-rerank", "--min-size", "0.01", "--in", "/photos", "--camera", "acme", *db),
+        ("find", "a ball", "--no-rerank", "--unique", "--jsonl", *db),
+        ("duplicates", "--bursts", "--json", "--in", "/photos", *db),
         ("find", "a ball", "--no-rerank", "--since", "2024", "-n", "100", "-0", *db),
         ("export", "--coco", str(folder / "coco.json"), "--force", *db),
         ("export", "--vectors", str(folder / "vectors.npy"), "--force", *db),
