@@ -8,7 +8,7 @@ COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        *("doctor", "models", "demo", "serve"),
+        *("doctor", "models", "demo", "serve", "mcp"),
     )
 } | {"eval": "evaluate", "help": "show_help"}
 """Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
