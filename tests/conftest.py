@@ -50,3 +50,11 @@ def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.judged_set import make_set
 
     return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="session")
+def slow_set(model_set: Path) -> Path:
+    """The model set with a judge that sees much larger pictures, and so takes its time."""
+    slow = model_set.with_name("slow_server.toml")
+    slow.write_text(model_set.read_text().replace("max_pixels = 50176", "min_pixels = 802816"))
+    return slow

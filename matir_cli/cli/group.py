@@ -9,7 +9,7 @@ COMMANDS = {
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
         "duplicates",
-        *("doctor", "models", "demo", "serve"),
+        *("doctor", "models", "demo", "serve", "mcp"),
     )
 } | {"eval": "evaluate", "help": "show_help"}
 """Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""

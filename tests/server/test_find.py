@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.gallery.database import GalleryFile
 from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal, records
 from tests.support.server import Server, run_server
+from tests.support.verdicts import count_verdicts
 
 QUERY = "red house"
 
@@ -174,13 +174,6 @@ class Judging:
         return [json.loads(line) for line in output.splitlines()]
 
 
-def verdicts(gallery: Path, query: str) -> int:
-    """The number of verdicts on a query."""
-    with GalleryFile.open(gallery) as opened:
-        select = "select count(*) from verdicts join questions on id = question_id where query = ?"
-        return int(opened.connection.execute(select, (query,)).get)
-
-
 def test_interruptions(gallery: Path, slow_set: Path) -> None:
     with run_server(gallery, slow_set) as server:
         # Ctrl-C prints what was judged, and the server ends the search.
@@ -206,7 +199,7 @@ def test_interruptions(gallery: Path, slow_set: Path) -> None:
         output, _ = second.communicate()
         assert second.returncode == 0
         assert len(output.splitlines()) == 1
-        assert verdicts(gallery, "blue car") < PHOTOS
+        assert count_verdicts(gallery, "blue car") < PHOTOS
 
         # After SIGKILL of the server, the search goes on without it.
         judging = Judging(server, "purple dog", candidates=3)
@@ -218,6 +211,8 @@ def test_interruptions(gallery: Path, slow_set: Path) -> None:
     alone = matir(*again)
     assert records(alone) == printed
     assert b"server" not in alone.stderr
+    other = matir(*again, "--device", "cpu")  # a server that is gone has no device to be named
+    assert (records(other), other.stderr) == (printed, alone.stderr)
     with run_server(gallery, slow_set) as server:  # in place of what the killed one left
         assert matir(*again).stdout == alone.stdout
         assert server.status.served == 1
