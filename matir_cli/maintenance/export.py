@@ -20,6 +20,7 @@ from matir_cli.gallery.coco_annotation import coco_annotation
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import LONGEST_VECTOR, StoredPhoto, StoredRegion
+from matir_cli.records import RegionOrigin
 from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import restore
 
@@ -53,7 +54,8 @@ def export_coco(gallery: GalleryFile, stream: IO[str], options: ExportOptions) -
     """Write COCO instances JSON, in ASCII, photo by photo; yields the id of each photo written.
 
     Image ids are photo ids, and annotation ids are region ids. The whole photo, region 0 of each
-    photo, is left out. Boxes are x, y, width, height; `score` is the predicted IoU.
+    photo, is left out. Boxes are x, y, width, height; `score` is the predicted IoU. Regions that the proposer
+    did not propose have an `origin`, and perhaps a `label`.
 
     Raises:
         GalleryEmpty: the gallery holds no photo.
@@ -118,7 +120,14 @@ def _annotation(photo: StoredPhoto, stored: StoredRegion, options: ExportOptions
         category_id=CATEGORY_ID,
         working_size=options.working_size,
     )
-    return annotation | {"score": region.predicted_iou, "stability": region.stability}
+    annotation |= {"score": region.predicted_iou, "stability": region.stability}
+    return annotation if region.origin is None else annotation | _origin(region.origin)
+
+
+def _origin(origin: RegionOrigin) -> dict[str, object]:
+    """Describe where a region comes from; its label is not a category, since most regions have none."""
+    fields: dict[str, object] = {"origin": origin.kind.value}
+    return fields if origin.label is None else fields | {"label": origin.label}
 
 
 # Vectors
