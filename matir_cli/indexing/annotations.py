@@ -207,9 +207,9 @@ class _Frame:
             return None
         upright = record.width, record.height
         stored = upright[::-1] if record.orientation >= 5 else upright
-        if image.width and _is_scaled((width, height), stored):
+        if image.width and is_scaled((width, height), stored):
             return cls(width, height, record.orientation, record)
-        return cls(width, height, 1, record) if _is_scaled((width, height), upright) else None
+        return cls(width, height, 1, record) if is_scaled((width, height), upright) else None
 
     def mask_to_working(self, mask: Rle) -> Rle:
         """Turn a mask upright and scale it to working pixels."""
@@ -223,7 +223,7 @@ class _Frame:
         return turned.scaled(self.record.mask_width / width, self.record.mask_height / height)
 
 
-def _is_scaled(size: tuple[int, int], other: tuple[int, int]) -> bool:
+def is_scaled(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Return True if both sizes (width, height) have one aspect ratio, as far as whole pixels permit."""
     return abs(size[0] * other[1] - size[1] * other[0]) < max(other)
 

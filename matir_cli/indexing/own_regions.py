@@ -199,11 +199,13 @@ def write_plan(
     stored: Sequence[StoredRegion],
     plan: RegionPlan,
     encoder: Callable[[], RegionEncoder],
+    also: Callable[[], None] = lambda: None,
 ) -> bool:
     """Encode the new regions of a photo, and write the change in one transaction.
 
     Args:
         stored: the photo's regions when the plan was made.
+        also: called within the transaction.
 
     Returns:
         False if another process has changed them since; nothing is written then.
@@ -222,9 +224,11 @@ def write_plan(
     with gallery.atomic():
         if gallery.regions(photo_id) != stored:
             return False
-        replace_regions(gallery, photo_id, stored, plan.kept, plan.added, vectors)
+        if plan.added or len(plan.kept) < len(stored):
+            replace_regions(gallery, photo_id, stored, plan.kept, plan.added, vectors)
         for region_id, origin in plan.origins:
             store_origin(gallery.connection, region_id, origin)
+        also()
     return True
 
 

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as pycoco
 
+from matir_cli.gallery.brush_rle import encode_brush
 from matir_cli.models.tiny import world
-from tests.support.process import matir, records
+from matir_cli.records import MaskArray
+from tests.support.process import Indexed, matir, records
 
 PICTURES = 6
 
@@ -89,6 +91,75 @@ def test_a_labelled_data_set_is_searched_by_its_own_objects(tmp_path: Path) -> N
     exported = json.loads(matir("export", "--coco", "-", "--db", gallery).stdout)
     own = [each for each in exported["annotations"] if each.get("origin") == "data set"]
     assert {json.dumps(each["segmentation"]) for each in own} == truth
+
+
+def corrected(tasks: list[dict[str, Any]], mask: MaskArray) -> list[dict[str, Any]]:
+    """What Label Studio exports: the first task has a mask of its own instead, the others lost theirs."""
+    for number, task in enumerate(tasks):
+        result = task["predictions"][0]["result"][:1] if number == 0 else []
+        for each in result:
+            each["value"]["rle"] = encode_brush(mask)
+        task |= {"id": number + 1, "annotations": [{"id": number + 9, "result": result}]}
+    return tasks
+
+
+def test_corrections_come_back_and_win(tmp_path: Path) -> None:
+    photos, gallery, tasks = tmp_path / "photos", tmp_path / "gallery.db", tmp_path / "tasks.json"
+    instances = tmp_path / "instances.json"
+    content = draw_world(photos)
+    instances.write_text(json.dumps(content))
+    db = ("--db", gallery)
+    added = matir("add", photos, "--regions", instances, "--only-regions", "--models", "tiny", *db)
+    assert added.returncode == 0
+    find = ("find", "house", "-n", "3", "--jsonl", "--rle", *db)
+    before = records(matir(*find, "--labelstudio", tasks, "--document-root", tmp_path))
+    assert len(before) == 3
+    written = json.loads(tasks.read_text())
+    assert [each["data"]["image"] for each in written] == [
+        f"/data/local-files/?d=photos/{Path(each['path']).name}" for each in before
+    ]
+    assert (tmp_path / "tasks.labels.xml").exists()
+    size = before[0]["mask"]["size"]
+    mask = np.zeros(size, np.bool_)
+    mask[size[0] // 2 :, : size[1] // 3] = True
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps([*corrected(written, mask), {"data": {}}]))
+    done = matir("import-corrections", export, *db)
+    assert done.returncode == 3
+    assert done.stderr.decode().splitlines()[-2:] == [
+        "matir: 1 task left out: not written by `matir find` or `matir export`",
+        "matir: 0 accepted, 1 changed, 0 new, 2 rejected, 3 answers",
+    ]
+    after = records(matir(*find, "--min-p", "0.5", "--fresh"))
+    assert after[0]["path"] == before[0]["path"]
+    assert (after[0]["origin"], after[0]["p_true"], after[0]["iou"]) == ("human", 1.0, 1.0)
+    encoded = pycoco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    assert after[0]["mask"]["counts"] == encoded
+    assert {each["path"] for each in after}.isdisjoint(each["path"] for each in before[1:])
+    own = [each for each in shown(Path(before[0]["path"]), gallery) if each.get("origin") == "human"]
+    assert [each["label"] for each in own] == ["house"]
+    copied = tmp_path / "copy.db"
+    assert matir("merge", gallery, "--db", copied).returncode == 0
+    assert records(matir("find", "house", "-n", "1", "--jsonl", "--rle", "--db", copied)) == after[:1]
+    everything = tmp_path / "all.json"
+    assert matir("export", "--labelstudio", everything, *db).returncode == 0
+    labels = {
+        result["value"]["brushlabels"][0]
+        for task in json.loads(everything.read_text())
+        for result in task["predictions"][0]["result"]
+    }
+    assert labels == {"house"} | {each["name"] for each in content["categories"]}
+
+
+def test_masks_in_other_forms(indexed: Indexed, tmp_path: Path) -> None:
+    for form, suffix in (("darktable", ".pfm"), ("npz", ".npz")):
+        folder = tmp_path / form
+        words = ("find", "house", "--no-rerank", "-n", "2", "--masks", folder, "--mask-form", form, "--jsonl")
+        found = records(matir(*words, "--db", indexed.gallery))
+        assert {str(path) for path in folder.iterdir()} == {each["mask_file"] for each in found}
+        assert {path.suffix for path in folder.iterdir()} == {suffix}
+    refused = matir("find", "house", "--mask-form", "npz", "--db", indexed.gallery)
+    assert (refused.returncode, b"goes with --masks" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"images": [], "annotations": 5}', '{"images": NaN}'])
