@@ -11,8 +11,8 @@ COMMANDS = {
         "duplicates",
         *("doctor", "models", "demo", "serve", "mcp"),
     )
-} | {"eval": "evaluate", "help": "show_help"}
-"""Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
+} | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
+"""Name of each command: name of its function in its module, which `module_of` names."""
 
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
@@ -29,6 +29,11 @@ SYNONYMS = {
 """Names that other programs use: the command that they stand for."""
 
 
+def module_of(command: str) -> str:
+    """Return the name of the module of a command."""
+    return f"matir_cli.cli.commands.{command.replace('-', '_')}"
+
+
 class LazyGroup(click.Group):
     """A group that imports a command only when it is used, so that no command waits for the others."""
 
@@ -40,7 +45,7 @@ class LazyGroup(click.Group):
         """Return the command called `name`; None if there is none."""
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
+        found: click.Command = getattr(import_module(module_of(name)), COMMANDS[name])
         return found
 
     def resolve_command(

@@ -22,6 +22,7 @@ from matir_cli.gallery import schema
 from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
+from matir_cli.gallery.region_rows import SELECT_REGION, insert_regions
 from matir_cli.gallery.rows import (
     LONGEST_PREVIEW,
     StoredPhoto,
@@ -338,20 +339,7 @@ class GalleryFile:
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
         store_notes(db, photo_id, notes)
-        region_ids = []
-        for ordinal, region in enumerate(regions):
-            box = photo.to_photo(region.box)
-            inserted = db.execute(
-                "insert into regions "
-                "(photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
-                (
-                    *(photo_id, ordinal, box.x0, box.y0, box.x1, box.y1),
-                    *(region.area, region.predicted_iou, region.stability, region.rle.counts),
-                ),
-            )
-            region_ids.append(int(inserted.get))
-        return photo_id, region_ids
+        return photo_id, insert_regions(db, photo_id, photo, regions)
 
     def paths(self, photo_id: int) -> tuple[Path, ...]:
         """Return the files that hold the photo, in order of path."""
@@ -404,7 +392,7 @@ class GalleryFile:
             PhotoUnknown: the gallery does not hold it, perhaps no longer.
             GalleryDamaged: a stored value is impossible.
         """
-        row = self.connection.execute(f"{_SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
+        row = self.connection.execute(f"{SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
         if row is None:
             raise errors.PhotoUnknown(self.path, f"of region {region_id}")
         return self._read_region(row)
@@ -415,11 +403,11 @@ class GalleryFile:
         Raises:
             GalleryDamaged: a stored value is impossible.
         """
-        rows = self.connection.execute(f"{_SELECT_REGION} where photo_id = ? order by ordinal", (photo_id,))
+        rows = self.connection.execute(f"{SELECT_REGION} where photo_id = ? order by ordinal", (photo_id,))
         return [self._read_region(row) for row in rows]
 
     def _read_region(self, row: Any) -> StoredRegion:
-        """Convert a row of `_SELECT_REGION`, checking it."""
+        """Convert a row of `SELECT_REGION`, checking it."""
         try:
             return read_region(row)
         except (TypeError, ValueError) as error:
@@ -438,12 +426,6 @@ class GalleryFile:
             return check_text(value, name)
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, str(error)) from error
-
-
-_SELECT_REGION = (
-    "select regions.id, photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle, "
-    "width, height, mask_width, mask_height from regions join photos on photos.id = photo_id"
-)
 
 
 def current_time() -> str:

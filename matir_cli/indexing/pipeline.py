@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -76,13 +76,22 @@ class IndexingModels:
         return cls(lambda: session.proposer, lambda: session.region_encoder, lambda: session.side_by_side)
 
 
+ProposeRegions: TypeAlias = Callable[[DecodedPhoto, Callable[[], RegionProposer]], list[Region]]
+"""Returns the regions of a photo, without the whole photo; the proposer is loaded when it is called."""
+
+
+def propose_all(photo: DecodedPhoto, proposer: Callable[[], RegionProposer]) -> list[Region]:
+    """Return the regions that the proposer finds."""
+    return proposer().propose(photo.image)
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """A new photo, or a new version of one, was added to the gallery."""
 
     path: Path
     regions: int
-    """Number of regions that the proposer found, not counting the whole photo."""
+    """Number of its regions, not counting the whole photo."""
     notes: tuple[Note, ...] = ()
     """What could not be read of the file; usually nothing. The gallery remembers it."""
 
@@ -181,6 +190,7 @@ def add_photos(
     previews: bool,
     passed_over: Counter[str] | None = None,
     rules: FolderRules = ALL_FILES,
+    propose: ProposeRegions = propose_all,
 ) -> Generator[Outcome, None, None]:
     """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
@@ -191,13 +201,14 @@ def add_photos(
         previews: store a preview of each added photo.
         passed_over: as in `find_photo_files`; complete once the generator has ended.
         rules: as in `find_photo_files`.
+        propose: gives the regions of a photo.
 
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
-        yield from _index(gallery, paths, models, previews, passed_over, rules, lost)
+        yield from _index(gallery, paths, models, previews, passed_over, rules, propose, lost)
         if not lost:
             return
         paths = lost
@@ -214,6 +225,7 @@ def _index(
     previews: bool,
     passed_over: Counter[str] | None,
     rules: FolderRules,
+    propose: ProposeRegions,
     lost: list[Path],
 ) -> Iterator[Outcome]:
     """Run the four stages once; arguments as in `add_photos`.
@@ -226,7 +238,7 @@ def _index(
     listed_again: list[Path] = []
     files = _read_photos(gallery.path, paths, passed_over, rules, in_progress, listed_again)
     read = prefetch(files, PREFETCH)
-    encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
+    encoded = prefetch(_propose_and_encode(read, models, previews, propose), PREFETCH)
     written = 0
     for item in encoded:
         outcome = _write(gallery, item, refused)
@@ -290,7 +302,10 @@ def _read_photos(
 
 
 def _propose_and_encode(
-    items: Generator[DecodedPhoto | _FileNote, None, None], models: IndexingModels, previews: bool
+    items: Generator[DecodedPhoto | _FileNote, None, None],
+    models: IndexingModels,
+    previews: bool,
+    propose: ProposeRegions,
 ) -> Iterator[_EncodedPhoto | _FileNote]:
     """Run stages 2 and 3; no model is needed, and no device chosen, before the first new photo."""
     with closing(items):
@@ -300,7 +315,7 @@ def _propose_and_encode(
             yield item
         else:
             return
-        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews)
+        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews, propose)
         if models.side_by_side():
             proposed = prefetch(proposed, PREFETCH)
         with closing(proposed):
@@ -308,7 +323,10 @@ def _propose_and_encode(
 
 
 def _propose_regions(
-    items: Iterable[DecodedPhoto | _FileNote], proposer: Callable[[], RegionProposer], previews: bool
+    items: Iterable[DecodedPhoto | _FileNote],
+    proposer: Callable[[], RegionProposer],
+    previews: bool,
+    propose: ProposeRegions,
 ) -> Generator[_ProposedPhoto | _FileNote, None, None]:
     """Run stage 2. The whole photo becomes a region too, so that scenes are found as well as objects."""
     for item in items:
@@ -319,7 +337,7 @@ def _propose_regions(
         rle = masks.whole(height, width)
         whole = Region(rle, masks.box(rle), height * width, 1.0, 1.0)
         preview = encode_preview(item.image) if previews else None
-        yield _ProposedPhoto(item, preview, [whole, *proposer().propose(item.image)])
+        yield _ProposedPhoto(item, preview, [whole, *propose(item, proposer)])
 
 
 def _encode_regions(

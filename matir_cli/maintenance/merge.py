@@ -15,6 +15,7 @@ from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import store_notes, stored_notes
 from matir_cli.gallery.paths import encode_path
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.maintenance.merge_source import (
     JudgeAnswer,
     SourcePhoto,
@@ -25,6 +26,7 @@ from matir_cli.maintenance.merge_source import (
 from matir_cli.photos.discover import stat_file
 from matir_cli.records import FileRecord
 from matir_cli.search.index import seal_index, store_quantised
+from matir_cli.search.region_update import replace_quantised
 
 PHOTOS_AT_ONCE = 32
 """Number of photos per transaction: few enough that other commands get their turn, and memory stays small."""
@@ -39,7 +41,8 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """A photo present in both: unknown files, judge's answers, and a missing preview or notes were added."""
+    """A photo present in both: unknown files, judge's answers, given regions, and a missing preview or notes
+    were added."""
 
     path: Path
 
@@ -139,6 +142,7 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
                 gallery.connection.execute(
                     "insert or ignore into previews values (?, ?)", (photo_id, photo.preview)
                 )
+            _combine_regions(gallery, photo_id, photo)
             if not stored_notes(gallery.connection, gallery.path, photo_id):
                 # Beside those of another version, they might say the same in other words.
                 store_notes(gallery.connection, photo_id, photo.notes)
@@ -148,6 +152,25 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
         for answer in answers:
             _store_answer(gallery, table, photo_id, answer)
     return outcome
+
+
+def _combine_regions(gallery: GalleryFile, photo_id: int, photo: SourcePhoto) -> None:
+    """Add what a person or a data set has given to the photo in the source, unless it is there already."""
+    stored = gallery.regions(photo_id)
+    present = {(each.region.rle, each.region.origin) for each in stored}
+    proposed = {each.region.rle: each.id for each in stored if each.region.origin is None}
+    missing = []
+    for place, region in enumerate(photo.regions):
+        if region.origin is None or place == 0 or (region.rle, region.origin) in present:
+            continue
+        if region.is_human and region.rle in proposed:  # a person has confirmed the proposer's mask
+            store_origin(gallery.connection, proposed.pop(region.rle), region.origin)
+        else:
+            missing.append(place)
+    if missing:
+        residuals = None if photo.residuals is None else photo.residuals[missing]
+        added = [photo.regions[place] for place in missing]
+        replace_quantised(gallery, photo_id, stored, stored, added, photo.vectors[missing], residuals)
 
 
 def _store_answer(gallery: GalleryFile, table: str, photo_id: int, answer: JudgeAnswer) -> None:

@@ -33,13 +33,17 @@ class RegionDetails:
     """A region of the photo."""
 
     ordinal: int
-    """Position in the photo: 0 is the whole photo, then the proposer's order."""
+    """Position in the photo: 0 is the whole photo, then the proposer's order, then regions given."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1, photo pixels, continuous edges."""
     area_share: float
     """Fraction of the photo that the mask covers, 0..1."""
     predicted_iou: float
     stability: float
+    origin: str | None
+    """"human" or "data set"; None: the proposer."""
+    label: str | None
+    """What the region shows, in the words of its origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +137,6 @@ def _region(photo: PhotoRecord, stored: StoredRegion) -> RegionDetails:
         round(photo.share(region.area), 6),
         round(region.predicted_iou, 4),
         round(region.stability, 4),
+        None if region.origin is None else region.origin.kind.value,
+        None if region.origin is None else region.origin.label,
     )

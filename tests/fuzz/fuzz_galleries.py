@@ -21,12 +21,21 @@ from matir_cli.errors import MatirError
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import store_notes
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.photos.image_file import CUT, LEFT_OUT
-from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
+from matir_cli.records import (
+    Box,
+    FileRecord,
+    FloatArray,
+    Grounding,
+    OriginKind,
+    RegionOrigin,
+    Verdict,
+)
 from matir_cli.search.index import seal_index, store_vectors
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
@@ -87,6 +96,8 @@ def sound_gallery() -> bytes:
                 cached.remember(photo_id, Verdict(1.0, -2.0))
                 cached.remember_grounding(photo_id, Grounding((Box(1, 2, 30, 40),), "a box", readable=True))
         gallery.remember_skipped(FileRecord(Path("/photos/zero.jpg"), 0, 1), "zero bytes")
+        for region, kind, label in ((6, OriginKind.HUMAN, "a dog"), (7, OriginKind.DATA_SET, None)):
+            store_origin(gallery.connection, region, RegionOrigin(kind, label))
         store_notes(gallery.connection, 3, [CUT])
         store_notes(gallery.connection, 7, [CUT, LEFT_OUT])
         return gallery.path.read_bytes()
@@ -188,6 +199,7 @@ def add_rows(rng: random.Random, path: Path) -> None:
                 "insert into files values ('/photos/more.jpg', 999, 1, 1)",
                 "insert into files values (cast('/a' || char(0) || 'b' as text), 1, 1, 1)",
                 "insert into loose values (999)",
+                "insert into region_origins values (999, 'human', 'x'), (3, 'elsewhere', null)",
                 "insert into vectors values (999, 999, x'01')",
                 "insert into verdicts values (1, 999, 0, 0), (999, 1, 0, 0)",
                 "insert into groundings values (1, 3, 'null', 'x', 7)",
@@ -207,6 +219,7 @@ COLUMNS = [
     *(("regions", name) for name in ("id", "photo_id", "ordinal", "x0", "y0", "x1", "y1", "area", "rle")),
     *(("regions", name) for name in ("predicted_iou", "stability")),
     *(("previews", name) for name in ("photo_id", "jpeg")),
+    *(("region_origins", name) for name in ("region_id", "origin", "label")),
     *(("vectors", name) for name in ("region_id", "photo_id", "vector")),
     *(("residuals", name) for name in ("photo_id", "residuals")),
     *(("codes", name) for name in ("id", "runs", "centre", "codes")),

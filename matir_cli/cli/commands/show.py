@@ -14,7 +14,7 @@ from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
 from matir_cli.gallery.working_image import load_working_image
-from matir_cli.maintenance.show import HERE, PhotoDetails, photo_details
+from matir_cli.maintenance.show import HERE, PhotoDetails, RegionDetails, photo_details
 from matir_cli.output import drawing
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -98,6 +98,13 @@ def _lines(photo: PhotoDetails) -> list[str]:
         box = ",".join(str(round(edge)) for edge in region.box)
         lines.append(
             f"{region.ordinal:>6}  {region.area_share:>6.1%}  {region.predicted_iou:>9.3f}  "
-            f"{region.stability:>9.3f}  {box}"
+            f"{region.stability:>9.3f}  {box}{_origin(region)}"
         )
     return lines
+
+
+def _origin(region: RegionDetails) -> str:
+    """Format where a region comes from, if not from the proposer."""
+    if region.origin is None:
+        return ""
+    return f"  ({region.origin}{'' if region.label is None else f': {region.label}'})"

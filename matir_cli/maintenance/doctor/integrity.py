@@ -20,6 +20,7 @@ from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.read_only import open_read_only, photo_ids
+from matir_cli.gallery.rows import LONGEST_LABEL
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
@@ -188,6 +189,22 @@ def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     if faults:
         return problem(name, f"{first} ({faults} of {checked} checked photos have faults)", RESTORE)
     return ok(name, f"those of {checked} checked photos can be decoded")
+
+
+def _origins(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the origins and labels of regions that were given."""
+    impossible = _count(gallery, f"{_IMPOSSIBLE_ORIGINS} or length(label) > {LONGEST_LABEL}")
+    if impossible:
+        return problem(name, f"{impossible} regions have an impossible origin or label", RESTORE)
+    human = _count(gallery, "region_origins where origin = 'human'")
+    others = _count(gallery, "region_origins where origin <> 'human'")
+    return ok(name, f"{human} regions are drawn or confirmed by a person, {others} from a data set")
+
+
+_IMPOSSIBLE_ORIGINS = """
+    region_origins where typeof(origin) <> 'text' or origin not in ('human', 'data set')
+    or typeof(label) not in ('text', 'null')
+"""
 
 
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
@@ -367,6 +384,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery photos", _photos),
     ("gallery vectors", _vectors),
     ("gallery masks", _masks),
+    ("gallery origins", _origins),
     ("gallery index", _index),
     ("gallery previews", _previews),
     ("gallery notes", _notes),
