@@ -270,6 +270,7 @@ class InterruptedJudge:
     """A judge that is interrupted (Ctrl-C) at its third photo."""
 
     grounds_at_once = 1
+    offers = 0
 
     def __init__(self) -> None:
         self.asked = 0

@@ -31,6 +31,7 @@ from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, FloatArray, Grounding, Rle
 from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, match_boxes
 from matir_cli.search.index import score_regions
+from matir_cli.search.offering import box_question
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession
 from matir_cli.search.results import (
     MATCHED,
@@ -215,7 +216,7 @@ def _ground_uncached(
     """Ground a batch of photos, of which some may be cached after all."""
     groundings = {photo_id: session.cache.grounding(photo_id) for photo_id in photo_ids}
     photos = [session.photo(photo_id) for photo_id, known in groundings.items() if known is None]
-    questions = [GroundingQuestion(photo, session.query) for photo in photos if photo is not None]
+    questions = [box_question(session, photo) for photo in photos if photo is not None]
     answers = ground_batch({session.query: session}, questions)
     groundings |= {question.photo.key: answer for question, answer in zip(questions, answers, strict=True)}
     for photo_id, grounding in groundings.items():
