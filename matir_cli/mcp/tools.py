@@ -137,7 +137,8 @@ class Tools:
         folder = self.folder
         if folder is None:
             raise ToolRefused("there is no folder to write to; start matir mcp with --write-to FOLDER")
-        results = selected(self.searches.get(wanted.search).results, wanted.photos)
+        found = self.searches.get(wanted.search).results
+        results = found if wanted.photos is None else selected(found, wanted.photos)
         if not results:
             raise ToolRefused("none of these photos is a result of the search; take ids of its results")
         saved = await self._with_gallery(
