@@ -1,7 +1,7 @@
 """Size of a judge's context in llama.cpp: tokens, sequences and outputs that its questions need.
 
-Sequences of the context: `HEAD_SEQUENCE` holds the head of the prompt, the next `grounds_at_once` ones hold
-the prefixes of photos, and those from `first_fork` on hold questions and their answers.
+Sequences of the context: the first `grounds_at_once` ones hold the prefixes of photos, each with the head of
+the prompt; those from `first_fork` on hold questions and their answers.
 """
 
 from pathlib import Path
@@ -24,9 +24,6 @@ RERANKS_AT_ONCE = 32
 BATCH_TOKENS = 2048
 """Largest number of tokens in one batch."""
 
-HEAD_SEQUENCE = 0
-"""Sequence that holds the system line and the opening of the user's turn, the same for all photos."""
-
 
 def largest_image(options: QwenVlOptions) -> int:
     """Return the number of tokens of the largest photo, with its markers."""
@@ -35,7 +32,7 @@ def largest_image(options: QwenVlOptions) -> int:
 
 def first_fork(options: QwenVlOptions) -> int:
     """Return the first sequence for questions; the sequences of photos come before it."""
-    return HEAD_SEQUENCE + 1 + options.grounds_at_once
+    return options.grounds_at_once
 
 
 def make_context(
@@ -54,10 +51,9 @@ def make_context(
     """
     question = QUESTION_TOKENS + options.max_answer_tokens + DRAFT_LIMIT
     per_photo = head + largest_image(options) + question
-    needed = head + per_photo
-    cells = options.context_tokens or head + options.grounds_at_once * per_photo
-    if cells < needed:
-        raise ContextTooSmall(f"a photo of {options.max_pixels} pixels and its question", needed, cells)
+    cells = options.context_tokens or options.grounds_at_once * per_photo
+    if cells < per_photo:
+        raise ContextTooSmall(f"a photo of {options.max_pixels} pixels and its question", per_photo, cells)
     if not gpu:
         patches = options.max_pixels // options.FAMILY.patch_side**2
         check_memory(*files, options.FAMILY, cells * model.bytes_per_token, patches)

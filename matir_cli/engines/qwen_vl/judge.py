@@ -19,6 +19,7 @@ import numpy as np
 from matir_cli.engines.llama_cpp.bindings import (
     Grammar,
     LanguageModel,
+    SequenceState,
     TokenRun,
     VisionProjector,
     available_threads,
@@ -30,7 +31,6 @@ from matir_cli.engines.qwen_vl.answers import DRAFT_LIMIT, PartialAnswer, genera
 from matir_cli.engines.qwen_vl.boxes import ANSWER_GRAMMAR, ImageSize, parse_answer, smart_resize
 from matir_cli.engines.qwen_vl.choosing import NUMBERS, number_regions
 from matir_cli.engines.qwen_vl.context_size import (
-    HEAD_SEQUENCE,
     IMAGE_MARKERS,
     RERANKS_AT_ONCE,
     first_fork,
@@ -39,7 +39,7 @@ from matir_cli.engines.qwen_vl.context_size import (
 )
 from matir_cli.engines.qwen_vl.enlarging import BoxQuestion, enlarge_photo, resize_image
 from matir_cli.engines.qwen_vl.options import CHOOSE, GROUND, RERANK, TAIL, Qwen3VlOptions, QwenVlOptions
-from matir_cli.engines.qwen_vl.prefix_cache import PhotoKey, PrefixCache, compute_photo_key
+from matir_cli.engines.qwen_vl.prefix_cache import CachedPrefix, PhotoKey, PrefixCache, compute_photo_key
 from matir_cli.engines.qwen_vl.preflight import check_files
 from matir_cli.errors import (
     CheckpointInvalid,
@@ -126,15 +126,13 @@ class QwenVlJudge:
             threads = options.threads or available_threads()
             self._projector = VisionProjector(projector, self._model, gpu=gpu, threads=threads)
             resources.callback(self._projector.close)
-            self._decode_head()
+            self._head_state = self._decode_head()
             self._close = weakref.finalize(self, resources.pop_all().close)
             # At exit this must run before the bindings stop receiving the log. They registered earlier with
             # atexit, so what is registered here runs first; weakref's own exit hook would run too late.
             self._close.atexit = False
             atexit.register(self._close)
         self._cache = PrefixCache(options.prefix_cache_mib * MIB)
-        self._loaded: dict[PhotoKey, _LoadedPrefix] = {}
-        """Photos in the context."""
         self._smaller: set[PhotoKey] = set()
         """Photos that the model sees at three quarters of their sides, since it computed no numbers else."""
         self._sound = False
@@ -192,8 +190,8 @@ class QwenVlJudge:
 
     def _decode_questions(self, photo: JudgePhoto, questions: Sequence[list[int]]) -> Iterator[FloatArray]:
         """Yield the logits (vocabulary,) at the answer position of each question about one photo."""
+        (prefix,) = self._load_photos([photo])
         for group in self._group_reranks(self._resized_size(photo), questions):
-            (prefix,) = self._load_photos([photo])
             runs = []
             for fork, tokens in enumerate(group, start=self._first_fork):
                 self._context.fork(prefix.sequence, fork)
@@ -207,7 +205,7 @@ class QwenVlJudge:
     def _group_reranks(self, size: ImageSize, questions: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         """Yield questions about one photo in groups that fit into sequences, batch and context."""
         image = size.tokens(self._family.factor) + IMAGE_MARKERS
-        limit = min(self._context.batch_limit, self._context.cells - 2 * len(self._head) - image)
+        limit = min(self._context.batch_limit, self._context.cells - len(self._head) - image)
         group: list[list[int]] = []
         for tokens in questions:
             if len(group) == RERANKS_AT_ONCE or sum(map(len, group)) + len(tokens) > limit:
@@ -227,14 +225,8 @@ class QwenVlJudge:
     def _start_anew(self, photos: Sequence[JudgePhoto]) -> None:
         """Empty the context after `photos`, whose numbers in it are not finite, and forget their prefixes."""
         self._context.clear()
-        self._loaded.clear()
         for photo in photos:
             self._cache.discard(compute_photo_key(photo))
-        self._decode_head()
-
-    def _decode_head(self) -> None:
-        """Put the head of the prompt into its sequence."""
-        self._context.decode([TokenRun(HEAD_SEQUENCE, 0, self._head, len(self._head))])
 
     def _choose_smaller(self, photo: JudgePhoto) -> bool:
         """Show the model a smaller version of `photo` from now on; False if it already does.
@@ -329,7 +321,7 @@ class QwenVlJudge:
             cells = len(self._head) + image + IMAGE_MARKERS + batch + self._options.max_answer_tokens
             full = (
                 len(group) == self._options.grounds_at_once
-                or group_cells + cells > self._context.cells - len(self._head)
+                or group_cells + cells > self._context.cells
                 or group_batch + batch > self._context.batch_limit
             )
             if group and full:
@@ -381,44 +373,41 @@ class QwenVlJudge:
         # Qwen's tokenizer normalises to NFC, llama.cpp's leaves text as it is.
         text = unicodedata.normalize("NFC", prompt + query)
         tokens = self._model.tokenize(text) + self._tail
-        cells = self._context.cells - 2 * len(self._head) - self._largest_image
+        cells = self._context.cells - len(self._head) - self._largest_image
         limit = min(self._context.batch_limit, cells) - DRAFT_LIMIT
         if len(tokens) > limit:
             raise ContextTooSmall("the question", len(tokens), limit)
         return tokens
 
     def _load_photos(self, photos: Sequence[JudgePhoto]) -> list[_LoadedPrefix]:
-        """Load the prefixes of `photos` into the context, unless they are there already.
+        """Load the prefixes of `photos`, and nothing else, into the context.
 
-        Other photos are removed: whatever the context holds costs attention, even if it is masked out.
+        They always come to lie there in the same way, whatever was asked before and whether they were cached:
+        the last bits of the logits depend on it, and the same question must get the same answer.
         """
-        keys = [compute_photo_key(photo) for photo in photos]
-        for key in [key for key in self._loaded if key not in keys]:
-            self._context.drop(self._loaded.pop(key).sequence)
-        for key, photo in zip(keys, photos, strict=True):
-            if key not in self._loaded:
-                used = {prefix.sequence for prefix in self._loaded.values()}
-                free = next(s for s in range(HEAD_SEQUENCE + 1, self._first_fork) if s not in used)
-                self._loaded[key] = _LoadedPrefix(free, self._load_prefix(free, key, photo))
-        return [self._loaded[key] for key in keys]
+        distinct = {compute_photo_key(photo): photo for photo in photos}
+        prefixes = [self._prefix(key, photo) for key, photo in distinct.items()]
+        self._context.drop_all()
+        loaded = {}
+        for sequence, (key, prefix) in enumerate(zip(distinct, prefixes, strict=True)):
+            self._context.restore(sequence, prefix.state)
+            loaded[key] = _LoadedPrefix(sequence, prefix.next_position)
+        return [loaded[compute_photo_key(photo)] for photo in photos]
 
-    def _load_prefix(self, sequence: int, key: PhotoKey, photo: JudgePhoto) -> int:
-        """Put a photo's prefix, cached or new, into the empty `sequence`; return the next free position."""
+    def _prefix(self, key: PhotoKey, photo: JudgePhoto) -> CachedPrefix:
+        """Return a photo's prefix, cached or new; a new one is made in the emptied context."""
         if key in self._cache:
-            cached = self._cache.get(key)
-            self._context.restore(sequence, cached.state)
-            return cached.next_position
+            return self._cache.get(key)
         image = self._resize(photo)
-        self._context.fork(HEAD_SEQUENCE, sequence)
-        try:
-            position = self._projector.encode_image(self._context, image, sequence, len(self._head))
-        except BaseException:
-            # The sequence is half full, and the next photo would take it for empty.
-            self._context.drop(sequence)
-            raise
-        if self._options.prefix_cache_mib:
-            self._cache.put(key, self._context.save(sequence), position)
-        return position
+        self._context.drop_all()
+        self._context.restore(0, self._head_state)
+        position = self._projector.encode_image(self._context, image, 0, len(self._head))
+        return self._cache.put(key, self._context.save(0), position)
+
+    def _decode_head(self) -> SequenceState:
+        """Return the head of the prompt, as the context holds it."""
+        self._context.decode([TokenRun(0, 0, self._head, len(self._head))])
+        return self._context.save(0)
 
     def _resized_size(self, photo: JudgePhoto) -> ImageSize:
         """Return the size in which the model sees `photo`."""
