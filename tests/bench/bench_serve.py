@@ -5,8 +5,8 @@
 The first judge is that of the tiny set, of 8 MB; the second is that of bench_judge, a Qwen2.5-VL of about
 360 M parameters with random weights (a much smaller one with --quick). It is asked about 8 photos, and not
 where the object is: random weights give no answer that ends. "Nothing remembered" is `--fresh`: all photos
-are judged anew. What a server saves is the time to load the models; the time for each photo stays.
-
+are judged anew. A server saves the time to load the models, and, since
+the query is repeated, that to encode the photos: a judge that stays loaded keeps those it saw last.
 The text tower of the tiny set is small, too: "a text tower of full size" is the gallery of bench_find.
 
 Then 50 clients search, judge and look at photos for --seconds, by the HTTP API.
