@@ -12,10 +12,12 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp_types import TextContent
 
 from matir_cli.errors import OutputError
 from matir_cli.mcp.folder import WriteFolder
 from matir_cli.mcp.process import LONGEST_REQUEST
+from matir_cli.server.jobs import MOST_SEARCHES
 from tests.support.agent import Agent, Messages, run_agent
 from tests.support.process import MATIR, PHOTOS, matir
 from tests.support.server import run_server
@@ -146,6 +148,33 @@ def test_a_cancelled_search_ends_at_the_next_photo(gallery: Path, slow_set: Path
         assert server.status.served == 2
         assert server.status.searches == 0
         assert 1 <= count_verdicts(gallery, "a green star") < PHOTOS
+
+
+def test_the_queue_is_bounded(gallery: Path, slow_set: Path) -> None:
+    with run_agent(gallery, slow_set) as agent:
+        refused = []
+
+        async def search(number: int, scope: anyio.CancelScope) -> None:
+            arguments = {"text": f"{number} red houses", "candidates": PHOTOS}
+            result = await agent.client.call_tool("search_photos", arguments)
+            if result.is_error:
+                refused.append(result.content)
+                scope.cancel()
+
+        async def run() -> None:
+            async with anyio.create_task_group() as tasks:
+                for number in range(MOST_SEARCHES + 1):
+                    tasks.start_soon(search, number, tasks.cancel_scope)
+
+        agent.portal.call(run)
+        [[content]] = refused
+        assert isinstance(content, TextContent)
+        assert content.text == "16 searches are at work; wait for one, or cancel one"
+        # Those that were cancelled give way.
+        wanted = {"text": "a blue ring", "candidates": 1, "limit": 1}
+        while (last := agent.result("search_photos", wanted)).is_error:
+            pass  # their threads have not all ended
+        assert last.structured_content["judged"] == 1
 
 
 def test_a_search_goes_on_without_a_server_that_was_killed(gallery: Path, slow_set: Path) -> None:
