@@ -23,7 +23,16 @@ from matir_cli.cli.options.common import (
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.path_lists import expand_paths, write_path
-from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
+from matir_cli.indexing.pipeline import (
+    Added,
+    Linked,
+    Outcome,
+    Refreshed,
+    Skipped,
+    Unchanged,
+    add_photos,
+    pending_files,
+)
 from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
@@ -56,9 +65,13 @@ def add(
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
     formats that are not read are passed over, cameras' raw files (CR2, NEF, DNG, ...) with
-    --no-raw, without the extra raw, or beside a JPEG or HEIC of the same name. They are
-    counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
-    out: patterns as in .gitignore, relative to the folder. A PATH that you name is never left out.
+    --no-raw or without the extra raw. They are counted at the end, and so is what --exclude or a
+    file .matirignore in a folder leaves out: patterns as in .gitignore, relative to the folder. A
+    PATH that you name is never left out. A raw file beside a JPEG or HEIC of the same name is the
+    same photo, in two files.
+
+    Ratings and keywords are read from the file and from its XMP sidecar, and read again when the
+    sidecar changes.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -108,7 +121,8 @@ def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules
 
 
 def _summary(counts: Counter[type[Outcome]]) -> str:
+    refreshed = f"{counts[Refreshed]} with new metadata, " if counts[Refreshed] else ""
     return (
-        f"{counts[Added]} added, {counts[Linked]} recognised, "
+        f"{counts[Added]} added, {counts[Linked]} recognised, {refreshed}"
         f"{counts[Unchanged]} unchanged, {counts[Skipped]} skipped"
     )
