@@ -224,6 +224,20 @@ class FileRecord:
     """Time of last modification, nanoseconds since the epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """Rating, keywords and position of a photo's file and its sidecar together."""
+
+    rating: int | None = None
+    """-1 (rejected) to 5; 0 is unrated, as None is."""
+    keywords: tuple[str, ...] = ()
+    """Each once, ignoring case; levels of hierarchical ones are separated by |."""
+    latitude: float | None = None
+    """Degrees, north positive; None unless the sidecar states a position."""
+    longitude: float | None = None
+    """Degrees, east positive; likewise."""
+
+
 class NoteKind(StrEnum):
     """Part of a photo's file that could not be read."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from matir_cli.photos.colour import WORKING_SIDE
 from matir_cli.records import (
     MAX_PIXELS,
     Box,
+    FileMetadata,
     MaskArray,
     OriginKind,
     PhotoRecord,
@@ -42,8 +43,18 @@ class StoredPhoto:
 
     id: int
     paths: tuple[Path, ...]
-    """Every file that holds the photo, in order of path."""
+    """Every file that holds the photo, in order of path, raw files that share it last."""
     record: PhotoRecord
+    metadata: FileMetadata = field(default_factory=FileMetadata)
+    """Rating, keywords and position that its files and their sidecars state."""
+
+    @property
+    def position(self) -> tuple[float, float] | None:
+        """Latitude and longitude, degrees: that of a sidecar, else that of the photo itself."""
+        for each in (self.metadata, self.record):
+            if each.latitude is not None and each.longitude is not None:
+                return each.latitude, each.longitude
+        return None
 
     def at_true_size(self, mask: Rle) -> MaskArray:
         """Scale a mask in working pixels to photo pixels: (height, width) bool."""

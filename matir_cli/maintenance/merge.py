@@ -13,8 +13,11 @@ from pathlib import Path
 
 from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata, stored_sidecar
+from matir_cli.gallery.files import photo_in_file
 from matir_cli.gallery.notes import store_notes, stored_notes
 from matir_cli.gallery.paths import encode_path
+from matir_cli.gallery.raw_pairs import join_raw_files
 from matir_cli.gallery.region_rows import store_origin
 from matir_cli.maintenance.merge_source import (
     JudgeAnswer,
@@ -24,6 +27,7 @@ from matir_cli.maintenance.merge_source import (
     source_photo_ids,
 )
 from matir_cli.photos.discover import stat_file
+from matir_cli.photos.raw_pairs import is_raw
 from matir_cli.records import FileRecord
 from matir_cli.search.index import seal_index, store_quantised
 from matir_cli.search.region_update import replace_quantised
@@ -125,6 +129,7 @@ def _is_wanted(gallery: GalleryFile, file: FileRecord, photo_id: int | None) -> 
 
 def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
     """Write what is new of a photo; the caller holds the transaction."""
+    db = gallery.connection
     outcome, files = _plan(gallery, photo)
     match outcome:
         case LeftOut():
@@ -139,18 +144,22 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
             assert present is not None  # `_plan` has seen it in this transaction
             photo_id = present
             if photo.preview is not None:
-                gallery.connection.execute(
-                    "insert or ignore into previews values (?, ?)", (photo_id, photo.preview)
-                )
+                db.execute("insert or ignore into previews values (?, ?)", (photo_id, photo.preview))
             _combine_regions(gallery, photo_id, photo)
-            if not stored_notes(gallery.connection, gallery.path, photo_id):
+            if not stored_notes(db, gallery.path, photo_id):
                 # Beside those of another version, they might say the same in other words.
-                store_notes(gallery.connection, photo_id, photo.notes)
+                store_notes(db, photo_id, photo.notes)
     for file in files:
         gallery.link(file, photo_id)
+    for path, stored in photo.metadata.items():
+        if photo_in_file(gallery, path) == photo_id and not stored_sidecar(db, gallery.path, path)[0]:
+            store_metadata(db, path, stored.metadata, stored.sidecar)
     for table, answers in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):
         for answer in answers:
             _store_answer(gallery, table, photo_id, answer)
+    for file in files:
+        if is_raw(file.path):  # its picture may be in this gallery alone
+            join_raw_files(db, file.path)
     return outcome
 
 

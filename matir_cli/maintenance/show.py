@@ -67,9 +67,13 @@ class PhotoDetails:
     """ISO 8601, the camera's local time."""
     camera: str | None
     latitude: float | None
-    """Degrees, north positive."""
+    """Degrees, north positive: as a sidecar says, else as the photo itself does."""
     longitude: float | None
-    """Degrees, east positive."""
+    """Degrees, east positive; likewise."""
+    rating: int | None
+    """-1 (rejected) to 5, the highest of its files; None: they have none, or it has not been read."""
+    keywords: tuple[str, ...]
+    """Of its files and their sidecars."""
     added_at: str
     """ISO 8601, UTC."""
     preview_bytes: int | None
@@ -99,7 +103,7 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         regions = gallery.regions(photo_id)
         notes = stored_notes(gallery.connection, gallery.path, photo_id)
         model_set = gallery.model_set()
-    record = photo.record
+    record, (latitude, longitude) = photo.record, photo.position or (None, None)
     return PhotoDetails(
         id=photo_id,
         files=tuple(FileDetails(path, _state(gallery, path)) for path in photo.paths),
@@ -111,8 +115,10 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         orientation=record.orientation,
         taken_at=record.taken_at,
         camera=record.camera,
-        latitude=record.latitude,
-        longitude=record.longitude,
+        latitude=latitude,
+        longitude=longitude,
+        rating=photo.metadata.rating,
+        keywords=photo.metadata.keywords,
         added_at=gallery.checked_text(added_at, f"photo {photo_id}: the time when it was added"),
         preview_bytes=preview_bytes,
         model_set=model_set,

@@ -83,6 +83,16 @@ class ResultRecord:
     width: int
     """Photo pixels."""
     height: int
+    other_paths: tuple[str, ...] | None
+    """The other files that hold the photo, such as its raw file; left out if there is none."""
+    rating: int | None
+    """-1 (rejected) to 5; left out if the photo has none."""
+    keywords: tuple[str, ...] | None
+    """Left out if there is none."""
+    latitude: float | None
+    """Degrees, north positive; left out if the photo has no position."""
+    longitude: float | None
+    """Degrees, east positive; likewise."""
     mask: RleRecord | None
     """COCO compressed RLE at the photo's true size, if requested."""
     mask_file: str | None
@@ -129,6 +139,7 @@ def result_record(
             result.objects if all_instances else result.objects[:1], files.masks, files.cutouts
         )
     )
+    latitude, longitude = result.photo.position or (None, None)
     first = instances[0] if instances else InstanceRecord(*[None] * 8)
     return ResultRecord(
         rank=result.rank,
@@ -148,6 +159,11 @@ def result_record(
         label=first.label,
         width=size.width,
         height=size.height,
+        other_paths=tuple(str(path) for path in result.photo.paths if path != result.path) or None,
+        rating=result.photo.metadata.rating,
+        keywords=result.photo.metadata.keywords or None,
+        latitude=latitude,
+        longitude=longitude,
         mask=first.mask,
         mask_file=first.mask_file,
         cutout_file=first.cutout_file,

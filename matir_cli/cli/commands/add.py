@@ -35,6 +35,7 @@ from matir_cli.indexing.pipeline import (
     IndexingModels,
     Linked,
     Outcome,
+    Refreshed,
     Skipped,
     Unchanged,
     add_photos,
@@ -87,9 +88,13 @@ def add(
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
     formats that are not read are passed over, cameras' raw files (CR2, NEF, DNG, ...) with
-    --no-raw, without the extra raw, or beside a JPEG or HEIC of the same name. They are
-    counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
-    out: patterns as in .gitignore, relative to the folder. A PATH that you name is never left out.
+    --no-raw or without the extra raw. They are counted at the end, and so is what --exclude or a
+    file .matirignore in a folder leaves out: patterns as in .gitignore, relative to the folder. A
+    PATH that you name is never left out. A raw file beside a JPEG or HEIC of the same name is the
+    same photo, in two files.
+
+    Ratings and keywords are read from the file and from its XMP sidecar, and read again when the
+    sidecar changes.
 
     With --regions, a labelled data set is searched by its own objects: see `matir help regions`.
     Its file names are relative to a folder PATH, or absolute. Photos that were indexed before
@@ -181,8 +186,9 @@ def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules
 
 
 def _summary(counts: Counter[type[_Outcome]]) -> str:
+    refreshed = f"{counts[Refreshed]} with new metadata, " if counts[Refreshed] else ""
     updated = f", {counts[Updated]} given other regions" if counts[Updated] else ""
     return (
-        f"{counts[Added]} added, {counts[Linked]} recognised, "
+        f"{counts[Added]} added, {counts[Linked]} recognised, {refreshed}"
         f"{counts[Unchanged]} unchanged, {counts[Skipped]} skipped{updated}"
     )

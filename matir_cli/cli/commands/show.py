@@ -9,7 +9,7 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.text import describe_notes, readable_size
+from matir_cli.cli.text import describe_notes, describe_position, describe_rating, readable_size
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
@@ -74,15 +74,14 @@ def _draw(gallery: GalleryFile, photo_id: int, target: Path, force: bool) -> Non
 def _lines(photo: PhotoDetails) -> list[str]:
     """Format the fields, then the regions in columns."""
     preview = "none" if photo.preview_bytes is None else readable_size(photo.preview_bytes)
-    position = "-"
-    if photo.latitude is not None and photo.longitude is not None:
-        position = f"{photo.latitude:.5f}, {photo.longitude:.5f}"
     fields = {
         "id": str(photo.id),
         "size": f"{photo.width} x {photo.height}, masks at {photo.mask_width} x {photo.mask_height}",
         "taken": photo.taken_at or "-",
         "camera": photo.camera or "-",
-        "position": position,
+        "position": describe_position(photo.latitude, photo.longitude),
+        "rating": describe_rating(photo.rating),
+        "keywords": ", ".join(photo.keywords) or "-",
         "orientation": str(photo.orientation),
         "sha256": photo.sha256,
         "added": photo.added_at,

@@ -18,7 +18,9 @@ from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, Photo
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread, stored_metadata
 from matir_cli.gallery.notes import stored_notes
+from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.rows import LONGEST_LABEL
 from matir_cli.gallery.sqlite_errors import translated
@@ -335,6 +337,17 @@ def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     return ok(name, "every photo was read in full")
 
 
+def _metadata(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the ratings, keywords and positions of files, and say of how many they have not been read."""
+    described: Any = gallery.connection.execute("select path from file_metadata").fetchall()
+    for (path,) in described:
+        stored_metadata(gallery.connection, decode_path(path))
+    if unread := count_unread(gallery.connection):
+        remedy = f"Read them: {on_gallery(gallery.path, 'sync --metadata FOLDER')}"
+        return ok(name, f"those of {unread} of {unread + len(described)} files have not been read", remedy)
+    return ok(name, f"ratings and keywords of {len(described)} files")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -388,6 +401,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery index", _index),
     ("gallery previews", _previews),
     ("gallery notes", _notes),
+    ("gallery metadata", _metadata),
     ("gallery files", _files),
     ("gallery space", _space),
 )
