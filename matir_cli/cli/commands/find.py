@@ -132,6 +132,7 @@ def find(
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)
     check_judge_options(options, query)
+    check_background(options, query, output)
     if query.text == STREAM:
         _check_stream_output(output)
     with GalleryFile.open(gallery_path) as gallery:
@@ -148,6 +149,16 @@ def find(
                 say("an example without words cannot be put to the judge: ranked by stage 1")
             code, _ = answer_query(gallery, searcher, query, options, output, arguments.title)
     click.get_current_context().exit(code)
+
+
+def check_background(options: SearchOptions, query: Query, output: OutputOptions) -> None:
+    """Refuse background photos for a search that does not tell which photos lack the object.
+
+    Raises:
+        UsageError: the judge is not asked, or its answer is about excluded objects as well.
+    """
+    if output.background_photos and (query.without or not options.asks_judge(query)):
+        raise click.UsageError("--background-photos needs the judge, and its answers to QUERY alone.")
 
 
 def answer_query(

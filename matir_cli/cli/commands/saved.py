@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.commands.find import answer_query
+from matir_cli.cli.commands.find import answer_query, check_background
 from matir_cli.cli.options.common import (
     SectionedCommand,
     choose_model_set,
@@ -176,6 +176,7 @@ def run(
         check_searchable(gallery, asked.text or "like an example")
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = asked.resolve(gallery, engines)
+        check_background(asked.options, query, output)
         searcher = Searcher(gallery, engines, use_server=use_server)
         select = _leave_out(returned_photos(gallery, stored)) if only_new else None
         code, outcome = answer_query(gallery, searcher, query, asked.options, output, asked.title, select)

@@ -18,7 +18,9 @@ from matir_cli.cli.options.common import (
     output_form_option,
 )
 from matir_cli.errors import OutputExists
+from matir_cli.output.coco import SPLIT_NAMES
 from matir_cli.output.cutouts import Background
+from matir_cli.output.data_split import MOST_BACKGROUND
 
 ANSWER: Literal["answer"] = "answer"
 """Form of output for one query of many: one JSON object with the query and its results."""
@@ -55,6 +57,10 @@ class OutputOptions:
     """COCO file."""
     yolo: Path | None
     """Folder for a YOLO data set."""
+    val: float
+    """Share of the data sets' photos to validate with, 0..1; 0: no split."""
+    background_photos: float
+    """Share of the data sets' photos that show no class."""
     html: Path | None
     """HTML page."""
     force: bool
@@ -75,9 +81,16 @@ class OutputOptions:
             raise click.UsageError("- is standard output, which can hold one form of output only.")
         if self.cutouts is None and (self.feather or self.background != "transparent"):
             raise click.UsageError("--feather and --background go with --cutouts.")
+        if (self.val or self.background_photos) and self.coco is None and self.yolo is None:
+            raise click.UsageError("--val and --background-photos go with --yolo or --coco.")
+        if self.val and self.coco == STREAM:
+            raise click.UsageError("--val writes two files: give --coco a folder.")
+        if self.coco is not None and not self.val and self.coco.is_dir():
+            raise click.UsageError("--coco is a file; with --val it is a folder.")
         check_distinct(self.coco, self.html)
         config = None if self.yolo is None else self.yolo / "data.yaml"
-        for path in (self.coco, self.html, config):
+        coco = [self.coco / name for name in SPLIT_NAMES.values()] if self.coco and self.val else [self.coco]
+        for path in (*coco, self.html, config):
             if path is not None and path != STREAM and path.is_file() and not self.force:
                 raise OutputExists(path)
 
@@ -110,7 +123,7 @@ def _folder_option(name: str, text: str) -> OptionDecorator:
 
 
 def _file_option(name: str, text: str) -> OptionDecorator:
-    kind = PathName(dir_okay=False, allow_dash=True)
+    kind = PathName(dir_okay=name == "--coco", allow_dash=True)
     return click.option(name, type=kind, metavar="FILE", help=text)
 
 
@@ -152,11 +165,25 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @_file_option(
         "--coco",
         "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category. "
-        "- is standard output.",
+        "- is standard output. With --val: a folder for instances_train.json and instances_val.json.",
     )
     @_folder_option(
         "--yolo",
         "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
+    )
+    @click.option(
+        "--val",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="FRACTION",
+        help="Keep this share of the photos of --yolo and --coco for validation, near-copies on one side.",
+    )
+    @click.option(
+        "--background-photos",
+        type=click.FloatRange(0, MOST_BACKGROUND),
+        default=0.0,
+        metavar="FRACTION",
+        help="Let this share of the photos of --yolo and --coco be some that the judge called False.",
     )
     @_file_option(
         "--html",
@@ -179,6 +206,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
         overlays: Path | None,
         coco: Path | None,
         yolo: Path | None,
+        val: float,
+        background_photos: float,
         html: Path | None,
         force: bool,
         **others: object,
@@ -196,6 +225,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
             overlays,
             coco,
             yolo,
+            val,
+            background_photos,
             html,
             force,
         )
