@@ -187,6 +187,7 @@ _GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
     ),
     errors.IndexDamaged: "Rebuild it: matir compact --db {path}",
     errors.GalleryFailed: "If a check finds nothing, please report this: matir doctor --db {path}",
+    errors.SavedSearchUnknown: "List those that there are: matir saved list --db {path}",
     errors.PhotoUnknown: "List what it holds: matir ls --db {path}",
 }
 """Remedies with a command on the gallery at {path}, quoted for a shell."""
@@ -201,6 +202,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.GalleryReadOnly: "Check the permissions of the file and its folder.",
     errors.DiskFull: "Free some space and run the same command again.",
     errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
+    errors.SavedSearchExists: "Choose another name, or replace it with --replace.",
     errors.MergeIntoItself: "Name another gallery, or choose the target with --db.",
     errors.ModelMismatch: (
         "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "

@@ -9,6 +9,7 @@ COMMANDS = {
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
         "duplicates",
+        "saved",
         *("doctor", "models", "demo", "serve", "mcp"),
     )
 } | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}

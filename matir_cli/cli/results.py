@@ -135,9 +135,7 @@ def open_output(gallery: GalleryFile, output: OutputOptions) -> Iterator[Outcome
     from matir_cli.cli.result_files import ResultFiles
 
     with ResultFiles(gallery, output) as files:
-        yield lambda query, outcome: _print(
-            gallery, query, outcome, files.write(query, outcome.results), output
-        )
+        yield lambda query, outcome: _print(gallery, query, outcome, files.write(query, outcome), output)
 
 
 def _print(

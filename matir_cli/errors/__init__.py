@@ -18,6 +18,8 @@
     │   ├── DiskFull                   no disk space to write
     │   ├── RoomTooSmall               less disk space than a step is known to need
     │   ├── PhotoUnknown               it holds no photo of that name or id
+    │   ├── SavedSearchUnknown         it holds no saved search of that name
+    │   ├── SavedSearchExists          it holds a saved search of that name already
     │   ├── MergeIntoItself            both galleries of a merge are the same file
     │   └── ModelMismatch              made with other models than those requested
     ├── ExtensionUnusable              SQLite cannot load an extension that it needs
@@ -88,6 +90,8 @@ from matir_cli.errors.gallery import (
     NotAGallery,
     PhotoUnknown,
     RoomTooSmall,
+    SavedSearchExists,
+    SavedSearchUnknown,
 )
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
@@ -181,6 +185,8 @@ __all__ = [
     "QueryNotText",
     "RegionFileInvalid",
     "RoomTooSmall",
+    "SavedSearchExists",
+    "SavedSearchUnknown",
     "ServerFailed",
     "ServerRunning",
     "SidecarElsewhere",

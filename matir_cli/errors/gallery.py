@@ -166,6 +166,26 @@ class PhotoUnknown(GalleryError):
 
 
 @dataclass(eq=False)
+class SavedSearchUnknown(GalleryError):
+    """The gallery holds no saved search of this name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path} holds no saved search {self.name}."
+
+
+@dataclass(eq=False)
+class SavedSearchExists(GalleryError):
+    """The gallery holds a saved search of this name already."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path} holds a saved search {self.name} already."
+
+
+@dataclass(eq=False)
 class ModelMismatch(GalleryError):
     """The gallery was made with the model `stored`; vectors or masks of `wanted` are not comparable.
 

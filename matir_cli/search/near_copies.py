@@ -148,7 +148,7 @@ class PhotoComparison:
 
     def __init__(self, gallery: GalleryFile) -> None:
         self._gallery = gallery
-        self._pictures: OrderedDict[int, GreyPicture | None] = OrderedDict()
+        self._pictures: OrderedDict[int, NDArray[np.uint8] | None] = OrderedDict()
 
     def kinship(self, first: Traits, second: Traits, cosine: float, *, bursts: bool = True) -> Kinship | None:
         """Return how two photos are related; None if they are not, or it cannot be told.
@@ -168,16 +168,16 @@ class PhotoComparison:
         """Return the photo's small picture; None if its pixels are not available."""
         if photo_id in self._pictures:
             self._pictures.move_to_end(photo_id)
-            return self._pictures[photo_id]
-        try:
-            image = load_working_image(self._gallery, photo_id)
-        except PhotoUnreadable:
-            image = None
-        picture = None if image is None else grey_picture(image)
-        self._pictures[photo_id] = picture
-        if len(self._pictures) > PICTURES_KEPT:
-            self._pictures.popitem(last=False)
-        return picture
+        else:
+            try:
+                image = load_working_image(self._gallery, photo_id)
+            except PhotoUnreadable:
+                image = None
+            self._pictures[photo_id] = None if image is None else grey_picture(image).astype(np.uint8)
+            if len(self._pictures) > PICTURES_KEPT:
+                self._pictures.popitem(last=False)
+        kept = self._pictures[photo_id]
+        return None if kept is None else kept.astype(np.float32)
 
 
 def _in_one_burst(first: Traits, second: Traits) -> bool:

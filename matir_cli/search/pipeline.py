@@ -221,6 +221,12 @@ def _run_stage_2(
     else:
         grounded = list(results_by_region(session.gallery, kept))
     results = _drop_other_sizes(grounded, options.filters)
+    shown = {result.photo.id for result in results}
+    denied = [
+        item
+        for item in judged.items
+        if item.verdict is not None and item.verdict.margin < 0 and item.candidate.photo_id not in shown
+    ]
     probabilities = [item.verdict.p_true for item in judged.items if item.verdict is not None]
     return replace(
         stage_1,
@@ -232,6 +238,7 @@ def _run_stage_2(
         unanswered=_paths(session.gallery, [item for item in judged.items if item.failed]),
         other_size=len(grounded) - len(results),
         unlikely=judged.unlikely,
+        denied=tuple(denied),
     )
 
 

@@ -147,7 +147,8 @@ def test_outputs_arrive_checked(tmp_path: Path) -> None:
     page = tmp_path / "p.html"
     output = parse(output_options, "output", "--paths", "-0", "--rle", "--html", str(page), "--masks", "m")
     expected = OutputOptions(
-        "null", True, False, False, False, Path("m"), None, 0, "transparent", None, None, None, page, False
+        *("null", True, False, False, False, Path("m"), None, 0, "transparent", None, None, None),
+        *(0.0, 0.0, page, False),
     )
     assert output == expected
     assert expected.writes
@@ -208,7 +209,8 @@ def test_the_dash_is_a_stream_or_refused() -> None:
         else:
             with pytest.raises(click.BadParameter, match="- is no stream here"):
                 kind.convert("-", None, None)
-    assert streams == {"matir add paths", "matir export coco", "matir find coco", "matir find html"}
+    found = {f"matir {command} {name}" for command in ("find", "saved run") for name in ("coco", "html")}
+    assert streams == {"matir add paths", "matir export coco", *found}
 
 
 def test_standard_output_holds_one_form() -> None:

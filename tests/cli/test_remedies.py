@@ -334,6 +334,18 @@ def server_failed(place: Place) -> Steps:
     yield ["serve", "--stop", "--db", place.gallery]
 
 
+def saved_search_unknown(place: Place) -> Steps:
+    yield ["saved", "run", "dogs", "--db", place.gallery]
+    yield ["saved", "list", "--db", place.gallery]
+
+
+def saved_search_exists(place: Place) -> Steps:
+    words = ["saved", "add", "dogs", "dog", "--db", place.gallery]
+    place.run(*words)
+    yield words
+    yield [*words, "--replace"]
+
+
 FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.CheckpointInvalid: checkpoint_invalid,
     errors.ContextTooSmall: context_too_small,
@@ -361,6 +373,8 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.QueryContradicts: query_contradicts,
     errors.QueryEmpty: query_empty,
     errors.QueryNotText: query_not_text,
+    errors.SavedSearchExists: saved_search_exists,
+    errors.SavedSearchUnknown: saved_search_unknown,
     errors.ServerFailed: server_failed,
     errors.ServerRunning: server_running,
     errors.SidecarElsewhere: sidecar_elsewhere,

@@ -23,6 +23,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.region_rows import store_origin
+from matir_cli.gallery.saved_searches import find_saved_search, remember_results, save_search
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
@@ -38,7 +39,10 @@ from matir_cli.records import (
     RegionOrigin,
     Verdict,
 )
+from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
+from matir_cli.search.pipeline import SearchOptions
+from matir_cli.search.saved_query import SavedExample, SavedQuery
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
 from tests.support.old_gallery import write_old_gallery
@@ -106,6 +110,12 @@ def sound_gallery() -> bytes:
             store_metadata(gallery.connection, place(name), described, sidecar if number == 2 else None)
         store_notes(gallery.connection, 3, [CUT])
         store_notes(gallery.connection, 7, [CUT, LEFT_OUT])
+        example = SavedExample(digest("5.jpg").hex(), Box(1, 2, 30, 40))
+        filters = Filters((Path("/photos"),), "2024", camera="acme")
+        stage_1 = SearchOptions(limit=5, rerank=False, unique=True, filters=filters)
+        save_search(gallery, "balls", SavedQuery("a ball", None, 0.5, ("a cat",), stage_1).to_json())
+        save_search(gallery, "odd", SavedQuery(None, example, 0.5, (), SearchOptions(limit=2)).to_json())
+        remember_results(gallery, find_saved_search(gallery, "balls"), [1, 7])
         return gallery.path.read_bytes()
 
 
@@ -337,6 +347,9 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("find", "a ball", "--no-rerank", "--rating", "1+", "--no-keyword", "places", "--sort", "size", *db),
         ("find", "a ball", "--no-rerank", "--near", "48,-3", "--within", "900km", "--keyword", "*", *db),
         ("ls", "--long", *db),
+        ("saved", "list", "--json", *db),
+        ("saved", "run", "balls", "--new", "--json", *db),
+        ("saved", "run", "odd", "--paths", *db),
         ("export", "--coco", str(folder / "coco.json"), "--force", *db),
         ("export", "--vectors", str(folder / "vectors.npy"), "--force", *db),
         ("merge", str(path), "--db", str(folder / "merged.db")),

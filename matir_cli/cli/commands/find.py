@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,7 @@ def find(
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)
     check_judge_options(options, query)
+    check_background(options, query, output)
     if query.text == STREAM:
         _check_stream_output(output)
     with GalleryFile.open(gallery_path) as gallery:
@@ -156,12 +158,42 @@ def find(
         else:
             if query.text is None and options.rerank:
                 say("an example without words cannot be put to the judge: ranked by stage 1")
-            result = _search(gallery, searcher, query, options, output, arguments.title)
-            code = _report(gallery, result, options)
-            _report_whole_photos(result, output)
-            with open_output(gallery, output) as write:
-                write(arguments.title, result)
+            code, _ = answer_query(gallery, searcher, query, options, output, arguments.title)
     click.get_current_context().exit(code)
+
+
+def check_background(options: SearchOptions, query: Query, output: OutputOptions) -> None:
+    """Refuse background photos for a search that does not tell which photos lack the object.
+
+    Raises:
+        UsageError: the judge is not asked, or its answer is about excluded objects as well.
+    """
+    if output.background_photos and (query.without or not options.asks_judge(query)):
+        raise click.UsageError("--background-photos needs the judge, and its answers to QUERY alone.")
+
+
+def answer_query(
+    gallery: GalleryFile,
+    searcher: CommandSearcher,
+    query: Query,
+    options: SearchOptions,
+    output: OutputOptions,
+    title: str,
+    select: Callable[[SearchOutcome], SearchOutcome] | None = None,
+) -> tuple[int, SearchOutcome]:
+    """Search, say how the results came about and write them; return the exit code and the whole outcome.
+
+    Args:
+        title: the query in a few words.
+        select: leaves results out before they are written.
+    """
+    result = _search(gallery, searcher, query, options, output, title)
+    code = _report(gallery, result, options)
+    written = result if select is None or code == NOTHING_FOUND else select(result)
+    _report_whole_photos(written, output)
+    with open_output(gallery, output) as write:
+        write(title, written)
+    return NOTHING_FOUND if code == DONE and not written.results else code, result
 
 
 def _search(

@@ -20,7 +20,9 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.errors import OutputExists
 from matir_cli.gallery.label_studio import configuration_path
+from matir_cli.output.coco import SPLIT_NAMES
 from matir_cli.output.cutouts import Background
+from matir_cli.output.data_split import MOST_BACKGROUND
 from matir_cli.output.mask_files import MaskForm
 from matir_cli.photos.discover import absolute_path
 
@@ -59,6 +61,10 @@ class OutputOptions:
     """COCO file."""
     yolo: Path | None
     """Folder for a YOLO data set."""
+    val: float
+    """Share of the data sets' photos to validate with, 0..1; 0: no split."""
+    background_photos: float
+    """Share of the data sets' photos that show no class."""
     html: Path | None
     """HTML page."""
     force: bool
@@ -87,10 +93,17 @@ class OutputOptions:
             raise click.UsageError("--feather and --background go with --cutouts.")
         if self.masks is None and self.mask_form != "png":
             raise click.UsageError("--mask-form goes with --masks.")
+        if (self.val or self.background_photos) and self.coco is None and self.yolo is None:
+            raise click.UsageError("--val and --background-photos go with --yolo or --coco.")
+        if self.val and self.coco == STREAM:
+            raise click.UsageError("--val writes two files: give --coco a folder.")
+        if self.coco is not None and not self.val and self.coco.is_dir():
+            raise click.UsageError("--coco is a file; with --val it is a folder.")
         configuration = None if self.labelstudio is None else configuration_path(self.labelstudio)
         check_distinct(self.coco, self.html, self.labelstudio, configuration)
         config = None if self.yolo is None else self.yolo / "data.yaml"
-        for path in (self.coco, self.html, config, self.labelstudio, configuration):
+        coco = [self.coco / name for name in SPLIT_NAMES.values()] if self.coco and self.val else [self.coco]
+        for path in (*coco, self.html, config, self.labelstudio, configuration):
             if path is not None and path != STREAM and path.is_file() and not self.force:
                 raise OutputExists(path)
 
@@ -125,7 +138,7 @@ def _folder_option(name: str, text: str) -> OptionDecorator:
 
 
 def _file_option(name: str, text: str) -> OptionDecorator:
-    kind = PathName(dir_okay=False, allow_dash=True)
+    kind = PathName(dir_okay=name == "--coco", allow_dash=True)
     return click.option(name, type=kind, metavar="FILE", help=text)
 
 
@@ -192,11 +205,25 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @_file_option(
         "--coco",
         "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category. "
-        "- is standard output.",
+        "- is standard output. With --val: a folder for instances_train.json and instances_val.json.",
     )
     @_folder_option(
         "--yolo",
         "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
+    )
+    @click.option(
+        "--val",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="FRACTION",
+        help="Keep this share of the photos of --yolo and --coco for validation, near-copies on one side.",
+    )
+    @click.option(
+        "--background-photos",
+        type=click.FloatRange(0, MOST_BACKGROUND),
+        default=0.0,
+        metavar="FRACTION",
+        help="Let this share of the photos of --yolo and --coco be some that the judge called False.",
     )
     @_file_option(
         "--html",
@@ -222,6 +249,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
         overlays: Path | None,
         coco: Path | None,
         yolo: Path | None,
+        val: float,
+        background_photos: float,
         html: Path | None,
         labelstudio: Path | None,
         document_root: Path,
@@ -241,6 +270,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
             overlays,
             coco,
             yolo,
+            val,
+            background_photos,
             html,
             force,
             mask_form,

@@ -23,11 +23,13 @@ from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import open_read_only, photo_ids
 from matir_cli.gallery.rows import LONGEST_LABEL
+from matir_cli.gallery.saved_searches import returned_photos, saved_searches
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
 from matir_cli.search.codes import Codes, encode_block, read_scales, scales_bytes
 from matir_cli.search.index import read_runs
+from matir_cli.search.saved_query import read_saved_query
 
 SAMPLE = 200
 """Number of photos, evenly spread, whose masks and previews are checked unless all of them are."""
@@ -348,6 +350,19 @@ def _metadata(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     return ok(name, f"ratings and keywords of {len(described)} files")
 
 
+def _saved_searches(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check that saved searches can be read."""
+    stored = saved_searches(gallery)
+    for each in stored:
+        try:
+            read_saved_query(each.search)
+            returned_photos(gallery, each)
+        except ValueError as error:
+            remedy = f"Remove it: {on_gallery(gallery.path, f'saved rm {shlex.quote(each.name)}')}"
+            return problem(name, f"{each.name}: {error}", remedy)
+    return ok(name, f"{len(stored)} can be read")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -402,6 +417,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery previews", _previews),
     ("gallery notes", _notes),
     ("gallery metadata", _metadata),
+    ("gallery saved searches", _saved_searches),
     ("gallery files", _files),
     ("gallery space", _space),
 )
