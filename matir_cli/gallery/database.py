@@ -8,7 +8,7 @@ opening rolls back. Each photo is written in one transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -141,14 +141,13 @@ class GalleryFile:
                 self.connection.execute("rollback")
             raise
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> AbstractContextManager[object]:
         """Let the block read one state of the file, whatever other processes write meanwhile.
 
         Their commits wait until the block ends, so it must be short.
         """
-        with self.connection:
-            yield
+        # No generator: one that a signal has cut off would complain when it is deleted behind the connection.
+        return self.connection
 
     # Size
 

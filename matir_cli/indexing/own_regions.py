@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder, RegionProposer
 from matir_cli.errors import PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
@@ -31,6 +32,9 @@ from matir_cli.photos.discover import absolute_path
 from matir_cli.records import ImageArray, OriginKind, PhotoRecord, Region, RegionOrigin, Rle
 from matir_cli.search.index import seal_index
 from matir_cli.search.region_update import replace_regions
+
+SAME_OBJECT = 0.8
+"""IoU from which on two masks, made of the pixels of a file and of those of its preview, are the same one."""
 
 NO_PIXELS = "no preview is stored, and the file is missing or has changed"
 
@@ -135,7 +139,12 @@ class OwnRegions:
         def image() -> ImageArray:
             return working_image(gallery, photo)
 
-        given = self._given(images, photo.record, image, models.proposer)
+        given = [
+            _stored_equivalent(region, stored)
+            for region in self._given(images, photo.record, image, models.proposer)
+        ]
+        drawn = {each.region.rle for each in stored if each.region.is_human}
+        given = [region for region in given if region.rle not in drawn]
         missing = Counter(map(_key, given))
         kept: list[StoredRegion] = []
         proposed = 0
@@ -151,6 +160,8 @@ class OwnRegions:
                 missing[_key(each.region)] -= 1
                 kept.append(each)
         added = [] if self.only or proposed else models.proposer().propose(image())
+        ious = masks.iou([region.rle for region in added], [*drawn])
+        added = [each for each, row in zip(added, ious, strict=True) if row.max(initial=0) < SAME_OBJECT]
         for region in given:
             if missing[_key(region)]:
                 missing[_key(region)] -= 1
@@ -242,6 +253,19 @@ def working_image(gallery: GalleryFile, photo: StoredPhoto) -> ImageArray:
     if image is None:
         raise PhotoUnreadable(photo.paths[0], NO_PIXELS)
     return image
+
+
+def _stored_equivalent(region: Region, stored: Sequence[StoredRegion]) -> Region:
+    """Return the stored region for which a mask that the proposer made of a box stands, otherwise `region`.
+
+    The first time it was made of the file's pixels, now of those of the preview, which differ a little.
+    """
+    if region.predicted_iou == 1.0:  # a mask that was given
+        return region
+    alike = [each.region for each in stored if each.region.origin == region.origin]
+    ious = masks.iou([each.rle for each in alike], [region.rle])
+    best = int(ious.argmax()) if alike else 0
+    return alike[best] if alike and ious[best, 0] >= SAME_OBJECT else region
 
 
 _Key: TypeAlias = tuple[Rle, RegionOrigin | None]

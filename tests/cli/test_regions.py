@@ -1,6 +1,7 @@
 """Own regions and corrections, with the real process."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_a_labelled_data_set_is_searched_by_its_own_objects(tmp_path: Path) -> N
     exported = json.loads(matir("export", "--coco", "-", "--db", gallery).stdout)
     own = [each for each in exported["annotations"] if each.get("origin") == "data set"]
     assert {json.dumps(each["segmentation"]) for each in own} == truth
+
+
+def test_boxes_become_masks_once(tmp_path: Path) -> None:
+    photos, gallery, file = tmp_path / "photos", tmp_path / "gallery.db", tmp_path / "instances.json"
+    content = draw_world(photos)
+    for each in content["annotations"]:
+        each["bbox"] = pycoco.toBbox(each.pop("segmentation")).tolist()
+    file.write_text(json.dumps(content))
+    words = ("add", photos, "--regions", file, "--only-regions", "--db", gallery, "--models", "tiny")
+    added = matir(*words)
+    found = re.search(r"(\d+) annotations? left out: with a box in which", added.stderr.decode())
+    left_out = 0 if found is None else int(found.group(1))
+    assert added.returncode == (3 if left_out else 0)
+    before = [shown(photos / f"{number}.png", gallery) for number in range(1, PICTURES + 1)]
+    assert sum(len(regions) - 1 for regions in before) == len(content["annotations"]) - left_out
+    assert left_out < len(content["annotations"]) / 2
+    again = matir(*words)
+    assert again.stderr.decode().splitlines()[-1] == "matir: 0 added, 0 recognised, 6 unchanged, 0 skipped"
+    assert [shown(photos / f"{number}.png", gallery) for number in range(1, PICTURES + 1)] == before
 
 
 def corrected(tasks: list[dict[str, Any]], mask: MaskArray) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import json
 import mmap
 import os
 import random
@@ -19,14 +20,18 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import apsw
+import numpy as np
+from PIL import Image
 
 from matir_cli.cli.commands.demo import draw
 from matir_cli.cli.group import COMMANDS, module_of
 from matir_cli.cli.main import main
+from matir_cli.gallery.brush_rle import encode_brush
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
 from matir_cli.gallery.paths import decode_path, encode_path
@@ -197,6 +202,10 @@ class Job:
     words: list[str]
     removable: frozenset[Path] = frozenset()
     """Files that it may take out of the gallery."""
+    given: int = 0
+    """Regions that it gives to each photo that it changes, all at once."""
+    photos: int = 0
+    """Number of photos that it gives regions to."""
 
 
 def prepare(folder: Path) -> None:
@@ -251,7 +260,39 @@ def _tag(_rng: random.Random, _folder: Path) -> Job:
     return Job(["tag", "red house", "--no-rerank", "-n", "5", "--label", "house"])
 
 
-JOBS: tuple[Callable[[random.Random, Path], Job], ...] = (_add, _sync, _rm, _compact, _merge, _find, _tag)
+def _add_regions(_rng: random.Random, folder: Path) -> Job:
+    photos = sorted((folder / "photos").rglob("*.png"))
+    images = [
+        {"id": number, "file_name": str(path.relative_to(folder / "photos"))}
+        for number, path in enumerate(photos)
+    ]
+    shapes = ({"bbox": [8, 8, 60, 60]}, {"segmentation": [[2, 2, 50, 2, 50, 40, 2, 40]]})
+    annotations = [{"image_id": image["id"], **shape} for image in images for shape in shapes]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    (folder / "instances.json").write_text(json.dumps(content))
+    words = ["add", str(folder / "photos"), "--regions", str(folder / "instances.json")]
+    return Job(words, given=len(shapes), photos=len(photos))
+
+
+def _import_corrections(_rng: random.Random, folder: Path) -> Job:
+    photos = sorted((folder / "photos" / "old").iterdir())
+    tasks = []
+    for path in photos:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        mask = np.zeros((height, width), np.bool_)
+        mask[5:40, 7:50] = True
+        value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["house"]}
+        result = {"type": "brushlabels", "original_width": width, "original_height": height, "value": value}
+        known = {"sha256": sha256(path.read_bytes()).hexdigest(), "query": "house", "predicted": []}
+        tasks.append({"data": {"matir": known}, "annotations": [{"result": [result]}]})
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return Job(["import-corrections", str(folder / "export.json")], given=1, photos=len(photos))
+
+
+JOBS: tuple[Callable[[random.Random, Path], Job], ...] = (
+    *(_add, _sync, _rm, _compact, _merge, _find, _tag, _add_regions, _import_corrections),
+)
 
 
 @cache
@@ -310,13 +351,21 @@ def _loss(before: State, after: State, job: Job) -> str | None:
     if lost := [path for path in lost if path not in job.removable]:
         return f"lost files: {lost}"
     kept = {digest for path, digest in before.files.items() if path not in job.removable}
-    lost_regions = [digest for digest in kept if before.regions[digest] != after.regions.get(digest)]
+    lost_regions = [
+        digest
+        for digest in kept
+        if after.regions.get(digest) not in (before.regions[digest], before.regions[digest] + job.given)
+    ]
     return f"lost regions of {len(lost_regions)} photos" if lost_regions else None
 
 
 def _unfinished(job: Job, gallery: Path) -> str | None:
     """Return what the command should have done when it was run again."""
     files = state_of(gallery).files
+    with GalleryFile.open(gallery) as opened:
+        given = opened.connection.execute("select count(*) from region_origins").get
+    if given != job.given * job.photos:
+        return f"{given} regions were given to {job.photos} photos"
     if left := job.removable & files.keys():
         return f"not removed: {sorted(left)}"
     if job.words[0] in ("add", "sync"):
