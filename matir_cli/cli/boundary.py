@@ -159,6 +159,10 @@ def _remedy(error: errors.MatirError) -> str:
         case errors.WeightsMissing(model_set=name, part=part):
             fetch = f"Fetch them: matir models pull {shlex.quote(name)}"
             return f"{fetch} -- or {STAGE_1_ALONE}" if part == "judge" else fetch
+        case errors.ReencodingBegun(path=path, model_set=begun, wanted=wanted):
+            name, db = shlex.quote(begun), f"--db {shlex.quote(str(path))}"
+            give_up = f"matir reencode --restart --models {shlex.quote(wanted)} {db}"
+            return f"Go on: matir reencode --models {name} {db} -- or begin anew: {give_up}"
         case errors.ServerRunning(gallery=path):
             return f"Use that one, or end it: matir serve --stop --db {shlex.quote(str(path))}"
         case errors.ListNotUtf8(encoding=encoding):
@@ -202,6 +206,9 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.DiskFull: "Free some space and run the same command again.",
     errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
     errors.MergeIntoItself: "Name another gallery, or choose the target with --db.",
+    errors.OtherProposer: (
+        "Name a set that has both, in a TOML file of your own; `matir help models` shows how to write one."
+    ),
     errors.ModelMismatch: (
         "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "
         "another folder with --out)."

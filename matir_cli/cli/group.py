@@ -8,7 +8,7 @@ COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        *("doctor", "models", "demo", "serve"),
+        *("doctor", "models", "reencode", "demo", "serve"),
     )
 } | {"eval": "evaluate", "help": "show_help"}
 """Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
@@ -19,6 +19,7 @@ SYNONYMS = {
     **dict.fromkeys(("update", "refresh"), "sync"),
     **dict.fromkeys(("list", "dir"), "ls"),
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
+    **dict.fromkeys(("reembed", "re-encode", "upgrade"), "reencode"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
     **dict.fromkeys(("explain", "understand"), "parse"),

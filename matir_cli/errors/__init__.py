@@ -19,6 +19,8 @@
     │   ├── RoomTooSmall               less disk space than a step is known to need
     │   ├── PhotoUnknown               it holds no photo of that name or id
     │   ├── MergeIntoItself            both galleries of a merge are the same file
+    │   ├── ReencodingBegun            new vectors for another model set are half made
+    │   ├── OtherProposer              its regions are of another proposer than a model set has
     │   └── ModelMismatch              made with other models than those requested
     ├── ExtensionUnusable              SQLite cannot load an extension that it needs
     ├── ModelSetError                  about the models
@@ -85,7 +87,9 @@ from matir_cli.errors.gallery import (
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
+    OtherProposer,
     PhotoUnknown,
+    ReencodingBegun,
     RoomTooSmall,
 )
 from matir_cli.errors.inputs import (
@@ -166,6 +170,7 @@ __all__ = [
     "ModelSetUnknown",
     "ModelSetUntrusted",
     "NotAGallery",
+    "OtherProposer",
     "OutOfRange",
     "OutputError",
     "OutputExists",
@@ -177,6 +182,7 @@ __all__ = [
     "QueryContradicts",
     "QueryEmpty",
     "QueryNotText",
+    "ReencodingBegun",
     "RoomTooSmall",
     "ServerFailed",
     "ServerRunning",

@@ -8,6 +8,7 @@ import resource
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,19 +18,22 @@ import numpy as np
 from click.testing import CliRunner
 
 from matir_cli.cli.group import matir
-from matir_cli.errors import MatirError
+from matir_cli.errors import MatirError, ReencodingBegun
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.indexing.reencode import Exchanged, begin_reencoding, reencode_photos
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.photos.image_file import CUT, LEFT_OUT
-from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
+from matir_cli.records import Box, FileRecord, FloatArray, Grounding, ModelIdentity, Verdict
 from matir_cli.search.index import seal_index, store_vectors
+from matir_cli.search.rank import rank_photos
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
+from tests.support.fakes import ColourEncoder
 from tests.support.old_gallery import write_old_gallery
 from tests.support.planted_schemas import PLANTED
 
@@ -43,6 +47,9 @@ DIMENSIONS = 96
 """Of the tiny set's vectors."""
 
 JUDGE = "a" * 64
+
+NEXT = ModelIdentity("next", "b" * 64)
+"""The encoder for which vectors are half made."""
 
 QUERIES = ("a dog", "a cat")
 
@@ -89,6 +96,10 @@ def sound_gallery() -> bytes:
         gallery.remember_skipped(FileRecord(Path("/photos/zero.jpg"), 0, 1), "zero bytes")
         store_notes(gallery.connection, 3, [CUT])
         store_notes(gallery.connection, 7, [CUT, LEFT_OUT])
+        begun = begin_reencoding(gallery, NEXT, "next", restart=False)
+        assert begun is not None
+        with closing(reencode_photos(gallery, ColourEncoder(), begun)) as outcomes:
+            next(outcomes)  # one transaction: half of the photos
         return gallery.path.read_bytes()
 
 
@@ -166,7 +177,7 @@ def change_schema_row(rng: random.Random, path: Path) -> None:
 def change_values(rng: random.Random, path: Path) -> None:
     """Give some values another type, range or size."""
     (table, column), value = rng.choice(COLUMNS), rng.choice(VALUES)
-    has_rowid = table not in ("files", "skipped", "models", "verdicts", "groundings", "notes")
+    has_rowid = table not in ("files", "skipped", "models", "verdicts", "groundings", "notes", "next_models")
     first = f"rowid = (select min(rowid) from {table})" if has_rowid else "random() % 10 = 0"
     some = "rowid % 3 = 0" if has_rowid else "random() % 3 = 0"
     where = first if "3000000" in value else rng.choice(("true", some, first))
@@ -216,6 +227,8 @@ COLUMNS = [
     *(("models", name) for name in ("role", "name", "weight_hash", "model_set")),
     *(("notes", name) for name in ("photo_id", "kind", "note")),
     ("loose", "photo_id"),
+    *(("next_models", name) for name in ("role", "name", "weight_hash", "model_set")),
+    *(("next_vectors", name) for name in ("photo_id", "newest_region", "vectors", "residuals")),
 ]
 
 VALUES = [
@@ -314,11 +327,26 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("sync", str(folder / "photos"), "--dry-run", *db),
         ("compact", "--drop-previews", *db),
         ("compact", "--forget-verdicts", *db),
+        ("reencode", "--models", "tiny", "--restart", *db),
     ]
     commands: dict[str, Callable[[], object]] = {" ".join(each): partial(_invoke, each) for each in words}
     commands["doctor"] = lambda: list(examine_gallery(path, deep=True))
+    commands["reencode"] = lambda: _reencode(path)
     commands["cached answers"] = lambda: _read_answers(path)
     return commands
+
+
+def _reencode(path: Path) -> None:
+    """Go on with half-made vectors, or begin anew, and look at the outcome."""
+    with GalleryFile.open(path) as gallery:
+        try:
+            begun = begin_reencoding(gallery, NEXT, "next", restart=False)
+        except ReencodingBegun:
+            begun = begin_reencoding(gallery, NEXT, "next", restart=True)
+        if begun is not None:
+            outcomes = list(reencode_photos(gallery, ColourEncoder(), begun, drop_missing=True))
+            assert isinstance(outcomes[-1], Exchanged)
+            rank_photos(gallery, np.ones(ColourEncoder.dimensions, np.float32), 3)
 
 
 def _invoke(words: tuple[str, ...]) -> None:
