@@ -15,6 +15,7 @@ import warnings
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
@@ -45,6 +46,7 @@ def run(command: click.Command) -> NoReturn:
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
+        _say_defaults(error)
         code = ERROR
     except BrokenPipeError:
         # The reader (such as `| head`) has stopped reading, which is not an error. The rest of the
@@ -62,6 +64,16 @@ def run(command: click.Command) -> NoReturn:
             _report_fault(error)
         code = ERROR
     _leave_at_once(code)
+
+
+def _say_defaults(error: click.ClickException) -> None:
+    """Say which options of a wrong command line are not on it, but in the defaults file."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        sources = ((each, context.get_parameter_source(each.name or "")) for each in context.command.params)
+        names = [each.opts[0] for each, source in sources if source is ParameterSource.DEFAULT_MAP]
+        if names:
+            say(f"set in the defaults file: {', '.join(names)}; to run without it: MATIR_CONFIG= matir ...")
 
 
 def _report_fault(error: Exception) -> None:
@@ -245,5 +257,6 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.ExampleBlank: "Draw a box tight around an object with --box.",
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
     errors.QueryNotText: "Encode it as UTF-8.",
+    errors.DefaultsInvalid: "Correct it: matir config --edit; or run without it: MATIR_CONFIG= matir ...",
     errors.QueryContradicts: "Describe with --not what the wrong photos show and the right ones do not.",
 }

@@ -55,6 +55,7 @@
     ├── QueryEmpty                     nothing to search for
     ├── QueryNotText                   the query is not UTF-8
     ├── QueryContradicts               the query excludes what it asks for
+    ├── DefaultsInvalid                a wrong value in the user's defaults file
     └── OutOfRange                     a number outside an argument's range; also a ValueError
 
 An error carries its facts in named attributes. `str(error)` is one plain sentence that says what is
@@ -95,6 +96,7 @@ from matir_cli.errors.gallery import (
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
     DecoderUnavailable,
+    DefaultsInvalid,
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
@@ -139,6 +141,7 @@ __all__ = [
     "CheckpointInvalid",
     "ContextTooSmall",
     "DecoderUnavailable",
+    "DefaultsInvalid",
     "DeviceUnavailable",
     "DiskFull",
     "DownloadFailed",

@@ -189,6 +189,18 @@ def reencoding_begun(place: Place) -> Steps:
     yield [*words, "--restart"]
 
 
+def defaults_invalid(place: Place) -> Steps:
+    path = place.folder / "config.toml"
+    path.write_text("[find]\nlimit = 0\n")
+    os.environ["MATIR_CONFIG"] = str(path)
+    try:
+        yield place.find("dog")
+        path.write_text("[find]\nlimit = 2\n")
+        yield place.find("dog")
+    finally:
+        os.environ["MATIR_CONFIG"] = ""
+
+
 def other_proposer(place: Place) -> Steps:
     path = place.model_set(lambda text: text.replace("points_per_side = 12", "points_per_side = 10"))
     words: list[object] = ["reencode", "--models", path, "--db", place.gallery]
@@ -368,6 +380,7 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.ModelSetInvalid: model_set_invalid,
     errors.ModelSetUnknown: model_set_unknown,
     errors.NotAGallery: not_a_gallery,
+    errors.DefaultsInvalid: defaults_invalid,
     errors.OtherProposer: other_proposer,
     errors.ReencodingBegun: reencoding_begun,
     errors.OutputError: output_error,
