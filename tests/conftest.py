@@ -27,10 +27,11 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's own state and runtime folders out of the tests and of the processes they start.
+    """Keep the user's own defaults, state and runtime folders out of the tests and of their processes.
 
     At the end, servers that failed tests have left running are ended.
     """
+    os.environ["MATIR_CONFIG"] = ""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
     yield

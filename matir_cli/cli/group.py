@@ -4,12 +4,14 @@ from importlib import import_module
 
 import click
 
+from matir_cli.cli.defaults import WITHOUT_DEFAULTS, command_defaults, defaults_path, read_defaults
+
 COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
         "duplicates",
-        "saved",
+        *("saved", "reencode", "config"),
         *("doctor", "models", "demo", "serve", "mcp"),
     )
 } | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
@@ -21,6 +23,8 @@ SYNONYMS = {
     **dict.fromkeys(("update", "refresh"), "sync"),
     **dict.fromkeys(("list", "dir"), "ls"),
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
+    **dict.fromkeys(("reembed", "re-encode", "upgrade"), "reencode"),
+    **dict.fromkeys(("settings", "defaults", "configure"), "config"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
     **dict.fromkeys(("dupes", "dedupe", "dedup"), "duplicates"),
@@ -52,7 +56,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` begin with; if there is none, suggest a similar one."""
+        """Return the command that `args` begin with, and give it the user's defaults; else suggest one."""
         name = args[0]
         if name not in COMMANDS and name[:1].isalpha() and not ctx.resilient_parsing:
             # Imported here: only a mistyped command needs it.
@@ -60,7 +64,13 @@ class LazyGroup(click.Group):
 
             meant = SYNONYMS.get(name) or next(iter(get_close_matches(name, COMMANDS)), None)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {meant}?" if meant else ""))
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        if command is not None and found not in WITHOUT_DEFAULTS and not ctx.resilient_parsing:
+            path = defaults_path()
+            tables = read_defaults(path, COMMANDS)
+            if path is not None and tables and found is not None:
+                ctx.default_map = {found: command_defaults(path, found, command, tables)}
+        return found, command, rest
 
 
 @click.group(

@@ -21,6 +21,8 @@
     │   ├── SavedSearchUnknown         it holds no saved search of that name
     │   ├── SavedSearchExists          it holds a saved search of that name already
     │   ├── MergeIntoItself            both galleries of a merge are the same file
+    │   ├── ReencodingBegun            new vectors for another model set are half made
+    │   ├── OtherProposer              its regions are of another proposer than a model set has
     │   └── ModelMismatch              made with other models than those requested
     ├── ExtensionUnusable              SQLite cannot load an extension that it needs
     ├── ModelSetError                  about the models
@@ -56,6 +58,7 @@
     ├── QueryEmpty                     nothing to search for
     ├── QueryNotText                   the query is not UTF-8
     ├── QueryContradicts               the query excludes what it asks for
+    ├── DefaultsInvalid                a wrong value in the user's defaults file
     └── OutOfRange                     a number outside an argument's range; also a ValueError
 
 An error carries its facts in named attributes. `str(error)` is one plain sentence that says what is
@@ -88,7 +91,9 @@ from matir_cli.errors.gallery import (
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
+    OtherProposer,
     PhotoUnknown,
+    ReencodingBegun,
     RoomTooSmall,
     SavedSearchExists,
     SavedSearchUnknown,
@@ -96,6 +101,7 @@ from matir_cli.errors.gallery import (
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
     DecoderUnavailable,
+    DefaultsInvalid,
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
@@ -141,6 +147,7 @@ __all__ = [
     "CheckpointInvalid",
     "ContextTooSmall",
     "DecoderUnavailable",
+    "DefaultsInvalid",
     "DeviceUnavailable",
     "DiskFull",
     "DownloadFailed",
@@ -172,6 +179,7 @@ __all__ = [
     "ModelSetUnknown",
     "ModelSetUntrusted",
     "NotAGallery",
+    "OtherProposer",
     "OutOfRange",
     "OutputError",
     "OutputExists",
@@ -183,6 +191,7 @@ __all__ = [
     "QueryContradicts",
     "QueryEmpty",
     "QueryNotText",
+    "ReencodingBegun",
     "RegionFileInvalid",
     "RoomTooSmall",
     "SavedSearchExists",

@@ -148,3 +148,15 @@ class OutOfRange(MatirError, ValueError):
         if self.least == -math.inf:
             bounds = "a number"
         return f"{self.name} is {self.value}; it must be {bounds}."
+
+
+@dataclass(eq=False)
+class DefaultsInvalid(MatirError):
+    """The user's defaults file at `path` is wrong at `key`, such as "find.limit"; empty: as a whole."""
+
+    path: Path
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the defaults file {self.path}{', ' if self.key else ''}{self.key}: {self.reason}."

@@ -49,6 +49,7 @@ class GalleryFile:
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
         self.connection = connection
+        self.relied_models: dict[str, str] = {}  # role to hash: see `bound_models.confirm_models`
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> GalleryFile:
@@ -187,6 +188,7 @@ class GalleryFile:
         """
         bound = self.model(role)
         if bound is None or bound.weight_hash == identity.weight_hash:
+            self.relied_models[role] = identity.weight_hash
             return
         stored, wanted = bound.name, identity.name
         if stored == wanted:  # same name, other weights or settings: the hashes tell them apart

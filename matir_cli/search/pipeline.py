@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matir_cli.errors import GalleryEmpty, PhotoUnknown
+from matir_cli.gallery.bound_models import confirm_models, same_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.progress import ProgressObserver, no_progress
@@ -164,9 +165,20 @@ def search_events(
         QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
         QueryContradicts: an excluded text means the same as the query.
         ValueError: `min_p` is set, but the judge is not asked.
+        GalleryChanged: the vectors have been made anew with another encoder meanwhile.
         MatirError: as loading and asking the models raise it.
     """
-    query = as_query(query)
+    with same_models(gallery):
+        yield from _search_events(gallery, models, as_query(query), options, progress)
+
+
+def _search_events(
+    gallery: GalleryFile,
+    models: SearchModels,
+    query: Query,
+    options: SearchOptions,
+    progress: ProgressObserver,
+) -> Generator[SearchEvent, None, None]:
     check_searchable(gallery, query)
     judging = options.asks_judge(query)
     if options.min_p is not None and not judging:
@@ -180,6 +192,7 @@ def search_events(
     encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
     ranked, best_score = _rank(gallery, encoded, depth, options)
+    confirm_models(gallery)  # before anything is shown
     first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
     results = tuple(results_by_region(gallery, first))
     grounding = judging and options.ground

@@ -111,6 +111,7 @@ def test_listings_and_reports(indexed: Indexed) -> None:
     check("ls-skipped", records(matir("ls", "--skipped", "--jsonl", *db)))
     check("show", [printed("show", "1", "--json", *db)])
     check("info", [printed("info", "--json", *db)])
+    check("config", printed("config", "find", "--json"))
     check("doctor", printed("doctor", "--json", *db))
     check("models-list", printed("models", "list", "--json"))
     check("models-try", printed("models", "try", "tiny", "--part", "encoder", "--json"))

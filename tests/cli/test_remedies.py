@@ -182,6 +182,34 @@ def part_missing(place: Place) -> Steps:
     yield [*place.find("dog"), "--models", path]
 
 
+def reencoding_begun(place: Place) -> Steps:
+    half_made = f"('encoder', 'large', '{'3' * 64}', './large.toml')"
+    place.change(f"insert into next_models (role, name, weight_hash, model_set) values {half_made}")
+    words: list[object] = ["reencode", "--models", "tiny", "--db", place.gallery]
+    yield words
+    yield [*words, "--restart"]
+
+
+def defaults_invalid(place: Place) -> Steps:
+    path = place.folder / "config.toml"
+    path.write_text("[find]\nlimit = 0\n")
+    os.environ["MATIR_CONFIG"] = str(path)
+    try:
+        yield place.find("dog")
+        path.write_text("[find]\nlimit = 2\n")
+        yield place.find("dog")
+    finally:
+        os.environ["MATIR_CONFIG"] = ""
+
+
+def other_proposer(place: Place) -> Steps:
+    path = place.model_set(lambda text: text.replace("points_per_side = 12", "points_per_side = 10"))
+    words: list[object] = ["reencode", "--models", path, "--db", place.gallery]
+    yield words
+    place.model_set()
+    yield words
+
+
 def weights_missing(place: Place) -> Steps:
     path = place.model_set(lambda text: text.replace("qwen_vl.gguf", "qwen_vl_gone.gguf"))
     yield [*place.find("dog", stage_1=False), "--models", path]
@@ -365,6 +393,9 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.ModelSetInvalid: model_set_invalid,
     errors.ModelSetUnknown: model_set_unknown,
     errors.NotAGallery: not_a_gallery,
+    errors.DefaultsInvalid: defaults_invalid,
+    errors.OtherProposer: other_proposer,
+    errors.ReencodingBegun: reencoding_begun,
     errors.OutputError: output_error,
     errors.OutputExists: output_exists,
     errors.PartMissing: part_missing,

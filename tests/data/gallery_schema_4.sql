@@ -178,6 +178,7 @@ CREATE TABLE next_models (         -- of the vectors that are being made anew, a
 
 CREATE TABLE next_vectors (        -- what will take the place of a photo's vectors and residuals
             photo_id integer primary key references photos (id) on delete cascade,
+            newest_region integer not null, -- the photo's largest region id then: its regions are the same
             vectors blob not null,         -- int8 a dimension, regions by ordinal
             residuals blob not null
         );

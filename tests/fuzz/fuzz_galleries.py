@@ -8,6 +8,7 @@ import resource
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from matir_cli.cli.group import matir
-from matir_cli.errors import MatirError
+from matir_cli.errors import MatirError, ReencodingBegun
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
@@ -25,6 +26,7 @@ from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.saved_searches import find_saved_search, remember_results, save_search
 from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.indexing.reencode import Exchanged, begin_reencoding, reencode_photos
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
@@ -35,6 +37,7 @@ from matir_cli.records import (
     FileRecord,
     FloatArray,
     Grounding,
+    ModelIdentity,
     OriginKind,
     RegionOrigin,
     Verdict,
@@ -42,9 +45,11 @@ from matir_cli.records import (
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
 from matir_cli.search.pipeline import SearchOptions
+from matir_cli.search.rank import rank_photos
 from matir_cli.search.saved_query import SavedExample, SavedQuery
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
+from tests.support.fakes import ColourEncoder
 from tests.support.old_gallery import write_old_gallery
 from tests.support.planted_schemas import PLANTED
 
@@ -58,6 +63,9 @@ DIMENSIONS = 96
 """Of the tiny set's vectors."""
 
 JUDGE = "a" * 64
+
+NEXT = ModelIdentity("next", "b" * 64)
+"""The encoder for which vectors are half made."""
 
 QUERIES = ("a dog", "a cat")
 
@@ -116,6 +124,10 @@ def sound_gallery() -> bytes:
         save_search(gallery, "balls", SavedQuery("a ball", None, 0.5, ("a cat",), stage_1).to_json())
         save_search(gallery, "odd", SavedQuery(None, example, 0.5, (), SearchOptions(limit=2)).to_json())
         remember_results(gallery, find_saved_search(gallery, "balls"), [1, 7])
+        begun = begin_reencoding(gallery, NEXT, "next", restart=False)
+        assert begun is not None
+        with closing(reencode_photos(gallery, ColourEncoder(), begun)) as outcomes:
+            next(outcomes)  # one transaction: half of the photos
         return gallery.path.read_bytes()
 
 
@@ -195,6 +207,7 @@ def change_values(rng: random.Random, path: Path) -> None:
     (table, column), value = rng.choice(COLUMNS), rng.choice(VALUES)
     has_rowid = table not in (
         *("files", "skipped", "models", "verdicts", "groundings", "notes", "file_metadata", "file_keywords"),
+        "next_models",
     )
     first = f"rowid = (select min(rowid) from {table})" if has_rowid else "random() % 10 = 0"
     some = "rowid % 3 = 0" if has_rowid else "random() % 3 = 0"
@@ -252,6 +265,8 @@ COLUMNS = [
     *(("file_metadata", name) for name in ("sidecar_path", "sidecar_bytes", "sidecar_mtime_ns")),
     *(("file_keywords", name) for name in ("path", "keyword")),
     ("loose", "photo_id"),
+    *(("next_models", name) for name in ("role", "name", "weight_hash", "model_set")),
+    *(("next_vectors", name) for name in ("photo_id", "newest_region", "vectors", "residuals")),
 ]
 
 VALUES = [
@@ -358,11 +373,26 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("sync", str(folder / "photos"), "--dry-run", *db),
         ("compact", "--drop-previews", *db),
         ("compact", "--forget-verdicts", *db),
+        ("reencode", "--models", "tiny", "--restart", *db),
     ]
     commands: dict[str, Callable[[], object]] = {" ".join(each): partial(_invoke, each) for each in words}
     commands["doctor"] = lambda: list(examine_gallery(path, deep=True))
+    commands["reencode"] = lambda: _reencode(path)
     commands["cached answers"] = lambda: _read_answers(path)
     return commands
+
+
+def _reencode(path: Path) -> None:
+    """Go on with half-made vectors, or begin anew, and look at the outcome."""
+    with GalleryFile.open(path) as gallery:
+        try:
+            begun = begin_reencoding(gallery, NEXT, "next", restart=False)
+        except ReencodingBegun:
+            begun = begin_reencoding(gallery, NEXT, "next", restart=True)
+        if begun is not None:
+            outcomes = list(reencode_photos(gallery, ColourEncoder(), begun, drop_missing=True))
+            assert isinstance(outcomes[-1], Exchanged)
+            rank_photos(gallery, np.ones(ColourEncoder.dimensions, np.float32), 3)
 
 
 def _invoke(words: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from matir_cli.cli.commands.config import SettingRow
 from matir_cli.cli.commands.doctor import FindingRow
 from matir_cli.cli.commands.info import InfoReport
 from matir_cli.cli.commands.models import ModelSetRow, TrialRow
@@ -61,6 +62,7 @@ CONTRACTS = (
     Contract("show", "The object that `matir show --json` prints.", (PhotoDetails,)),
     Contract("info", "The object that `matir info --json` prints.", (InfoReport,)),
     Contract("doctor", "One element of the array that `matir doctor --json` prints.", (FindingRow,)),
+    Contract("config", "One element of the array that `matir config --json` prints.", (SettingRow,)),
     Contract("parse", "The object that `matir parse --json` prints.", (Description,)),
     Contract(
         "models-list", "One element of the array that `matir models list --json` prints.", (ModelSetRow,)

@@ -77,6 +77,9 @@ def _lines(contents: GalleryInfo) -> list[str]:
         lines.append(
             f"{model.role:>12}  {model.name}, weights {digits}, from the model set {model.model_set}"
         )
+    if (begun := contents.reencoding) is not None:
+        done = f"new vectors of {begun.photos:,} of {contents.photos:,} photos"
+        lines.append(f"{'reencode':>12}  {done} are made, for the model set {begun.model_set}")
     for judge in contents.judges:
         lines.append(
             f"{'judge':>12}  {'people' if judge.judge == HUMAN_JUDGE else judge.judge[:HASH_DIGITS]}: "

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import click
 import platformdirs
+from click.core import ParameterSource
 
 from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
@@ -165,8 +166,11 @@ def output_form_option(target: str, form: str, *names: str, text: str) -> Option
         text: help.
     """
 
-    def choose(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+    def choose(context: click.Context, parameter: click.Parameter, given: bool) -> None:
         before = context.params.setdefault(target, None)
+        source = context.get_parameter_source(parameter.name or "")
+        if source is ParameterSource.DEFAULT_MAP and before is not None:
+            return  # the command line, which comes first, has chosen another form than the defaults file
         if not given or before == form:
             return
         if before is not None and {before, form} != {"paths", "null"}:

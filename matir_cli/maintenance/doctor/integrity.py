@@ -17,6 +17,7 @@ from matir_cli import masks
 from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
+from matir_cli.gallery.bound_models import next_encoder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import count_unread, stored_metadata
 from matir_cli.gallery.notes import stored_notes
@@ -172,6 +173,28 @@ _IMPOSSIBLE_RESIDUALS = """
         select count(*) * ((octet_length(vector) + 1) / 2) from regions cross join vectors
         on region_id = regions.id where regions.photo_id = residuals.photo_id
     )
+"""
+
+
+def _reencoding(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check new vectors that are half made: `matir reencode` makes those anew that do not fit."""
+    begun = next_encoder(gallery)
+    unfit = _count(gallery, _UNFIT)
+    if begun is None and not unfit:
+        return ok(name, "no new vectors are half made")
+    if begun is None or unfit:
+        remedy = on_gallery(gallery.path, "reencode --restart --models SET")
+        return warning(
+            name, f"new vectors that fit no photo or encoder: {unfit} photos", f"Begin anew: {remedy}"
+        )
+    text = f"new vectors of {begun.photos} of {gallery.count_photos()} photos are made"
+    go_on = on_gallery(gallery.path, f"reencode --models {shlex.quote(begun.model_set)}")
+    return warning(name, f"{text}; searches use the old ones until all are", f"Go on: {go_on}")
+
+
+_UNFIT = """
+    next_vectors where typeof(vectors) <> 'blob' or typeof(residuals) <> 'blob'
+    or typeof(newest_region) <> 'integer' or not exists (select 1 from next_models)
 """
 
 
@@ -411,6 +434,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery references", _references),
     ("gallery photos", _photos),
     ("gallery vectors", _vectors),
+    ("gallery reencoding", _reencoding),
     ("gallery masks", _masks),
     ("gallery origins", _origins),
     ("gallery index", _index),
