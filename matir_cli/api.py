@@ -40,10 +40,11 @@ from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import FolderRules, absolute_path
 from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.index import seal_index
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.sorting import SortKey
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -160,6 +161,11 @@ class Gallery:
         camera: str | None = None,
         min_size: float | None = None,
         max_size: float | None = None,
+        near: tuple[float, float] | None = None,
+        within: float = WITHIN,
+        has_gps: bool | None = None,
+        orientation: Orientation | None = None,
+        sort: SortKey = "score",
         limit: int = 10,
         whole: bool = False,
         rerank: bool = True,
@@ -168,6 +174,7 @@ class Gallery:
         certainty: float = CERTAINTY,
         min_score: float | None = None,
         min_p: float | None = None,
+        unique: bool = False,
         match: MatchRule | None = None,
         min_iou: float | None = None,
         refine: bool = False,
@@ -190,6 +197,12 @@ class Gallery:
             camera: part of the camera's name.
             min_size: least fraction of the photo that the object covers, 0..1.
             max_size: greatest fraction of the photo that the object covers, 0..1.
+            near: only photos taken near this latitude and longitude: degrees, north and east positive.
+            within: greatest distance from `near` along a great circle, metres.
+            has_gps: True: only photos with a position; False: only those without one.
+            orientation: "portrait", "landscape" or "square": only upright photos of this shape.
+            sort: order of the hits: "score" (best first), "taken" (oldest first), "path", or "size" (largest
+                object first). Which photos are returned depends on their scores alone.
             limit: number of photos to return, 1 or more.
             whole: compare the text as a whole in stage 1, as the paper does, not by its parts.
             rerank: let the judge look at the best photos and rank them again.
@@ -200,6 +213,7 @@ class Gallery:
                 are judged, as in the paper.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos to which the judge gives a lower probability, 0..1.
+            unique: leave out near-copies, and other photos of a burst, of photos that rank higher.
             match: how the region of the judge's box is chosen: "iou", or "joint" with the text and the
                 region's quality; None: as the model set says.
             min_iou: least IoU of a stored region with the judge's box, 0..1; None: 0.5, or 0 for "joint".
@@ -208,7 +222,7 @@ class Gallery:
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
 
         Returns:
-            At most `limit` hits; an empty list if nothing is good enough.
+            At most `limit` hits, in the order of `sort`; an empty list if nothing is good enough.
 
         Warns:
             UserWarning: the text is longer than the encoder reads, and its end was left out; or the region
@@ -230,6 +244,7 @@ class Gallery:
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        filters = replace(filters, near=near, within=within, has_gps=has_gps, orientation=orientation)
         options = SearchOptions(
             limit=limit,
             whole=whole,
@@ -239,12 +254,14 @@ class Gallery:
             ground=ground,
             min_score=min_score,
             min_p=min_p,
+            unique=unique,
             match=match,
             min_iou=min_iou,
             refine=refine,
             fresh=fresh,
             budget=budget,
             filters=filters if filters != Filters() else None,
+            sort=sort,
         )
         with translated(self.path):
             file = self._opened()

@@ -105,6 +105,11 @@ class Hit:
         return self.found.candidate.score
 
     @property
+    def near_copies(self) -> int | None:
+        """Number of photos left out as near-copies of this one; None unless found with `unique`."""
+        return self.found.candidate.near_copies
+
+    @property
     def p_true(self) -> float | None:
         """Probability, by the judge, that the photo shows the object, 0..1 (eq. 2); None if not judged."""
         return None if self.found.verdict is None else self.found.verdict.p_true

@@ -136,6 +136,8 @@ class Candidate:
     """Id of its best region."""
     score: float
     """Cosine of that region and the query, -1..1 (eq. 1), less what a description's parts miss."""
+    near_copies: int | None = None
+    """Number of photos that rank lower and were left out as near-copies of this one; None: not looked for."""
 
 
 def check_range(name: str, value: float | None, least: float, most: float = math.inf) -> None:

@@ -33,6 +33,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.records import Grounding, Verdict
+from matir_cli.search.filters import Orientation
 from tests.support.process import PHOTOS, Indexed, matir
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +140,10 @@ class Filters(TypedDict, total=False):
     until: str
     camera: str
     min_score: float
+    near: tuple[float, float]
+    within: float
+    has_gps: bool
+    orientation: Orientation
 
 
 def test_where_to_look(indexed: Indexed, path: Path) -> None:
@@ -149,6 +154,9 @@ def test_where_to_look(indexed: Indexed, path: Path) -> None:
     with GalleryFile.open(path) as file:
         file.connection.execute("update photos set taken_at = '2024-05-1' || id || 'T10:00:00' where id < 4")
         file.connection.execute("update photos set camera = 'Pixel 9' where id = 3")
+        file.connection.execute(
+            "update photos set latitude = 52.4 + id / 20.0, longitude = 13.4 where id in (2, 3)"
+        )
     with Gallery(path) as gallery:
         assert names(below=indexed.photos / "0004.png") == ["0004.png"]
         assert len(names(below=[indexed.photos])) == PHOTOS
@@ -156,6 +164,14 @@ def test_where_to_look(indexed: Indexed, path: Path) -> None:
         assert names(since=date(2024, 5, 12), until="2024-05-12T12") == ["0001.png"]
         assert names(camera="pixel") == ["0002.png"]
         assert names(min_score=1.5) == []
+        assert names(near=(52.5, 13.4)) == ["0001.png"]
+        assert names(near=(52.5, 13.4), within=20_000) == names(has_gps=True) == ["0001.png", "0002.png"]
+        assert len(names(has_gps=False)) == PHOTOS - 2
+        assert names(orientation="portrait") == ["0002.png"]
+        by_path = gallery.find("dog", rerank=False, limit=3, sort="path")
+        assert [hit.path for hit in by_path] == sorted(
+            hit.path for hit in gallery.find("dog", rerank=False, limit=3)
+        )
         regions = [hit.found.objects[0].region for hit in gallery.find("dog", rerank=False, max_size=0.9)]
         assert all(region is not None and region.ordinal for region in regions)
         assert gallery.find("dog", rerank=False, without="a cat") != gallery.find("dog", rerank=False)

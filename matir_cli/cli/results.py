@@ -49,6 +49,10 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
             return ": no photo was taken in that period (--since, --until)"
     if filters.camera is not None and _select_none(gallery, Filters(camera=filters.camera)):
         return f": no photo is by a camera whose name contains {filters.camera} (see: matir ls --long{on})"
+    if (filters.near or filters.has_gps) and _select_none(gallery, Filters(has_gps=True)):
+        return ": no photo has a position, so --near and --has-gps match none"
+    if filters.near is not None and _select_none(gallery, Filters(near=filters.near, within=filters.within)):
+        return ": no photo was taken that near (--near, --within)"
     if _select_none(gallery, filters):
         return ": no photo passes all of these filters"
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""
@@ -155,8 +159,8 @@ def _print_json(
         return
     before, after = "", ""
     if output.stream:
-        figures = final_figures(query, outcome)
-        before, after = f'{json.dumps(figures)[:-1]}, "results": ', "}"
+        figures = to_json(final_figures(query, outcome))
+        before, after = f'{figures[:-1]}, "results": ', "}"
     elif output.printed == ANSWER:
         before, after = f'{{"query": {json.dumps(query)}, "results": ', "}"
     click.echo(f"{before}[", nl=False)

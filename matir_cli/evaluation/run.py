@@ -27,6 +27,7 @@ from matir_cli.evaluation.methods import (
     Method,
     PredictedMasks,
     ask_judge,
+    fusion_weights,
     object_directions,
     run_stage_1,
     run_stage_1_with_parts,
@@ -158,8 +159,13 @@ def _other_methods(
     if not plan.methods:
         return
     stage_1 = run_stage_1_with_parts(setup, models, depth, progress)
-    directions = object_directions(setup, models) if models.match == "joint" else None
-    with_parts = replace(base, stage_1=stage_1, directions=directions, name=WITH_PARTS)
+    with_parts = replace(
+        base,
+        stage_1=stage_1,
+        directions=object_directions(setup, models) if models.match == "joint" else None,
+        fusion=fusion_weights(setup, models) if models.fusion else 0.0,
+        name=WITH_PARTS,
+    )
     if "parts" in plan.methods:
         yield with_parts
     if "early" in plan.methods and base.sessions is not None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -122,6 +122,22 @@ def _annotation(photo: StoredPhoto, stored: StoredRegion, options: ExportOptions
 
 
 # Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class VectorId:
+    """One row of the exported array, as a line of the file beside it."""
+
+    region: int
+    """Id of the region."""
+    photo: int
+    """Id of the photo."""
+    path: str
+    """A file that holds the photo."""
+    ordinal: int
+    """Position of the region in its photo; 0 is the whole photo."""
+
+
 def export_vectors(
     gallery: GalleryFile, array: IO[bytes], ids: IO[str], options: ExportOptions
 ) -> Iterator[int]:
@@ -147,8 +163,7 @@ def export_vectors(
         array.write(restored.astype("<f4").tobytes())
         for row in rows:
             path = _file_name(row.path, options)
-            line = {"region": row.region, "photo": row.photo, "path": path, "ordinal": row.ordinal}
-            ids.write(f"{json.dumps(line)}\n")
+            ids.write(f"{json.dumps(asdict(VectorId(row.region, row.photo, path, row.ordinal)))}\n")
         total += len(rows)
         yield len(rows)
     if dimensions is None:

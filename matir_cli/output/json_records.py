@@ -13,8 +13,15 @@ from matir_cli.search.results import GroundedObject, SearchResult
 BoxRecord: TypeAlias = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
 
-RleRecord: TypeAlias = dict[str, object]
-"""COCO compressed RLE: `size` (height, width) and `counts` (ASCII)."""
+
+@dataclass(frozen=True, slots=True)
+class RleRecord:
+    """A mask in COCO's compressed run-length encoding."""
+
+    size: tuple[int, int]
+    """Height and width, photo pixels."""
+    counts: str
+    """Run lengths, as pycocotools encodes them in ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class WrittenFiles:
 
 @dataclass(frozen=True, slots=True)
 class ResultRecord:
-    """One result; fields that are None are left out of the JSON."""
+    """One result of a search."""
 
     rank: int
     path: str
@@ -64,6 +71,8 @@ class ResultRecord:
     """Ordinal of the stored region that fits best; 0 is the whole photo."""
     iou: float | None
     """IoU of that region's box and the judge's box, 0..1."""
+    near_copies: int | None
+    """Number of lower-ranked photos that were left out as near-copies of this one, if that was requested."""
     width: int
     """Photo pixels."""
     height: int
@@ -77,6 +86,15 @@ class ResultRecord:
     """Path of the photo with its objects drawn onto it, if requested."""
     instances: tuple[InstanceRecord, ...] | None
     """Every object that the judge pointed at, if requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """The answer to one line of `matir find -`."""
+
+    query: str
+    """The line, spaces at its ends removed."""
+    results: tuple[ResultRecord, ...]
 
 
 def result_record(
@@ -116,6 +134,7 @@ def result_record(
         box=first.box,
         region=first.region,
         iou=first.iou,
+        near_copies=result.candidate.near_copies,
         width=size.width,
         height=size.height,
         mask=first.mask,
@@ -130,4 +149,4 @@ def _coco(result: SearchResult, grounded: GroundedObject) -> RleRecord | None:
     if grounded.mask is None:
         return None
     rle = masks.scale(grounded.mask, result.photo.record.height, result.photo.record.width)
-    return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
+    return RleRecord((rle.height, rle.width), rle.counts.decode("ascii"))

@@ -65,10 +65,16 @@ class EncodedQuery:
     """(d,) float32 of unit length, in the space of the region vectors."""
     truncated: bool
     """True if a text was longer than the encoder reads; its end was left out."""
-    handicap: float = 0.0
-    """Amount that the whole photo loses as an answer, on the scale of cosines."""
+    deviation: float = 0.0
+    """Standard deviation of the scores over the gallery, on the scale of cosines; 0 in the method as
+    published, which measures nothing by it."""
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
+
+    @property
+    def handicap(self) -> float:
+        """Amount that the whole photo loses as an answer, on the scale of cosines."""
+        return WHOLE_PHOTO * self.deviation
 
 
 @dataclass
@@ -160,6 +166,16 @@ def object_direction(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
     return np.asarray(encoded.vector / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
 
 
+def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
+    """Return the weight of a photo's stage-1 score beside zTrue - zFalse.
+
+    The judge errs in other photos than stage 1 does, once that knows the parts of a description: a photo that
+    both find is likelier right. The set's weight is per standard deviation, since texts and encoders differ
+    in the scale of their cosines.
+    """
+    return models.fusion / encoded.deviation if encoded.deviation > LEAST_SPREAD else 0.0
+
+
 def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
     if len({vector.size for vector in vectors}) > 1:
@@ -173,9 +189,9 @@ def _encode_whole(
     if len(weighted) == 1 and not handicapped:
         return EncodedQuery(_unit(weighted[0][1]), terms.truncated)
     (total,) = _sums(terms.gallery, [weighted])
-    handicap = WHOLE_PHOTO * _spread(total.sample) / float(np.linalg.norm(total.vector))
+    deviation = _spread(total.sample) / float(np.linalg.norm(total.vector))
     vector = weighted[0][1] if len(weighted) == 1 else total.vector
-    return EncodedQuery(_unit(vector), terms.truncated, handicap if handicapped else 0.0)
+    return EncodedQuery(_unit(vector), terms.truncated, deviation if handicapped else 0.0)
 
 
 def _encode_parts(
@@ -197,11 +213,12 @@ def _encode_parts(
     total = base.vector + share * roles[0].vector
     length = float(np.linalg.norm(total))
     sample = base.sample + share * roles[0].sample
-    handicap = WHOLE_PHOTO * _spread(sample) / length if handicapped else 0.0
+    deviation = _spread(sample) / length if handicapped else 0.0
     target = _role(description.target, iter(roles), description.others)
     vector = _unit(total)
+    handicap = WHOLE_PHOTO * deviation
     parts = PartQuery(vector, target, share / length, handicap) if target.relations else None
-    return EncodedQuery(vector, terms.truncated, handicap, parts)
+    return EncodedQuery(vector, terms.truncated, deviation, parts)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:

@@ -129,11 +129,15 @@ def _log_sigmoid(margin: float) -> float:
     return -float(np.logaddexp(0.0, -margin))
 
 
-def order_by_verdict(judged: Sequence[JudgedCandidate]) -> list[JudgedCandidate]:
-    """Sort by zTrue - zFalse, then stage-1 score, both descending, then photo id; unjudged ones come last."""
+def order_by_verdict(judged: Sequence[JudgedCandidate], fusion: float = 0.0) -> list[JudgedCandidate]:
+    """Sort by zTrue - zFalse, then stage-1 score, both descending, then photo id; unjudged ones come last.
+
+    Args:
+        fusion: weight with which the stage-1 score is added to zTrue - zFalse; 0 is the paper's method.
+    """
 
     def key(item: JudgedCandidate) -> tuple[bool, float, float, int]:
-        margin = item.verdict.margin if item.verdict is not None else 0.0
+        margin = item.verdict.margin + fusion * item.candidate.score if item.verdict is not None else 0.0
         return item.verdict is None, -margin, -item.candidate.score, item.candidate.photo_id
 
     return sorted(judged, key=key)

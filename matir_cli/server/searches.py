@@ -12,17 +12,17 @@ import msgspec
 from msgspec import Meta
 
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.output.event_records import final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.output.outlines import svg_path
 from matir_cli.records import Box, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions
 from matir_cli.search.query import Query, ResolvedExample, resolve_in_gallery, resolve_region
 from matir_cli.search.results import SearchResult
+from matir_cli.search.sorting import SortKey
 from matir_cli.server.jobs import Search
 from matir_cli.server.messages import Message
 
@@ -35,6 +35,10 @@ MOST_CANDIDATES = 10_000
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+
+Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
+
+Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
 
 Number: TypeAlias = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
@@ -85,6 +89,12 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     camera: Text | None = None
     min_size: Share | None = None
     max_size: Share | None = None
+    near: tuple[Latitude, Longitude] | None = None
+    within: Annotated[float, Meta(gt=0, le=1e9)] = WITHIN
+    """Metres."""
+    has_gps: bool | None = None
+    orientation: Orientation | None = None
+    sort: SortKey = "score"
     limit: Annotated[int, Meta(ge=1, le=MOST_RESULTS)] = 50
     candidates: Annotated[int, Meta(ge=1, le=MOST_CANDIDATES)] | None = None
     certainty: Share = CERTAINTY
@@ -93,6 +103,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     whole: bool = False
     min_score: Number | None = None
     min_p: Share | None = None
+    unique: bool = False
     min_iou: Share | None = None
     refine: bool = False
     fresh: bool = False
@@ -117,6 +128,10 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.camera,
             self.min_size,
             self.max_size,
+            near=self.near,
+            within=self.within,
+            has_gps=self.has_gps,
+            orientation=self.orientation,
         )
         options = SearchOptions(
             limit=self.limit,
@@ -127,11 +142,13 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             whole=self.whole,
             min_score=self.min_score,
             min_p=self.min_p,
+            unique=self.unique,
             min_iou=self.min_iou,
             refine=self.refine,
             fresh=self.fresh,
             budget=self.budget,
             filters=None if filters == Filters() else filters,
+            sort=self.sort,
         )
         title = self.text or "like an example"
         return Search(self._query, options, title, kept=True, outlines=self.outlines)
@@ -230,9 +247,13 @@ def event_json(message: Message, outlines: int = MOST_RESULTS) -> tuple[str, str
         return "grounded", to_json(shown_result(message.grounded.result))
     if message.final is not None:
         outcome = message.final.outcome
-        figures = final_figures("", outcome)
-        figures = {name: figures[name] for name in ("candidates", "judged", "unlikely", "complete")}
-        figures["truncated"] = outcome.truncated
+        figures = {
+            "candidates": outcome.candidates,
+            "judged": outcome.judged,
+            "unlikely": outcome.unlikely,
+            "complete": outcome.complete,
+            "truncated": outcome.truncated,
+        }
         head = msgspec.json.encode(figures).decode()[:-1]
         return "final", f'{head},"results":{results_json(outcome.results, outlines)}}}'
     if message.waiting is not None:

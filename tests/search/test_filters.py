@@ -1,5 +1,6 @@
 """A search held to a part of a gallery is the search of a gallery that has nothing else."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from matir_cli.errors import OutOfRange
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, Candidate, FileRecord, FloatArray, PhotoRecord, Region
-from matir_cli.search.filters import Filters
+from matir_cli.search.filters import Filters, Orientation
 from matir_cli.search.index import seal_index, store_vectors
 from matir_cli.search.quantisation import cosines, refine
 from matir_cli.search.rank import rank_photos
@@ -23,6 +24,8 @@ from tests.search.vectors import unit
 SIDE = 10
 DATES = (None, "2022-12-31T23:59:59", "2023-01-01T00:00:00", "2023-05-17T12:30:00", "2024-02-29T00:00:01")
 CAMERAS = (None, "Canon EOS R6", "Google Pixel 8", "ÉCLAIR 16")
+SIZES = ((40, 40), (40, 30), (30, 40))
+PLACES = ((None, None), (0.0, 179.99), (0.0, -179.99), (89.99, 10.0), (52.5, 13.4), (52.6, 13.4))
 FOLDERS = ("/p/a", "/p/a/deep/er", "/p/ab", "/q")
 PHOTOS = 240
 
@@ -34,9 +37,9 @@ def region(share: float) -> Region:
 
 def put(gallery: GalleryFile, number: int, rng: np.random.Generator) -> None:
     """A photo with a date, a camera, a folder and regions of several sizes, in the caller's transaction."""
-    record = PhotoRecord(
-        rng.bytes(32), 40, 40, SIDE, SIDE, 1, DATES[rng.integers(5)], CAMERAS[rng.integers(4)]
-    )
+    width, height = SIZES[rng.integers(3)]
+    date, camera, position = DATES[rng.integers(5)], CAMERAS[rng.integers(4)], PLACES[rng.integers(6)]
+    record = PhotoRecord(rng.bytes(32), width, height, SIDE, SIDE, 1, date, camera, *position)
     file = FileRecord(Path(FOLDERS[rng.integers(4)], f"{number}.jpg"), 1, 1)
     regions = [region(1.0), *(region(share) for share in rng.choice([0.01, 0.1, 0.3, 0.9], 5))]
     photo_id, ids = gallery.add_photo(file, record, regions, None)
@@ -64,6 +67,14 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
         yield opened
 
 
+def metres(here: tuple[float, float], there: tuple[float, float]) -> float:
+    """The great circle by the spherical law of cosines."""
+    (a, b), (c, d) = ((math.radians(each) for each in position) for position in (here, there))
+    return 6_371_008.8 * math.acos(
+        min(1.0, math.sin(a) * math.sin(c) + math.cos(a) * math.cos(c) * math.cos(d - b))
+    )
+
+
 def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> bool:
     """True if the region passes the filters, decided in plain Python."""
     taken, camera = photo.record.taken_at, photo.record.camera
@@ -76,6 +87,15 @@ def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> 
     if filters.until is not None and (taken is None or taken[: len(filters.until)] > filters.until):
         return False
     if filters.camera is not None and (camera is None or filters.camera.lower() not in camera.lower()):
+        return False
+    y, x = photo.record.latitude, photo.record.longitude
+    if filters.has_gps is not None and filters.has_gps != (y is not None):
+        return False
+    if filters.near is not None and (y is None or x is None or metres(filters.near, (y, x)) > filters.within):
+        return False
+    turn = photo.record.height - photo.record.width
+    shape = "portrait" if turn > 0 else "landscape" if turn < 0 else "square"
+    if filters.orientation not in (None, shape):
         return False
     sized = filters.min_size is not None or filters.max_size is not None
     if ordinal == 0 and (sized or not filters.whole):
@@ -115,6 +135,10 @@ sizes = st.none() | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
     least=sizes,
     most=sizes,
     whole=st.booleans(),
+    near=st.none() | st.sampled_from([(0.0, 180.0), (90.0, 0.0), (52.5, 13.41), (-52.5, 13.4)]),
+    within=st.sampled_from([1000.0, 5000.0, 20e3, 8e6]),
+    has_gps=st.none() | st.booleans(),
+    orientation=st.none() | st.sampled_from(["portrait", "landscape", "square"]),
     limit=st.sampled_from([1, 10, 500]),
     seed=st.integers(0, 5),
 )
@@ -127,10 +151,16 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
     least: float | None,
     most: float | None,
     whole: bool,
+    near: tuple[float, float] | None,
+    within: float,
+    has_gps: bool | None,
+    orientation: Orientation | None,
     limit: int,
     seed: int,
 ) -> None:
-    filters = Filters(tuple(map(Path, places)), since, until, camera, least, most, whole)
+    filters = Filters(
+        tuple(map(Path, places)), since, until, camera, least, most, whole, near, within, has_gps, orientation
+    )
     query = unit(1 + np.random.default_rng(seed + 100).standard_normal(48, dtype=np.float32))
     expected = brute_force(gallery, query, filters)[:limit]
     assert rank_photos(gallery, query, limit, filters) == expected
@@ -145,6 +175,10 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
         (Filters((Path("/p/a/0.jpg"), Path("/q/copy.jpg"))), 1),
         (Filters(camera="Éclair"), 30),
         (Filters(min_size=0.9), 50),
+        (Filters(near=(0.0, 180.0), within=2000), 40),
+        (Filters(near=(52.5, 13.41)), 15),
+        (Filters(has_gps=False), 20),
+        (Filters(orientation="portrait"), 50),
     ],
 )
 def test_the_filters_of_these_tests_do_let_photos_through(
@@ -214,3 +248,12 @@ def test_a_size_is_a_share(size: float) -> None:
         Filters(min_size=size)
     with pytest.raises(OutOfRange):
         Filters(max_size=size)
+
+
+@pytest.mark.parametrize("near", [(91, 0), (0, -181), (math.nan, 0)])
+def test_a_place_beyond_the_earth_is_refused(near: tuple[float, float]) -> None:
+    with pytest.raises(OutOfRange):
+        Filters(near=near)
+    for metres in (0, -1, math.nan):
+        with pytest.raises(OutOfRange, match="within"):
+            Filters(near=(0, 0), within=metres)

@@ -51,6 +51,7 @@ def same(server: Server, *words: object, command: str = "find", given: bytes = b
         ("--no-rerank", "--max-size", "0.9"),
         ("--jsonl", "--not", "blue car", "--no-ground"),
         ("--budget", "0", "--fresh"),
+        ("--json", "--orientation", "square", "--no-gps", "--sort", "path"),
     ],
     ids=" ".join,
 )
@@ -81,6 +82,12 @@ def test_files_are_written_by_the_client(server: Server, tmp_path: Path) -> None
         written.append({k: v.replace(way.encode(), b"") for k, v in files.items()})
     assert written[0] == written[1]
     assert len(written[0]) > 6
+
+
+def test_near_copies_are_left_out_alike(server: Server) -> None:
+    code, output = same(server, QUERY, "--no-ground", "--unique", "--jsonl")
+    assert code == 0
+    assert all(json.loads(line)["near_copies"] == 0 for line in output.splitlines())
 
 
 def test_an_example_and_queries_on_standard_input(server: Server, indexed: Indexed) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,9 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import expand_paths, write_path
+from matir_cli.cli.progress import shows_progress
 from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
 from matir_cli.photos.discover import FolderRules, find_photo_files
 
@@ -33,6 +34,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
@@ -90,8 +92,8 @@ def add(
 
 
 def _count(paths: tuple[Path, ...], rules: FolderRules) -> int | None:
-    """Count the files, to show the time left; this takes a moment, so only if stderr is a terminal."""
-    if not sys.stderr.isatty() or STREAM in paths:
+    """Count the files, to show the time left; this takes a moment, so only if somebody sees it."""
+    if not shows_progress() or STREAM in paths:
         return None
     return sum(1 for _ in find_photo_files(paths, rules=rules))
 

@@ -9,6 +9,7 @@ import click
 from matir_cli.atomic_write import STREAM, atomic_write, open_text
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, check_distinct, gallery_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import progress_bar
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.export import ExportOptions, export_coco, export_vectors
@@ -16,6 +17,7 @@ from matir_cli.maintenance.export import ExportOptions, export_coco, export_vect
 
 @click.command(short_help="Write all regions as COCO JSON, or all vectors as an array.")
 @gallery_option
+@progress_option
 @click.option(
     "--coco",
     type=PathName(dir_okay=False, allow_dash=True),

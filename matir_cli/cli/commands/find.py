@@ -20,8 +20,10 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options, sort_option
 from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -41,7 +43,7 @@ from matir_cli.cli.results import (
     resolve_and_say_example,
     why_empty,
 )
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
@@ -50,6 +52,7 @@ from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
+from matir_cli.search.sorting import SortKey
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
@@ -59,9 +62,9 @@ OBJECTS_MAX_SIZE = 0.95
     cls=SectionedCommand,
     sections={
         "What to find": QUERY_SECTION,
-        "Where": FILTER_SECTION,
+        "Where": (*FILTER_SECTION, *METADATA_SECTION),
         "How": SEARCH_SECTION,
-        "What to write": OUTPUT_SECTION,
+        "What to write": ("sort", *OUTPUT_SECTION),
     },
     short_help="Find photos and the object's mask in each.",
 )
@@ -69,10 +72,13 @@ OBJECTS_MAX_SIZE = 0.95
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
+@metadata_options
 @search_options
 @server_option
+@sort_option
 @output_options
 def find(
     gallery_path: Path,
@@ -81,6 +87,7 @@ def find(
     arguments: QueryArguments,
     options: SearchOptions,
     use_server: bool,
+    sort: SortKey,
     output: OutputOptions,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
@@ -118,6 +125,7 @@ def find(
       matir find "a mug on a desk" --image mug.jpg --point 390,300 --weight 0.3
       matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
       matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
+      matir find "a boat" --near 45.437,12.335 --within 5km --sort taken
       matir find "a unicorn" --min-p 0.5 || echo "none there"
       matir find "a bicycle" -0 | xargs -0 cp -t bicycles/
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
@@ -126,7 +134,7 @@ def find(
       matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    options = replace(options, filters=arguments.filters)
+    options = replace(options, filters=arguments.filters, sort=sort)
     query = arguments.query
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)
@@ -137,7 +145,7 @@ def find(
         check_searchable(gallery, query)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_example(gallery, engines, query)
-        searcher = Searcher(gallery, engines, use_server=use_server)
+        searcher = CommandSearcher(gallery, engines, use_server=use_server)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)
             with open_output(gallery, output) as write:
@@ -155,7 +163,7 @@ def find(
 
 def _search(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,
@@ -187,7 +195,7 @@ def _check_stream_output(output: OutputOptions) -> None:
 
 def _answer_each(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,

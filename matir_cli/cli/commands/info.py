@@ -21,7 +21,7 @@ HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class InfoReport:
     """Output of --json."""
 
     version: str
@@ -49,7 +49,7 @@ def info(gallery_path: Path, as_json: bool) -> None:
     with GalleryFile.open(gallery_path) as gallery:
         contents = gallery_info(gallery)
     if as_json:
-        click.echo(to_json(_Report(version(PACKAGE), contents)))
+        click.echo(to_json(InfoReport(version(PACKAGE), contents)))
         return
     for line in _lines(contents):
         click.echo(printable(line))

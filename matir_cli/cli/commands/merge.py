@@ -9,6 +9,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option, null_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import progress_bar
 from matir_cli.gallery.database import GalleryFile
@@ -20,6 +21,7 @@ from matir_cli.maintenance.merge_source import check_mergeable
 @click.command(short_help="Copy another gallery's photos into this one.")
 @click.argument("other", type=PathName())
 @gallery_option
+@progress_option
 @click.option("--dry-run", is_flag=True, help="Only print the photos that would be copied.")
 @null_option("With --dry-run: end each path with NUL instead of a newline.")
 def merge(other: Path, gallery_path: Path, dry_run: bool, null: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -22,7 +21,9 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import write_path
+from matir_cli.cli.progress import shows_progress
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.cli.watching import watch_folders
 from matir_cli.errors import FolderVanished
@@ -48,6 +49,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
@@ -154,7 +156,7 @@ _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or d
 
 def _count(gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool) -> int | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         return None
     gone = gone_files(gallery, roots, drop_all=drop_all)
     return sum(1 for _ in find_photo_files(roots, rules=rules)) + sum(1 for _ in gone)
