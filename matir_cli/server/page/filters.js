@@ -80,6 +80,19 @@ const CAMERA = {
   },
 };
 
+const SHAPES = [["Portrait", "portrait"], ["Landscape", "landscape"], ["Square", "square"]];
+
+const SHAPE = {
+  name: "shape",
+  label: "Shape",
+  texts: ({ orientation }) => SHAPES.filter(([, value]) => value === orientation).map(([text]) => text),
+  remove: (query) => { query.orientation = ""; },
+  edit: (query, facts, change) => [element("div", { class: "row" }, ...SHAPES.map(([text, orientation]) => element("button", {
+    type: "button", class: "choice", text, "aria-pressed": String(query.orientation === orientation),
+    on: { click: () => change({ orientation: query.orientation === orientation ? "" : orientation }) },
+  })))],
+};
+
 const SIZES = [["Small", null, 0.02], ["Medium", 0.02, 0.2], ["Large", 0.2, null]];
 const shareText = (share) => `${Number((100 * share).toPrecision(3))}%`;
 
@@ -126,7 +139,7 @@ const WITHOUT = {
 };
 
 /** All filters, in the order of their chips. @type {Filter[]} */
-export const FILTERS = [PLACES, DATES, CAMERA, SIZE, WITHOUT];
+export const FILTERS = [PLACES, DATES, CAMERA, SHAPE, SIZE, WITHOUT];
 
 function choice(text, count, pressed, depth, click) {
   const button = element("button", { type: "button", class: "choice", "aria-pressed": String(pressed), on: { click } },

@@ -25,6 +25,7 @@ export class Grid {
     this._index = new Map(); // id -> position
     this._active = null; // id of the photo that is in the tab order
     this._drawing = this._fetching = false;
+    this._drawn = ""; // rows in the document
     addEventListener("scroll", () => this._plan(), { passive: true });
     new ResizeObserver(() => this._resize()).observe(list);
     list.addEventListener("click", (event) => this._click(event));
@@ -98,7 +99,7 @@ export class Grid {
     requestAnimationFrame(() => {
       this._drawing = false;
       this.list.classList.remove("moving");
-      this._draw();
+      this._draw(true);
     });
   }
 
@@ -106,11 +107,16 @@ export class Grid {
     return this.list.getBoundingClientRect().top + scrollY;
   }
 
-  /** Put the photos near the window into the document, and take the others out. */
-  _draw() {
+  /**
+   * Put the photos near the window into the document, and take the others out.
+   * @param {boolean} scrolled nothing else has changed
+   */
+  _draw(scrolled = false) {
     const start = scrollY - this._top();
     const margin = Math.max(400, innerHeight * 0.75);
     const range = rowsBetween(this._layout.rows, start - margin, start + innerHeight + margin);
+    if (scrolled && String(range) === this._drawn) return;
+    this._drawn = String(range);
     const seen = new Set();
     if (range !== null) {
       const [first, last] = [this._layout.rows[range[0]].first, this._layout.rows[range[1]].last];
@@ -127,7 +133,8 @@ export class Grid {
       const index = this._index.get(id);
       if (index === undefined) continue;
       const item = this.items[index];
-      this._place(this._tiles.get(id) ?? this._add(item), item, index);
+      const tile = this._tiles.get(id);
+      if (!tile || !scrolled) this._place(tile ?? this._add(item), item, index);
       if (item.lacksOutline) missing.push(item);
     }
     this._drawHeadings();

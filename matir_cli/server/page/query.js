@@ -4,7 +4,7 @@
 export function emptyQuery() {
   return {
     text: "", without: [], likes: [], weight: 0.5,
-    places: [], since: "", until: "", camera: "", minSize: null, maxSize: null,
+    places: [], since: "", until: "", camera: "", orientation: "", minSize: null, maxSize: null,
     judge: true,
   };
 }
@@ -26,13 +26,13 @@ export function searchBody(query) {
     body.example = region ? { region } : box ? { photo, box } : { photo };
     body.weight = query.weight;
   }
-  for (const name of ["since", "until", "camera"]) if (query[name]) body[name] = query[name];
+  for (const name of ["since", "until", "camera", "orientation"]) if (query[name]) body[name] = query[name];
   if (query.minSize !== null) body.min_size = query.minSize;
   if (query.maxSize !== null) body.max_size = query.maxSize;
   return body;
 }
 
-const TEXTS = { q: "text", since: "since", until: "until", camera: "camera" };
+const TEXTS = { q: "text", since: "since", until: "until", camera: "camera", shape: "orientation" };
 const LISTS = { not: "without", in: "places" };
 const NUMBERS = { min: "minSize", max: "maxSize" };
 
