@@ -4,30 +4,53 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.printable import printable
 from matir_cli.server.searches import ExampleBody, SearchBody
 
-_SWITCHES = {"rerank": "--no-rerank", "ground": "--no-ground"}
-"""Settings that are on by default to the option that turns them off."""
 
-_FLAGS = {"whole": "--whole", "refine": "--refine", "fresh": "--fresh"}
+def _number(value: float) -> str:
+    return f"{value:.12g}"
 
-_NUMBERS = {
-    "candidates": "--candidates",
-    "certainty": "--certainty",
-    "min_score": "--min-score",
-    "min_p": "--min-p",
-    "min_iou": "--min-iou",
-    "budget": "--budget",
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(map(_number, values))
+
+
+_FLAGS = {
+    ("rerank", False): "--no-rerank",
+    ("ground", False): "--no-ground",
+    ("whole", True): "--whole",
+    ("refine", True): "--refine",
+    ("fresh", True): "--fresh",
+    ("unique", True): "--unique",
+    ("has_gps", True): "--has-gps",
+    ("has_gps", False): "--no-gps",
 }
+"""Setting and its value to the option for it."""
 
-_TEXTS = {"since": "--since", "until": "--until", "camera": "--camera"}
-
-_SIZES = {"min_size": "--min-size", "max_size": "--max-size"}
+_VALUES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "since": ("--since", str),
+    "until": ("--until", str),
+    "camera": ("--camera", str),
+    "min_size": ("--min-size", _number),
+    "max_size": ("--max-size", _number),
+    "near": ("--near", _numbers),
+    "within": ("--within", lambda metres: f"{_number(metres)}m"),
+    "orientation": ("--orientation", str),
+    "sort": ("--sort", str),
+    "candidates": ("--candidates", _number),
+    "certainty": ("--certainty", _number),
+    "min_score": ("--min-score", _number),
+    "min_p": ("--min-p", _number),
+    "min_iou": ("--min-iou", _number),
+    "budget": ("--budget", _number),
+}
+"""Setting to its option, and how its value is written."""
 
 _DEFAULTS = SearchBody(text="")
 
@@ -79,14 +102,14 @@ def _query_words(gallery: GalleryFile, body: SearchBody) -> Iterator[str]:
             yield from ("--weight", _number(body.weight))
     for place in body.places:
         yield from ("--in", place)
-    for settings, write in ((_TEXTS, str), (_SIZES, _number), (_NUMBERS, _number)):
-        for name, option in settings.items():
-            value = getattr(body, name)
-            if value != getattr(_DEFAULTS, name):
-                yield from _option(option, write(value))
+    for name, (option, write) in _VALUES.items():
+        value = getattr(body, name)
+        if value != getattr(_DEFAULTS, name) and (name != "within" or body.near is not None):
+            yield from _option(option, write(value))
     yield from ("-n", str(body.limit))
-    yield from (option for name, option in _SWITCHES.items() if not getattr(body, name))
-    yield from (option for name, option in _FLAGS.items() if getattr(body, name))
+    for (name, value), option in _FLAGS.items():
+        if getattr(body, name) is value and getattr(_DEFAULTS, name) is not value:
+            yield option
 
 
 def _example_words(gallery: GalleryFile, example: ExampleBody) -> Iterator[str]:
@@ -98,9 +121,9 @@ def _example_words(gallery: GalleryFile, example: ExampleBody) -> Iterator[str]:
     assert photo_id is not None
     yield from ("--image", str(_existing(gallery.photo(photo_id).paths)))
     if box is not None:
-        yield from _option("--box", ",".join(map(_number, box)))
+        yield from _option("--box", _numbers(box))
     if point is not None:
-        yield from _option("--point", ",".join(map(_number, point)))
+        yield from _option("--point", _numbers(point))
 
 
 def _existing(paths: tuple[Path, ...]) -> Path:
@@ -111,7 +134,3 @@ def _existing(paths: tuple[Path, ...]) -> Path:
 def _option(name: str, value: str) -> tuple[str, ...]:
     """Write an option; a value that looks like an option itself is joined to its name."""
     return (f"{name}={value}",) if value.startswith("-") else (name, value)
-
-
-def _number(value: float) -> str:
-    return f"{value:.12g}"

@@ -1,30 +1,19 @@
-"""Tests of the HTML page in a real browser: `pytest tests/browser/check_page.py`.
+"""Tests of the HTML page that `matir find --html` writes, in a real browser: `make browser-test`.
 
 They are run by name only, since they need `pip install -e '.[browser-test]'` and Chromium: the system's
 (its path in MATIR_CHROMIUM, or `chromium` or `google-chrome` in PATH), else the one that
 `playwright install chromium` fetches.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.support.process import Indexed, matir
 
 RESULTS = 8
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("MATIR_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.outlines import svg_path
 from matir_cli.output.printable import printable
-from matir_cli.server.command_lines import shell_word
+from matir_cli.server.command_lines import _FLAGS, _VALUES, shell_word
 from matir_cli.server.facts import gallery_facts
 from matir_cli.server.photos import newest_photos
+from matir_cli.server.searches import SearchBody
 from matir_cli.server.static_files import FOLDER, MEDIA_TYPES
 from tests.server.test_api import QUERY, check, events_of, results_of
 from tests.support.process import MATIR, PHOTOS, records
@@ -88,6 +89,8 @@ LINES: list[dict[str, Any]] = [
     {"example": {"region": 2}, "limit": 5},
     {"text": QUERY, "rerank": False, "limit": 5, "example": {"region": 3}, "weight": 0.25},
     {"example": {"photo": 3}, "limit": 2, "until": "2999-01"},
+    {"text": QUERY, "rerank": False, "limit": 4, "near": [-30.5, 0], "within": 2500.5, "unique": True},
+    {"text": QUERY, "rerank": False, "limit": 4, "has_gps": False, "orientation": "portrait", "sort": "path"},
 ]
 
 
@@ -101,6 +104,13 @@ def test_the_command_line_of_a_search_does_the_same_search(server: Server, body:
     )
     assert printed.returncode in (0, 1), printed.stderr
     assert [each["result"] for each in results_of(server, body)] == records(printed)
+
+
+def test_the_command_line_knows_all_settings() -> None:
+    settings = {name for name, _ in _FLAGS} | set(_VALUES)
+    assert settings | {"text", "without", "example", "weight", "places", "limit", "outlines"} == set(
+        SearchBody.__struct_fields__
+    )
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from("'\\\"$`!\n\x1b\x03\u202e\udc80\udcff"))))

@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from matir_cli.server.jobs import MOST_SEARCHES
 from matir_cli.server.runtime import RuntimeFiles, find_server
-from tests.support.process import matir
+from tests.support.process import MATIR, matir
 from tests.support.server import LAST_SECONDS, Server, end_servers, run_server
 
 
@@ -143,3 +144,21 @@ def test_options_that_contradict_each_other(gallery: Path, words: tuple[str, ...
     done = matir("serve", "--db", gallery, *words)
     assert done.returncode == 2
     assert message in done.stderr.decode()
+
+
+def test_open_opens_the_page_in_the_browser(
+    gallery: Path, model_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    os.mkfifo(opened)
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with run_server(gallery, model_set, "--open", "--token", "s3cret") as server:
+        assert opened.read_text() == f"{server.url}\n"
+        # Where a server runs, its page is opened.
+        monkeypatch.setenv("BROWSER", f"{browser} %s &")
+        again = subprocess.Popen([*MATIR, "serve", "--open", *server.options], stdout=subprocess.PIPE)
+        assert opened.read_text() == f"{server.url}\n"
+        assert again.communicate()[0].decode() == f"{server.url}\n"
+        assert again.returncode == 0
