@@ -17,9 +17,9 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
-browser-test: $(VENV)/installed-test ## Test the HTML page in Chromium
+browser-test: $(VENV)/installed-test ## Test the HTML pages in Chromium
 	$(BIN)/pip install --quiet --editable '.[browser-test]'
-	$(BIN)/pytest tests/browser/check_page.py
+	$(BIN)/pytest tests/browser/check_page.py tests/browser/check_server_page.py
 
 gpu-check: $(VENV)/installed-test ## Check the engines on a CUDA GPU, up to 8 minutes
 	$(BIN)/python -m tests.gpu $(ARGS)
@@ -53,5 +53,5 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[test,heic,raw,watch]'
+	$(BIN)/pip install --quiet --editable '.[test,heic,mcp,raw,watch]'
 	@touch $@

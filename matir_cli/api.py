@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import date
@@ -29,6 +29,7 @@ from typing import TypeAlias
 from matir_cli.api_results import Hit, PhotoRegion
 from matir_cli.errors import GalleryMissing, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread
 from matir_cli.gallery.files import find_photo, forget_files
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import StoredPhoto
@@ -40,10 +41,12 @@ from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import FolderRules, absolute_path
 from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.index import seal_index
+from matir_cli.search.keywords import parse_rating
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, ExampleRule, Query, resolve_each
+from matir_cli.search.sorting import SortKey
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -105,7 +108,12 @@ class Gallery:
         return True
 
     def add(
-        self, paths: AnyPath | Iterable[AnyPath], *, previews: bool = True, exclude: str | Iterable[str] = ()
+        self,
+        paths: AnyPath | Iterable[AnyPath],
+        *,
+        previews: bool = True,
+        exclude: str | Iterable[str] = (),
+        metadata: bool = False,
     ) -> Iterator[Outcome]:
         """Index photos: files, and folders recursively; `~` is the home folder.
 
@@ -117,10 +125,12 @@ class Gallery:
             previews: store a JPEG of each photo at working size, so that the judge can see the photo
                 while its file is unavailable.
             exclude: patterns of files and folders to leave out, as in .gitignore.
+            metadata: read ratings and keywords of unchanged files that a version which did not has added.
 
         Returns:
-            One outcome per file: `Added`, `Linked` (the same bytes as a stored photo), `Unchanged` or
-            `Skipped` (with the reason), each with its path.
+            One outcome per file: `Added`, `Linked` (the same bytes as a stored photo, or a raw file beside
+            its picture), `Unchanged`, `Refreshed` (unchanged, but with another sidecar) or `Skipped` (with
+            the reason), each with its path.
 
         Raises:
             WeightsMissing, WeightsChanged: raised at once; no file is created.
@@ -136,12 +146,17 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        return self._outcomes(file, files, IndexingModels.of(engines), previews, patterns)
+        outcomes = add_photos(
+            file,
+            files,
+            IndexingModels.of(engines),
+            previews=previews,
+            rules=FolderRules(patterns),
+            fill_metadata=metadata,
+        )
+        return self._translated(outcomes)
 
-    def _outcomes(
-        self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool, exclude: list[str]
-    ) -> Iterator[Outcome]:
-        outcomes = add_photos(file, paths, models, previews=previews, rules=FolderRules(exclude))
+    def _translated(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Outcome]:
         with translated(self.path), closing(outcomes):
             yield from outcomes
 
@@ -162,6 +177,14 @@ class Gallery:
         camera: str | None = None,
         min_size: float | None = None,
         max_size: float | None = None,
+        near: tuple[float, float] | None = None,
+        within: float = WITHIN,
+        has_gps: bool | None = None,
+        orientation: Orientation | None = None,
+        rating: str | int | None = None,
+        keywords: str | Iterable[str] = (),
+        no_keywords: str | Iterable[str] = (),
+        sort: SortKey = "score",
         limit: int = 10,
         whole: bool = False,
         rerank: bool = True,
@@ -170,6 +193,7 @@ class Gallery:
         certainty: float = CERTAINTY,
         min_score: float | None = None,
         min_p: float | None = None,
+        unique: bool = False,
         match: MatchRule | None = None,
         min_iou: float | None = None,
         refine: bool = False,
@@ -196,6 +220,15 @@ class Gallery:
             camera: part of the camera's name.
             min_size: least fraction of the photo that the object covers, 0..1.
             max_size: greatest fraction of the photo that the object covers, 0..1.
+            near: only photos taken near this latitude and longitude: degrees, north and east positive.
+            within: greatest distance from `near` along a great circle, metres.
+            has_gps: True: only photos with a position; False: only those without one.
+            orientation: "portrait", "landscape" or "square": only upright photos of this shape.
+            rating: only photos with this rating: 3, "3+" (or more), "2-4", 0 (unrated), "rejected".
+            keywords: only photos with all of these keywords, in any case; * stands for anything.
+            no_keywords: only photos without any of these keywords.
+            sort: order of the hits: "score" (best first), "taken" (oldest first), "path", or "size" (largest
+                object first). Which photos are returned depends on their scores alone.
             limit: number of photos to return, 1 or more.
             whole: compare the text as a whole in stage 1, as the paper does, not by its parts.
             rerank: let the judge look at the best photos and rank them again.
@@ -206,6 +239,7 @@ class Gallery:
                 are judged, as in the paper.
             min_score: leave out photos whose best region scores lower in stage 1, where scores are -1..1.
             min_p: leave out photos to which the judge gives a lower probability, 0..1.
+            unique: leave out near-copies, and other photos of a burst, of photos that rank higher.
             match: how the region of the judge's box is chosen: "iou", or "joint" with the text and the
                 region's quality; None: as the model set says.
             min_iou: least IoU of a stored region with the judge's box, 0..1; None: 0.5, or 0 for "joint".
@@ -214,11 +248,11 @@ class Gallery:
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
 
         Returns:
-            At most `limit` hits; an empty list if nothing is good enough.
+            At most `limit` hits, in the order of `sort`; an empty list if nothing is good enough.
 
         Warns:
             UserWarning: the text is longer than the encoder reads, and its end was left out; or the region
-                found in `box` fits it poorly.
+                found in `box` fits it poorly; or ratings or keywords of some files have not been read.
 
         Raises:
             GalleryMissing, GalleryEmpty: there is nothing to search.
@@ -241,6 +275,16 @@ class Gallery:
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        filters = replace(
+            filters,
+            near=near,
+            within=within,
+            has_gps=has_gps,
+            orientation=orientation,
+            rating=None if rating is None else parse_rating(str(rating)),
+            keywords=tuple(str(keyword) for keyword in _listed(keywords)),
+            no_keywords=tuple(str(keyword) for keyword in _listed(no_keywords)),
+        )
         options = SearchOptions(
             limit=limit,
             whole=whole,
@@ -250,17 +294,20 @@ class Gallery:
             ground=ground,
             min_score=min_score,
             min_p=min_p,
+            unique=unique,
             match=match,
             min_iou=min_iou,
             refine=refine,
             fresh=fresh,
             budget=budget,
             filters=filters if filters != Filters() else None,
+            sort=sort,
         )
         with translated(self.path):
             file = self._opened()
             engines = self._loaded(file)
             check_searchable(file, query)
+            unread = count_unread(file.connection) if filters.needs_metadata else 0
             good, bad = (resolve_each(file, engines, some) for some in (query.examples, query.unlike))
             query = replace(query, examples=good, unlike=bad)
             result = run_search(file, engines, query, options)
@@ -272,6 +319,11 @@ class Gallery:
                     f"the region found in {example.path} fits the box poorly (IoU {example.iou:.2f})",
                     stacklevel=2,
                 )
+        if unread:
+            warnings.warn(
+                f"ratings and keywords of some files ({unread}) are not known yet: add(..., metadata=True)",
+                stacklevel=2,
+            )
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)
         return [Hit(item) for item in result.results]

@@ -15,6 +15,7 @@ import warnings
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
@@ -45,6 +46,7 @@ def run(command: click.Command) -> NoReturn:
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
+        _say_defaults(error)
         code = ERROR
     except BrokenPipeError:
         # The reader (such as `| head`) has stopped reading, which is not an error. The rest of the
@@ -62,6 +64,16 @@ def run(command: click.Command) -> NoReturn:
             _report_fault(error)
         code = ERROR
     _leave_at_once(code)
+
+
+def _say_defaults(error: click.ClickException) -> None:
+    """Say which options of a wrong command line are not on it, but in the defaults file."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        sources = ((each, context.get_parameter_source(each.name or "")) for each in context.command.params)
+        names = [each.opts[0] for each, source in sources if source is ParameterSource.DEFAULT_MAP]
+        if names:
+            say(f"set in the defaults file: {', '.join(names)}; to run without it: MATIR_CONFIG= matir ...")
 
 
 def _report_fault(error: Exception) -> None:
@@ -159,6 +171,10 @@ def _remedy(error: errors.MatirError) -> str:
         case errors.WeightsMissing(model_set=name, part=part):
             fetch = f"Fetch them: matir models pull {shlex.quote(name)}"
             return f"{fetch} -- or {STAGE_1_ALONE}" if part == "judge" else fetch
+        case errors.ReencodingBegun(path=path, model_set=begun, wanted=wanted):
+            name, db = shlex.quote(begun), f"--db {shlex.quote(str(path))}"
+            give_up = f"matir reencode --restart --models {shlex.quote(wanted)} {db}"
+            return f"Go on: matir reencode --models {name} {db} -- or begin anew: {give_up}"
         case errors.ServerRunning(gallery=path):
             return f"Use that one, or end it: matir serve --stop --db {shlex.quote(str(path))}"
         case errors.ListNotUtf8(encoding=encoding):
@@ -187,6 +203,7 @@ _GALLERY_REMEDIES: dict[type[errors.GalleryError], str] = {
     ),
     errors.IndexDamaged: "Rebuild it: matir compact --db {path}",
     errors.GalleryFailed: "If a check finds nothing, please report this: matir doctor --db {path}",
+    errors.SavedSearchUnknown: "List those that there are: matir saved list --db {path}",
     errors.PhotoUnknown: "List what it holds: matir ls --db {path}",
 }
 """Remedies with a command on the gallery at {path}, quoted for a shell."""
@@ -201,7 +218,11 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.GalleryReadOnly: "Check the permissions of the file and its folder.",
     errors.DiskFull: "Free some space and run the same command again.",
     errors.RoomTooSmall: "Free some space, or move the gallery to another disk; it was not changed.",
+    errors.SavedSearchExists: "Choose another name, or replace it with --replace.",
     errors.MergeIntoItself: "Name another gallery, or choose the target with --db.",
+    errors.OtherProposer: (
+        "Name a set that has both, in a TOML file of your own; `matir help models` shows how to write one."
+    ),
     errors.ModelMismatch: (
         "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "
         "another folder with --out)."
@@ -226,6 +247,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.PhotoInaccessible: "Check its name, its permissions and its disk.",
     errors.DecoderUnavailable: "Check the installation with: matir doctor",
     errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
+    errors.RegionFileInvalid: "Check the name; the forms that are read are described in: matir help regions",
     errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",
     errors.OutputError: "Choose another name or place, or free some space.",
     errors.OutputExists: "Choose another name, or replace the file with --force.",
@@ -238,5 +260,6 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.ExampleBlank: "Draw a box tight around an object with --box.",
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
     errors.QueryNotText: "Encode it as UTF-8.",
+    errors.DefaultsInvalid: "Correct it: matir config --edit; or run without it: MATIR_CONFIG= matir ...",
     errors.QueryContradicts: "Describe with --not, or show with --unlike, what only the wrong photos show.",
 }

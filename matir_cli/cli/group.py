@@ -4,14 +4,18 @@ from importlib import import_module
 
 import click
 
+from matir_cli.cli.defaults import WITHOUT_DEFAULTS, command_defaults, defaults_path, read_defaults
+
 COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        *("doctor", "models", "demo", "serve"),
+        "duplicates",
+        *("saved", "reencode", "config"),
+        *("doctor", "models", "demo", "serve", "mcp"),
     )
-} | {"eval": "evaluate", "help": "show_help"}
-"""Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
+} | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
+"""Name of each command: name of its function in its module, which `module_of` names."""
 
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
@@ -19,12 +23,20 @@ SYNONYMS = {
     **dict.fromkeys(("update", "refresh"), "sync"),
     **dict.fromkeys(("list", "dir"), "ls"),
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
+    **dict.fromkeys(("reembed", "re-encode", "upgrade"), "reencode"),
+    **dict.fromkeys(("settings", "defaults", "configure"), "config"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
+    **dict.fromkeys(("dupes", "dedupe", "dedup"), "duplicates"),
     **dict.fromkeys(("explain", "understand"), "parse"),
     **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
 }
 """Names that other programs use: the command that they stand for."""
+
+
+def module_of(command: str) -> str:
+    """Return the name of the module of a command."""
+    return f"matir_cli.cli.commands.{command.replace('-', '_')}"
 
 
 class LazyGroup(click.Group):
@@ -38,13 +50,13 @@ class LazyGroup(click.Group):
         """Return the command called `name`; None if there is none."""
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
+        found: click.Command = getattr(import_module(module_of(name)), COMMANDS[name])
         return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` begin with; if there is none, suggest a similar one."""
+        """Return the command that `args` begin with, and give it the user's defaults; else suggest one."""
         name = args[0]
         if name not in COMMANDS and name[:1].isalpha() and not ctx.resilient_parsing:
             # Imported here: only a mistyped command needs it.
@@ -52,7 +64,13 @@ class LazyGroup(click.Group):
 
             meant = SYNONYMS.get(name) or next(iter(get_close_matches(name, COMMANDS)), None)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {meant}?" if meant else ""))
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        if command is not None and found not in WITHOUT_DEFAULTS and not ctx.resilient_parsing:
+            path = defaults_path()
+            tables = read_defaults(path, COMMANDS)
+            if path is not None and tables and found is not None:
+                ctx.default_map = {found: command_defaults(path, found, command, tables)}
+        return found, command, rest
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""Progress bars on standard error."""
+"""Progress on standard error: bars for people, lines of JSON for programs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,75 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
+from time import monotonic
+from typing import Literal
 
 import click
 
-from matir_cli.cli.boundary import is_dumb
+from matir_cli.cli.boundary import PROGRAM, is_dumb
+from matir_cli.output.json_encoding import to_json
 from matir_cli.progress import Advance, no_progress
 
 LEAST_ROWS, LEAST_COLUMNS = 6, 30
 """Rows and columns that a terminal must have for lines on it to be replaced."""
 
+SECONDS_BETWEEN = 0.5
+"""Seconds that pass at least between two lines of JSON within a step."""
+
+
+class ProgressForm(StrEnum):
+    """Form in which progress is shown."""
+
+    AUTO = "auto"
+    """Bars on a terminal, otherwise nothing."""
+    JSON = "json"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRecord:
+    """Progress of one step of a command, as `--progress json` prints it on standard error."""
+
+    event: Literal["progress"]
+    step: str
+    """Name of the step, such as "judging", or of the command."""
+    unit: str
+    """Name of one item, such as "photo"; "B" for bytes."""
+    done: int
+    """Number of items done so far."""
+    total: int | None
+    """Number of items; left out if it is not known."""
+    seconds: float
+    """Seconds since the step began."""
+    ended: bool
+    """True in the last line of a step, completed or not."""
+
+
+_form = ProgressForm.AUTO
+
+
+def set_progress_form(form: ProgressForm) -> None:
+    """Choose how this process shows progress."""
+    global _form  # noqa: PLW0603 - one standard error per process
+    _form = form
+
+
+def progress_form() -> ProgressForm:
+    """Return the form in which this process shows progress."""
+    return _form
+
+
+def shows_progress() -> bool:
+    """Return True if somebody sees progress, so that a total is worth counting."""
+    return _form is ProgressForm.JSON or (_form is ProgressForm.AUTO and sys.stderr.isatty())
+
 
 def can_redraw() -> bool:
     """Return True if stdout and stderr are terminals, large enough, on which lines can be replaced."""
+    if _form is not ProgressForm.AUTO:
+        return False
     if not (sys.stdout.isatty() and sys.stderr.isatty()) or is_dumb():
         return False
     size = os.get_terminal_size(sys.stderr.fileno())
@@ -28,7 +84,7 @@ def can_redraw() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ProgressBar:
-    """A progress bar on stderr; it shows nothing if stderr is not a terminal."""
+    """Progress of a step on stderr, in the form that was chosen."""
 
     advance: Advance
     say: Callable[[str], object]
@@ -44,7 +100,13 @@ def progress_bar(
     A bar without a name stays on the terminal when it ends. A bar with a name is one step of many and
     is removed.
     """
-    if not sys.stderr.isatty():
+    if _form is ProgressForm.JSON:
+        with _json_lines(
+            total, name or click.get_current_context().info_name or PROGRAM, unit, done
+        ) as advance:
+            yield ProgressBar(advance, partial(click.echo, err=True))
+        return
+    if not shows_progress():
         with no_progress(name or "", total, unit) as ignore:
             yield ProgressBar(ignore, partial(click.echo, err=True))
         return
@@ -64,7 +126,30 @@ def progress_bar(
 
 
 @contextmanager
+def _json_lines(total: int | None, step: str, unit: str, done: int) -> Iterator[Advance]:
+    """Print a line when the step begins, one in `SECONDS_BETWEEN` while it runs, and one when it ends."""
+    begun = last = monotonic()
+
+    def write(*, ended: bool) -> None:
+        seconds = round(monotonic() - begun, 3)
+        click.echo(to_json(ProgressRecord("progress", step, unit, done, total, seconds, ended)), err=True)
+
+    def advance(count: int = 1, /) -> None:
+        nonlocal done, last
+        done += count
+        if monotonic() - last >= SECONDS_BETWEEN:
+            last = monotonic()
+            write(ended=False)
+
+    write(ended=False)
+    try:
+        yield advance
+    finally:
+        write(ended=True)
+
+
+@contextmanager
 def show_progress(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show one step as a bar: the `matir_cli.progress.ProgressObserver` of the command line."""
+    """Show one step: the `matir_cli.progress.ProgressObserver` of the command line."""
     with progress_bar(total, name, unit, done) as bar:
         yield bar.advance

@@ -18,7 +18,11 @@
     │   ├── DiskFull                   no disk space to write
     │   ├── RoomTooSmall               less disk space than a step is known to need
     │   ├── PhotoUnknown               it holds no photo of that name or id
+    │   ├── SavedSearchUnknown         it holds no saved search of that name
+    │   ├── SavedSearchExists          it holds a saved search of that name already
     │   ├── MergeIntoItself            both galleries of a merge are the same file
+    │   ├── ReencodingBegun            new vectors for another model set are half made
+    │   ├── OtherProposer              its regions are of another proposer than a model set has
     │   └── ModelMismatch              made with other models than those requested
     ├── ExtensionUnusable              SQLite cannot load an extension that it needs
     ├── ModelSetError                  about the models
@@ -38,6 +42,7 @@
     ├── ListNotUtf8                    a list of names or queries in another encoding
     ├── DecoderUnavailable             the process that decodes photos does not start
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
+    ├── RegionFileInvalid              a file of regions or corrections that cannot be used
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
     │   ├── OutputExists               a file that is kept unless it may be replaced
@@ -53,6 +58,7 @@
     ├── QueryEmpty                     nothing to search for
     ├── QueryNotText                   the query is not UTF-8
     ├── QueryContradicts               the query excludes what it asks for
+    ├── DefaultsInvalid                a wrong value in the user's defaults file
     └── OutOfRange                     a number outside an argument's range; also a ValueError
 
 An error carries its facts in named attributes. `str(error)` is one plain sentence that says what is
@@ -85,12 +91,17 @@ from matir_cli.errors.gallery import (
     MergeIntoItself,
     ModelMismatch,
     NotAGallery,
+    OtherProposer,
     PhotoUnknown,
+    ReencodingBegun,
     RoomTooSmall,
+    SavedSearchExists,
+    SavedSearchUnknown,
 )
 from matir_cli.errors.inputs import (
     AnnotationsInvalid,
     DecoderUnavailable,
+    DefaultsInvalid,
     ExampleBlank,
     ExampleOutside,
     FolderVanished,
@@ -101,6 +112,7 @@ from matir_cli.errors.inputs import (
     QueryContradicts,
     QueryEmpty,
     QueryNotText,
+    RegionFileInvalid,
 )
 from matir_cli.errors.models import (
     CheckpointInvalid,
@@ -135,6 +147,7 @@ __all__ = [
     "CheckpointInvalid",
     "ContextTooSmall",
     "DecoderUnavailable",
+    "DefaultsInvalid",
     "DeviceUnavailable",
     "DiskFull",
     "DownloadFailed",
@@ -166,6 +179,7 @@ __all__ = [
     "ModelSetUnknown",
     "ModelSetUntrusted",
     "NotAGallery",
+    "OtherProposer",
     "OutOfRange",
     "OutputError",
     "OutputExists",
@@ -177,7 +191,11 @@ __all__ = [
     "QueryContradicts",
     "QueryEmpty",
     "QueryNotText",
+    "ReencodingBegun",
+    "RegionFileInvalid",
     "RoomTooSmall",
+    "SavedSearchExists",
+    "SavedSearchUnknown",
     "ServerFailed",
     "ServerRunning",
     "SidecarElsewhere",

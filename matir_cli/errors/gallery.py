@@ -166,6 +166,53 @@ class PhotoUnknown(GalleryError):
 
 
 @dataclass(eq=False)
+class SavedSearchUnknown(GalleryError):
+    """The gallery holds no saved search of this name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path} holds no saved search {self.name}."
+
+
+@dataclass(eq=False)
+class SavedSearchExists(GalleryError):
+    """The gallery holds a saved search of this name already."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path} holds a saved search {self.name} already."
+
+
+@dataclass(eq=False)
+class ReencodingBegun(GalleryError):
+    """New vectors for the model set `model_set` are half made, and others, for `wanted`, are asked for."""
+
+    model_set: str
+    wanted: str
+
+    def __str__(self) -> str:
+        made = f"{self.path} holds half-made vectors for the model set {self.model_set}"
+        return f"{made}, not for {self.wanted}."
+
+
+@dataclass(eq=False)
+class OtherProposer(GalleryError):
+    """The regions of the gallery are of the proposer `stored`, and the set `model_set` has `wanted`."""
+
+    stored: str
+    model_set: str
+    wanted: str
+
+    def __str__(self) -> str:
+        made = f"the regions of {self.path} are of the proposer {self.stored}"
+        return (
+            f"{made}; the model set {self.model_set} has {self.wanted}, which could not add photos to them."
+        )
+
+
+@dataclass(eq=False)
 class ModelMismatch(GalleryError):
     """The gallery was made with the model `stored`; vectors or masks of `wanted` are not comparable.
 

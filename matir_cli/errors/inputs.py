@@ -57,6 +57,17 @@ class AnnotationsInvalid(MatirError):
 
 
 @dataclass(eq=False)
+class RegionFileInvalid(MatirError):
+    """The file at `path` is none of regions or corrections; `reason` is a sentence in lower case."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be used: {self.reason}."
+
+
+@dataclass(eq=False)
 class FolderVanished(MatirError):
     """None of the `count` files that the gallery knows below `path` exists.
 
@@ -137,3 +148,15 @@ class OutOfRange(MatirError, ValueError):
         if self.least == -math.inf:
             bounds = "a number"
         return f"{self.name} is {self.value}; it must be {bounds}."
+
+
+@dataclass(eq=False)
+class DefaultsInvalid(MatirError):
+    """The user's defaults file at `path` is wrong at `key`, such as "find.limit"; empty: as a whole."""
+
+    path: Path
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the defaults file {self.path}{', ' if self.key else ''}{self.key}: {self.reason}."

@@ -21,9 +21,9 @@ from matir_cli.evaluation.judging import ground_by_photo, judge_by_photo
 from matir_cli.evaluation.metrics import AveragePrecision
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
-from matir_cli.records import Candidate, FloatArray, Rle, Verdict
+from matir_cli.records import Candidate, FloatArray, Rle
 from matir_cli.search.early_stopping import replay
-from matir_cli.search.encoding import encode_query, match_directions
+from matir_cli.search.encoding import encode_query, fusion_weight, match_directions
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.models import SearchModels
@@ -153,6 +153,14 @@ def object_directions(setup: EvaluationSetup, models: SearchModels) -> Direction
     }
 
 
+def fusion_weights(setup: EvaluationSetup, models: SearchModels) -> dict[int, float]:
+    """Return the weight of stage 1 beside the verdicts by query id, as `matir find` computes it."""
+    return {
+        query.id: fusion_weight(encode_query(setup.gallery, models, Query(query.text)), models)
+        for query in setup.queries
+    }
+
+
 def _rank_all(
     setup: EvaluationSetup,
     gallery: GalleryFile,
@@ -189,8 +197,9 @@ class Method:
     """N_C: photos per query that the judge reranks."""
     keep: int = KEEP
     """N_K: photos per query left after reranking."""
-    fusion: float = 0.0
-    """lambda: photos are ranked by zTrue - zFalse + lambda x stage 1's score."""
+    fusion: float | Mapping[int, float] = 0.0
+    """lambda, for all queries or by query id: photos are ranked by zTrue - zFalse + lambda x stage 1's score.
+    """
     directions: Directions | None = None
     """With these, stored regions are matched to the judge's boxes jointly (`MatchOptions.directions`); None:
     by IoU, as in the paper."""
@@ -208,7 +217,14 @@ class Method:
         if self.sessions is None:
             return []
         candidates = self.stage_1.candidates[query.id][: self.candidates]
-        return [self._fused(item) for item in rerank_candidates(self.sessions[query.text], candidates)]
+        return list(rerank_candidates(self.sessions[query.text], candidates))
+
+    def order(self, query: EvalQuery, judged: Sequence[JudgedCandidate]) -> list[JudgedCandidate]:
+        """Sort candidates of the query by their verdicts, best first; those without one come last."""
+        return order_by_verdict(judged, self._weight(query))
+
+    def _weight(self, query: EvalQuery) -> float:
+        return self.fusion[query.id] if isinstance(self.fusion, Mapping) else self.fusion
 
     def ranking(self, query: EvalQuery) -> list[JudgedCandidate]:
         """The `keep` photos left for the query, best first."""
@@ -216,7 +232,7 @@ class Method:
             return self.stage_1_ranking(query)[: self.keep]
         if self.certainty is not None:
             return self._stop_early(query, self.certainty)[0][: self.keep]
-        return order_by_verdict(self.judged(query))[: self.keep]
+        return self.order(query, self.judged(query))[: self.keep]
 
     def count_asked(self, query: EvalQuery) -> int:
         """Number of photos that the judge is asked about."""
@@ -232,20 +248,13 @@ class Method:
         judged = self.judged(query)
         scores = np.array([item.candidate.score for item in judged])
         margins = np.array([np.nan if item.verdict is None else item.verdict.margin for item in judged])
-        replayed = replay(scores, margins, self.keep, certainty)
+        replayed = replay(scores, margins, self.keep, certainty, bonus=self._weight(query) * scores)
         asked = set(replayed.asked.tolist())
         ranking = [
             judged[index] if index in asked else replace(judged[index], verdict=None, foreseen=True)
             for index in replayed.ranking.tolist()
         ]
         return ranking, len(asked)
-
-    def _fused(self, item: JudgedCandidate) -> JudgedCandidate:
-        """The candidate with stage 1's score added to its margin."""
-        if item.verdict is None or not self.fusion:
-            return item
-        z_true = item.verdict.z_true + self.fusion * item.candidate.score
-        return replace(item, verdict=Verdict(z_true, item.verdict.z_false))
 
 
 def count_asked(judged: Sequence[JudgedCandidate]) -> int:

@@ -31,7 +31,7 @@ from matir_cli.evaluation.reporting.tables import (
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.grounding import MatchOptions
-from matir_cli.search.rerank import JudgedCandidate, order_by_verdict
+from matir_cli.search.rerank import JudgedCandidate
 
 BEST_FIT = MatchOptions(min_iou=0.0)
 """The paper's matching: the stored region that fits the judge's box best, at any IoU. In a table a wrong
@@ -177,7 +177,7 @@ class Scorer:
             for query in self._setup.queries:
                 asked = judged[query.id][:candidates]
                 rest = method.stage_1_ranking(query)[len(asked) :]
-                ranking = order_by_verdict([*asked, *rest])[: metrics.DEPTH]
+                ranking = method.order(query, [*asked, *rest])[: metrics.DEPTH]
                 rankings[query.id], verdicts[query.id] = self._images(ranking), count_asked(asked)
             values = self._setup.image_precision(rankings)
             yield CurvePoint(candidates, Row(method.name, values, verdicts=verdicts))

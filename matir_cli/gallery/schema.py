@@ -178,6 +178,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         create table file_metadata (       -- of a file and its sidecars; no row: not read yet
             path primary key not null references files (path) on update cascade on delete cascade,
             rating integer,                -- -1 (rejected) to 5; null: none
+            latitude real,                 -- degrees, north positive; null: the sidecar states no position
+            longitude real,                -- degrees, east positive
             sidecar_path,                  -- of the sidecar that was read; null: there was none
             sidecar_bytes integer,
             sidecar_mtime_ns integer
@@ -225,6 +227,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """
         create table next_vectors (        -- what will take the place of a photo's vectors and residuals
             photo_id integer primary key references photos (id) on delete cascade,
+            newest_region integer not null, -- the photo's largest region id then: its regions are the same
             vectors blob not null,         -- int8 a dimension, regions by ordinal
             residuals blob not null
         )

@@ -9,6 +9,7 @@ import apsw
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery import schema
+from matir_cli.gallery.bound_models import next_encoder
 from matir_cli.gallery.database import GalleryFile
 
 PREVIEWS = "previews"
@@ -68,10 +69,23 @@ class JudgeInfo:
     """Number of cached answers of one judge."""
 
     judge: str
-    """Identity of the judge: SHA-256 of its weights and settings, hex."""
+    """Identity of the judge: SHA-256 of its weights and settings, hex; or `verdict_cache.HUMAN_JUDGE`."""
     queries: int
     verdicts: int
     groundings: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReencodingInfo:
+    """New vectors that are half made beside those in use."""
+
+    name: str
+    """Name of the encoder."""
+    weight_hash: str
+    """SHA-256 over the SHA-256 of its files, hex."""
+    model_set: str
+    photos: int
+    """Number of photos that have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,8 @@ class GalleryInfo:
     """Number of photos of whose file a part could not be read."""
     models: tuple[ModelInfo, ...]
     judges: tuple[JudgeInfo, ...]
+    reencoding: ReencodingInfo | None
+    """New vectors that are half made, by `matir reencode`; left out if there are none."""
     space: dict[str, int]
     """Bytes by use, in descending order; their sum is the size of the file.
 
@@ -112,6 +128,7 @@ def gallery_info(gallery: GalleryFile) -> GalleryInfo:
         models = db.execute("select role, name, weight_hash, model_set from models order by role").fetchall()
         judges, space = _judges(gallery), _space(gallery)
         version = schema.version_of(db)
+        begun = next_encoder(gallery)
     return GalleryInfo(
         **counts,
         path=gallery.path,
@@ -119,6 +136,9 @@ def gallery_info(gallery: GalleryFile) -> GalleryInfo:
         schema=version,
         models=tuple(ModelInfo(*(gallery.checked_text(text, "a model") for text in row)) for row in models),
         judges=judges,
+        reencoding=None
+        if begun is None
+        else ReencodingInfo(begun.identity.name, begun.identity.weight_hash, begun.model_set, begun.photos),
         space=space,
     )
 

@@ -7,6 +7,7 @@ judge, the set serves only the first stage; with an encoder alone, only as a bas
     description = "one line for the list"
     note = "shown whenever the set is used"               # optional
     match = "iou"                         # regions of the judge's boxes: by iou (default) or joint
+    fusion = 0                            # weight of stage 1 beside the judge; 0 (default): none
     trial = "shapes"                      # pictures of `matir models try`: shapes (default), drawn_world
 
     [encoder]
@@ -179,6 +180,9 @@ class ModelSet(msgspec.Struct, frozen=True):
     """Pictures that the set's models know, for a trial."""
     match: MatchRule = "iou"
     """How regions are matched to the judge's boxes, unless a search says otherwise."""
+    fusion: float = 0.0
+    """Weight of stage 1 in the ranking by verdicts: what one standard deviation of a photo's score counts
+    beside zTrue - zFalse, where the parts of a description are scored; 0, as in the paper: none."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -227,6 +231,7 @@ class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: _Text = ""
     trial: TrialWorldName = "shapes"
     match: MatchRule = "iou"
+    fusion: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
 
 
 def model_set_names() -> list[str]:
@@ -372,6 +377,7 @@ class _TomlReader:
             parts=tuple(self.part(kind, value) for kind, value in given.items() if value is not None),
             trial=table.trial,
             match=table.match,
+            fusion=table.fusion,
         )
 
     def part(self, kind: str, value: dict[str, Any]) -> ModelPart:

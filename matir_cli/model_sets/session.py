@@ -128,6 +128,11 @@ class ModelSession:
         return self.models.match
 
     @property
+    def fusion(self) -> float:
+        """Weight of stage 1 in the set's ranking by verdicts."""
+        return self.models.fusion
+
+    @property
     def judge_key(self) -> str:
         """Identity of the judge: SHA-256 (hex) of everything that its answers depend on."""
         return self.config("judge").identity.weight_hash

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from matir_cli.atomic_write import open_text
@@ -28,6 +29,11 @@ class CocoFile:
         """Start or continue the category of `query`, for all results added now; ids count from 1."""
         self._category = self._queries.setdefault(query, len(self._queries) + 1)
 
+    @property
+    def photo_ids(self) -> set[int]:
+        """The photos in it."""
+        return {*self._images}
+
     def add(self, pixels: ResultPixels) -> None:
         """Add a photo and its objects that have a mask; a photo without any mask is left out.
 
@@ -43,6 +49,11 @@ class CocoFile:
                 result.photo, rle, annotation_id=self._annotations, category_id=self._category
             )
             self._write(annotation | {"score": round(result.score, 6)}, first=self._annotations == 1)
+        self.add_background(pixels)
+
+    def add_background(self, pixels: ResultPixels) -> None:
+        """Add a photo, without annotations."""
+        result = pixels.result
         size = result.photo.record
         self._images[result.photo.id] = {
             "id": result.photo.id,
@@ -57,6 +68,20 @@ class CocoFile:
     def _start(self) -> None:
         about = json.dumps({"description": "matir find"})
         self._stream.write(f'{{"info": {about},\n"licenses": [],\n"annotations": [')
+
+    def copy_part(self, target: IO[str], photos: set[int]) -> None:
+        """Write a file with the annotations so far of some photos to `target`; ids stay as they are."""
+        part = CocoFile(target)
+        part._start()
+        self._stream.seek(0)
+        for line in self._stream:
+            text = line.strip().rstrip(",")
+            if text and (annotation := json.loads(text))["image_id"] in photos:
+                part._annotations += 1
+                part._write(annotation, first=part._annotations == 1)
+        part._images = {number: image for number, image in self._images.items() if number in photos}
+        part._queries = self._queries
+        part._end()
 
     def _end(self) -> None:
         self._stream.write('\n],\n"images": [')
@@ -84,3 +109,39 @@ def coco_file(path: Path, *, force: bool) -> Iterator[CocoFile]:
         file._start()
         yield file
         file._end()
+
+
+SPLIT_NAMES = {"train": "instances_train.json", "val": "instances_val.json"}
+"""Names of the files of a split, by side."""
+
+
+class SplitCoco(CocoFile):
+    """COCO instances whose photos are divided into two files at the end."""
+
+    val: frozenset[int] = frozenset()
+    """The photos to validate with."""
+
+    def split(self, val: set[int]) -> None:
+        """Keep these photos for validation."""
+        self.val = frozenset(val)
+
+
+@contextmanager
+def split_coco_files(folder: Path, *, force: bool) -> Iterator[SplitCoco]:
+    """Open the two COCO instances files of a split for writing, and complete them when the block ends.
+
+    They are as `coco_file` writes them; both have all categories.
+
+    Raises:
+        OutputExists, OutputError: see `open_text`.
+    """
+    with ExitStack() as stack:
+        files = {
+            side: stack.enter_context(open_text(folder / name, force=force))
+            for side, name in SPLIT_NAMES.items()
+        }
+        # Annotations wait on disk until it is known which photos are near-copies of each other.
+        file = SplitCoco(stack.enter_context(TemporaryFile("w+", encoding="ascii")))
+        yield file
+        file.copy_part(files["train"], file.photo_ids - file.val)
+        file.copy_part(files["val"], file.photo_ids & file.val)

@@ -26,7 +26,7 @@ class Stage1Record:
 
 @dataclass(frozen=True, slots=True)
 class VerdictRecord:
-    """A verdict; the fields after `asked` are those of `ResultRecord`, and left out if None."""
+    """A verdict; the fields after `asked` are those of `ResultRecord`."""
 
     event: Literal["verdict"]
     query: str
@@ -48,6 +48,29 @@ class GroundedRecord:
     event: Literal["grounded"]
     query: str
     result: ResultRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FinalFigures:
+    """The end of a search, but for its results."""
+
+    event: Literal["final"]
+    query: str
+    candidates: int
+    """Number of photos that the judge could be asked about."""
+    judged: int
+    """Number of photos that were judged."""
+    unlikely: int
+    """Number of candidates left unjudged, since they hardly belong to the results."""
+    complete: bool
+    """False if the search was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRecord(FinalFigures):
+    """The end of a search and its results."""
+
+    results: tuple[ResultRecord, ...]
 
 
 EventRecord: TypeAlias = Stage1Record | VerdictRecord | GroundedRecord
@@ -86,16 +109,11 @@ def event_record(
     return None
 
 
-def final_figures(query: str, outcome: SearchOutcome) -> dict[str, object]:
-    """Return the fields of the final event's record, except for its results."""
-    return {
-        "event": "final",
-        "query": query,
-        "candidates": outcome.candidates,
-        "judged": outcome.judged,
-        "unlikely": outcome.unlikely,
-        "complete": outcome.complete,
-    }
+def final_figures(query: str, outcome: SearchOutcome) -> FinalFigures:
+    """Make the record of the final event without its results, which may be long."""
+    return FinalFigures(
+        "final", query, outcome.candidates, outcome.judged, outcome.unlikely, outcome.complete
+    )
 
 
 def _record(result: SearchResult, *, all_instances: bool) -> ResultRecord:

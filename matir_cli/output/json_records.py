@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import TypeAlias
 
 from matir_cli import masks
+from matir_cli.records import RegionOrigin
 from matir_cli.search.results import GroundedObject, SearchResult
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
 
-RleRecord: TypeAlias = dict[str, object]
-"""COCO compressed RLE: `size` (height, width) and `counts` (ASCII)."""
+
+@dataclass(frozen=True, slots=True)
+class RleRecord:
+    """A mask in COCO's compressed run-length encoding."""
+
+    size: tuple[int, int]
+    """Height and width, photo pixels."""
+    counts: str
+    """Run lengths, as pycocotools encodes them in ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,8 @@ class InstanceRecord:
     box: BoxRecord | None
     region: int | None
     iou: float | None
+    origin: str | None
+    label: str | None
     mask: RleRecord | None
     mask_file: str | None
     cutout_file: str | None
@@ -40,7 +50,7 @@ class WrittenFiles:
 
 @dataclass(frozen=True, slots=True)
 class ResultRecord:
-    """One result; fields that are None are left out of the JSON."""
+    """One result of a search."""
 
     rank: int
     path: str
@@ -64,9 +74,25 @@ class ResultRecord:
     """Ordinal of the stored region that fits best; 0 is the whole photo."""
     iou: float | None
     """IoU of that region's box and the judge's box, 0..1."""
+    near_copies: int | None
+    """Number of lower-ranked photos that were left out as near-copies of this one, if that was requested."""
+    origin: str | None
+    """Where that region comes from, if not from the proposer: human, data set."""
+    label: str | None
+    """What the region shows, in the words of its origin."""
     width: int
     """Photo pixels."""
     height: int
+    other_paths: tuple[str, ...] | None
+    """The other files that hold the photo, such as its raw file; left out if there is none."""
+    rating: int | None
+    """-1 (rejected) to 5; left out if the photo has none."""
+    keywords: tuple[str, ...] | None
+    """Left out if there is none."""
+    latitude: float | None
+    """Degrees, north positive; left out if the photo has no position."""
+    longitude: float | None
+    """Degrees, east positive; likewise."""
     mask: RleRecord | None
     """COCO compressed RLE at the photo's true size, if requested."""
     mask_file: str | None
@@ -77,6 +103,15 @@ class ResultRecord:
     """Path of the photo with its objects drawn onto it, if requested."""
     instances: tuple[InstanceRecord, ...] | None
     """Every object that the judge pointed at, if requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """The answer to one line of `matir find -`."""
+
+    query: str
+    """The line, spaces at its ends removed."""
+    results: tuple[ResultRecord, ...]
 
 
 def result_record(
@@ -94,6 +129,8 @@ def result_record(
             box=each.box.rounded(2),
             region=None if each.region is None else each.region.ordinal,
             iou=None if each.iou is None else round(each.iou, 4),
+            origin=None if (origin := _origin(each)) is None else origin.kind.value,
+            label=None if origin is None else origin.label,
             mask=_coco(result, each) if with_rle else None,
             mask_file=None if mask is None else str(mask),
             cutout_file=None if cutout is None else str(cutout),
@@ -102,7 +139,8 @@ def result_record(
             result.objects if all_instances else result.objects[:1], files.masks, files.cutouts
         )
     )
-    first = instances[0] if instances else InstanceRecord(*[None] * 6)
+    latitude, longitude = result.photo.position or (None, None)
+    first = instances[0] if instances else InstanceRecord(*[None] * 8)
     return ResultRecord(
         rank=result.rank,
         path=str(result.path),
@@ -116,8 +154,16 @@ def result_record(
         box=first.box,
         region=first.region,
         iou=first.iou,
+        near_copies=result.candidate.near_copies,
+        origin=first.origin,
+        label=first.label,
         width=size.width,
         height=size.height,
+        other_paths=tuple(str(path) for path in result.photo.paths if path != result.path) or None,
+        rating=result.photo.metadata.rating,
+        keywords=result.photo.metadata.keywords or None,
+        latitude=latitude,
+        longitude=longitude,
         mask=first.mask,
         mask_file=first.mask_file,
         cutout_file=first.cutout_file,
@@ -126,8 +172,12 @@ def result_record(
     )
 
 
+def _origin(grounded: GroundedObject) -> RegionOrigin | None:
+    return None if grounded.region is None else grounded.region.region.origin
+
+
 def _coco(result: SearchResult, grounded: GroundedObject) -> RleRecord | None:
     if grounded.mask is None:
         return None
     rle = masks.scale(grounded.mask, result.photo.record.height, result.photo.record.width)
-    return {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
+    return RleRecord((rle.height, rle.width), rle.counts.decode("ascii"))

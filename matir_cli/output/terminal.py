@@ -30,7 +30,9 @@ def table_rows(result: SearchResult, *, all_instances: bool, link_host: str | No
     if link_host is not None:
         name = _link(file_url(result.path, link_host), name)
     score = click.style(f"{result.score:6.3f}", bold=True)
-    lines = [f"{result.rank:>4}  {score}  {_box(first)}  {name}"]
+    hidden = result.candidate.near_copies
+    more = click.style(f"  (+{hidden} alike)", dim=True) if hidden else ""
+    lines = [f"{result.rank:>4}  {score}  {_box(first)}  {name}{more}"]
     return lines + [f"{'':>4}  {'':>6}  {_box(other)}" for other in others if all_instances]
 
 

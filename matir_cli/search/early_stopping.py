@@ -62,6 +62,7 @@ def next_photos(
     *,
     refused: NDArray[np.bool_] | None = None,
     first_places: int = FIRST_PLACES,
+    bonus: Floats | None = None,
 ) -> Indices:
     """Return which candidates to ask the judge about next.
 
@@ -72,6 +73,7 @@ def next_photos(
         certainty: 0..1; 1 asks about all candidates.
         refused: (n,) True for candidates that the judge has no answer for; they are not asked about again.
         first_places: number of places that must have a verdict, at most `limit` of them.
+        bonus: (n,) what is added to margins, given or estimated, before they are compared; None: nothing.
 
     Returns:
         (k,) indices of candidates without a verdict, most wanted first; empty if enough is known.
@@ -83,7 +85,7 @@ def next_photos(
     if certainty >= 1:
         return waiting[:BATCH]
     chances = estimate_chances(scores, margins)
-    order = _order(margins, chances, refused)
+    order = _order(margins, chances, refused, bonus)
     shows = np.where(np.isnan(margins), chances, margins > 0)[order]
     # The number of photos before each place that show the object, as a normal distribution.
     before = np.cumsum(shows) - shows
@@ -99,16 +101,22 @@ def next_photos(
     return np.concatenate([urgent, wanted[~np.isin(wanted, urgent)]])[:BATCH]
 
 
-def rank_estimated(scores: Floats, margins: Floats, *, refused: NDArray[np.bool_] | None = None) -> Indices:
+def rank_estimated(
+    scores: Floats,
+    margins: Floats,
+    *,
+    refused: NDArray[np.bool_] | None = None,
+    bonus: Floats | None = None,
+) -> Indices:
     """Rank the candidates by the judge's margin, or its estimate where there is none; ties in stage-1 order.
 
     Args:
-        scores, margins, refused: as for `next_photos`. Candidates that the judge refused come last.
+        scores, margins, refused, bonus: as for `next_photos`. Candidates that the judge refused come last.
 
     Returns:
         (n,) indices of all candidates, best first.
     """
-    return _order(margins, estimate_chances(scores, margins), refused)
+    return _order(margins, estimate_chances(scores, margins), refused, bonus)
 
 
 def estimate_chances(scores: Floats, margins: Floats) -> Floats:
@@ -141,8 +149,12 @@ def _fit(features: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     return weights, np.asarray(np.linalg.inv(curvature), np.float64)
 
 
-def _order(margins: Floats, chances: Floats, refused: NDArray[np.bool_] | None) -> Indices:
+def _order(
+    margins: Floats, chances: Floats, refused: NDArray[np.bool_] | None, bonus: Floats | None
+) -> Indices:
     keys = np.where(np.isnan(margins), np.log(chances / (1 - chances)), margins)
+    if bonus is not None:
+        keys = keys + bonus
     if refused is not None:
         keys = np.where(refused, -np.inf, keys)
     return np.argsort(-keys, kind="stable")
@@ -166,7 +178,14 @@ class Replay:
     """(m,) indices of the candidates that the judge is asked about, in this order."""
 
 
-def replay(scores: Floats, margins: Floats, limit: int, certainty: float = CERTAINTY) -> Replay:
+def replay(
+    scores: Floats,
+    margins: Floats,
+    limit: int,
+    certainty: float = CERTAINTY,
+    *,
+    bonus: Floats | None = None,
+) -> Replay:
     """Judge the candidates with early stopping, where all verdicts are known already.
 
     Args:
@@ -174,14 +193,14 @@ def replay(scores: Floats, margins: Floats, limit: int, certainty: float = CERTA
         margins: (n,) zTrue - zFalse of each, NaN where the judge has no answer.
         limit: number of photos wanted, 1 or more: in an evaluation, the ranks that count.
         certainty: 0..1; 1 asks about all candidates.
+        bonus: as for `next_photos`.
     """
     known = np.full(scores.size, np.nan)
     refused = np.zeros(scores.size, np.bool_)
     asked: list[Indices] = []
-    while (batch := next_photos(scores, known, limit, certainty, refused=refused)).size:
+    while (batch := next_photos(scores, known, limit, certainty, refused=refused, bonus=bonus)).size:
         asked.append(batch)
         known[batch] = margins[batch]
         refused[batch] = np.isnan(margins[batch])
-    return Replay(
-        rank_estimated(scores, known, refused=refused), np.concatenate([np.zeros(0, np.intp), *asked])
-    )
+    ranking = rank_estimated(scores, known, refused=refused, bonus=bonus)
+    return Replay(ranking, np.concatenate([np.zeros(0, np.intp), *asked]))

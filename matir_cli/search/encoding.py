@@ -76,10 +76,16 @@ class EncodedQuery:
     with several examples there is one for each."""
     truncated: bool
     """True if a text was longer than the encoder reads; its end was left out."""
-    handicap: float = 0.0
-    """Amount that the whole photo loses as an answer, on the scale of cosines."""
+    deviation: float = 0.0
+    """Standard deviation of the scores over the gallery, on the scale of cosines; 0 in the method as
+    published, which measures nothing by it."""
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
+
+    @property
+    def handicap(self) -> float:
+        """Amount that the whole photo loses as an answer, on the scale of cosines."""
+        return WHOLE_PHOTO * self.deviation
 
 
 @dataclass
@@ -204,6 +210,16 @@ def _unwanted_terms(
     return [_Term(weight, vector) for _, vector, weight in named]
 
 
+def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
+    """Return the weight of a photo's stage-1 score beside zTrue - zFalse.
+
+    The judge errs in other photos than stage 1 does, once that knows the parts of a description: a photo that
+    both find is likelier right. The set's weight is per standard deviation, since texts and encoders differ
+    in the scale of their cosines.
+    """
+    return models.fusion / encoded.deviation if encoded.deviation > LEAST_SPREAD else 0.0
+
+
 def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
     if len({vector.shape[-1] for vector in vectors}) > 1:
@@ -215,9 +231,9 @@ def _encode_whole(encoder: _Encoder, terms: list[_Term], *, handicapped: bool) -
     if len(terms) == 1 and not handicapped:
         return EncodedQuery(_unit(terms[0].vectors), encoder.truncated)
     (total,) = _sums(encoder.gallery, [terms])
-    handicap = WHOLE_PHOTO * _spread(total.sample) / _longest(total.vectors)
+    deviation = _spread(total.sample) / _longest(total.vectors)
     vectors = terms[0].vectors if len(terms) == 1 else total.vectors
-    return EncodedQuery(_unit(vectors), encoder.truncated, handicap if handicapped else 0.0)
+    return EncodedQuery(_unit(vectors), encoder.truncated, deviation if handicapped else 0.0)
 
 
 def _encode_parts(
@@ -234,11 +250,12 @@ def _encode_parts(
     total = base.vectors + share * roles[0].vectors
     length = _longest(total)
     sample = (base.samples + share * roles[0].samples).max(axis=0)
-    handicap = WHOLE_PHOTO * _spread(sample) / length if handicapped else 0.0
+    deviation = _spread(sample) / length if handicapped else 0.0
     target = _role(description.target, iter(roles), description.others)
     vectors = _unit(total)
+    handicap = WHOLE_PHOTO * deviation
     parts = PartQuery(vectors, target, share / length, handicap) if target.relations else None
-    return EncodedQuery(vectors, encoder.truncated, handicap, parts)
+    return EncodedQuery(vectors, encoder.truncated, deviation, parts)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:

@@ -38,6 +38,8 @@ class SearchOutcome:
     """Number of photos left out because the object that the judge points at has another size than wanted."""
     unlikely: int = 0
     """Number of candidates that were not judged because they are unlikely to be among the results."""
+    denied: tuple[JudgedCandidate, ...] = ()
+    """Candidates that the judge called False, and that are not among the results."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matir_cli.errors import GalleryDamaged, IndexDamaged
+from matir_cli.gallery.bound_models import confirm_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
 from matir_cli.progress import ProgressObserver, no_progress
@@ -61,6 +62,7 @@ def store_vectors(gallery: GalleryFile, photo_id: int, region_ids: Sequence[int]
 
     Raises:
         ValueError: a vector is not finite or all zeros, or the numbers of vectors and regions differ.
+        GalleryChanged: the gallery has another encoder by now.
     """
     store_quantised(gallery, photo_id, region_ids, *quantise_finely(rows))
 
@@ -77,7 +79,11 @@ def store_quantised(
     Args:
         stored: (len(region_ids), d), made by `quantise_finely`.
         residuals: (len(region_ids), ceil(d / 2)), made by `quantise_finely`; None: not known.
+
+    Raises:
+        GalleryChanged: the gallery has another encoder by now.
     """
+    confirm_models(gallery)
     gallery.connection.executemany(
         "insert into vectors (region_id, photo_id, vector) values (?, ?, ?)",
         [(region, photo_id, row.tobytes()) for region, row in zip(region_ids, stored, strict=True)],

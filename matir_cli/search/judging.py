@@ -30,6 +30,8 @@ class JudgingOptions:
     """Seconds after which the judge is asked about no further photo; None: no limit."""
     judge_all_places: bool = False
     """Every one of the first `limit` photos must have a verdict, not only the first few."""
+    fusion: float = 0.0
+    """Weight of the stage-1 score beside zTrue - zFalse; see `fusion_weight`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class JudgedRanking:
     """What is known of the candidates at the end."""
 
     items: list[JudgedCandidate]
-    """Best first: by verdict, and where judging ended since enough was known, unjudged ones in between by
-    the estimate of theirs; otherwise these come last. After Ctrl-C, only candidates with a verdict or about
-    which the judge could not answer."""
+    """Best first: by verdict and, with fusion, stage-1 score. Where judging ended since enough was known,
+    unjudged ones are in between by the estimate of theirs; otherwise these come last. After Ctrl-C, only
+    candidates with a verdict or about which the judge could not answer."""
     complete: bool
     """False after Ctrl-C."""
     unlikely: int
@@ -94,12 +96,14 @@ class _State:
             options.certainty,
             refused=self.refused,
             first_places=options.limit if options.judge_all_places else FIRST_PLACES,
+            bonus=options.fusion * self.scores,
         )
 
-    def ranking(self, *, ended: bool) -> JudgedRanking:
+    def ranking(self, fusion: float, *, ended: bool) -> JudgedRanking:
         """Return the ranking of all candidates.
 
         Args:
+            fusion: as in `JudgingOptions`.
             ended: enough was known.
         """
         every = [
@@ -107,8 +111,8 @@ class _State:
             for index, candidate in enumerate(self.candidates)
         ]
         if not ended:
-            return JudgedRanking(order_by_verdict(every), complete=True, unlikely=0)
-        order = rank_estimated(self.scores, self.margins, refused=self.refused)
+            return JudgedRanking(order_by_verdict(every, fusion), complete=True, unlikely=0)
+        order = rank_estimated(self.scores, self.margins, refused=self.refused, bonus=fusion * self.scores)
         foreseen = np.isnan(self.margins) & ~self.refused
         items = [replace(every[index], foreseen=bool(foreseen[index])) for index in order]
         return JudgedRanking(items, complete=True, unlikely=int(foreseen.sum()))
@@ -146,5 +150,6 @@ def judge_candidates(
                     yield event
                     advance()
     except KeyboardInterrupt:
-        return JudgedRanking(order_by_verdict([*state.items.values()]), complete=False, unlikely=0)
-    return state.ranking(ended=not batch.size)
+        items = order_by_verdict([*state.items.values()], options.fusion)
+        return JudgedRanking(items, complete=False, unlikely=0)
+    return state.ranking(options.fusion, ended=not batch.size)

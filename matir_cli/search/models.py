@@ -44,6 +44,11 @@ class SearchModels(Protocol):
         """How the model set matches regions to the judge's boxes, unless a search says otherwise."""
         ...
 
+    @property
+    def fusion(self) -> float:
+        """Weight of stage 1 in the ranking by verdicts, see `encoding.fusion_weight`; 0: none."""
+        ...
+
     def config(self, part: str) -> EngineConfig:
         """Locate and check the files of a part ("proposer", "encoder" or "judge") without loading it.
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matir_cli.errors import GalleryEmpty, PhotoUnknown
+from matir_cli.gallery.bound_models import confirm_models, same_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
-from matir_cli.masks import area
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import EncodedQuery, encode_query, match_directions
+from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, match_directions
 from matir_cli.search.events import (
     FinalEvent,
     GroundedEvent,
@@ -29,11 +29,13 @@ from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_
 from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
+from matir_cli.search.near_copies import PhotoComparison, leave_out_near_copies
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
 from matir_cli.search.results import SearchResult
+from matir_cli.search.sorting import SortKey, object_share, sort_results
 
 CANDIDATES = 100
 """N_C of the paper: photos that the judge looks at."""
@@ -83,10 +85,14 @@ class SearchOptions:
     whole: bool = False
     """The method as published: stage 1 compares the text as a whole, without its parts, and the whole photo
     is a region like any other."""
+    unique: bool = False
+    """Leave out near-copies, and other photos of a burst, of photos that rank higher in stage 1."""
     budget: float | None = None
     """Seconds, 0 or more, after which the judge is asked about no further photo; None: no limit."""
     filters: Filters | None = None
     """Restricts the search to a part of the gallery; None: all of it."""
+    sort: SortKey = "score"
+    """Order of the results that are returned; which ones these are depends on their scores alone."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
@@ -159,9 +165,20 @@ def search_events(
         QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
         QueryContradicts: an excluded text means the same as the query.
         ValueError: `min_p` is set, but the judge is not asked.
+        GalleryChanged: the vectors have been made anew with another encoder meanwhile.
         MatirError: as loading and asking the models raise it.
     """
-    query = as_query(query)
+    with same_models(gallery):
+        yield from _search_events(gallery, models, as_query(query), options, progress)
+
+
+def _search_events(
+    gallery: GalleryFile,
+    models: SearchModels,
+    query: Query,
+    options: SearchOptions,
+    progress: ProgressObserver,
+) -> Generator[SearchEvent, None, None]:
     check_searchable(gallery, query)
     judging = options.asks_judge(query)
     if options.min_p is not None and not judging:
@@ -174,9 +191,8 @@ def search_events(
     catch_up_index(gallery, progress)
     encoded = encode_query(gallery, models, query, whole=options.whole)
     depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
-    ranked = rank_encoded(gallery, encoded, depth, options.filters)
-    best_score = ranked[0].score if ranked else None
-    ranked = _drop_low_scores(ranked, options.min_score)
+    ranked, best_score = _rank(gallery, encoded, depth, options)
+    confirm_models(gallery)  # before anything is shown
     first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
     results = tuple(results_by_region(gallery, first))
     grounding = judging and options.ground
@@ -184,14 +200,23 @@ def search_events(
     yield Stage1Event(tuple(ranked), results)
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
     if session is not None:
-        outcome = yield from _run_stage_2(session, ranked, options, matching, outcome, progress)
-    yield FinalEvent(outcome)
+        wanted = JudgingOptions(
+            options.limit,
+            options.certainty,
+            options.budget,
+            judge_all_places=options.min_p is not None,
+            fusion=fusion_weight(encoded, models),
+        )
+        session = replace(session, directions=lambda: match_directions(gallery, encoded))
+        outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
+    yield FinalEvent(replace(outcome, results=sort_results(outcome.results, options.sort)))
 
 
 def _run_stage_2(
     session: JudgeSession,
     ranked: Sequence[Candidate],
     options: SearchOptions,
+    wanted: JudgingOptions,
     matching: MatchOptions,
     stage_1: SearchOutcome,
     progress: ProgressObserver,
@@ -202,9 +227,6 @@ def _run_stage_2(
         ranked: the candidates.
         stage_1: outcome of stage 1 alone.
     """
-    wanted = JudgingOptions(
-        options.limit, options.certainty, options.budget, judge_all_places=options.min_p is not None
-    )
     judged = yield from judge_candidates(session, ranked, wanted, progress)
     kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
     if options.ground and judged.complete:
@@ -212,6 +234,12 @@ def _run_stage_2(
     else:
         grounded = list(results_by_region(session.gallery, kept))
     results = _drop_other_sizes(grounded, options.filters)
+    shown = {result.photo.id for result in results}
+    denied = [
+        item
+        for item in judged.items
+        if item.verdict is not None and item.verdict.margin < 0 and item.candidate.photo_id not in shown
+    ]
     probabilities = [item.verdict.p_true for item in judged.items if item.verdict is not None]
     return replace(
         stage_1,
@@ -223,6 +251,7 @@ def _run_stage_2(
         unanswered=_paths(session.gallery, [item for item in judged.items if item.failed]),
         other_size=len(grounded) - len(results),
         unlikely=judged.unlikely,
+        denied=tuple(denied),
     )
 
 
@@ -276,6 +305,22 @@ def rank_encoded(
     if query.parts is not None:
         return rank_by_parts(gallery, query.parts, limit, filters)
     return rank_photos(gallery, query.vectors, limit, filters, handicap=query.handicap)
+
+
+def _rank(
+    gallery: GalleryFile, query: EncodedQuery, limit: int, options: SearchOptions
+) -> tuple[list[Candidate], float | None]:
+    """Return the `limit` best photos that `options` let through, best first, and the best score of all."""
+    comparison = PhotoComparison(gallery)
+    depth = limit
+    while True:
+        ranked = rank_encoded(gallery, query, depth, options.filters)
+        good = _drop_low_scores(ranked, options.min_score)
+        kept = leave_out_near_copies(gallery, good, comparison) if options.unique else good
+        # Photos that were left out make room for others.
+        if len(kept) >= limit or len(good) < depth:
+            return kept[:limit], ranked[0].score if ranked else None
+        depth *= 2
 
 
 def rank_candidates(
@@ -344,15 +389,9 @@ def _drop_other_sizes(results: list[SearchResult], filters: Filters | None) -> l
     """
     if filters is None or not filters.is_sized:
         return results
-    kept = [result for result in results if result.grounding is None or _has_size(result, filters)]
+    kept = [
+        result
+        for result in results
+        if result.grounding is None or (result.objects and filters.fits(object_share(result)))
+    ]
     return [replace(result, rank=rank) for rank, result in enumerate(kept, start=1)]
-
-
-def _has_size(result: SearchResult, filters: Filters) -> bool:
-    """Check the size of the first object: of its mask, or of its box if it has no mask."""
-    if not result.objects:
-        return False
-    record, first = result.photo.record, result.objects[0]
-    if first.mask is not None:
-        return filters.fits(record.share(area(first.mask)))
-    return filters.fits(first.box.area / (record.width * record.height))

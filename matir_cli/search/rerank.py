@@ -17,7 +17,7 @@ from matir_cli.engines.protocols import Judge, JudgePhoto
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.gallery.working_image import load_working_image
-from matir_cli.records import Candidate, Verdict
+from matir_cli.records import Candidate, FloatArray, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ class JudgeSession:
     query: str
     excluded: tuple[JudgeQuestion, ...] = ()
     """Questions about objects that must not be in the photo."""
+    directions: Callable[[], FloatArray] | None = field(default=None, compare=False)
+    """Returns the (k, d) directions in which regions are compared with the described object, see
+    `grounding.MatchOptions`; None: the judge is not offered regions to choose among."""
     failed: set[int] = field(default_factory=set, compare=False)
     """Ids of the photos for which the judge's model computes no numbers; it is not asked about them again."""
 
@@ -129,11 +132,15 @@ def _log_sigmoid(margin: float) -> float:
     return -float(np.logaddexp(0.0, -margin))
 
 
-def order_by_verdict(judged: Sequence[JudgedCandidate]) -> list[JudgedCandidate]:
-    """Sort by zTrue - zFalse, then stage-1 score, both descending, then photo id; unjudged ones come last."""
+def order_by_verdict(judged: Sequence[JudgedCandidate], fusion: float = 0.0) -> list[JudgedCandidate]:
+    """Sort by zTrue - zFalse, then stage-1 score, both descending, then photo id; unjudged ones come last.
+
+    Args:
+        fusion: weight with which the stage-1 score is added to zTrue - zFalse; 0 is the paper's method.
+    """
 
     def key(item: JudgedCandidate) -> tuple[bool, float, float, int]:
-        margin = item.verdict.margin if item.verdict is not None else 0.0
+        margin = item.verdict.margin + fusion * item.candidate.score if item.verdict is not None else 0.0
         return item.verdict is None, -margin, -item.candidate.score, item.candidate.photo_id
 
     return sorted(judged, key=key)

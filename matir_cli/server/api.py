@@ -17,7 +17,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from matir_cli.errors import GalleryError, MatirError, PhotoUnknown, PhotoUnreadable
@@ -28,11 +28,20 @@ from matir_cli.output.json_encoding import to_json
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.query import Query, resolve_region
 from matir_cli.search.results import SearchResult
+from matir_cli.server.command_lines import command_line
 from matir_cli.server.exports import MEDIA_TYPES, ExportBody, selected, write_export
 from matir_cli.server.facts import gallery_facts
 from matir_cli.server.jobs import Jobs, QueueFull, SearchJob
-from matir_cli.server.photos import Pictures, shown_photo, shown_regions
+from matir_cli.server.photos import (
+    MOST_OUTLINES,
+    Pictures,
+    newest_photos,
+    region_outlines,
+    shown_photo,
+    shown_regions,
+)
 from matir_cli.server.searches import MOST_RESULTS, SearchBody, event_json, results_json
+from matir_cli.server.static_files import page_routes
 from matir_cli.server.transfer import BodyRefused, StreamUntilLeft, read_body
 
 Value = TypeVar("Value")
@@ -41,9 +50,6 @@ JSON = "application/json"
 
 MOST_THREADS = 4
 """Requests at a time that read the gallery or decode photos; further ones wait."""
-
-HOME = "MaTIR searches a gallery here. Its HTTP API: /api/openapi.json, and: matir help serving\n"
-"""What a browser shows at the address that `matir serve` prints."""
 
 PHOTO_SECONDS = 3600
 """Time for which a browser may keep a picture: the id of a photo is never used again."""
@@ -54,16 +60,19 @@ def api_app(jobs: Jobs) -> Starlette:
     api = _Api(jobs)
     return Starlette(
         routes=[
-            Route("/", _home),
+            *page_routes(),
             Route("/api/openapi.json", _description),
             Route("/api/gallery", api.gallery),
             Route("/api/searches", api.start, methods=["POST"]),
             Route("/api/searches/{id}", api.state),
             Route("/api/searches/{id}/events", api.events),
             Route("/api/searches/{id}/stop", api.stop, methods=["POST"]),
+            Route("/api/commands", api.command, methods=["POST"]),
+            Route("/api/photos", api.newest),
             Route("/api/photos/{id:int}", api.photo),
             Route("/api/photos/{id:int}/image", api.image),
             Route("/api/photos/{id:int}/regions", api.regions),
+            Route("/api/regions/outlines", api.outlines),
             Route("/api/regions/{id:int}/similar", api.similar),
             Route("/api/exports", api.export, methods=["POST"]),
         ],
@@ -121,6 +130,12 @@ class _Api:
         body = {"id": job.id, "events": f"{place}/events", "stop": f"{place}/stop"}
         return JSONResponse(body, HTTPStatus.ACCEPTED, {"Location": place})
 
+    async def command(self, request: Request) -> Response:
+        """Answer with the command line of a search."""
+        body = await _read(request, SearchBody)
+        line = await self._with_gallery(lambda opened: command_line(opened, body, self._jobs.models))
+        return JSONResponse({"command": line})
+
     async def state(self, request: Request) -> Response:
         """Answer with the state of a search."""
         job = self._job(request)
@@ -146,6 +161,12 @@ class _Api:
 
     # Photos
 
+    async def newest(self, request: Request) -> Response:
+        """Answer with the facts of the photos taken last."""
+        limit = _number(request, "limit", 100, 1, MOST_RESULTS)
+        photos = await self._with_gallery(lambda opened: newest_photos(opened, limit))
+        return Response(f'{{"photos":[{",".join(map(to_json, photos))}]}}', media_type=JSON)
+
     async def photo(self, request: Request) -> Response:
         """Answer with the facts of a photo."""
         photo = await self._with_gallery(lambda opened: shown_photo(opened, _id(request)))
@@ -164,6 +185,12 @@ class _Api:
         regions = await self._with_gallery(lambda opened: shown_regions(opened, _id(request)))
         return Response(to_json(regions), media_type=JSON)
 
+    async def outlines(self, request: Request) -> Response:
+        """Answer with the outlines of some regions."""
+        ids = _numbers(request, "ids", MOST_OUTLINES)
+        outlines = await self._with_gallery(lambda opened: region_outlines(opened, ids))
+        return JSONResponse({"outlines": outlines})
+
     async def similar(self, request: Request) -> Response:
         """Answer with the photos that have a region most like one region."""
         limit = _number(request, "limit", 20, 1, MOST_RESULTS)
@@ -179,10 +206,13 @@ class _Api:
     async def export(self, request: Request) -> Response:
         """Answer with a file of the selected results."""
         wanted = await _read(request, ExportBody)
-        job = self._jobs.get(wanted.search)
-        if job is None or job.outcome is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such search that is over")
-        results: list[SearchResult] = selected(job.outcome.results, wanted.photos)
+        jobs = [self._jobs.get(each) for each in (wanted.search, *wanted.further)]
+        job = jobs[0]
+        if job is None or (wanted.photos is None and job.outcome is None):
+            raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such search, or it is not over")
+        results: list[SearchResult] = [] if job.outcome is None else job.outcome.results
+        if wanted.photos is not None:
+            results = selected((result for each in jobs if each for result in each.results), wanted.photos)
         if not results:
             raise HTTPException(HTTPStatus.BAD_REQUEST, "none of its results is selected")
         form, title = wanted.form, job.search.title
@@ -204,7 +234,7 @@ async def _server_sent(job: SearchJob, start: int) -> AsyncGenerator[bytes, None
     """Yield the events of a search in the form of server-sent events."""
     async with aclosing(job.messages(start)) as messages:
         async for number, message in messages:
-            event = await run_in_threadpool(event_json, message)
+            event = await run_in_threadpool(event_json, message, job.search.outlines)
             if event is not None:
                 name, data = event
                 yield f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode()
@@ -234,9 +264,12 @@ def _number(request: Request, name: str, default: int, least: int, most: int) ->
     return int(text)
 
 
-async def _home(_request: Request) -> Response:
-    """Answer with a line for people."""
-    return PlainTextResponse(HOME)
+def _numbers(request: Request, name: str, most: int) -> list[int]:
+    """Return numbers, separated by commas, in the query of a request."""
+    words = request.query_params.get(name, "").split(",")
+    if len(words) > most or not all(word.isdecimal() and len(word) < 19 for word in words):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is 1 to {most} numbers, separated by commas")
+    return [int(word) for word in words]
 
 
 async def _description(_request: Request) -> Response:

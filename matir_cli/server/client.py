@@ -76,11 +76,21 @@ def ask_server(record: ServerRecord, method: str, path: str) -> bytes:
     return content
 
 
+def is_running(record: ServerRecord) -> bool:
+    """Return True if the server answers; a killed one has left its record behind."""
+    try:
+        ask_server(record, "GET", "/status")
+    except ServerUnusable:
+        return False
+    return True
+
+
 def server_events(
     record: ServerRecord,
     request: SearchRequest,
     progress: ProgressObserver,
     wait: Callable[[Waiting], object],
+    opened: Callable[[Callable[[], None]], object] = lambda _: None,
 ) -> Generator[SearchEvent, None, None]:
     """Let the server search, and yield the events of `matir_cli.search.pipeline.search_events`.
 
@@ -89,6 +99,8 @@ def server_events(
 
     Args:
         wait: called each time that the number of searches before this one changes.
+        opened: called with a function that ends the search, so that this raises ServerUnusable; any thread
+            may call that.
 
     Raises:
         ServerUnusable: there is no server, it refuses, or it ends before the search does.
@@ -97,6 +109,7 @@ def server_events(
     with ExitStack() as stack:
         stream = _Stream(record, request)
         stack.callback(stream.close)
+        opened(stream.abort)
         steps = stack.enter_context(_Steps(progress))
         while True:
             try:
@@ -164,6 +177,7 @@ class _Stream:
         self._record = record
         self._connection = UnixConnection(record.socket)
         self._messages: SimpleQueue[Message | None] = SimpleQueue()
+        self._socket: socket.socket | None = None
         try:
             content = encode_request(request)
         except UnicodeEncodeError as error:
@@ -199,11 +213,15 @@ class _Stream:
         with suppress(ServerUnusable):  # over already, or gone: the stream says which
             ask_server(self._record, "POST", f"/stop/{self._job}")
 
+    def abort(self) -> None:
+        """End the search, which wakes the thread that reads; any thread may call this."""
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connection, which ends the search."""
-        if self._connection.sock is not None:
-            with suppress(OSError):  # wakes the thread that reads
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self.abort()
         self._connection.close()
 
     def _read(self) -> None:

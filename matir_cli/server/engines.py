@@ -204,6 +204,11 @@ class JobModels:
         """How the set matches regions to the judge's boxes."""
         return self._session.match
 
+    @property
+    def fusion(self) -> float:
+        """Weight of stage 1 in the set's ranking by verdicts."""
+        return self._session.fusion
+
     def config(self, part: str) -> EngineConfig:
         """Locate and check the files of a part."""
         return self._session.config(part)

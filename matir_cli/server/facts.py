@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from matir_cli.errors import MatirError
+from matir_cli.errors import GalleryDamaged, MatirError
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.paths import check_path
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import ModelSession
+
+MOST_FOLDERS = 500
+"""Folders that are listed at most, those with the most files."""
 
 MOST_CAMERAS = 200
 """Cameras that are listed at most, the most frequent first."""
@@ -32,6 +38,14 @@ class CameraCount:
 
 
 @dataclass(frozen=True, slots=True)
+class FolderCount:
+    """Number of files with photos in a folder, at any depth."""
+
+    folder: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryFacts:
     """What a page needs to offer a search."""
 
@@ -44,6 +58,8 @@ class GalleryFacts:
     months: tuple[MonthCount, ...]
     """In order."""
     cameras: tuple[CameraCount, ...]
+    folders: tuple[FolderCount, ...]
+    """Those whose names are UTF-8, in order; the first is the one that has all, if there is one."""
     models: str
     """The server's model set."""
     searchable: str | None
@@ -60,6 +76,7 @@ def gallery_facts(gallery: GalleryFile, models: str) -> GalleryFacts:
         regions = gallery.checked_id(db.execute("select count(*) from regions where ordinal > 0").get)
         months = db.execute(_MONTHS).fetchall()
         cameras = db.execute(_CAMERAS, (MOST_CAMERAS,)).fetchall()
+        folders = _folders(gallery)
     dated = [
         MonthCount(gallery.checked_text(month, "a date"), gallery.checked_id(count))
         for month, count in months
@@ -75,6 +92,7 @@ def gallery_facts(gallery: GalleryFile, models: str) -> GalleryFacts:
             CameraCount(gallery.checked_text(name, "a camera"), gallery.checked_id(count))
             for name, count in cameras
         ),
+        folders=folders,
         models=models,
         searchable=_why_missing(gallery, models, "encoder"),
         judgeable=_why_missing(gallery, models, "judge"),
@@ -87,6 +105,24 @@ _CAMERAS = (
     "select camera, count(*) as count from photos where camera is not null "
     "group by camera order by count desc, camera limit ?"
 )
+
+
+def _folders(gallery: GalleryFile) -> tuple[FolderCount, ...]:
+    """Count the files in each folder below the one that has all."""
+    own = Counter[str]()
+    for (path,) in gallery.connection.execute("select path from files where typeof(path) = 'text'"):
+        try:
+            own[str(check_path(path)).rpartition("/")[0]] += 1
+        except ValueError as error:
+            raise GalleryDamaged(gallery.path, str(error)) from error
+    root = os.path.commonpath([f"{folder}/" for folder in own]).rstrip("/") if own else ""
+    total = Counter[str]()
+    for folder, count in own.items():
+        names = folder[len(root) :].split("/")
+        for depth in range(1, len(names) + 1):
+            total[root + "/".join(names[:depth]) or "/"] += count
+    most = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:MOST_FOLDERS]
+    return tuple(FolderCount(folder, count) for folder, count in sorted(most))
 
 
 def _why_missing(gallery: GalleryFile, models: str, part: str) -> str | None:

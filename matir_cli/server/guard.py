@@ -6,7 +6,7 @@ A browser lets any page send requests to 127.0.0.1. So every request that comes 
   rebinding); its `Origin` and `Sec-Fetch-Site`, where there are any, must be this server's, too;
 - one that changes something must have the header `X-MaTIR`, which a page of another origin cannot send
   without being allowed to, and nobody is;
-- with a token, it must have that token.
+- with a token, it must have that token, unless it asks for the page's own files.
 
 Answers forbid browsers to load or send anything elsewhere, and to show the page in a frame.
 """
@@ -21,6 +21,8 @@ from http.cookies import CookieError, SimpleCookie
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from matir_cli.server.static_files import is_public
 
 CHANGING_HEADER = "X-MaTIR"
 """Header that a request that changes something must have, with any value."""
@@ -71,14 +73,14 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         if refusal is None:
             await self._app(scope, receive, send_guarded)
             return
         status, reason = refusal
         await JSONResponse({"error": reason}, status)(scope, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
         """Return why a request is refused; None if it is not."""
         if len(headers.getlist("host")) != 1:
             return HTTPStatus.FORBIDDEN, "not a name of this server"
@@ -89,7 +91,7 @@ class Guard:
             return HTTPStatus.FORBIDDEN, "a page of another origin"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return HTTPStatus.FORBIDDEN, "a page of another origin"
-        if not self._has_token(headers):
+        if not (is_public(method, path) or self._has_token(headers)):
             return HTTPStatus.UNAUTHORIZED, "the token is missing or wrong"
         if method not in _SAFE_METHODS and CHANGING_HEADER not in headers:
             return HTTPStatus.FORBIDDEN, f"the header {CHANGING_HEADER} is missing"

@@ -11,10 +11,12 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 from matir_cli.errors import MatirError
 from matir_cli.gallery.database import GalleryFile
@@ -22,11 +24,12 @@ from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.photos.decode import set_decode_timeout
 from matir_cli.photos.decoder_process import DECODE_SECONDS
-from matir_cli.progress import Advance
+from matir_cli.progress import Advance, ProgressObserver
 from matir_cli.search.events import FinalEvent, SearchEvent, SearchOutcome, Stage1Event, VerdictEvent
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions, search_events
 from matir_cli.search.query import Query
+from matir_cli.search.results import SearchResult
 from matir_cli.server.engines import JobModels, WarmEngines
 from matir_cli.server.messages import Message, Step, Waiting, WireError, event_message
 
@@ -57,6 +60,10 @@ class Search:
     kept: bool = False
     """Keep the messages for later listeners, and for a while after the end; else there is one listener, and
     the search ends when it goes away."""
+    source: EventSource | None = None
+    """Yields the events, in the search's thread; None: `search_events`."""
+    outlines: int = 0
+    """Results, from the first on, of which listeners get the outline of their region."""
 
 
 class QueueFull(Exception):
@@ -144,12 +151,22 @@ class SearchJob:
         self._stopped = threading.Event()
         self._ended = threading.Event()
         self._has_turn = False
+        self._abort: Callable[[], object] = lambda: None
 
     @property
     def outcome(self) -> SearchOutcome | None:
         """The outcome; None if there is none, or none yet."""
         last = self.history[-1] if self.history else None
         return None if last is None or last.final is None else last.final.outcome
+
+    @property
+    def results(self) -> list[SearchResult]:
+        """The results so far, the final ones first: a photo may have several, of which the first counts."""
+        messages = [message for message in self.history if message is not None]
+        final = [] if self.outcome is None else self.outcome.results
+        grounded = [message.grounded.result for message in messages if message.grounded is not None]
+        stage1 = [message.stage1.results for message in messages if message.stage1 is not None]
+        return [*final, *grounded, *chain(*stage1)]
 
     @property
     def is_over(self) -> bool:
@@ -164,6 +181,7 @@ class SearchJob:
     def end(self, reason: str) -> None:
         """End without a result; listeners get `reason` at once."""
         self._ended.set()
+        self._abort()
         self._append(Message(fault=reason))
         self._jobs.turns.wake()
 
@@ -217,6 +235,12 @@ class SearchJob:
             self._stopped.clear()
             raise KeyboardInterrupt
 
+    def call_at_end(self, abort: Callable[[], object]) -> None:
+        """Have `abort` called by any thread when the search is ended from outside."""
+        self._abort = abort
+        if self._ended.is_set():
+            abort()
+
     def send(self, message: Message) -> None:
         """Send a message to the listeners; in the search's thread."""
         with suppress(RuntimeError):  # the loop has ended, and so will the process
@@ -243,9 +267,7 @@ class SearchJob:
             session = ModelSession(gallery, load_model_set(self._jobs.models), self._jobs.device)
             models = JobModels(session, self._jobs.engines, self._take_turn)
             query = self.search.prepare(gallery, models)
-            with closing(
-                search_events(gallery, models, query, self.search.options, self._progress)
-            ) as events:
+            with closing(self._events(gallery, models, query)) as events:
                 event: SearchEvent = next(events)
                 self._note(event, 0.0)
                 while not isinstance(event, FinalEvent):
@@ -258,6 +280,13 @@ class SearchJob:
                         event = events.throw(stop)
                     self._note(event, time.monotonic() - began)
         return event_message(event)
+
+    def _events(
+        self, gallery: GalleryFile, models: SearchModels, query: Query
+    ) -> Generator[SearchEvent, None, None]:
+        if self.search.source is not None:
+            return self.search.source(self, gallery, models, query, self._progress)
+        return search_events(gallery, models, query, self.search.options, self._progress)
 
     def _note(self, event: SearchEvent, seconds: float) -> None:
         """Keep count of the photos to judge, and of the time that they take."""
@@ -281,6 +310,12 @@ class SearchJob:
             yield lambda count=1: self.send(Message(advance=count))
         finally:
             self.send(Message(end=True))
+
+
+EventSource: TypeAlias = Callable[
+    [SearchJob, GalleryFile, SearchModels, Query, ProgressObserver], Generator[SearchEvent, None, None]
+]
+"""Yields the events of a search, as `search_events` does."""
 
 
 class Jobs:

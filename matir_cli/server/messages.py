@@ -110,6 +110,13 @@ class Waiting(msgspec.Struct, frozen=True):
     seconds: float | None
     """Time that they are likely to take; None if nothing is known yet."""
 
+    @property
+    def message(self) -> str:
+        """Describe it for people."""
+        searches = "1 other search" if self.ahead == 1 else f"{self.ahead} other searches"
+        soon = "" if self.seconds is None else f", about {self.seconds:.0f} s"
+        return f"waiting for {searches}{soon}"
+
 
 class WireError(msgspec.Struct, frozen=True):
     """A `MatirError`, with its facts."""
@@ -144,6 +151,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     end: bool = False
     """It ends."""
     waiting: Waiting | None = None
+    note: str | None = None
+    """A line for the user."""
     error: WireError | None = None
     """The search failed; this is the last message."""
     interrupted: bool = False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from matir_cli.errors import PhotoUnreadable
+from matir_cli.errors import PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.output.json_records import BoxRecord
@@ -22,6 +24,9 @@ SIZES = (160, 320, 640, 1024)
 
 CACHE_BYTES = 1 << 26
 """Pictures kept in memory, bytes."""
+
+MOST_OUTLINES = 200
+"""Regions that are outlined in one answer at most, unless they are those of one photo."""
 
 MOST_REGIONS = 2000
 """Regions of a photo that are outlined at most."""
@@ -72,6 +77,25 @@ class ShownRegions:
     mask_height: int
     regions: tuple[ShownRegion, ...]
     """The whole photo first."""
+
+
+def newest_photos(gallery: GalleryFile, limit: int) -> list[ShownPhoto]:
+    """Return the facts of the photos taken last; those without a date follow, the last added first."""
+    with gallery.snapshot():
+        rows = gallery.connection.execute(_NEWEST, (limit,)).fetchall()
+        return [shown_photo(gallery, gallery.checked_id(photo_id)) for (photo_id,) in rows]
+
+
+_NEWEST = "select id from photos order by taken_at is null, taken_at desc, id desc limit ?"
+
+
+def region_outlines(gallery: GalleryFile, ids: Iterable[int]) -> dict[int, str]:
+    """Return the outlines of regions by id, as in `ShownRegion`; those that are gone are left out."""
+    outlines = {}
+    for region_id in ids:
+        with suppress(PhotoUnknown):
+            outlines[region_id] = svg_path(gallery.region(region_id).region.rle)
+    return outlines
 
 
 def shown_photo(gallery: GalleryFile, photo_id: int) -> ShownPhoto:

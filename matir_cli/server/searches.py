@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -11,13 +12,13 @@ import msgspec
 from msgspec import Meta
 
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.output.event_records import final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.output.outlines import svg_path
+from matir_cli.photos.descriptive import HIGHEST, REJECTED
 from matir_cli.records import Box, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import Filters, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions
 from matir_cli.search.query import (
@@ -29,6 +30,7 @@ from matir_cli.search.query import (
     resolve_region,
 )
 from matir_cli.search.results import SearchResult
+from matir_cli.search.sorting import SortKey
 from matir_cli.server.jobs import Search
 from matir_cli.server.messages import Message
 
@@ -41,6 +43,12 @@ MOST_CANDIDATES = 10_000
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+
+Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
+
+Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
+
+Stars: TypeAlias = Annotated[int, Meta(ge=REJECTED, le=HIGHEST)]
 
 Number: TypeAlias = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
@@ -99,6 +107,16 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     camera: Text | None = None
     min_size: Share | None = None
     max_size: Share | None = None
+    near: tuple[Latitude, Longitude] | None = None
+    within: Annotated[float, Meta(gt=0, le=1e9)] = WITHIN
+    """Metres."""
+    has_gps: bool | None = None
+    orientation: Orientation | None = None
+    rating: tuple[Stars, Stars] | None = None
+    """Least and greatest, -1 (rejected) to 5."""
+    keywords: Annotated[list[Text], Meta(max_length=100)] = []
+    no_keywords: Annotated[list[Text], Meta(max_length=100)] = []
+    sort: SortKey = "score"
     limit: Annotated[int, Meta(ge=1, le=MOST_RESULTS)] = 50
     candidates: Annotated[int, Meta(ge=1, le=MOST_CANDIDATES)] | None = None
     certainty: Share = CERTAINTY
@@ -107,10 +125,13 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     whole: bool = False
     min_score: Number | None = None
     min_p: Share | None = None
-    min_iou: Share = 0.5
+    unique: bool = False
+    min_iou: Share | None = None
     refine: bool = False
     fresh: bool = False
     budget: Annotated[float, Meta(ge=0)] | None = None
+    outlines: Annotated[int, Meta(ge=0, le=MOST_RESULTS)] = MOST_RESULTS
+    """Results, from the first on, that come with the outline of their region."""
 
     def __post_init__(self) -> None:
         if self.text is None and not self.examples:
@@ -129,6 +150,13 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.camera,
             self.min_size,
             self.max_size,
+            near=self.near,
+            within=self.within,
+            has_gps=self.has_gps,
+            orientation=self.orientation,
+            rating=self.rating,
+            keywords=tuple(self.keywords),
+            no_keywords=tuple(self.no_keywords),
         )
         options = SearchOptions(
             limit=self.limit,
@@ -139,13 +167,16 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             whole=self.whole,
             min_score=self.min_score,
             min_p=self.min_p,
+            unique=self.unique,
             min_iou=self.min_iou,
             refine=self.refine,
             fresh=self.fresh,
             budget=self.budget,
             filters=None if filters == Filters() else filters,
+            sort=self.sort,
         )
-        return Search(self._query, options, self.text or "like an example", kept=True)
+        title = self.text or "like an example"
+        return Search(self._query, options, title, kept=True, outlines=self.outlines)
 
     def _query(self, gallery: GalleryFile, models: SearchModels) -> Query:
         good, bad = (
@@ -187,32 +218,45 @@ class ShownVerdict:
     """True if the judge could not answer."""
 
 
-def shown_result(result: SearchResult) -> ShownResult:
-    """Make the record of a result."""
+def shown_result(result: SearchResult, *, outlined: bool = True) -> ShownResult:
+    """Make the record of a result.
+
+    Args:
+        outlined: False leaves out the outline of a mask that is a region's, which takes some milliseconds.
+    """
     first = result.objects[0] if result.objects else None
+    mask = None if first is None else first.mask
+    if first is not None and first.region is not None and first.region.region.rle == mask and not outlined:
+        mask = None
     record = result.photo.record
     return ShownResult(
         photo=result.photo.id,
         region_id=None if first is None or first.region is None else first.region.id,
         mask_width=record.mask_width,
         mask_height=record.mask_height,
-        outline=None if first is None or first.mask is None else svg_path(first.mask),
+        outline=None if mask is None else svg_path(mask),
         taken_at=record.taken_at,
         camera=record.camera,
         result=result_record(result, WrittenFiles(), with_rle=False, all_instances=False),
     )
 
 
-def results_json(results: tuple[SearchResult, ...] | list[SearchResult]) -> str:
-    """Return results as a JSON array."""
-    return f"[{','.join(to_json(shown_result(each)) for each in results)}]"
+def results_json(results: Sequence[SearchResult], outlines: int = MOST_RESULTS) -> str:
+    """Return results as a JSON array; the first `outlines` of them with the outlines of their regions."""
+    shown = (shown_result(each, outlined=index < outlines) for index, each in enumerate(results))
+    return f"[{','.join(map(to_json, shown))}]"
 
 
-def event_json(message: Message) -> tuple[str, str] | None:
-    """Return name and JSON of the event that a message is for a page; None if it is none."""
+def event_json(message: Message, outlines: int = MOST_RESULTS) -> tuple[str, str] | None:
+    """Return name and JSON of the event that a message is for a page; None if it is none.
+
+    Args:
+        outlines: as in `results_json`.
+    """
     if message.stage1 is not None:
         count = len(message.stage1.candidates)
-        return "stage1", f'{{"candidates":{count},"results":{results_json(message.stage1.results)}}}'
+        results = results_json(message.stage1.results, outlines)
+        return "stage1", f'{{"candidates":{count},"results":{results}}}'
     if message.verdict is not None:
         item = message.verdict.item
         verdict = item.verdict
@@ -230,11 +274,15 @@ def event_json(message: Message) -> tuple[str, str] | None:
         return "grounded", to_json(shown_result(message.grounded.result))
     if message.final is not None:
         outcome = message.final.outcome
-        figures = final_figures("", outcome)
-        figures = {name: figures[name] for name in ("candidates", "judged", "unlikely", "complete")}
-        figures["truncated"] = outcome.truncated
+        figures = {
+            "candidates": outcome.candidates,
+            "judged": outcome.judged,
+            "unlikely": outcome.unlikely,
+            "complete": outcome.complete,
+            "truncated": outcome.truncated,
+        }
         head = msgspec.json.encode(figures).decode()[:-1]
-        return "final", f'{head},"results":{results_json(outcome.results)}}}'
+        return "final", f'{head},"results":{results_json(outcome.results, outlines)}}}'
     if message.waiting is not None:
         return "waiting", msgspec.json.encode(message.waiting).decode()
     if message.error is not None:

@@ -18,9 +18,10 @@ import torch
 
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.options import Sam2Options
-from matir_cli.models.tiny import recipe, train_alpha_clip, train_qwen_vl, train_sam2
+from matir_cli.models.tiny import recipe, train_alpha_clip, train_qwen_vl, train_qwen_vl_together, train_sam2
 
 MODELS = ("sam2", "alpha_clip", "qwen_vl")
+FURTHER = "qwen_vl_further"
 MODEL_SET = Path(__file__).parent.parent / "tiny.toml"
 
 
@@ -31,7 +32,11 @@ def main(arguments: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=[*MODELS, "all"])
+    parser.add_argument(
+        "model",
+        choices=[*MODELS, FURTHER, "all"],
+        help=f"{FURTHER}: trains the judge in the package further, all of its weights together",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
     parser.add_argument(
         "--steps-scale", type=float, default=1.0, help="factor for the number of steps of every stage"
@@ -51,13 +56,15 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(model: str, folder: Path, scale: float, device: torch.device) -> tuple[Path, ...]:
-    """Train one of `MODELS`; return the files written."""
+    """Train one of `MODELS`, or the judge further; return the files written."""
     written: tuple[Path, ...]
     if model == "sam2":
         options = tomllib.loads(MODEL_SET.read_text())["proposer"]["options"]
         written = (train_sam2.train(folder, read_options(options, Sam2Options, "sam2"), scale, device),)
     elif model == "alpha_clip":
         written = train_alpha_clip.train(folder, scale, device)
+    elif model == FURTHER:
+        written = train_qwen_vl_together.train(folder, scale, device)
     else:
         written = train_qwen_vl.train(folder, scale, device)
     return written

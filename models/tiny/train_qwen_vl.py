@@ -44,8 +44,11 @@ SINGLES = {"kind": 1.0, "look": 2.0, "part": 1.0}
 EVERYTHING = {"kind": 0.5, "look": 2.0, "part": 1.5, "not": 2.0, "side": 4.0, "inside": 1.5, "tied to": 2.5}
 
 PICTURES = 16
-QUESTIONS, BOXES = 16, 2
-"""True/False questions and boxes per picture in one step."""
+QUESTIONS = 16
+"""True/False questions per picture in one step without boxes."""
+
+WITH_BOXES = (8, 2)
+"""True/False questions and boxes per picture in one step with boxes."""
 
 VISION = recipe.Schedule("qwen_vision", steps=1500, rate=1.5e-3, report_every=100)
 STAGE_SINGLES = recipe.Schedule("qwen_singles", steps=800, rate=1e-3, report_every=50)
@@ -270,16 +273,21 @@ class QuestionBatch:
         seed: int,
         device: torch.device,
         *,
-        boxes: bool = False,
+        counts: tuple[int, int] = (QUESTIONS, 0),
     ) -> None:
-        """Draw questions by `seed`: True/False questions, and with `boxes` box questions as well."""
+        """Draw questions by `seed`.
+
+        Args:
+            counts: True/False questions and boxes per picture.
+        """
+        to_judge_count, boxes = counts
         self.patches = qwen_model.patches_of([picture.image for picture in pictures], device)
         self.kinds: list[str] = []
         branches = []
-        judged = ask(pictures, QUESTIONS // 2 if boxes else QUESTIONS, forms, seed)
-        boxed = ask(pictures, 6 * BOXES, forms, seed + 1) if boxes else [[] for _ in pictures]
+        judged = ask(pictures, to_judge_count, forms, seed)
+        boxed = ask(pictures, 6 * boxes, forms, seed + 1) if boxes else [[] for _ in pictures]
         for picture, size, to_judge, to_box in zip(pictures, self.patches.sizes, judged, boxed, strict=True):
-            to_locate = [question for question in to_box if question.things][:BOXES]
+            to_locate = [question for question in to_box if question.things][:boxes]
             branches.append(
                 [tokenizer.verdict(picture, size, q) for q in to_judge]
                 + [tokenizer.location(picture, size, q) for q in to_locate]
@@ -318,7 +326,12 @@ def measure_accuracy(
     true, false = tokenizer.ids("True")[0], tokenizer.ids("False")[0]
     for first in range(0, 96, 16):
         batch = QuestionBatch(
-            tokenizer, list(recipe.pictures(first, 16, "validation")), forms, first, device, boxes=boxes
+            tokenizer,
+            list(recipe.pictures(first, 16, "validation")),
+            forms,
+            first,
+            device,
+            counts=WITH_BOXES if boxes else (QUESTIONS, 0),
         )
         logits, pointed = model(batch)
         errors.append(float((pointed * SPAN - batch.trees.boxes).abs().mean()))
@@ -357,7 +370,8 @@ def train_answers(
     def step(number: int) -> Tensor:
         first = OFFSETS[schedule.name] + number * PICTURES
         pictures = list(recipe.pictures(first, PICTURES))
-        batch = QuestionBatch(tokenizer, pictures, forms, first, device, boxes=boxes)
+        counts = WITH_BOXES if boxes else (QUESTIONS, 0)
+        batch = QuestionBatch(tokenizer, pictures, forms, first, device, counts=counts)
         with recipe.autocast(device):
             logits, pointed = model(batch)
         return answer_loss(logits, pointed, batch)

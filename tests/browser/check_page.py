@@ -1,30 +1,19 @@
-"""Tests of the HTML page in a real browser: `pytest tests/browser/check_page.py`.
+"""Tests of the HTML page that `matir find --html` writes, in a real browser: `make browser-test`.
 
 They are run by name only, since they need `pip install -e '.[browser-test]'` and Chromium: the system's
 (its path in MATIR_CHROMIUM, or `chromium` or `google-chrome` in PATH), else the one that
 `playwright install chromium` fetches.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.support.process import Indexed, matir
 
 RESULTS = 8
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("MATIR_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +110,7 @@ def test_all_of_it_works_by_keyboard(page: Page) -> None:
     page.keyboard.press("Escape")
     assert not page.locator("dialog").evaluate("dialog => dialog.open")
     page.wait_for_function(f"document.activeElement.ariaLabel?.startsWith('{RESULTS - 1}. ')")
-    assert page.locator("main figure").nth(RESULTS - 2).get_attribute("class").endswith("bare")
+    assert page.locator("main figure").nth(RESULTS - 2).evaluate("one => one.matches('.bare')")
     page.keyboard.press("m")
     page.keyboard.press("m")
     assert set(opacities(page, ".mask")) in ({0}, {1})

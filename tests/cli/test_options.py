@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from matir_cli.cli.group import matir
 from matir_cli.cli.options.common import PathName, SectionedCommand, check_distinct
+from matir_cli.cli.options.metadata import metadata_options
 from matir_cli.cli.options.output import OutputOptions, output_options
 from matir_cli.cli.options.query import QueryArguments, query_options
 from matir_cli.cli.options.search import check_judge_options, search_options
@@ -45,7 +46,18 @@ def test_without_options_a_search_has_its_defaults() -> None:
 
 def test_every_option_of_a_search_arrives() -> None:
     words = ("-n", "3", "--no-rerank", "--no-ground", "--candidates", "7", "--min-score", "0.1")
-    more = ("--min-p", "0.2", "--min-iou", "0.3", "--refine", "--fresh", "--budget", "4", "--whole")
+    more = (
+        "--min-p",
+        "0.2",
+        "--min-iou",
+        "0.3",
+        "--refine",
+        "--fresh",
+        "--budget",
+        "4",
+        "--whole",
+        "--unique",
+    )
     assert parse(search_options, "options", *words, *more) == SearchOptions(
         limit=3,
         candidates=7,
@@ -58,6 +70,7 @@ def test_every_option_of_a_search_arrives() -> None:
         fresh=True,
         budget=4.0,
         whole=True,
+        unique=True,
     )
 
 
@@ -94,6 +107,32 @@ def test_a_query_arrives_with_its_filters(tmp_path: Path) -> None:
     example = Example(Path("a.jpg"), Box(1, 2, 3, 4), None)
     filters = Filters((tmp_path,), "2024-05", "2024-06-01T12:30", "x", 0.1, 0.9)
     assert arguments == QueryArguments(Query("a dog", (example,), 0.2, ("cat",)), filters)
+
+
+def test_filters_by_metadata_go_with_the_others() -> None:
+    def both(command: Callable[..., object]) -> Callable[..., object]:
+        return query_options(metadata_options(command))
+
+    words = ["a dog", "--camera", "x", "--near", "48.5,-2", "--within", "5km", "--no-gps"]
+    words += ["--rating", "3+", "--keyword", "a", "--keyword", "b*", "--no-keyword", "c"]
+    arguments = parse(both, "arguments", *words, "--orientation", "square")
+    assert isinstance(arguments, QueryArguments)
+    assert arguments.filters == Filters(
+        camera="x",
+        near=(48.5, -2),
+        within=5000,
+        has_gps=False,
+        orientation="square",
+        rating=(3, 5),
+        keywords=("a", "b*"),
+        no_keywords=("c",),
+    )
+    for wrong in (["--rating", "9"], ["--keyword", " "], ["--near", "x"], ["--within", "5km"]):
+        with pytest.raises(click.UsageError):
+            parse(both, "arguments", "a dog", *wrong)
+    nothing = parse(both, "arguments", "a dog")
+    assert isinstance(nothing, QueryArguments)
+    assert nothing.filters is None
 
 
 def test_an_example_alone_is_a_query() -> None:
@@ -182,7 +221,8 @@ def test_outputs_arrive_checked(tmp_path: Path) -> None:
     page = tmp_path / "p.html"
     output = parse(output_options, "output", "--paths", "-0", "--rle", "--html", str(page), "--masks", "m")
     expected = OutputOptions(
-        "null", True, False, False, False, Path("m"), None, 0, "transparent", None, None, None, page, False
+        *("null", True, False, False, False, Path("m"), None, 0, "transparent", None, None, None),
+        *(0.0, 0.0, page, False),
     )
     assert output == expected
     assert expected.writes
@@ -243,7 +283,8 @@ def test_the_dash_is_a_stream_or_refused() -> None:
         else:
             with pytest.raises(click.BadParameter, match="- is no stream here"):
                 kind.convert("-", None, None)
-    assert streams == {"matir add paths", "matir export coco", "matir find coco", "matir find html"}
+    found = {f"matir {command} {name}" for command in ("find", "saved run") for name in ("coco", "html")}
+    assert streams == {"matir add paths", "matir export coco", *found}
 
 
 def test_standard_output_holds_one_form() -> None:

@@ -45,6 +45,7 @@ NOT_FOLLOWED = {
     errors.MemoryTooSmall: "needs a machine with too little memory",
     errors.OutOfRange: "is followed below, as one of several usage errors",
     errors.PackageMissing: "needs an environment without the package, and a package index",
+    errors.RegionFileInvalid: "the file to correct is the user's; the forms are in the manual",
     errors.RoomTooSmall: "needs a disk of the test's own",
 }
 """Errors that no test can bring about or put right, with the reason."""
@@ -179,6 +180,34 @@ def part_missing(place: Place) -> Steps:
     path = place.model_set(lambda text: text.split("[judge]")[0])
     yield [*place.find("dog", stage_1=False), "--models", path]
     yield [*place.find("dog"), "--models", path]
+
+
+def reencoding_begun(place: Place) -> Steps:
+    half_made = f"('encoder', 'large', '{'3' * 64}', './large.toml')"
+    place.change(f"insert into next_models (role, name, weight_hash, model_set) values {half_made}")
+    words: list[object] = ["reencode", "--models", "tiny", "--db", place.gallery]
+    yield words
+    yield [*words, "--restart"]
+
+
+def defaults_invalid(place: Place) -> Steps:
+    path = place.folder / "config.toml"
+    path.write_text("[find]\nlimit = 0\n")
+    os.environ["MATIR_CONFIG"] = str(path)
+    try:
+        yield place.find("dog")
+        path.write_text("[find]\nlimit = 2\n")
+        yield place.find("dog")
+    finally:
+        os.environ["MATIR_CONFIG"] = ""
+
+
+def other_proposer(place: Place) -> Steps:
+    path = place.model_set(lambda text: text.replace("points_per_side = 12", "points_per_side = 10"))
+    words: list[object] = ["reencode", "--models", path, "--db", place.gallery]
+    yield words
+    place.model_set()
+    yield words
 
 
 def weights_missing(place: Place) -> Steps:
@@ -333,6 +362,18 @@ def server_failed(place: Place) -> Steps:
     yield ["serve", "--stop", "--db", place.gallery]
 
 
+def saved_search_unknown(place: Place) -> Steps:
+    yield ["saved", "run", "dogs", "--db", place.gallery]
+    yield ["saved", "list", "--db", place.gallery]
+
+
+def saved_search_exists(place: Place) -> Steps:
+    words = ["saved", "add", "dogs", "dog", "--db", place.gallery]
+    place.run(*words)
+    yield words
+    yield [*words, "--replace"]
+
+
 FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.CheckpointInvalid: checkpoint_invalid,
     errors.ContextTooSmall: context_too_small,
@@ -352,6 +393,9 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.ModelSetInvalid: model_set_invalid,
     errors.ModelSetUnknown: model_set_unknown,
     errors.NotAGallery: not_a_gallery,
+    errors.DefaultsInvalid: defaults_invalid,
+    errors.OtherProposer: other_proposer,
+    errors.ReencodingBegun: reencoding_begun,
     errors.OutputError: output_error,
     errors.OutputExists: output_exists,
     errors.PartMissing: part_missing,
@@ -360,6 +404,8 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.QueryContradicts: query_contradicts,
     errors.QueryEmpty: query_empty,
     errors.QueryNotText: query_not_text,
+    errors.SavedSearchExists: saved_search_exists,
+    errors.SavedSearchUnknown: saved_search_unknown,
     errors.ServerFailed: server_failed,
     errors.ServerRunning: server_running,
     errors.SidecarElsewhere: sidecar_elsewhere,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import json
 import mmap
 import os
 import random
@@ -16,23 +17,28 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import apsw
+import numpy as np
+from PIL import Image
 
 from matir_cli.cli.commands.demo import draw
-from matir_cli.cli.group import COMMANDS
+from matir_cli.cli.group import COMMANDS, module_of
 from matir_cli.cli.main import main
+from matir_cli.gallery.brush_rle import encode_brush
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
 from matir_cli.gallery.paths import decode_path, encode_path
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from tests.fuzz.campaign import main_of
+from tests.support.second_set import make_second_set
 
 OLD, NEW = 8, 3
 """Numbers of pictures that the gallery of a trial holds, and that are new to it."""
@@ -44,7 +50,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 HEAVY = (
     *("torch", "torchvision.ops", "sam2.build_sam", "tokenizers", "lxml.etree", "pycocotools.mask", "yaml"),
-    *(f"matir_cli.cli.commands.{name}" for name in COMMANDS),
+    *map(module_of, COMMANDS),
     *("matir_cli.cli.result_files", "matir_cli.engines.sam2.proposer", "matir_cli.engines.sam2.model"),
     *("matir_cli.engines.clip.alpha_encoder", "matir_cli.engines.clip.text_encoder"),
     *("matir_cli.output.sidecars", "matir_cli.cli.boundary"),
@@ -166,6 +172,7 @@ def template() -> Path:
         words = ["add", str(folder / part), "--db", str(folder / gallery), "--models", "tiny"]
         ended = run(folder, words)
         assert ended.code == 0, ended.said
+    make_second_set(folder / "second")
     return folder
 
 
@@ -197,6 +204,10 @@ class Job:
     words: list[str]
     removable: frozenset[Path] = frozenset()
     """Files that it may take out of the gallery."""
+    given: int = 0
+    """Regions that it gives to each photo that it changes, all at once."""
+    photos: int = 0
+    """Number of photos that it gives regions to."""
 
 
 def prepare(folder: Path) -> None:
@@ -241,6 +252,10 @@ def _merge(_rng: random.Random, folder: Path) -> Job:
     return Job(["merge", str(folder / "other.db")])
 
 
+def _reencode(_rng: random.Random, _folder: Path) -> Job:
+    return Job(["reencode", "--models", str(template() / "second" / "set.toml")])
+
+
 def _find(rng: random.Random, folder: Path) -> Job:
     words = ["find", "red house", "--no-rerank", "-n", "5", "--masks", str(folder / "masks")]
     more = ["--overlays", str(folder / "overlays"), "--coco", str(folder / "coco.json"), "--force"]
@@ -251,7 +266,73 @@ def _tag(_rng: random.Random, _folder: Path) -> Job:
     return Job(["tag", "red house", "--no-rerank", "-n", "5", "--label", "house"])
 
 
-JOBS: tuple[Callable[[random.Random, Path], Job], ...] = (_add, _sync, _rm, _compact, _merge, _find, _tag)
+def _add_regions(_rng: random.Random, folder: Path) -> Job:
+    photos = sorted((folder / "photos").rglob("*.png"))
+    images = [
+        {"id": number, "file_name": str(path.relative_to(folder / "photos"))}
+        for number, path in enumerate(photos)
+    ]
+    shapes = ({"bbox": [8, 8, 60, 60]}, {"segmentation": [[2, 2, 50, 2, 50, 40, 2, 40]]})
+    annotations = [{"image_id": image["id"], **shape} for image in images for shape in shapes]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    (folder / "instances.json").write_text(json.dumps(content))
+    words = ["add", str(folder / "photos"), "--regions", str(folder / "instances.json")]
+    return Job(words, given=len(shapes), photos=len(photos))
+
+
+def _import_corrections(_rng: random.Random, folder: Path) -> Job:
+    photos = sorted((folder / "photos" / "old").iterdir())
+    tasks = []
+    for path in photos:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        mask = np.zeros((height, width), np.bool_)
+        mask[5:40, 7:50] = True
+        value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["house"]}
+        result = {"type": "brushlabels", "original_width": width, "original_height": height, "value": value}
+        known = {"sha256": sha256(path.read_bytes()).hexdigest(), "query": "house", "predicted": []}
+        tasks.append({"data": {"matir": known}, "annotations": [{"result": [result]}]})
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return Job(["import-corrections", str(folder / "export.json")], given=1, photos=len(photos))
+
+
+JOBS: tuple[Callable[[random.Random, Path], Job], ...] = (
+    *(_add, _sync, _rm, _compact, _merge, _reencode, _find, _tag, _add_regions, _import_corrections),
+)
+
+
+def vectors_of(path: Path) -> tuple[str, dict[tuple[bytes, int], bytes]]:
+    """The name of a gallery's encoder, and its vectors and residuals by SHA-256 and ordinal."""
+    with GalleryFile.open(path) as gallery:
+        name = gallery.connection.execute("select name from models where role = 'encoder'").get
+        rows = gallery.connection.execute(
+            "select sha256, ordinal, vector, residuals from photos "
+            "join regions on regions.photo_id = photos.id "
+            "join vectors on region_id = regions.id join residuals on residuals.photo_id = photos.id"
+        )
+        return str(name), {
+            (bytes(digest), int(ordinal)): bytes(vector) + bytes(more)
+            for digest, ordinal, vector, more in rows
+        }
+
+
+@cache
+def reencoded() -> tuple[str, dict[tuple[bytes, int], bytes]]:
+    """What `vectors_of` says after `reencode` that nobody kills."""
+    with tempfile.TemporaryDirectory(prefix="matir-kills-") as name:
+        folder = Path(name)
+        prepare(folder)
+        ended = run(folder, [*_reencode(random.Random(1), folder).words, "--db", str(folder / "gallery.db")])
+        assert ended.code == 0, ended.said
+        return vectors_of(folder / "gallery.db")
+
+
+def _mixture(gallery: Path) -> str | None:
+    """Return a fault if vectors of one encoder bear the name of another."""
+    name, vectors = vectors_of(gallery)
+    new, made = reencoded()
+    are_new = all(vectors[key] == made[key] for key in vectors.keys() & made.keys())
+    return None if are_new == (name == new) else f"the vectors are not those of {name}"
 
 
 @cache
@@ -276,17 +357,33 @@ def trial(rng: random.Random, folder: Path) -> str | None:
     kind = "write" if writes and sign == signal.SIGKILL and rng.random() < 0.5 else "event"
     moment = Moment(kind, rng.randint(1, max(1, writes if kind == "write" else events)), sign)
     prepare(folder)
+    return _kill(make(rng, folder), moment, folder)
+
+
+def kill_reencoding(kind: str, times: int, folder: Path) -> Iterator[str | None]:
+    """Kill `reencode` at moments spread evenly over its events or writes; yield what each trial found."""
+    template()
+    last = usual_counts(_reencode)[KINDS.index(kind)]
+    for turn in range(times):
+        place = folder / str(turn)
+        place.mkdir()
+        prepare(place)
+        number = 1 + (last - 1) * turn // max(1, times - 1)
+        yield _kill(_reencode(random.Random(turn), place), Moment(kind, number, signal.SIGKILL), place)
+
+
+def _kill(job: Job, moment: Moment, folder: Path) -> str | None:
+    """Kill a command in a prepared folder, check what is left, and run it again to its end."""
     gallery = folder / "gallery.db"
-    job = make(rng, folder)
     words = [*job.words, "--db", str(gallery)]
     before = state_of(gallery)
     ended = run(folder, words, moment)
     what = f"{words[0]} {moment}"
-    expected = -sign if sign == signal.SIGKILL else 128 + sign
+    expected = -moment.sign if moment.sign == signal.SIGKILL else 128 + moment.sign
     if ended.code not in (0, expected) or "Traceback" in ended.said or "Exception ignored" in ended.said:
         return f"{what}: exit code {ended.code}: {ended.said}"
     after = state_of(gallery)
-    if found := _damage(gallery) or _loss(before, after, job):
+    if found := _damage(gallery) or _loss(before, after, job) or _mixture(gallery):
         return f"{what}: {found}"
     again = run(folder, words)
     if again.code not in ((0, 1, 3) if words[0] == "rm" else (0,)):  # its files may be forgotten already
@@ -310,18 +407,29 @@ def _loss(before: State, after: State, job: Job) -> str | None:
     if lost := [path for path in lost if path not in job.removable]:
         return f"lost files: {lost}"
     kept = {digest for path, digest in before.files.items() if path not in job.removable}
-    lost_regions = [digest for digest in kept if before.regions[digest] != after.regions.get(digest)]
+    lost_regions = [
+        digest
+        for digest in kept
+        if after.regions.get(digest) not in (before.regions[digest], before.regions[digest] + job.given)
+    ]
     return f"lost regions of {len(lost_regions)} photos" if lost_regions else None
 
 
 def _unfinished(job: Job, gallery: Path) -> str | None:
     """Return what the command should have done when it was run again."""
     files = state_of(gallery).files
+    with GalleryFile.open(gallery) as opened:
+        given = opened.connection.execute("select count(*) from region_origins").get
+    if given != job.given * job.photos:
+        return f"{given} regions were given to {job.photos} photos"
     if left := job.removable & files.keys():
         return f"not removed: {sorted(left)}"
     if job.words[0] in ("add", "sync"):
         on_disk = set(Path(job.words[1]).rglob("*.png"))
         return None if on_disk <= files.keys() else f"not added: {sorted(on_disk - files.keys())}"
+    if job.words[0] == "reencode":
+        name, vectors = vectors_of(gallery)
+        return None if (name, vectors) == reencoded() else f"vectors of {name} are not those of a whole run"
     if job.words[0] == "merge" and len(files) != OLD + NEW:
         return f"{len(files)} files after a merge"
     return None

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import struct
 import tempfile
 import warnings
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
@@ -30,16 +32,27 @@ from matir_cli.engines.tensors.torch_checkpoint import read_tensors
 from matir_cli.engines.tensors.torchscript import is_torchscript, read_torchscript_tensors
 from matir_cli.evaluation.datasets.coco import read_coco
 from matir_cli.evaluation.datasets.d3 import read_d3
+from matir_cli.gallery.brush_rle import decode_brush, encode_brush
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.annotations import AnnotationFile
+from matir_cli.indexing.corrections import CorrectionCounts, import_tasks, read_tasks
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.model_sets.catalogue import load_model_set, read_model_set
 from matir_cli.model_sets.weights import local_path
 from matir_cli.models.tiny import benchmark, world
 from matir_cli.models.tiny.grammar import parse
 from matir_cli.output.sidecars import Sidecar
 from matir_cli.output.xmp import XmpTag
-from matir_cli.records import Box, PhotoRecord, Rle
+from matir_cli.photos.descriptive import clean_keywords, iptc_keywords
+from matir_cli.photos.discover import stat_file
+from matir_cli.photos.siblings import describe_file
+from matir_cli.records import Box, FileMetadata, PhotoRecord, Rle
 from tests.fuzz.http_parser import RESPONSES, fetch_response
+from tests.photos.packets import bag, described
 from tests.support.clip_weights import save_small_vocabulary, save_torchscript
+from tests.support.fakes import ColourEncoder, ColourProposer
 from tests.support.gguf_edit import read_gguf
+from tests.support.pictures import save_scenes
 
 
 @dataclass(frozen=True)
@@ -258,6 +271,58 @@ def read_coco_bytes(content: bytes, folder: Path) -> None:
     read_coco(folder, folder / "instances.json")
 
 
+def read_regions(path: Path) -> None:
+    """Read COCO annotations as regions of one photo of 8 x 6 pixels."""
+    file = AnnotationFile.read(path)
+    found = file.convert(file.images_named(["a.png"]), SMALL)
+    for region in found.regions:
+        assert masks.decode(region.rle).shape == (6, 8)
+    for prompt in found.boxes:
+        assert 0 <= prompt.box.x0 < prompt.box.x1 <= 8 + 1e-6, prompt
+
+
+@cache
+def corrected() -> tuple[Path, bytes]:
+    """Return a gallery of one photo, and an export of Label Studio with a mask and a polygon in it."""
+    folder = Path(tempfile.mkdtemp(prefix="matir-fuzz-corrections-"))
+    (photo,) = save_scenes(folder / "photos", a="red green")
+    with GalleryFile.open(folder / "gallery.db", create=True) as gallery:
+        list(add_photos(gallery, [photo], ENGINES, previews=True))
+        record, region = gallery.photo(1).record, gallery.regions(1)[1]
+    mask = encode_brush(masks.decode(region.region.rle))
+    size = {"original_width": record.width, "original_height": record.height, "image_rotation": 0}
+    values: list[dict[str, object]] = [
+        {"type": "brushlabels", "value": {"format": "rle", "rle": mask, "brushlabels": ["red"]}},
+        {"type": "polygonlabels", "value": {"points": [[1, 1], [50, 1], [50, 50]], "polygonlabels": ["x"]}},
+        {"type": "rectanglelabels", "value": {"x": 5, "y": 5, "width": 20, "height": 9}},
+    ]
+    result = [{"id": f"region-{number + 2}", **size, **value} for number, value in enumerate(values)]
+    known = {"sha256": record.sha256.hex(), "query": "red", "predicted": ["region-2", "region-3"]}
+    task = {"id": 1, "data": {"image": "a.png", "matir": known}, "annotations": [{"id": 2, "result": result}]}
+    return folder / "gallery.db", json.dumps([task]).encode()
+
+
+def read_corrections(content: bytes, folder: Path) -> None:
+    """Import corrections into a copy of the gallery."""
+    (folder / "export.json").write_bytes(content)
+    shutil.copy(corrected()[0], folder / "gallery.db")
+    counts = CorrectionCounts()
+    with GalleryFile.open(folder / "gallery.db") as gallery:
+        gallery.connection.pragma("synchronous", "off")
+        for _ in import_tasks(gallery, read_tasks(folder / "export.json"), ENGINES, counts):
+            pass
+        for region in gallery.regions(1):
+            masks.check(region.region.rle)
+
+
+def read_brush(content: bytes, _: Path) -> None:
+    """Decode a brush mask of 8 x 6 pixels."""
+    try:
+        assert decode_brush(content, 8, 6).shape == (6, 8)
+    except ValueError:  # its documented error
+        return
+
+
 def d3_reader(table: str) -> Callable[[bytes, Path], object]:
     """Make a reader of D3 of which one table is replaced."""
 
@@ -303,6 +368,14 @@ XMP = b"""<?xml version="1.0"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
 </mwg-rs:RegionList></mwg-rs:Regions></rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
+KEYWORDS = described(
+    'xmp:Rating="3.0" exif:GPSLatitude="48,30.5N" exif:GPSLongitude="2,20W" MicrosoftPhoto:Rating="99"',
+    bag("dc:subject", "a", "b") + bag("lr:hierarchicalSubject", "A|B", kind="Seq"),
+)
+
+IPTC = b"\x1c\x01\x5a\0\x03\x1b%G\x1c\x02\x19\0\x01a\x1c\x02\x78\0\x04text\x1c\x02\x19\0\x03b c"
+
+
 def read_sidecar(path: Path) -> None:
     """Add a label and a region to a sidecar and write it back."""
     sidecar = Sidecar(path)
@@ -311,7 +384,20 @@ def read_sidecar(path: Path) -> None:
     sidecar.remove("dog")
 
 
+ENGINES = IndexingModels(ColourProposer, ColourEncoder)
+
+SMALL = PhotoRecord(bytes(32), 8, 6, 8, 6, 1)
+
 PHOTO = PhotoRecord(bytes(32), 100, 80, 100, 80, 1)
+
+
+def read_metadata_of_sidecar(path: Path) -> None:
+    """Read rating, keywords and position of a sidecar."""
+    found = describe_file(FileMetadata(), stat_file(path)).metadata
+    assert found.rating in (None, *range(-1, 6))
+    assert found.keywords == clean_keywords(found.keywords)
+    assert found.latitude is None or -90 <= found.latitude <= 90
+
 
 PARSERS: dict[str, Parser] = {
     "safetensors": Parser(file_reader("a.safetensors", read_clip), [small_clip()]),
@@ -328,11 +414,16 @@ PARSERS: dict[str, Parser] = {
     "http response": Parser(fetch_response, RESPONSES),
     "judge answer": Parser(read_answer, ANSWERS),
     "coco": Parser(read_coco_bytes, [COCO]),
+    "regions": Parser(file_reader("instances.json", read_regions), [COCO]),
+    "corrections": Parser(read_corrections, [corrected()[1]]),
+    "brush": Parser(read_brush, [bytes(encode_brush(np.eye(6, 8, dtype=np.bool_)))]),
     **{
         f"d3 {table}": Parser(d3_reader(table), d3_seeds(table))
         for table in ("images", "annotations", "sentences")
     },
     "mask": Parser(read_mask, [masks.whole(6, 8).counts, b"X113032", b"05`1"]),
     "xmp": Parser(file_reader("a.xmp", read_sidecar), [XMP]),
+    "xmp metadata": Parser(file_reader("a.xmp", read_metadata_of_sidecar), [XMP, KEYWORDS]),
+    "iptc": Parser(lambda content, _: clean_keywords(iptc_keywords(content)), [IPTC]),
 }
 """Parsers by name."""

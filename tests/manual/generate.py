@@ -1,4 +1,4 @@
-"""Generates parts of the manual: the commands' help and the source tree.
+"""Generates parts of the manual: the commands' help, the source tree and the schemas of JSON records.
 
     python -m tests.manual.generate [--check]
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.group import matir
+from tests.manual.json_schemas import CONTRACTS, field_tables, schema_text
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "matir_cli"
@@ -25,6 +26,13 @@ TREE_PAGE = MANUAL / "architecture.md"
 
 TREE_START, TREE_END = "<!-- tree -->", "<!-- end of tree -->"
 """Lines of `TREE_PAGE` between which the tree is written."""
+
+JSON_PAGE = MANUAL / "json.md"
+
+SCHEMAS = MANUAL / "schemas"
+
+FIELDS_START, FIELDS_END = "<!-- fields -->", "<!-- end of fields -->"
+"""Lines of `JSON_PAGE` between which the tables of fields are written."""
 
 HELP_COLUMNS = 100
 
@@ -107,14 +115,29 @@ def architecture_page() -> str:
     Raises:
         ValueError: the page has not exactly one place for the tree.
     """
-    before, rest = TREE_PAGE.read_text(encoding="utf-8").split(f"{TREE_START}\n")
-    _, after = rest.split(TREE_END)
-    return f"{before}{TREE_START}\n\n{source_tree()}\n\n{TREE_END}{after}"
+    return _with_part(TREE_PAGE, TREE_START, TREE_END, source_tree())
+
+
+def json_page() -> str:
+    """Return the page of JSON records with the current tables of fields in it.
+
+    Raises:
+        ValueError: the page has not exactly one place for the tables.
+    """
+    return _with_part(JSON_PAGE, FIELDS_START, FIELDS_END, field_tables())
+
+
+def _with_part(page: Path, start: str, end: str, part: str) -> str:
+    """Return the text of a page with `part` between two marks."""
+    before, rest = page.read_text(encoding="utf-8").split(f"{start}\n")
+    _, after = rest.split(end)
+    return f"{before}{start}\n\n{part}\n\n{end}{after}"
 
 
 def stale_pages() -> dict[Path, str]:
-    """Return the generated pages that are not up to date, each with the text that it should have."""
-    pages = {COMMANDS_PAGE: commands_page(), TREE_PAGE: architecture_page()}
+    """Return the generated files that are not up to date, each with the text that it should have."""
+    pages = {COMMANDS_PAGE: commands_page(), TREE_PAGE: architecture_page(), JSON_PAGE: json_page()}
+    pages |= {SCHEMAS / f"{contract.name}.json": schema_text(contract) for contract in CONTRACTS}
     return {
         path: text
         for path, text in pages.items()

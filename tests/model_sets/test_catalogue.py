@@ -321,3 +321,14 @@ def test_a_set_says_how_regions_are_matched(tmp_path: Path) -> None:
         "lite": "iou",
         "tiny": "joint",
     }
+
+
+def test_a_set_says_how_much_stage_1_counts_beside_the_judge(tmp_path: Path) -> None:
+    assert read(tmp_path, MINIMAL).fusion == 0
+    assert read(tmp_path, "fusion = 2.5\n" + MINIMAL).fusion == 2.5
+    for value in ("-1", "1000", "nan", '"much"'):
+        assert "fusion" in refused(tmp_path, f"fusion = {value}\n" + MINIMAL)
+    # Nobody has measured it with real models yet.
+    weights = {name: load_model_set(name).fusion for name in model_set_names()}
+    assert (weights["full"], weights["lite"]) == (0, 0)
+    assert weights["tiny"] > 0

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import gguf
 import pytest
+import torch
 from transformers import Qwen2_5_VLConfig
 
+from matir_cli.models.tiny.gguf_reader import read_gguf
 from matir_cli.models.tiny.gguf_writer import check_config
 from matir_cli.models.tiny.qwen_tokenizer import SPECIAL_TOKENS, build_tokenizer
-from tests.support.small_qwen import CORPUS, SmallQwen, make_model
+from tests.support.small_qwen import CORPUS, SmallQwen, make_model, randomise_qwen
 
 LISTING = json.loads((Path(__file__).parents[1] / "data" / "qwen25vl_converter_listing.json").read_text())
 FREE_TEXT = {"general.name", "general.size_label"}
@@ -49,6 +51,30 @@ def test_float32_and_tied_embeddings(tmp_path: Path) -> None:
     tensors = listing(tied.text_path)["tensors"] | listing(tied.projector_path)["tensors"]
     assert "output.weight" not in tensors
     assert {kind for kind, *_ in tensors.values()} == {"F32"}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_written_is_read_back(tmp_path: Path, tied: bool) -> None:
+    small = make_model(tmp_path, seed=3, precision="f32", tied=tied)
+    expected = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    randomise_qwen(small.model)
+    assert not torch.equal(small.model.state_dict()["lm_head.weight"], expected["lm_head.weight"])
+    read_gguf(small.model, small.text_path, small.projector_path)
+    read = small.model.state_dict()
+    assert read.keys() == expected.keys()
+    assert [name for name in read if not torch.equal(read[name], expected[name])] == []
+
+
+def test_files_of_another_model_are_refused_and_nothing_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    small = make_model(tmp_path, seed=3)
+    other = make_model(tmp_path / "other", seed=3, hidden_size=128)
+    before = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"embed_tokens.weight has shape \(404, 128\), not \(404, 64\)"):
+        read_gguf(small.model, other.text_path, other.projector_path)
+    with pytest.raises(ValueError, match="the files lack"):
+        read_gguf(small.model, small.projector_path, small.text_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in small.model.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from matir_cli.engines.protocols import JudgePhoto
 from matir_cli.engines.registry import load_judge, load_proposer, load_region_encoder, load_text_encoder
 from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import locate_part
 from matir_cli.models.tiny import world
 from matir_cli.records import EngineConfig, ModelIdentity
 
@@ -64,3 +67,19 @@ def test_a_finished_training_is_not_done_again(trained: Path) -> None:
     log = train(trained, "sam2", "--steps-scale", SCALE)
     assert "s/step" not in log
     assert (trained / "sam2.pt").read_bytes() == before
+
+
+def test_the_judge_is_trained_further_from_the_weights_in_the_package(tmp_path: Path) -> None:
+    log = train(tmp_path, "qwen_vl_further", "--steps-scale", "0.003")
+    assert "qwen_together 1/1 " in log
+    shipped = locate_part(load_model_set("tiny"), "judge").files
+    for role, name in (("model", "qwen_vl.gguf"), ("projector", "qwen_vl_projector.gguf")):
+        before, after = (read_tensors(path) for path in (shipped[role], tmp_path / name))
+        assert before.keys() == after.keys()
+        changes = [float(abs(before[each] - after[each]).max()) for each in before]
+        assert 0 < max(changes) < 0.01  # one small step, half of it kept
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a GGUF file by name."""
+    return {each.name: each.data.astype(np.float32) for each in gguf.GGUFReader(path).tensors}

@@ -23,7 +23,8 @@ from matir_cli.search.results import GroundedObject, SearchResult
 from tests.output.blocks import make_result, picture, put
 
 NOTHING = OutputOptions(
-    None, False, False, False, False, None, None, 0, "transparent", None, None, None, None, False
+    *(None, False, False, False, False, None, None, 0, "transparent", None, None, None),
+    *(0.0, 0.0, None, False),
 )
 
 

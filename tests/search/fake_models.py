@@ -18,6 +18,7 @@ class ColourModels:
     text_encoder: TextEncoder = field(default_factory=ColourText)
     judge_key: str = "k" * 64
     match: MatchRule = "iou"
+    fusion: float = 0.0
 
     def config(self, part: str) -> EngineConfig:
         return EngineConfig("colours", {}, {}, ModelIdentity(part, "0" * 64))
@@ -48,6 +49,10 @@ class UnusedModels:
 
     @property
     def match(self) -> NoReturn:
+        raise AssertionError("the judge was used without need")
+
+    @property
+    def fusion(self) -> NoReturn:
         raise AssertionError("the judge was used without need")
 
     def config(self, part: str) -> NoReturn:

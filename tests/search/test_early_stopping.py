@@ -70,6 +70,21 @@ def test_certainty_1_asks_about_all_in_stage_1_order(case: tuple[Floats, Floats,
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
+@given(cases(), st.floats(0, 20))
+def test_a_bonus_counts_beside_the_margins(case: tuple[Floats, Floats, int, float], weight: float) -> None:
+    scores, margins, limit, certainty = case
+    done = replay(scores, margins, limit, 1.0, bonus=weight * scores)
+    keys = np.where(np.isnan(margins), -np.inf, margins + weight * scores)
+    assert done.ranking.tolist() == np.argsort(-keys, kind="stable").tolist()
+    nothing = replay(scores, margins, limit, certainty, bonus=np.zeros(scores.size))
+    assert nothing.asked.tolist() == replay(scores, margins, limit, certainty).asked.tolist()
+    # What is the same for all candidates changes nothing, up to rounding of huge margins.
+    kept = np.clip(margins, -50, 50)
+    shifted = replay(scores, kept, limit, certainty, bonus=np.full(scores.size, 8.0))
+    assert shifted.asked.tolist() == replay(scores, kept, limit, certainty).asked.tolist()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(cases(), st.floats(0.01, 100), st.floats(-10, 10))
 def test_the_scale_of_the_scores_does_not_matter(
     case: tuple[Floats, Floats, int, float], scale: float, shift: float

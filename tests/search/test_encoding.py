@@ -7,7 +7,14 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
-from matir_cli.search.encoding import NEGATION, WHOLE_PHOTO, EncodedQuery, encode_query, match_directions
+from matir_cli.search.encoding import (
+    NEGATION,
+    WHOLE_PHOTO,
+    EncodedQuery,
+    encode_query,
+    fusion_weight,
+    match_directions,
+)
 from matir_cli.search.filters import Filters
 from matir_cli.search.phrases.description import RelationKind
 from matir_cli.search.pipeline import SearchOptions, rank_encoded, run_search
@@ -152,3 +159,13 @@ def test_the_direction_of_the_object_measures_in_standard_deviations(gallery: Ga
         ) == pytest.approx(1, abs=0.01)
         cosine = direction @ ColourText().encode("red").vector / np.linalg.norm(direction)
         assert cosine == pytest.approx(1, abs=1e-5)
+
+
+def test_stage_1_has_the_weight_of_its_standard_deviation(gallery: GalleryFile) -> None:
+    models = ColourModels(fusion=3.0)
+    for text in ("red", "red left of a green", "red without green"):
+        encoded = encode(gallery, text)
+        scores = sample_scores(gallery, encoded.vectors)[0]
+        assert fusion_weight(encoded, models) * scores.std() == pytest.approx(3, rel=1e-3)
+        assert fusion_weight(encode(gallery, text, whole=True), models) == 0  # the method as published
+        assert fusion_weight(encoded, ColourModels()) == 0

@@ -280,3 +280,19 @@ def test_the_model_set_says_how_regions_are_matched(gallery: GalleryFile) -> Non
     models = ColourModels(judge=ColourJudge(shift=20), match="joint")
     assert masks_by_rule(gallery, models)["c_both"] == (MATCHED, True)
     assert masks_by_rule(gallery, models, match="iou")["c_both"] == (UNMATCHED, False)
+
+
+def test_the_model_set_says_how_much_stage_1_counts_beside_the_judge(gallery: GalleryFile) -> None:
+    def found(fusion: float, **options: Any) -> list[tuple[str, float]]:
+        models = ColourModels(fusion=fusion)
+        outcome = run_search(gallery, models, "red", SearchOptions(ground=False, **options))
+        return [(item.path.stem, item.candidate.score) for item in outcome.results]
+
+    by_judge, backwards = found(0.0, certainty=1), found(-1e6, certainty=1)  # nothing else counts
+    scores = [score for _, score in backwards]
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1]
+    assert sorted(by_judge) == sorted(backwards)
+    assert found(-1e6, certainty=0)[0] == backwards[0]
+    # The method as published leaves stage 1 out.
+    assert found(-1e6, certainty=1, whole=True) == found(0.0, certainty=1, whole=True)

@@ -48,6 +48,16 @@ def test_equal_margins_fall_back_to_stage_1_then_to_the_id() -> None:
     assert [item.candidate.photo_id for item in order_by_verdict(judged)] == [1, 4, 5, 2, 6, 3]
 
 
+def test_stage_1_counts_by_its_weight_where_it_is_fused() -> None:
+    judged = [
+        JudgedCandidate(Candidate(1, 0, 0.9), Verdict(-1.0, 0.0)),
+        JudgedCandidate(Candidate(2, 0, 0.2), Verdict(1.0, 0.0)),
+        JudgedCandidate(Candidate(3, 0, 0.8), None),
+    ]
+    for fusion, expected in ((0.0, [2, 1, 3]), (2.8, [2, 1, 3]), (2.9, [1, 2, 3])):  # 2 / 0.7 = 2.857
+        assert [item.candidate.photo_id for item in order_by_verdict(judged, fusion)] == expected
+
+
 def test_an_interrupted_ranking_goes_on_where_it_stopped(gallery: GalleryFile) -> None:
     judge = ColourJudge()
     begun = rerank_candidates(open_session(gallery, judge), candidates(gallery))

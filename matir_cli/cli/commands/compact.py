@@ -8,6 +8,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.gallery.database import GalleryFile
@@ -16,12 +17,13 @@ from matir_cli.maintenance.compact import compact_gallery
 
 @click.command(short_help="Give unused space back and rebuild the search index.")
 @gallery_option
+@progress_option
 @click.option(
     "--drop-previews",
     is_flag=True,
     help="Delete the stored JPEGs, most of a gallery's size; judging then reads the original files.",
 )
-@click.option("--forget-verdicts", is_flag=True, help="Delete all verdicts of judges.")
+@click.option("--forget-verdicts", is_flag=True, help="Delete all verdicts of judges; people's answers stay.")
 def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> None:
     """Rewrite the gallery without the space that deleted photos left, and rebuild its search index.
 

@@ -14,6 +14,8 @@ from matir_cli.cli.commands.add import add
 from matir_cli.cli.commands.find import find
 from matir_cli.cli.exit_codes import INTERRUPTED
 from matir_cli.cli.options.common import PathName
+from matir_cli.cli.options.progress import progress_option
+from matir_cli.cli.progress import progress_form
 from matir_cli.cli.text import count_of
 
 MODEL_SET = "tiny"
@@ -30,6 +32,7 @@ QUERIES = ("striped red house", "yellow tree", "house left of a tree")
 @click.option(
     "--results", type=click.IntRange(1, 100), default=5, show_default=True, help="Photos for each query."
 )
+@progress_option
 def demo(folder: Path, count: int, results: int) -> None:
     """Draw a small gallery into FOLDER, index it with the tiny models and search it.
 
@@ -45,14 +48,15 @@ def demo(folder: Path, count: int, results: int) -> None:
       matir demo /tmp/drawn --photos 50 --results 3
     """
     photos, gallery = folder / "photos", folder / "gallery.db"
+    progress = ("--progress", progress_form())  # the commands below choose it anew
     say(f"drawing {count_of(count, 'picture')} into {photos}")
     draw(photos, count)
-    _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET)
+    _run(add, "add", photos, "--db", gallery, "--models", MODEL_SET, *progress)
     for query in QUERIES:
         name = query.replace(" ", "-")
         page = folder / f"{name}.html"
         files = ("--masks", folder / "masks" / name, "--html", page, "--force")
-        _run(find, "find", query, "-n", results, "--min-iou", MIN_IOU, "--db", gallery, *files)
+        _run(find, "find", query, "-n", results, "--min-iou", MIN_IOU, "--db", gallery, *files, *progress)
 
 
 def draw(folder: Path, count: int) -> None:

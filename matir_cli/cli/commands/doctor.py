@@ -11,6 +11,7 @@ import click
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.exit_codes import DONE, PROBLEMS
 from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import count_of
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
@@ -19,7 +20,7 @@ from matir_cli.output.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class FindingRow:
     """One finding as it is printed."""
 
     state: str
@@ -31,6 +32,7 @@ class _Row:
 
 @click.command(short_help="Check the installation and the gallery, with a remedy for each problem.")
 @gallery_option
+@progress_option
 @click.option(
     "--deep",
     is_flag=True,
@@ -69,10 +71,10 @@ def doctor(context: click.Context, gallery_path: Path, deep: bool, as_json: bool
     context.exit(PROBLEMS if problems else DONE)
 
 
-def _rows(gallery_path: Path, deep: bool) -> Iterator[_Row]:
+def _rows(gallery_path: Path, deep: bool) -> Iterator[FindingRow]:
     # Imported here: it reads the versions of packages, which no other command needs.
     from matir_cli.maintenance.doctor.installation import examine_installation
 
     for finding in examine_installation(gallery_path, DEFAULT_MODEL_SET, deep=deep, progress=show_progress):
         text, remedy = (finding.text, finding.remedy) if finding.fault is None else explain(finding.fault)
-        yield _Row(finding.state.value, finding.name, text, remedy)
+        yield FindingRow(finding.state.value, finding.name, text, remedy)

@@ -5,7 +5,6 @@ The evaluation itself is imported inside the commands, so that help is shown qui
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import SKIPPED
 from matir_cli.cli.options.common import PathName, choose_model_set
 from matir_cli.cli.options.evaluation import WORLD_MODEL_SET, EvaluationArguments, evaluation_options
-from matir_cli.cli.progress import show_progress
+from matir_cli.cli.progress import show_progress, shows_progress
 from matir_cli.cli.text import count_of
 from matir_cli.progress import Advance, no_progress
 
@@ -248,7 +247,7 @@ def _show_step(name: str, total: int | None, unit: str, done: int = 0) -> Iterat
         with no_progress(name, total, unit) as ignore:
             yield ignore
         return
-    if not sys.stderr.isatty():
+    if not shows_progress():
         say(f"{name}: {count_of(total, unit, {'query': 'queries'}.get(unit))}")
     with show_progress(name, total, unit, done) as advance:
         yield advance

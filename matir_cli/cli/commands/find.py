@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options, sort_option
 from matir_cli.cli.options.output import ANSWER, OutputOptions, output_options
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -39,9 +42,10 @@ from matir_cli.cli.results import (
     event_printer,
     open_output,
     resolve_and_say_examples,
+    say_unread_metadata,
     why_empty,
 )
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
@@ -50,6 +54,7 @@ from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
+from matir_cli.search.sorting import SortKey
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
@@ -59,9 +64,9 @@ OBJECTS_MAX_SIZE = 0.95
     cls=SectionedCommand,
     sections={
         "What to find": QUERY_SECTION,
-        "Where": FILTER_SECTION,
+        "Where": (*FILTER_SECTION, *METADATA_SECTION),
         "How": SEARCH_SECTION,
-        "What to write": OUTPUT_SECTION,
+        "What to write": ("sort", *OUTPUT_SECTION),
     },
     short_help="Find photos and the object's mask in each.",
 )
@@ -69,10 +74,13 @@ OBJECTS_MAX_SIZE = 0.95
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
+@metadata_options
 @search_options
 @server_option
+@sort_option
 @output_options
 def find(
     gallery_path: Path,
@@ -81,6 +89,7 @@ def find(
     arguments: QueryArguments,
     options: SearchOptions,
     use_server: bool,
+    sort: SortKey,
     output: OutputOptions,
 ) -> None:
     """Find the photos that show what QUERY describes, and the object's mask in each.
@@ -120,6 +129,8 @@ def find(
       matir find "a mug on a desk" --image mug.jpg --point 390,300 --weight 0.3
       matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
       matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
+      matir find "a boat" --near 45.437,12.335 --within 5km --sort taken
+      matir find "a boat" --rating 3+ --keyword holiday --no-keyword draft
       matir find "a unicorn" --min-p 0.5 || echo "none there"
       matir find "a bicycle" -0 | xargs -0 cp -t bicycles/
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
@@ -128,18 +139,20 @@ def find(
       matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    options = replace(options, filters=arguments.filters)
+    options = replace(options, filters=arguments.filters, sort=sort)
     query = arguments.query
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)
     check_judge_options(options, query)
+    check_background(options, query, output)
     if query.text == STREAM:
         _check_stream_output(output)
     with GalleryFile.open(gallery_path) as gallery:
         check_searchable(gallery, query)
+        say_unread_metadata(gallery, arguments.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_examples(gallery, engines, query)
-        searcher = Searcher(gallery, engines, use_server=use_server)
+        searcher = CommandSearcher(gallery, engines, use_server=use_server)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)
             with open_output(gallery, output) as write:
@@ -147,17 +160,47 @@ def find(
         else:
             if query.text is None and options.rerank:
                 say("an example without words cannot be put to the judge: ranked by stage 1")
-            result = _search(gallery, searcher, query, options, output, arguments.title)
-            code = _report(gallery, result, options)
-            _report_whole_photos(result, output)
-            with open_output(gallery, output) as write:
-                write(arguments.title, result)
+            code, _ = answer_query(gallery, searcher, query, options, output, arguments.title)
     click.get_current_context().exit(code)
+
+
+def check_background(options: SearchOptions, query: Query, output: OutputOptions) -> None:
+    """Refuse background photos for a search that does not tell which photos lack the object.
+
+    Raises:
+        UsageError: the judge is not asked, or its answer is about excluded objects as well.
+    """
+    if output.background_photos and (query.without or not options.asks_judge(query)):
+        raise click.UsageError("--background-photos needs the judge, and its answers to QUERY alone.")
+
+
+def answer_query(
+    gallery: GalleryFile,
+    searcher: CommandSearcher,
+    query: Query,
+    options: SearchOptions,
+    output: OutputOptions,
+    title: str,
+    select: Callable[[SearchOutcome], SearchOutcome] | None = None,
+) -> tuple[int, SearchOutcome]:
+    """Search, say how the results came about and write them; return the exit code and the whole outcome.
+
+    Args:
+        title: the query in a few words.
+        select: leaves results out before they are written.
+    """
+    result = _search(gallery, searcher, query, options, output, title)
+    code = _report(gallery, result, options)
+    written = result if select is None or code == NOTHING_FOUND else select(result)
+    _report_whole_photos(written, output)
+    with open_output(gallery, output) as write:
+        write(title, written)
+    return NOTHING_FOUND if code == DONE and not written.results else code, result
 
 
 def _search(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,
@@ -189,7 +232,7 @@ def _check_stream_output(output: OutputOptions) -> None:
 
 def _answer_each(
     gallery: GalleryFile,
-    searcher: Searcher,
+    searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
     output: OutputOptions,

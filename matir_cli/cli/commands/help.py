@@ -10,8 +10,11 @@ from difflib import get_close_matches
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.manual import Page, read_page, topics
+from matir_cli.manual import Page, read_page, read_schema, schema_names, topics
 from matir_cli.output.printable import printable
+
+JSON_TOPIC = "json"
+"""Topic whose page describes the JSON that commands print; it has JSON Schemas below it."""
 
 COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 """A comment in a page, such as a mark for the generator."""
@@ -25,7 +28,8 @@ def show_help(context: click.Context, names: tuple[str, ...], page: bool) -> Non
     """Show the page of the manual about TOPIC, or the help of COMMAND; without a name, list the topics.
 
     Pages are Markdown, shown in a pager on a terminal. If a name is both a command and a topic, the
-    command's help is shown, and --page shows the page.
+    command's help is shown, and --page shows the page. `matir help json NAME` prints the JSON
+    Schema of the records that a command prints.
 
     \b
     Exit code: 0 done, 2 an error, such as an unknown topic.
@@ -37,6 +41,7 @@ def show_help(context: click.Context, names: tuple[str, ...], page: bool) -> Non
       matir help find
       matir help models pull
       matir help models --page
+      matir help json find > find.schema.json
     """
     known = topics()
     found = None if page else _find_command(context, names)
@@ -48,6 +53,8 @@ def show_help(context: click.Context, names: tuple[str, ...], page: bool) -> Non
             say(f"the manual has a page of the same name: matir help {names[0]} --page")
     elif len(names) == 1 and names[0] in known:
         _show(read_page(names[0]))
+    elif len(names) == 2 and names[0] == JSON_TOPIC and names[1] in schema_names():
+        click.echo(read_schema(names[1]), nl=False)
     else:
         _refuse(context, names, known)
 
@@ -104,6 +111,8 @@ def _refuse(context: click.Context, names: Sequence[str], known: Sequence[str]) 
     command = _group(context).get_command(context, group)
     if others and isinstance(command, click.Group):
         kind, candidates, prefix = "command", command.list_commands(context), f"{group} "
+    elif others and group == JSON_TOPIC:
+        kind, candidates, prefix = "schema", schema_names(), f"{group} "
     else:
         kind, candidates, prefix = "topic", [*known, *_group(context).list_commands(context)], ""
     name = " ".join(names)

@@ -11,6 +11,7 @@ import click
 from matir_cli.cli.options.common import gallery_option
 from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import HUMAN_JUDGE
 from matir_cli.maintenance.info import GalleryInfo, gallery_info
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -21,7 +22,7 @@ HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class InfoReport:
     """Output of --json."""
 
     version: str
@@ -49,7 +50,7 @@ def info(gallery_path: Path, as_json: bool) -> None:
     with GalleryFile.open(gallery_path) as gallery:
         contents = gallery_info(gallery)
     if as_json:
-        click.echo(to_json(_Report(version(PACKAGE), contents)))
+        click.echo(to_json(InfoReport(version(PACKAGE), contents)))
         return
     for line in _lines(contents):
         click.echo(printable(line))
@@ -76,9 +77,12 @@ def _lines(contents: GalleryInfo) -> list[str]:
         lines.append(
             f"{model.role:>12}  {model.name}, weights {digits}, from the model set {model.model_set}"
         )
+    if (begun := contents.reencoding) is not None:
+        done = f"new vectors of {begun.photos:,} of {contents.photos:,} photos"
+        lines.append(f"{'reencode':>12}  {done} are made, for the model set {begun.model_set}")
     for judge in contents.judges:
         lines.append(
-            f"{'judge':>12}  {judge.judge[:HASH_DIGITS]}: "
+            f"{'judge':>12}  {'people' if judge.judge == HUMAN_JUDGE else judge.judge[:HASH_DIGITS]}: "
             f"{count_of(judge.queries, 'query', 'queries')}, {count_of(judge.verdicts, 'verdict')}, "
             f"{count_of(judge.groundings, 'grounding')}"
         )

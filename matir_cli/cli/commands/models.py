@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.exit_codes import DONE, PROBLEMS
 from matir_cli.cli.options.common import device_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import WeightsMissing
@@ -62,7 +62,7 @@ def list_sets(as_json: bool) -> None:
     """
     rows = [_row(load_model_set(name)) for name in model_set_names()]
     if as_json:
-        click.echo(msgspec.json.encode(rows))
+        click.echo(f"[{', '.join(map(to_json, rows))}]")
         return
     cells = [_cells(row) for row in rows]
     for line in _table(cells) if sys.stdout.isatty() else map("\t".join, cells):
@@ -76,6 +76,7 @@ def list_sets(as_json: bool) -> None:
     is_flag=True,
     help="Accept a file that differs from the one seen first, if no hash of it is published.",
 )
+@progress_option
 def pull(model_set: str, accept_changed: bool) -> None:
     """Fetch the missing files of SET; run it again to resume.
 
@@ -132,6 +133,7 @@ def path(model_set: str) -> None:
 
 @models.command()
 @click.argument("model_set", metavar="SET")
+@progress_option
 def verify(model_set: str) -> None:
     """Read every file of SET and compare its hash: state TAB role TAB path, one per line.
 
@@ -169,6 +171,7 @@ def verify(model_set: str) -> None:
     help="Try only this part of the set; may be repeated.",
 )
 @device_option
+@progress_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_context
 def try_set(
@@ -197,7 +200,7 @@ def try_set(
 
     chosen = load_model_set(model_set)
     parts = locate_trial_parts(chosen, kinds or [part.kind for part in chosen.parts])
-    rows: list[_TrialRow] = []
+    rows: list[TrialRow] = []
     for part, config in parts:
         size = readable_size(sum(path.stat().st_size for path in config.files.values()))
         say(f"{part.kind}: loading {part.name} ({size})")
@@ -213,7 +216,7 @@ def try_set(
 
 
 @dataclass(frozen=True, slots=True)
-class _TrialRow:
+class TrialRow:
     """One check of `try` as it is printed."""
 
     part: str
@@ -228,17 +231,17 @@ class _TrialRow:
     """Likely reason of a failure, or ""."""
 
 
-def _trial_row(found: TrialFinding) -> _TrialRow:
+def _trial_row(found: TrialFinding) -> TrialRow:
     """Convert a finding; a part that could not be run shows its error and remedy."""
     seen, expected, reason = found.seen, found.expected, found.reason
     if found.fault is not None:
         seen, remedy = explain(found.fault)
         reason = reason or remedy
     figures = tuple(round(figure, 4) if math.isfinite(figure) else None for figure in found.figures)
-    return _TrialRow(found.part, found.name, found.state.value, seen, expected, figures, reason)
+    return TrialRow(found.part, found.name, found.state.value, seen, expected, figures, reason)
 
 
-def _print_trial(rows: Sequence[_TrialRow]) -> None:
+def _print_trial(rows: Sequence[TrialRow]) -> None:
     """Print the checks of one part, and below them the likely reason of its failures."""
     for row in rows:
         expected = f" ({row.expected})" if row.expected else ""
@@ -247,7 +250,8 @@ def _print_trial(rows: Sequence[_TrialRow]) -> None:
         click.echo(printable(f"{'':<7}  likely reason: {reason}"))
 
 
-class Row(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ModelSetRow:
     """A model set, as `list --json` prints it."""
 
     name: str
@@ -261,7 +265,7 @@ class Row(msgspec.Struct, frozen=True):
     """Licence by the name of the model."""
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ModelSetRow) -> list[str]:
     """Return the columns of `list`."""
     state = "present" if row.present else "missing"
     licences = "; ".join(dict.fromkeys(row.licences.values()))
@@ -279,9 +283,9 @@ def _table(rows: list[list[str]]) -> Iterator[str]:
         yield from (" " * indent + line for line in others)
 
 
-def _row(model_set: ModelSet) -> Row:
+def _row(model_set: ModelSet) -> ModelSetRow:
     places = [(file, local_path(file)) for file in model_set.files]
-    return Row(
+    return ModelSetRow(
         name=model_set.name,
         description=model_set.description,
         note=model_set.note,

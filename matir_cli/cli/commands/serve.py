@@ -1,9 +1,10 @@
-"""`matir serve`: keep the models loaded, for `matir find` and an HTTP API."""
+"""`matir serve`: a page to search with, an HTTP API, and models that stay loaded for `matir find`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -36,7 +37,7 @@ _START = (
 """Program of the server in the background. Run with -P: the current folder may hold modules of any name."""
 
 
-@click.command(short_help="Keep the models loaded for matir find, and offer an HTTP API.")
+@click.command(short_help="Search on a page, and keep the models loaded for matir find.")
 @gallery_option
 @models_option
 @device_option
@@ -71,6 +72,7 @@ _START = (
     metavar="MINUTES",
     help="Free the models after this time without a search.",
 )
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser once it is ready.")
 @click.option("--detach", is_flag=True, help="Go on in the background, and return once it is ready.")
 @click.option("--status", is_flag=True, help="Say whether a server runs, and what it does.")
 @click.option("--stop", is_flag=True, help="End the server that runs.")
@@ -82,22 +84,24 @@ def serve(
     host: str,
     token: str | None,
     idle_minutes: float,
+    open_page: bool,
     detach: bool,
     status: bool,
     stop: bool,
 ) -> None:
-    """Serve one gallery: `matir find` and `matir tag` then search with models that stay loaded.
+    """Serve one gallery: a page to search it with, and models that stay loaded.
 
-    Nothing else changes: they print what they would print without the server, and do without it
-    if it ends. There is one server per gallery. The address of its HTTP API is printed once it is
-    ready; only this machine can reach it.
+    The address of the page is printed once it is ready; only this machine can reach it. `matir
+    find` and `matir tag` use the loaded models as well: they print what they would print without
+    the server, and do without it if it ends. There is one server per gallery; where it runs
+    already, --open opens its page.
 
     \b
     Exit code: 0 done, 1 no server runs (--status, --stop), 2 an error, 130 interrupted.
 
     \b
     Examples:
-      matir serve
+      matir serve --open
       matir serve --detach --idle 60
       matir serve --status
       matir serve --stop
@@ -112,19 +116,44 @@ def serve(
         raise click.UsageError(f"Other machines can reach {host}: give a --token, which they must know.")
     with GalleryFile.open(gallery_path) as gallery:
         models = choose_model_set(gallery, model_set)
+    if open_page and (record := _running(gallery_path)) is not None:
+        click.echo(record.url)
+        _open(record.url)
+        return
     if detach:
         click.get_current_context().exit(_detach(gallery_path))
     options = ServerOptions(gallery_path, models.handle, device, port, host, token, idle_minutes * 60)
     # Imported here: it takes a tenth of a second, and `matir --help` imports this module.
     from matir_cli.server.process import run_server
 
-    run_server(options, _announce, say)
+    def announce(record: ServerRecord) -> None:
+        click.echo(record.url)
+        say(f"serving {record.gallery}; Ctrl-C ends it")
+        if open_page:
+            # A browser in a terminal returns only when it is left.
+            threading.Thread(target=_open, args=(record.url,), daemon=True).start()
+
+    run_server(options, announce, say)
 
 
-def _announce(record: ServerRecord) -> None:
-    """Print the server's address."""
-    click.echo(record.url)
-    say(f"serving {record.gallery}; Ctrl-C ends it")
+def _open(url: str) -> None:
+    """Open the page in the user's browser. A token is not passed on: other users could read it there."""
+    # Imported here: it looks for browsers.
+    import webbrowser
+
+    if not webbrowser.open(url):
+        say(f"no browser was found; open {url} in one")
+
+
+def _running(gallery: Path) -> ServerRecord | None:
+    """Return the record of the gallery's server if it answers."""
+    record = find_server(gallery)
+    try:
+        if record is not None:
+            ask_server(record, "GET", "/status")
+    except ServerUnusable:
+        return None
+    return record
 
 
 def _ask(gallery: Path, *, stop: bool) -> int:

@@ -25,6 +25,8 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -42,8 +44,8 @@ from matir_cli.cli.options.search import (
     whole_option,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.results import resolve_and_say_examples, why_empty
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.results import resolve_and_say_examples, say_unread_metadata, why_empty
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
 from matir_cli.gallery.database import GalleryFile
@@ -69,7 +71,7 @@ NO_REGION = "none"
 
 SECTIONS = {
     "What to find": QUERY_SECTION,
-    "Where": FILTER_SECTION,
+    "Where": (*FILTER_SECTION, *METADATA_SECTION),
     "How": ("limit", "min_score", "min_p", "whole", "no_rerank", "no_ground", "use_server"),
     "What to write": (
         *("label", "all_instances", "region", "sidecar", "follow_links", "remove", "dry_run", "null"),
@@ -167,8 +169,10 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @query_options
+@metadata_options
 @limit_option(help=f"Photos to tag at most.  [default: {CANDIDATES}]")
 @min_score_option
 @min_p_option
@@ -235,6 +239,7 @@ def tag(
         check_judge_options(options, arguments.query)
     sidecars = _Sidecars(label, tagging)
     with GalleryFile.open(gallery_path) as gallery:
+        say_unread_metadata(gallery, arguments.filters)
         if arguments.is_empty:
             for path in _files(gallery, arguments.filters):
                 sidecars.remove(path)
@@ -242,7 +247,7 @@ def tag(
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             query = resolve_and_say_examples(gallery, engines, arguments.query)
-            result = Searcher(gallery, engines, use_server=use_server).run(query, options)
+            result = CommandSearcher(gallery, engines, use_server=use_server).run(query, options)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:

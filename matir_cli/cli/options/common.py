@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import click
 import platformdirs
+from click.core import ParameterSource
 
 from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
@@ -130,6 +131,10 @@ OPTION_ORDER = "matir_cli.option_order"
 """Key in a context's `meta`: the names of the parameters in the order in which the user gave them."""
 
 
+class PlacedOption(click.Option):
+    """An option that means something by its place among others: no defaults file may set it."""
+
+
 class SectionedCommand(click.Command):
     """A command whose help lists its options in sections, and that knows in which order they were given."""
 
@@ -176,8 +181,11 @@ def output_form_option(target: str, form: str, *names: str, text: str) -> Option
         text: help.
     """
 
-    def choose(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+    def choose(context: click.Context, parameter: click.Parameter, given: bool) -> None:
         before = context.params.setdefault(target, None)
+        source = context.get_parameter_source(parameter.name or "")
+        if source is ParameterSource.DEFAULT_MAP and before is not None:
+            return  # the command line, which comes first, has chosen another form than the defaults file
         if not given or before == form:
             return
         if before is not None and {before, form} != {"paths", "null"}:

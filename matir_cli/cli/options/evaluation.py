@@ -11,6 +11,7 @@ import click
 
 from matir_cli.cli.options.common import PathName, device_option, verbose_option
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.evaluation.names import ABLATIONS, BASELINE_NAMES, METHOD_NAMES, Ablation, MethodName
 from matir_cli.evaluation.options import EvaluationOptions
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET
@@ -151,6 +152,7 @@ _OPTIONS = (
         help="Score another segmenter's masks (COCO results) on our ranking. May be repeated.",
     ),
     click.option("--force", is_flag=True, help="Replace exported files that exist."),
+    progress_option,
 )
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import click
 
-from matir_cli.cli.options.common import OPTION_ORDER, CommandFunction, PathName
+from matir_cli.cli.options.common import OPTION_ORDER, CommandFunction, PathName, PlacedOption
 from matir_cli.records import Box, Point
 from matir_cli.search.query import MOST_EXAMPLES, Example, ExampleRule
 
@@ -55,6 +55,7 @@ def example_options(command: CommandFunction) -> CommandFunction:
 
     @click.option(
         "--image",
+        cls=PlacedOption,
         type=PathName(),
         multiple=True,
         metavar="FILE",
@@ -62,6 +63,7 @@ def example_options(command: CommandFunction) -> CommandFunction:
     )
     @click.option(
         "--unlike",
+        cls=PlacedOption,
         type=PathName(),
         multiple=True,
         metavar="FILE",
@@ -69,6 +71,7 @@ def example_options(command: CommandFunction) -> CommandFunction:
     )
     @click.option(
         "--box",
+        cls=PlacedOption,
         multiple=True,
         callback=_parse_numbers,
         metavar="X0,Y0,X1,Y1",
@@ -77,6 +80,7 @@ def example_options(command: CommandFunction) -> CommandFunction:
     )
     @click.option(
         "--point",
+        cls=PlacedOption,
         multiple=True,
         callback=_parse_numbers,
         metavar="X,Y",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -18,7 +19,12 @@ from matir_cli.cli.options.common import (
     output_form_option,
 )
 from matir_cli.errors import OutputExists
+from matir_cli.gallery.label_studio import configuration_path
+from matir_cli.output.coco import SPLIT_NAMES
 from matir_cli.output.cutouts import Background
+from matir_cli.output.data_split import MOST_BACKGROUND
+from matir_cli.output.mask_files import MaskForm
+from matir_cli.photos.discover import absolute_path
 
 ANSWER: Literal["answer"] = "answer"
 """Form of output for one query of many: one JSON object with the query and its results."""
@@ -55,10 +61,20 @@ class OutputOptions:
     """COCO file."""
     yolo: Path | None
     """Folder for a YOLO data set."""
+    val: float
+    """Share of the data sets' photos to validate with, 0..1; 0: no split."""
+    background_photos: float
+    """Share of the data sets' photos that show no class."""
     html: Path | None
     """HTML page."""
     force: bool
     """Replace files that exist."""
+    mask_form: MaskForm = "png"
+    """Form of the masks."""
+    labelstudio: Path | None = None
+    """File of Label Studio's tasks."""
+    document_root: Path = Path(os.sep)
+    """Folder that photos are relative to in these tasks; absolute."""
 
     def check(self) -> None:
         """Refuse what could not be written, before a long search starts.
@@ -75,9 +91,19 @@ class OutputOptions:
             raise click.UsageError("- is standard output, which can hold one form of output only.")
         if self.cutouts is None and (self.feather or self.background != "transparent"):
             raise click.UsageError("--feather and --background go with --cutouts.")
-        check_distinct(self.coco, self.html)
+        if self.masks is None and self.mask_form != "png":
+            raise click.UsageError("--mask-form goes with --masks.")
+        if (self.val or self.background_photos) and self.coco is None and self.yolo is None:
+            raise click.UsageError("--val and --background-photos go with --yolo or --coco.")
+        if self.val and self.coco == STREAM:
+            raise click.UsageError("--val writes two files: give --coco a folder.")
+        if self.coco is not None and not self.val and self.coco.is_dir():
+            raise click.UsageError("--coco is a file; with --val it is a folder.")
+        configuration = None if self.labelstudio is None else configuration_path(self.labelstudio)
+        check_distinct(self.coco, self.html, self.labelstudio, configuration)
         config = None if self.yolo is None else self.yolo / "data.yaml"
-        for path in (self.coco, self.html, config):
+        coco = [self.coco / name for name in SPLIT_NAMES.values()] if self.coco and self.val else [self.coco]
+        for path in (*coco, self.html, config, self.labelstudio, configuration):
             if path is not None and path != STREAM and path.is_file() and not self.force:
                 raise OutputExists(path)
 
@@ -89,7 +115,9 @@ class OutputOptions:
     @property
     def writes(self) -> bool:
         """True if files are to be written."""
-        return any((self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html))
+        return any(
+            (self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html, self.labelstudio)
+        )
 
     @property
     def needs_pixels(self) -> bool:
@@ -110,8 +138,26 @@ def _folder_option(name: str, text: str) -> OptionDecorator:
 
 
 def _file_option(name: str, text: str) -> OptionDecorator:
-    kind = PathName(dir_okay=False, allow_dash=True)
+    kind = PathName(dir_okay=name == "--coco", allow_dash=True)
     return click.option(name, type=kind, metavar="FILE", help=text)
+
+
+labelstudio_option = click.option(
+    "--labelstudio",
+    type=PathName(dir_okay=False),
+    metavar="FILE.json",
+    help="Write tasks for Label Studio with the masks as predictions, and next to it FILE.labels.xml, "
+    "the labeling configuration.",
+)
+
+document_root_option = click.option(
+    "--document-root",
+    type=PathName(file_okay=False),
+    default=Path(os.sep),
+    show_default=True,
+    metavar="DIR",
+    help="Label Studio's LOCAL_FILES_DOCUMENT_ROOT, which its tasks name photos relative to.",
+)
 
 
 def output_options(command: CommandFunction) -> CommandFunction:
@@ -130,6 +176,13 @@ def output_options(command: CommandFunction) -> CommandFunction:
         "--stream", is_flag=True, help="With --jsonl: print one event per line, as soon as it is known."
     )
     @_folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size.")
+    @click.option(
+        "--mask-form",
+        type=click.Choice(["png", "darktable", "npz"]),
+        default="png",
+        show_default=True,
+        help="Form of the masks; darktable: PFM for its module external raster masks; npz: NumPy's arrays.",
+    )
     @_folder_option(
         "--cutouts",
         "Write each object, cut out, as PNG; at full resolution if the original file is available.",
@@ -152,17 +205,33 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @_file_option(
         "--coco",
         "Write COCO instances: masks as RLE at true size, boxes, scores; each query is a category. "
-        "- is standard output.",
+        "- is standard output. With --val: a folder for instances_train.json and instances_val.json.",
     )
     @_folder_option(
         "--yolo",
         "Write a YOLO segmentation data set: photos, polygons, data.yaml; each query is a class.",
+    )
+    @click.option(
+        "--val",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="FRACTION",
+        help="Keep this share of the photos of --yolo and --coco for validation, near-copies on one side.",
+    )
+    @click.option(
+        "--background-photos",
+        type=click.FloatRange(0, MOST_BACKGROUND),
+        default=0.0,
+        metavar="FRACTION",
+        help="Let this share of the photos of --yolo and --coco be some that the judge called False.",
     )
     @_file_option(
         "--html",
         "Write one page for a browser: photos with masks to switch on and off, scores, paths. "
         "- is standard output.",
     )
+    @labelstudio_option
+    @document_root_option
     @click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them.")
     @wraps(command)
     def with_output(
@@ -173,13 +242,18 @@ def output_options(command: CommandFunction) -> CommandFunction:
         all_instances: bool,
         stream: bool,
         masks: Path | None,
+        mask_form: MaskForm,
         cutouts: Path | None,
         feather: int,
         background: Background,
         overlays: Path | None,
         coco: Path | None,
         yolo: Path | None,
+        val: float,
+        background_photos: float,
         html: Path | None,
+        labelstudio: Path | None,
+        document_root: Path,
         force: bool,
         **others: object,
     ) -> object:
@@ -196,8 +270,13 @@ def output_options(command: CommandFunction) -> CommandFunction:
             overlays,
             coco,
             yolo,
+            val,
+            background_photos,
             html,
             force,
+            mask_form,
+            labelstudio,
+            absolute_path(document_root),
         )
         output.check()
         return command(output=output, **others)

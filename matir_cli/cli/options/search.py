@@ -13,7 +13,7 @@ from matir_cli.search.pipeline import CANDIDATES, SearchOptions
 from matir_cli.search.query import Query
 
 SECTION = (
-    *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p"),
+    *("limit", "whole", "no_rerank", "no_ground", "candidates", "certainty", "min_score", "min_p", "unique"),
     *("match", "min_iou", "refine", "fresh", "budget", "use_server"),
 )
 """Names of the parameters of `search_options`, for the help."""
@@ -66,6 +66,9 @@ def search_options(command: CommandFunction) -> CommandFunction:
     @min_score_option
     @min_p_option
     @click.option(
+        "--unique", is_flag=True, help="Show near-copies of a photo, and photos of one burst, only once."
+    )
+    @click.option(
         "--match",
         type=click.Choice(get_args(MatchRule)),
         help="Choose the region of the judge's box by their IoU, or jointly with the text and the region's "
@@ -94,6 +97,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
         certainty: float,
         min_score: float | None,
         min_p: float | None,
+        unique: bool,
         match: MatchRule | None,
         min_iou: float | None,
         refine: bool,
@@ -110,6 +114,7 @@ def search_options(command: CommandFunction) -> CommandFunction:
             whole=whole,
             min_score=min_score,
             min_p=min_p,
+            unique=unique,
             match=match,
             min_iou=min_iou,
             refine=refine,

@@ -17,14 +17,20 @@ from matir_cli import masks
 from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, PhotoUnreadable
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
+from matir_cli.gallery.bound_models import next_encoder
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread, stored_metadata
 from matir_cli.gallery.notes import stored_notes
+from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import open_read_only, photo_ids
+from matir_cli.gallery.rows import LONGEST_LABEL
+from matir_cli.gallery.saved_searches import returned_photos, saved_searches
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
 from matir_cli.search.codes import Codes, encode_block, read_scales, scales_bytes
 from matir_cli.search.index import read_runs
+from matir_cli.search.saved_query import read_saved_query
 
 SAMPLE = 200
 """Number of photos, evenly spread, whose masks and previews are checked unless all of them are."""
@@ -170,6 +176,28 @@ _IMPOSSIBLE_RESIDUALS = """
 """
 
 
+def _reencoding(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check new vectors that are half made: `matir reencode` makes those anew that do not fit."""
+    begun = next_encoder(gallery)
+    unfit = _count(gallery, _UNFIT)
+    if begun is None and not unfit:
+        return ok(name, "no new vectors are half made")
+    if begun is None or unfit:
+        remedy = on_gallery(gallery.path, "reencode --restart --models SET")
+        return warning(
+            name, f"new vectors that fit no photo or encoder: {unfit} photos", f"Begin anew: {remedy}"
+        )
+    text = f"new vectors of {begun.photos} of {gallery.count_photos()} photos are made"
+    go_on = on_gallery(gallery.path, f"reencode --models {shlex.quote(begun.model_set)}")
+    return warning(name, f"{text}; searches use the old ones until all are", f"Go on: {go_on}")
+
+
+_UNFIT = """
+    next_vectors where typeof(vectors) <> 'blob' or typeof(residuals) <> 'blob'
+    or typeof(newest_region) <> 'integer' or not exists (select 1 from next_models)
+"""
+
+
 def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     """Check that the masks of sampled photos can be decoded and have the stored areas."""
     checked = faults = 0
@@ -188,6 +216,22 @@ def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     if faults:
         return problem(name, f"{first} ({faults} of {checked} checked photos have faults)", RESTORE)
     return ok(name, f"those of {checked} checked photos can be decoded")
+
+
+def _origins(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the origins and labels of regions that were given."""
+    impossible = _count(gallery, f"{_IMPOSSIBLE_ORIGINS} or length(label) > {LONGEST_LABEL}")
+    if impossible:
+        return problem(name, f"{impossible} regions have an impossible origin or label", RESTORE)
+    human = _count(gallery, "region_origins where origin = 'human'")
+    others = _count(gallery, "region_origins where origin <> 'human'")
+    return ok(name, f"{human} regions are drawn or confirmed by a person, {others} from a data set")
+
+
+_IMPOSSIBLE_ORIGINS = """
+    region_origins where typeof(origin) <> 'text' or origin not in ('human', 'data set')
+    or typeof(label) not in ('text', 'null')
+"""
 
 
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
@@ -318,6 +362,30 @@ def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     return ok(name, "every photo was read in full")
 
 
+def _metadata(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the ratings, keywords and positions of files, and say of how many they have not been read."""
+    described: Any = gallery.connection.execute("select path from file_metadata").fetchall()
+    for (path,) in described:
+        stored_metadata(gallery.connection, decode_path(path))
+    if unread := count_unread(gallery.connection):
+        remedy = f"Read them: {on_gallery(gallery.path, 'sync --metadata FOLDER')}"
+        return ok(name, f"those of {unread} of {unread + len(described)} files have not been read", remedy)
+    return ok(name, f"ratings and keywords of {len(described)} files")
+
+
+def _saved_searches(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check that saved searches can be read."""
+    stored = saved_searches(gallery)
+    for each in stored:
+        try:
+            read_saved_query(each.search)
+            returned_photos(gallery, each)
+        except ValueError as error:
+            remedy = f"Remove it: {on_gallery(gallery.path, f'saved rm {shlex.quote(each.name)}')}"
+            return problem(name, f"{each.name}: {error}", remedy)
+    return ok(name, f"{len(stored)} can be read")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -366,10 +434,14 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery references", _references),
     ("gallery photos", _photos),
     ("gallery vectors", _vectors),
+    ("gallery reencoding", _reencoding),
     ("gallery masks", _masks),
+    ("gallery origins", _origins),
     ("gallery index", _index),
     ("gallery previews", _previews),
     ("gallery notes", _notes),
+    ("gallery metadata", _metadata),
+    ("gallery saved searches", _saved_searches),
     ("gallery files", _files),
     ("gallery space", _space),
 )

@@ -1,0 +1,85 @@
+// A query: what to find and where. It is kept in the page's address, so that the back button works.
+
+/** The query that finds nothing. */
+export function emptyQuery() {
+  return {
+    text: "", without: [], likes: [], unlikes: [], weight: 0.5,
+    places: [], since: "", until: "", camera: "", orientation: "", minSize: null, maxSize: null,
+    judge: true,
+  };
+}
+
+/** Examples that a search takes, good ones and bad ones. */
+export const MOST_EXAMPLES = 32;
+
+export const isEmpty = (query) => !query.text.trim() && !query.likes.length;
+
+/** True if the judge can be asked: it needs a text. */
+export const asksJudge = (query) => query.judge && query.text.trim() !== "";
+
+/** Return the settings of the HTTP API. */
+export function searchBody(query) {
+  const body = { without: query.without, places: query.places };
+  if (query.text.trim()) body.text = query.text.trim();
+  if (query.likes.length) {
+    body.examples = query.likes.map(exampleBody);
+    body.weight = query.weight;
+  }
+  if (query.unlikes.length) body.unlike = query.unlikes.map(exampleBody);
+  for (const name of ["since", "until", "camera", "orientation"]) if (query[name]) body[name] = query[name];
+  if (query.minSize !== null) body.min_size = query.minSize;
+  if (query.maxSize !== null) body.max_size = query.maxSize;
+  return body;
+}
+
+const exampleBody = ({ photo, region, box }) => (region ? { region } : box ? { photo, box } : { photo });
+
+const TEXTS = { q: "text", since: "since", until: "until", camera: "camera", shape: "orientation" };
+const LISTS = { not: "without", in: "places" };
+const EXAMPLES = { like: "likes", unlike: "unlikes" };
+const NUMBERS = { min: "minSize", max: "maxSize" };
+
+/** Return the part of the page's address after "?", which is empty for the empty query. */
+export function toAddress(query) {
+  const words = new URLSearchParams();
+  for (const [key, name] of Object.entries(TEXTS)) if (query[name]) words.set(key, query[name]);
+  for (const [key, name] of Object.entries(LISTS)) for (const each of query[name]) words.append(key, each);
+  for (const [key, name] of Object.entries(NUMBERS)) if (query[name] !== null) words.set(key, query[name]);
+  for (const [key, name] of Object.entries(EXAMPLES)) {
+    for (const { photo, region, box } of query[name]) {
+      words.append(key, region ? `${photo}.${region}` : box ? `${photo}~${box.join("~")}` : photo);
+    }
+  }
+  if (query.likes.length && query.weight !== 0.5) words.set("weight", query.weight);
+  if (!query.judge) words.set("judge", "off");
+  return words.toString();
+}
+
+/** Return the query in an address; what is wrong in it is left out. */
+export function fromAddress(address) {
+  const query = emptyQuery();
+  const words = new URLSearchParams(address);
+  for (const [key, name] of Object.entries(TEXTS)) query[name] = words.get(key) ?? "";
+  for (const [key, name] of Object.entries(LISTS)) query[name] = words.getAll(key);
+  for (const [key, name] of Object.entries(NUMBERS)) query[name] = share(words.get(key));
+  for (const [key, name] of Object.entries(EXAMPLES)) {
+    query[name] = words.getAll(key).map(exampleOf).filter((each) => each !== null).slice(0, MOST_EXAMPLES);
+  }
+  query.weight = share(words.get("weight")) ?? 0.5;
+  query.judge = words.get("judge") !== "off";
+  return query;
+}
+
+function share(word) {
+  const number = Number.parseFloat(word ?? "");
+  return number >= 0 && number <= 1 ? number : null;
+}
+
+function exampleOf(word) {
+  const match = /^(\d{1,15})(?:\.(\d{1,15})|((?:~-?[\d.]{1,12}){4}))?$/.exec(word);
+  if (match === null) return null;
+  const example = { photo: Number(match[1]) };
+  if (match[2]) example.region = Number(match[2]);
+  if (match[3]) example.box = match[3].slice(1).split("~").map(Number);
+  return example;
+}
