@@ -10,7 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -77,14 +77,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
         address: str = "",
         *,
         width: int = 1280,
-        scheme: str = "light",
-        motion: str = "no-preference",
+        scheme: Literal["light", "dark"] = "light",
+        motion: Literal["no-preference", "reduce"] = "no-preference",
         expected: str = "$^",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 860},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            reduced_motion=motion,  # type: ignore[arg-type]
+            color_scheme=scheme,
+            reduced_motion=motion,
         )
         contexts.append(context)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
