@@ -16,7 +16,6 @@ from pathlib import Path
 import click
 import platformdirs
 
-from matir_cli.cli.options.common import PlacedOption
 from matir_cli.errors import DefaultsInvalid
 
 VARIABLE = "MATIR_CONFIG"
@@ -32,6 +31,10 @@ WITHOUT_DEFAULTS = ("config", "help")
 """Commands that work with any file, so that it can be put right."""
 
 Table = Mapping[str, object]
+
+
+class PlacedOption(click.Option):
+    """An option that means something by its place among others: no defaults file may set it."""
 
 
 def defaults_path() -> Path | None:

@@ -131,10 +131,6 @@ OPTION_ORDER = "matir_cli.option_order"
 """Key in a context's `meta`: the names of the parameters in the order in which the user gave them."""
 
 
-class PlacedOption(click.Option):
-    """An option that means something by its place among others: no defaults file may set it."""
-
-
 class SectionedCommand(click.Command):
     """A command whose help lists its options in sections, and that knows in which order they were given."""
 

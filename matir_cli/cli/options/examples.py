@@ -10,7 +10,8 @@ from typing import get_args
 
 import click
 
-from matir_cli.cli.options.common import OPTION_ORDER, CommandFunction, PathName, PlacedOption
+from matir_cli.cli.defaults import PlacedOption
+from matir_cli.cli.options.common import OPTION_ORDER, CommandFunction, PathName
 from matir_cli.records import Box, Point
 from matir_cli.search.query import MOST_EXAMPLES, Example, ExampleRule
 
