@@ -86,7 +86,7 @@ class SavedQuery:
 
     def __post_init__(self) -> None:
         try:
-            Query(self.text or "an example", (), self.weight, self.without).check()
+            Query("an example" if self.text is None else self.text, (), self.weight, self.without).check()
         except MatirError as error:
             raise ValueError(str(error)) from error
         if self.text is None and not self.examples:

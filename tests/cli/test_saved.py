@@ -62,9 +62,9 @@ def test_an_example_is_a_photo_of_the_gallery(gallery: Path, indexed: Indexed, t
     assert (
         matir("saved", "run", "alike", "--paths", *on).stdout == matir("find", *words, "--paths", *on).stdout
     )
-    other = max(indexed.photos.glob("*.png"))
+    _, other, third, *_ = sorted(indexed.photos.glob("*.png"))
     good = ("--image", photo, "--image", other, "--point", "60,60", "--examples", "mean")
-    bad = ("--unlike", other, "--box", "0,0,40,40")
+    bad = ("--unlike", third)
     assert matir("saved", "add", "several", *good, *bad, *on).returncode == 0
     several = matir("saved", "run", "several", "--jsonl", *on)
     assert several.returncode == 0
