@@ -53,5 +53,5 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[test,heic,raw,watch]'
+	$(BIN)/pip install --quiet --editable '.[test,heic,mcp,raw,watch]'
 	@touch $@

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matir_cli.api_results import Hit, Instance, PhotoRegion
     from matir_cli.errors import MatirError
     from matir_cli.gallery.rows import StoredPhoto
-    from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
+    from matir_cli.indexing.pipeline import Added, Linked, Refreshed, Skipped, Unchanged
     from matir_cli.records import Box, PhotoRecord, Point
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "PhotoRecord",
     "PhotoRegion",
     "Point",
+    "Refreshed",
     "Skipped",
     "StoredPhoto",
     "Unchanged",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "matir_cli.indexing.pipeline": ("Added", "Linked", "Skipped", "Unchanged"),
+    "matir_cli.indexing.pipeline": ("Added", "Linked", "Refreshed", "Skipped", "Unchanged"),
     "matir_cli.api": ("Gallery",),
     "matir_cli.errors": ("MatirError",),
     "matir_cli.gallery.rows": ("StoredPhoto",),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import date
@@ -29,6 +29,7 @@ from typing import TypeAlias
 from matir_cli.api_results import Hit, PhotoRegion
 from matir_cli.errors import GalleryMissing, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread
 from matir_cli.gallery.files import find_photo, forget_files
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import StoredPhoto
@@ -42,6 +43,7 @@ from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.index import seal_index
+from matir_cli.search.keywords import parse_rating
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
 from matir_cli.search.sorting import SortKey
@@ -106,7 +108,12 @@ class Gallery:
         return True
 
     def add(
-        self, paths: AnyPath | Iterable[AnyPath], *, previews: bool = True, exclude: str | Iterable[str] = ()
+        self,
+        paths: AnyPath | Iterable[AnyPath],
+        *,
+        previews: bool = True,
+        exclude: str | Iterable[str] = (),
+        metadata: bool = False,
     ) -> Iterator[Outcome]:
         """Index photos: files, and folders recursively; `~` is the home folder.
 
@@ -118,10 +125,12 @@ class Gallery:
             previews: store a JPEG of each photo at working size, so that the judge can see the photo
                 while its file is unavailable.
             exclude: patterns of files and folders to leave out, as in .gitignore.
+            metadata: read ratings and keywords of unchanged files that a version which did not has added.
 
         Returns:
-            One outcome per file: `Added`, `Linked` (the same bytes as a stored photo), `Unchanged` or
-            `Skipped` (with the reason), each with its path.
+            One outcome per file: `Added`, `Linked` (the same bytes as a stored photo, or a raw file beside
+            its picture), `Unchanged`, `Refreshed` (unchanged, but with another sidecar) or `Skipped` (with
+            the reason), each with its path.
 
         Raises:
             WeightsMissing, WeightsChanged: raised at once; no file is created.
@@ -137,12 +146,17 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
-        return self._outcomes(file, files, IndexingModels.of(engines), previews, patterns)
+        outcomes = add_photos(
+            file,
+            files,
+            IndexingModels.of(engines),
+            previews=previews,
+            rules=FolderRules(patterns),
+            fill_metadata=metadata,
+        )
+        return self._translated(outcomes)
 
-    def _outcomes(
-        self, file: GalleryFile, paths: list[Path], models: IndexingModels, previews: bool, exclude: list[str]
-    ) -> Iterator[Outcome]:
-        outcomes = add_photos(file, paths, models, previews=previews, rules=FolderRules(exclude))
+    def _translated(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Outcome]:
         with translated(self.path), closing(outcomes):
             yield from outcomes
 
@@ -165,6 +179,9 @@ class Gallery:
         within: float = WITHIN,
         has_gps: bool | None = None,
         orientation: Orientation | None = None,
+        rating: str | int | None = None,
+        keywords: str | Iterable[str] = (),
+        no_keywords: str | Iterable[str] = (),
         sort: SortKey = "score",
         limit: int = 10,
         whole: bool = False,
@@ -201,6 +218,9 @@ class Gallery:
             within: greatest distance from `near` along a great circle, metres.
             has_gps: True: only photos with a position; False: only those without one.
             orientation: "portrait", "landscape" or "square": only upright photos of this shape.
+            rating: only photos with this rating: 3, "3+" (or more), "2-4", 0 (unrated), "rejected".
+            keywords: only photos with all of these keywords, in any case; * stands for anything.
+            no_keywords: only photos without any of these keywords.
             sort: order of the hits: "score" (best first), "taken" (oldest first), "path", or "size" (largest
                 object first). Which photos are returned depends on their scores alone.
             limit: number of photos to return, 1 or more.
@@ -226,7 +246,7 @@ class Gallery:
 
         Warns:
             UserWarning: the text is longer than the encoder reads, and its end was left out; or the region
-                found in `box` fits it poorly.
+                found in `box` fits it poorly; or ratings or keywords of some files have not been read.
 
         Raises:
             GalleryMissing, GalleryEmpty: there is nothing to search.
@@ -244,7 +264,16 @@ class Gallery:
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
-        filters = replace(filters, near=near, within=within, has_gps=has_gps, orientation=orientation)
+        filters = replace(
+            filters,
+            near=near,
+            within=within,
+            has_gps=has_gps,
+            orientation=orientation,
+            rating=None if rating is None else parse_rating(str(rating)),
+            keywords=tuple(str(keyword) for keyword in _listed(keywords)),
+            no_keywords=tuple(str(keyword) for keyword in _listed(no_keywords)),
+        )
         options = SearchOptions(
             limit=limit,
             whole=whole,
@@ -267,6 +296,7 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             check_searchable(file, query)
+            unread = count_unread(file.connection) if filters.needs_metadata else 0
             if isinstance(query.example, Example):
                 query = replace(query, example=resolve_example(file, engines, query.example))
             result = run_search(file, engines, query, options)
@@ -275,6 +305,11 @@ class Gallery:
         if isinstance(query.example, ResolvedExample) and query.example.fits_poorly:
             warnings.warn(
                 f"the example's region fits the box poorly (IoU {query.example.iou:.2f})", stacklevel=2
+            )
+        if unread:
+            warnings.warn(
+                f"ratings and keywords of some files ({unread}) are not known yet: add(..., metadata=True)",
+                stacklevel=2,
             )
         if result.truncated:
             warnings.warn("the query is longer than the encoder reads; its end was left out", stacklevel=2)

@@ -25,8 +25,20 @@ class PhotoRegion:
 
     @property
     def ordinal(self) -> int:
-        """0 is the whole photo; the others are in the proposer's order."""
+        """0 is the whole photo; then the proposer's order, then regions that were given."""
         return self.stored.ordinal
+
+    @property
+    def origin(self) -> str | None:
+        """Where the region comes from, "human" or "data set"; None: the proposer."""
+        origin = self.stored.region.origin
+        return None if origin is None else origin.kind.value
+
+    @property
+    def label(self) -> str | None:
+        """What the region shows, in the words of its origin; None if that is not known."""
+        origin = self.stored.region.origin
+        return None if origin is None else origin.label
 
     @property
     def box(self) -> Box:

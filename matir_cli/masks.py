@@ -1,4 +1,4 @@
-"""Masks as COCO run-length encodings (RLE): conversion, validation, boxes, scaling, IoU.
+"""Masks as COCO run-length encodings (RLE): conversion, validation, boxes, scaling, turning, IoU.
 
 pycocotools does the encoding, so COCO's tools can read the masks of a gallery as they are.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,6 +20,18 @@ from matir_cli.records import Box, MaskArray, Rle
 MAX_SIDE = 16_384
 """Greatest height and width, pixels. Masks of regions have at most 1024; those of annotations are as large
 as their photos."""
+
+
+_MAX_OUTLINE = 4_000_000
+"""Longest outline of the polygons of a mask, in pixels; pycocotools allocates 40 bytes per pixel."""
+
+
+class RunLengths(msgspec.Struct):
+    """A mask as run lengths, not checked yet."""
+
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    counts: str | list[int]
 
 
 def encode(mask: MaskArray) -> Rle:
@@ -123,6 +136,48 @@ def scale(rle: Rle, height: int, width: int) -> Rle:
     return encode(resize(decode(rle), height, width))
 
 
+def turn_upright(mask: MaskArray, orientation: int) -> MaskArray:
+    """Turn the mask of a photo as its file stores it upright; the inverse of `turn_back`.
+
+    Args:
+        mask: (h, w) bool.
+        orientation: the file's EXIF orientation, 1 to 8.
+    """
+    return turn_back(mask, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def turn_box_upright(box: Box, orientation: int, width: int, height: int) -> Box:
+    """Turn a box in a photo of `width` x `height` pixels, as its file stores it, as `turn_upright` does."""
+    x0, y0, x1, y1 = box.x0, box.y0, box.x1, box.y1
+    if orientation in (2, 3, 7, 8):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 6, 7):
+        y0, y1 = height - y1, height - y0
+    return Box(y0, x0, y1, x1) if orientation >= 5 else Box(x0, y0, x1, y1)
+
+
+def turn_back(mask: MaskArray, orientation: int) -> MaskArray:
+    """Turn the (h, w) bool mask of an upright photo back to how its file stores it."""
+    match orientation:
+        case 1:
+            turned = mask
+        case 2:
+            turned = mask[:, ::-1]
+        case 3:
+            turned = mask[::-1, ::-1]
+        case 4:
+            turned = mask[::-1]
+        case 5:
+            turned = mask.T
+        case 6:
+            turned = np.rot90(mask)
+        case 7:
+            turned = mask[::-1, ::-1].T
+        case _:
+            turned = np.rot90(mask, -1)
+    return np.ascontiguousarray(turned)
+
+
 _INSIDE = 126
 """Level, 0..255, from which on a scaled pixel is inside. It lies just below one half: a pixel that an edge
 cuts in half, as many do at scales such as 2.5, is inside however the level was rounded."""
@@ -152,3 +207,65 @@ class _Span:
         end = min(old, math.ceil(stop * step + reach) + 1)
         high = min(stop * step, end) - begin
         return cls(slice(begin, end), slice(start, stop), start * step - begin, high)
+
+
+# Segmentations of COCO files
+
+
+def segmentation_to_rle(segmentation: RunLengths | Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """Convert COCO's `segmentation` to a mask of the image's height x width, safe to decode.
+
+    Raises:
+        ValueError: it has another size, is empty or malformed, or exceeds the size limit of masks.
+    """
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"a mask of {width} x {height} pixels, more than {MAX_SIDE} on a side")
+    if not isinstance(segmentation, RunLengths):
+        rle = _polygons_to_rle(segmentation, height, width)
+    elif segmentation.size != (height, width):
+        rows, columns = segmentation.size
+        raise ValueError(f"a mask of {columns} x {rows} pixels for an image of {width} x {height}")
+    elif isinstance(segmentation.counts, list):
+        rle = _compress(segmentation.counts, height, width)
+    else:
+        rle = Rle(height, width, segmentation.counts.encode())
+    check(rle)
+    return rle
+
+
+def _compress(counts: list[int], height: int, width: int) -> Rle:
+    """Compress a list of run lengths."""
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
+        raise ValueError("runs do not fill the mask")
+    compressed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return Rle(height, width, compressed["counts"])
+
+
+def _polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """Return the union of polygons, each x0, y0, x1, y1, ...; they may reach a little out of the image."""
+    if not polygons:
+        raise ValueError("it has no mask")  # pycocotools would access the first polygon
+    side = max(height, width)
+    outline = 0.0
+    for polygon in polygons:
+        # pycocotools takes four numbers for a box, and reads past the end of an odd count.
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"a polygon of {len(polygon)} numbers")
+        points = np.array(polygon).reshape(-1, 2)
+        if not ((-side <= points) & (points <= 2 * side)).all():
+            raise ValueError("a polygon far outside its image")
+        outline += float(np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum())
+        if outline > _MAX_OUTLINE:
+            raise ValueError(f"a polygon with an outline of more than {_MAX_OUTLINE:,} pixels")
+    parts = coco.frPyObjects(polygons, height, width)
+    return merge_masks([Rle(height, width, part["counts"]) for part in parts])
+
+
+def merge_masks(parts: Sequence[Rle]) -> Rle:
+    """Return the union of masks of the same size; ValueError if there is none."""
+    if not parts:
+        raise ValueError("it has no mask")
+    if len(parts) == 1:
+        return parts[0]
+    merged = coco.merge([to_coco(part) for part in parts])
+    return Rle(parts[0].height, parts[0].width, merged["counts"])

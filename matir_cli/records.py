@@ -87,9 +87,27 @@ class Rle:
     """Run lengths in column-major order, LEB128-like ASCII (pycocotools' `counts`)."""
 
 
+class OriginKind(StrEnum):
+    """Where a region comes from, if not from the proposer."""
+
+    HUMAN = "human"
+    """Drawn or confirmed by a person."""
+    DATA_SET = "data set"
+    """An annotation of a data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOrigin:
+    """Origin of a region that the proposer did not propose."""
+
+    kind: OriginKind
+    label: str | None
+    """What the region shows, in the words of its source."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region of a photo that may be an object, as a proposer found it."""
+    """A region of a photo that may be an object: found by a proposer, or given by a person or a data set."""
 
     rle: Rle
     """The mask, working pixels."""
@@ -98,9 +116,16 @@ class Region:
     area: int
     """Area of the mask, working pixels."""
     predicted_iou: float
-    """The proposer's own estimate of the mask's IoU with a real object, 0..1."""
+    """The proposer's own estimate of the mask's IoU with a real object, 0..1; 1 for a mask that was given."""
     stability: float
-    """IoU between the mask cut at a higher and at a lower threshold, 0..1."""
+    """IoU between the mask cut at a higher and at a lower threshold, 0..1; 1 for a mask that was given."""
+    origin: RegionOrigin | None = None
+    """None: the proposer."""
+
+    @property
+    def is_human(self) -> bool:
+        """True if a person has drawn or confirmed the mask."""
+        return self.origin is not None and self.origin.kind is OriginKind.HUMAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +222,20 @@ class FileRecord:
     """Size."""
     mtime_ns: int
     """Time of last modification, nanoseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """Rating, keywords and position of a photo's file and its sidecar together."""
+
+    rating: int | None = None
+    """-1 (rejected) to 5; 0 is unrated, as None is."""
+    keywords: tuple[str, ...] = ()
+    """Each once, ignoring case; levels of hierarchical ones are separated by |."""
+    latitude: float | None = None
+    """Degrees, north positive; None unless the sidecar states a position."""
+    longitude: float | None = None
+    """Degrees, east positive; likewise."""
 
 
 class NoteKind(StrEnum):

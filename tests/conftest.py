@@ -1,11 +1,13 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from matir_cli.cli.commands.demo import draw
 from tests.support.process import PHOTOS, Indexed, matir
+from tests.support.server import end_servers
 
 # A shell lets background processes ignore Ctrl-C; the processes that tests interrupt must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,10 +26,15 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's own state and runtime folders out of the tests and of the processes they start."""
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own state and runtime folders out of the tests and of the processes they start.
+
+    At the end, servers that failed tests have left running are ended.
+    """
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
+    yield
+    end_servers()
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +57,11 @@ def model_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.judged_set import make_set
 
     return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="session")
+def slow_set(model_set: Path) -> Path:
+    """The model set with a judge that sees much larger pictures, and so takes its time."""
+    slow = model_set.with_name("slow_server.toml")
+    slow.write_text(model_set.read_text().replace("max_pixels = 50176", "min_pixels = 802816"))
+    return slow

@@ -23,6 +23,7 @@ from matir_cli import (
     Linked,
     MatirError,
     Point,
+    Refreshed,
     Skipped,
     StoredPhoto,
     Unchanged,
@@ -30,9 +31,10 @@ from matir_cli import (
 )
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import ModelSession
-from matir_cli.records import Grounding, Verdict
+from matir_cli.records import FileMetadata, Grounding, Verdict
 from matir_cli.search.filters import Orientation
 from tests.support.process import PHOTOS, Indexed, matir
 
@@ -48,7 +50,7 @@ def path(indexed: Indexed, tmp_path: Path) -> Path:
 def test_the_public_names_are_these() -> None:
     assert sorted(matir_cli.__all__) == [
         *("Added", "Box", "Gallery", "Hit", "Instance", "Linked", "MatirError", "PhotoRecord", "PhotoRegion"),
-        *("Point", "Skipped", "StoredPhoto", "Unchanged", "errors"),
+        *("Point", "Refreshed", "Skipped", "StoredPhoto", "Unchanged", "errors"),
     ]
     assert set(matir_cli.__all__) <= set(dir(matir_cli))
     assert all(getattr(matir_cli, name) is not None for name in matir_cli.__all__)
@@ -144,6 +146,9 @@ class Filters(TypedDict, total=False):
     within: float
     has_gps: bool
     orientation: Orientation
+    rating: str | int
+    keywords: str | list[str]
+    no_keywords: str | list[str]
 
 
 def test_where_to_look(indexed: Indexed, path: Path) -> None:
@@ -157,6 +162,10 @@ def test_where_to_look(indexed: Indexed, path: Path) -> None:
         file.connection.execute(
             "update photos set latitude = 52.4 + id / 20.0, longitude = 13.4 where id in (2, 3)"
         )
+        for number, rating in ((1, 5), (2, 3)):
+            described = FileMetadata(rating, ("holiday", f"number {number}"))
+            store_metadata(file.connection, file.paths(number)[0], described, None)
+        file.connection.execute("delete from file_metadata where path = ?", (str(file.paths(4)[0]),))
     with Gallery(path) as gallery:
         assert names(below=indexed.photos / "0004.png") == ["0004.png"]
         assert len(names(below=[indexed.photos])) == PHOTOS
@@ -168,6 +177,13 @@ def test_where_to_look(indexed: Indexed, path: Path) -> None:
         assert names(near=(52.5, 13.4), within=20_000) == names(has_gps=True) == ["0001.png", "0002.png"]
         assert len(names(has_gps=False)) == PHOTOS - 2
         assert names(orientation="portrait") == ["0002.png"]
+        with pytest.warns(UserWarning, match=r"ratings and keywords of some files \(1\) are not known"):
+            assert names(rating="3+") == ["0000.png", "0001.png"]
+        assert list(gallery.add(indexed.photos / "0003.png", metadata=True)) == [
+            Refreshed(indexed.photos / "0003.png")
+        ]
+        assert names(rating=3) == names(keywords=["HOLIDAY", "number 2"]) == ["0001.png"]
+        assert len(names(no_keywords="holiday")) == len(names(rating=0)) == PHOTOS - 2
         by_path = gallery.find("dog", rerank=False, limit=3, sort="path")
         assert [hit.path for hit in by_path] == sorted(
             hit.path for hit in gallery.find("dog", rerank=False, limit=3)
@@ -270,6 +286,7 @@ class InterruptedJudge:
     """A judge that is interrupted (Ctrl-C) at its third photo."""
 
     grounds_at_once = 1
+    offers = 0
 
     def __init__(self) -> None:
         self.asked = 0

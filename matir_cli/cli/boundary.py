@@ -226,6 +226,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.PhotoInaccessible: "Check its name, its permissions and its disk.",
     errors.DecoderUnavailable: "Check the installation with: matir doctor",
     errors.AnnotationsInvalid: "Correct the file or fetch it again, and check the folder of --images.",
+    errors.RegionFileInvalid: "Check the name; the forms that are read are described in: matir help regions",
     errors.FolderVanished: "Mount its volume. If the files were moved or deleted for good, use --drop-all.",
     errors.OutputError: "Choose another name or place, or free some space.",
     errors.OutputExists: "Choose another name, or replace the file with --force.",

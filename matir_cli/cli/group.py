@@ -8,10 +8,11 @@ COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        *("doctor", "models", "demo", "serve"),
+        "duplicates",
+        *("doctor", "models", "demo", "serve", "mcp"),
     )
-} | {"eval": "evaluate", "help": "show_help"}
-"""Name of each command and of its module in `matir_cli.cli.commands`: name of its function there."""
+} | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
+"""Name of each command: name of its function in its module, which `module_of` names."""
 
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
@@ -21,10 +22,16 @@ SYNONYMS = {
     **dict.fromkeys(("remove", "delete", "forget"), "rm"),
     **dict.fromkeys(("status", "stats"), "info"),
     **dict.fromkeys(("pull", "download"), "models pull"),
+    **dict.fromkeys(("dupes", "dedupe", "dedup"), "duplicates"),
     **dict.fromkeys(("explain", "understand"), "parse"),
     **{"label": "tag", "check": "doctor", "evaluate": "eval", "vacuum": "compact"},
 }
 """Names that other programs use: the command that they stand for."""
+
+
+def module_of(command: str) -> str:
+    """Return the name of the module of a command."""
+    return f"matir_cli.cli.commands.{command.replace('-', '_')}"
 
 
 class LazyGroup(click.Group):
@@ -38,7 +45,7 @@ class LazyGroup(click.Group):
         """Return the command called `name`; None if there is none."""
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(import_module(f"matir_cli.cli.commands.{name}"), COMMANDS[name])
+        found: click.Command = getattr(import_module(module_of(name)), COMMANDS[name])
         return found
 
     def resolve_command(

@@ -14,11 +14,11 @@ from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, IndexingModels, Skipped
+from matir_cli.indexing.pipeline import Added, IndexingModels, Refreshed, Skipped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
-from matir_cli.photos.discover import BESIDE_PICTURE, EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
+from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
 from matir_cli.photos.excludes import IGNORE_FILE
 from matir_cli.photos.formats import NEEDS_RAW, RAW_SUFFIXES, reads_raw
 
@@ -55,9 +55,6 @@ def say_passed_over(passed_over: Counter[str]) -> None:
     excluded = [count_of(n, kind) for n, kind in ((files, "file"), (folders, "folder")) if n]
     if excluded:
         say(f"{' and '.join(excluded)} left out by --exclude or {IGNORE_FILE}")
-    if beside := passed_over.pop(BESIDE_PICTURE, 0):
-        verb = "lies" if beside == 1 else "lie"
-        say(f"{count_of(beside, 'raw file')} {verb} beside a JPEG or HEIC of the same name, which is used")
     if unused:
         count = count_of(unused, f"file {IGNORE_FILE}", f"files {IGNORE_FILE}")
         say(f"{count} not used: unreadable, not UTF-8, or more than 64 KiB")
@@ -103,8 +100,8 @@ def run_with_progress(
                     bar.say(f"skipped {printable(str(outcome.path))}: {printable(outcome.reason)}")
                 elif isinstance(outcome, AbsentFolder):
                     bar.say(f"kept {printable(describe_absent(outcome))}")
-                elif isinstance(outcome, Added) and outcome.notes:
-                    incomplete += 1
+                elif isinstance(outcome, Added | Refreshed) and outcome.notes:
+                    incomplete += isinstance(outcome, Added)
                     bar.say(f"incomplete {printable(str(outcome.path))}: {describe_notes(outcome.notes)}")
                 bar.advance()
     except KeyboardInterrupt:

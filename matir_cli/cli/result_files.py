@@ -21,6 +21,7 @@ from matir_cli.output.mask_files import write_masks
 from matir_cli.output.overlays import write_overlay
 from matir_cli.output.picture_folder import PictureFolder
 from matir_cli.output.result_pixels import ResultPixels
+from matir_cli.output.task_file import ResultTasks, task_file
 from matir_cli.output.yolo import YoloFolder, yolo_folder
 from matir_cli.search.results import SearchResult
 
@@ -40,7 +41,8 @@ class ResultFiles:
         )
         look = CutoutLook(output.feather, output.background)
         self._cutouts = None if self._cutout_folder is None else Cutouts(self._cutout_folder, look)
-        self._sets: list[CocoFile | YoloFolder] = []
+        self._sets: list[CocoFile | YoloFolder | ResultTasks] = []
+        self._tasks: ResultTasks | None = None
         self._results = self._unavailable = 0
 
     def __enter__(self) -> Self:
@@ -49,6 +51,10 @@ class ResultFiles:
             self._sets.append(self._stack.enter_context(coco_file(options.coco, force=options.force)))
         if options.yolo is not None:
             self._sets.append(self._stack.enter_context(yolo_folder(options.yolo, force=options.force)))
+        if options.labelstudio is not None:
+            file = task_file(options.labelstudio, options.document_root, force=options.force)
+            self._tasks = ResultTasks(self._stack.enter_context(file))
+            self._sets.append(self._tasks)
         return self
 
     def __exit__(
@@ -64,8 +70,9 @@ class ResultFiles:
         One result is written at a time, so that only one photo's pixels are in memory.
         """
         files = []
+        form = self._options.mask_form
         with ExitStack() as stack:
-            outputs: list[CocoFile | YoloFolder | HtmlPage] = [*self._sets]
+            outputs: list[CocoFile | YoloFolder | ResultTasks | HtmlPage] = [*self._sets]
             for data_set in self._sets:
                 data_set.begin(query)
             if self._options.html is not None:
@@ -79,7 +86,7 @@ class ResultFiles:
                 pixels = ResultPixels(self._gallery, result, all_instances=self._options.all_instances)
                 files.append(
                     WrittenFiles(
-                        masks=write_masks(self._masks, pixels) if self._masks else (),
+                        masks=write_masks(self._masks, pixels, form) if self._masks else (),
                         cutouts=self._cutouts.write(pixels) if self._cutouts else (),
                         overlay=write_overlay(self._overlays, pixels) if self._overlays else None,
                     )
@@ -101,9 +108,12 @@ class ResultFiles:
             if folder is not None:
                 kept = f", {folder.kept} existed and were kept" if folder.kept else ""
                 say(f"{count_of(folder.written, what)} written to {folder.path}{kept}")
-        for path in (self._options.coco, self._options.yolo, self._options.html):
+        for path in (self._options.coco, self._options.yolo, self._options.html, self._options.labelstudio):
             if path is not None and path != STREAM:
                 say(f"{path} written")
+        if self._tasks is not None and self._tasks.file.outside:
+            root = self._options.document_root
+            say(f"{count_of(self._tasks.file.outside, 'photo')} left out of the tasks: not below {root}")
         if self._cutouts is not None and self._cutouts.from_preview:
             originals = f"{self._cutouts.from_preview} of {count_of(self._results, 'original')}"
             say(f"{originals} missing or changed: cut out from the preview, at working size")

@@ -17,7 +17,9 @@ import click
 from matir_cli.cli.boundary import is_dumb, say
 from matir_cli.cli.options.output import ANSWER, OutputOptions
 from matir_cli.cli.path_lists import write_path
+from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread
 from matir_cli.output.event_records import event_record, final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
@@ -53,9 +55,23 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
         return ": no photo has a position, so --near and --has-gps match none"
     if filters.near is not None and _select_none(gallery, Filters(near=filters.near, within=filters.within)):
         return ": no photo was taken that near (--near, --within)"
+    if filters.rating is not None and _select_none(gallery, Filters(rating=filters.rating)):
+        return ": no photo has such a rating (--rating)"
+    for keyword in filters.keywords:
+        if _select_none(gallery, Filters(keywords=(keyword,))):
+            return f": no photo has the keyword {keyword} (see: matir ls --long{on})"
     if _select_none(gallery, filters):
         return ": no photo passes all of these filters"
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""
+
+
+def say_unread_metadata(gallery: GalleryFile, filters: Filters | None) -> None:
+    """Say that ratings and keywords of some files have not been read, if the filters ask for them."""
+    if filters is None or not filters.needs_metadata:
+        return
+    if count := count_unread(gallery.connection):
+        remedy = "matir sync --metadata FOLDER reads them"
+        say(f"ratings and keywords of {count_of(count, 'file')} are not known yet: {remedy}")
 
 
 def _select_none(gallery: GalleryFile, filters: Filters) -> bool:

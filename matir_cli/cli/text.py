@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from matir_cli.gallery.absence import AbsentFolder
+from matir_cli.photos.descriptive import REJECTED
 from matir_cli.records import Note
 
 
@@ -46,3 +47,13 @@ def list_some(names: Sequence[str], limit: int = 5) -> str:
 def describe_notes(notes: Iterable[Note]) -> str:
     """Describe what could not be read of a photo's file, for people."""
     return "; ".join(note.text for note in notes)
+
+
+def describe_rating(rating: int | None) -> str:
+    """Return a rating, -1 to 5, for people."""
+    return "rejected" if rating == REJECTED else str(rating) if rating else "-"
+
+
+def describe_position(latitude: float | None, longitude: float | None) -> str:
+    """Return a position in degrees, to about a metre; a dash if there is none."""
+    return "-" if latitude is None or longitude is None else f"{latitude:.5f},{longitude:.5f}"

@@ -91,6 +91,9 @@ class GroundingQuestion:
     """The photo to search."""
     query: str
     """Description of the object."""
+    offered: tuple[Box, ...] = ()
+    """Boxes of regions that may be the object, best first, pixels of the photo's image. A judge that chooses
+    answers with one of them."""
 
 
 class Judge(Protocol):
@@ -99,6 +102,11 @@ class Judge(Protocol):
     @property
     def grounds_at_once(self) -> int:
         """Number of questions that `ground` answers in about the time of one."""
+        ...
+
+    @property
+    def offers(self) -> int:
+        """Number of regions that a question for boxes may offer to choose among; 0: it writes boxes."""
         ...
 
     def rerank(self, photo: JudgePhoto, queries: Sequence[str]) -> Sequence[Verdict | None]:

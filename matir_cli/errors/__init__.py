@@ -38,6 +38,7 @@
     ├── ListNotUtf8                    a list of names or queries in another encoding
     ├── DecoderUnavailable             the process that decodes photos does not start
     ├── AnnotationsInvalid             a data set's file that cannot be evaluated against
+    ├── RegionFileInvalid              a file of regions or corrections that cannot be used
     ├── FolderVanished                 a folder to sync holds none of the files known there
     ├── OutputError                    a result that could not be written
     │   ├── OutputExists               a file that is kept unless it may be replaced
@@ -101,6 +102,7 @@ from matir_cli.errors.inputs import (
     QueryContradicts,
     QueryEmpty,
     QueryNotText,
+    RegionFileInvalid,
 )
 from matir_cli.errors.models import (
     CheckpointInvalid,
@@ -177,6 +179,7 @@ __all__ = [
     "QueryContradicts",
     "QueryEmpty",
     "QueryNotText",
+    "RegionFileInvalid",
     "RoomTooSmall",
     "ServerFailed",
     "ServerRunning",

@@ -57,6 +57,17 @@ class AnnotationsInvalid(MatirError):
 
 
 @dataclass(eq=False)
+class RegionFileInvalid(MatirError):
+    """The file at `path` is none of regions or corrections; `reason` is a sentence in lower case."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be used: {self.reason}."
+
+
+@dataclass(eq=False)
 class FolderVanished(MatirError):
     """None of the `count` files that the gallery knows below `path` exists.
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from matir_cli.engines.clip.options import SEVEN_PROMPTS, ClipOptions
 from matir_cli.engines.options import read_options
+from matir_cli.engines.qwen_vl.options import GroundingWay, QwenVlOptions
 from matir_cli.engines.registry import JUDGE_OPTIONS, load_region_encoder, load_text_encoder
 from matir_cli.evaluation import metrics
 from matir_cli.evaluation.methods import Directions, EvaluationSetup, Method, run_stage_1
@@ -82,7 +84,7 @@ class AblationRunner:
     def variants(self, ablation: Ablation, base: Method) -> Iterator[Variant]:
         """All settings of an ablation except the one that `base` has.
 
-        Nothing for `JUDGE_ABLATIONS`, whose variants need a judge of their own; see `other_resolutions`.
+        Nothing for `JUDGE_ABLATIONS`, whose variants need a judge of their own; see `other_judges`.
         """
         match ablation:
             case "prompts":
@@ -110,7 +112,7 @@ class AblationRunner:
                     yield Variant(ablation, f"{weight:g}", replace(base, fusion=weight))
             case "match":
                 yield Variant(ablation, "joint", replace(base, directions=self._directions()))
-            case "pixels" | "ground-pixels":
+            case "pixels" | "ground-pixels" | "grounding":
                 return
 
     def base_setting(self, ablation: Ablation, base: Method) -> str:
@@ -131,7 +133,7 @@ class AblationRunner:
                 return "0"
             case "match":
                 return "iou"
-            case "pixels" | "ground-pixels":
+            case "pixels" | "ground-pixels" | "grounding":
                 return "as set"
 
     def _directions(self) -> Directions:
@@ -192,23 +194,31 @@ def candidates_needed(candidates: int, ablations: Sequence[Ablation]) -> int:
     return max(metrics.DEPTH, candidates, *(CANDIDATES if "candidates" in ablations else ()))
 
 
-def other_resolutions(models: ModelSet, ablation: Ablation) -> Iterator[tuple[str, ModelSet]]:
-    """Settings of an ablation of the judge: a name, and the set with a judge that sees images at other sizes.
+def other_judges(models: ModelSet, ablation: Ablation) -> Iterator[tuple[str, ModelSet]]:
+    """Settings of an ablation of the judge: a name, and the set with a judge that has another option.
 
     Args:
         ablation: one of `JUDGE_ABLATIONS`.
     """
     judge = models.part("judge")
     own = read_options(judge.options, JUDGE_OPTIONS[judge.engine], judge.engine)
-    if ablation == "pixels":
-        option, shares, present = "max_pixels", PIXELS, own.max_pixels
-    else:
-        option, shares, present = "ground_min_pixels", GROUND_PIXELS, own.ground_min_pixels
-    # Shares that the minimum size makes equal are one setting.
-    settings = dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in shares)
-    for pixels in settings:
-        if pixels == present:
+    values: dict[str, object]
+    match ablation:
+        case "pixels":
+            option, values = "max_pixels", _pixels(own, PIXELS)
+        case "ground-pixels":
+            option, values = "ground_min_pixels", _pixels(own, GROUND_PIXELS)
+        case _:
+            option, values = "grounding", {name: name for name in get_args(GroundingWay)}
+    for name, value in values.items():
+        if value == getattr(own, option):
             continue
-        changed = msgspec.structs.replace(judge, options={**judge.options, option: pixels})
+        changed = msgspec.structs.replace(judge, options={**judge.options, option: value})
         parts = tuple(changed if part is judge else part for part in models.parts)
-        yield f"{pixels} pixels", msgspec.structs.replace(models, parts=parts)
+        yield name, msgspec.structs.replace(models, parts=parts)
+
+
+def _pixels(own: QwenVlOptions, shares: Sequence[float]) -> dict[str, object]:
+    """Return sizes by their names; shares of `max_pixels` that `min_pixels` makes equal are one."""
+    pixels = dict.fromkeys(max(round(share * own.max_pixels), own.min_pixels) for share in shares)
+    return {f"{number} pixels": number for number in pixels}

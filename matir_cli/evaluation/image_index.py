@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from matir_cli import masks
 from matir_cli.errors import AnnotationsInvalid
 from matir_cli.evaluation.datasets.dataset import Dataset, EvalImage
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import photo_in_file
-from matir_cli.records import MaskArray, PhotoRecord, Rle
+from matir_cli.records import PhotoRecord, Rle
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class ImageIndex:
         orientation = self.orientations.get(image_id, 1)
         if rle is None or orientation == 1:
             return rle
-        return masks.encode(np.ascontiguousarray(_unrotate(masks.decode(rle), orientation)))
+        return masks.encode(masks.turn_back(masks.decode(rle), orientation))
 
 
 def locate_images(gallery: GalleryFile, dataset: Dataset) -> ImageIndex:
@@ -83,22 +81,3 @@ def _is_annotated_as_stored(image: EvalImage, record: PhotoRecord) -> bool:
         sizes = "{} x {} pixels, its annotations {} x {}".format(*stored, *annotated)
         raise AnnotationsInvalid(image.path, f"image {image.id} has {sizes}")
     return record.orientation > 1 and annotated == stored
-
-
-def _unrotate(mask: MaskArray, orientation: int) -> MaskArray:
-    """Turn the (h, w) mask of an upright photo back to how its file stores it; EXIF orientation 2 to 8."""
-    match orientation:
-        case 2:
-            return mask[:, ::-1]
-        case 3:
-            return mask[::-1, ::-1]
-        case 4:
-            return mask[::-1]
-        case 5:
-            return mask.T
-        case 6:
-            return np.rot90(mask)
-        case 7:
-            return mask[::-1, ::-1].T
-        case _:
-            return np.rot90(mask, -1)

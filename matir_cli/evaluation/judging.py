@@ -14,6 +14,7 @@ from typing import TypeAlias
 from matir_cli.engines.protocols import GroundingQuestion
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.search.grounding import ground_batch
+from matir_cli.search.offering import box_question
 from matir_cli.search.rerank import JudgeSession
 
 Questions: TypeAlias = Mapping[int, Sequence[str]]
@@ -67,7 +68,7 @@ def ground_by_photo(
             session = sessions[queries[0]]
             photo = session.photo(photo_id)
             if photo is not None:
-                waiting += [GroundingQuestion(photo, query) for query in queries]
+                waiting += [box_question(sessions[query], photo) for query in queries]
                 batch = session.judge().grounds_at_once
                 while len(waiting) >= batch:
                     ground_batch(sessions, waiting[:batch])

@@ -3,7 +3,16 @@
 from typing import Literal, get_args
 
 Ablation = Literal[
-    "prompts", "transform", "whole-photo", "candidates", "keep", "pixels", "ground-pixels", "match", "fusion"
+    "prompts",
+    "transform",
+    "whole-photo",
+    "candidates",
+    "keep",
+    "pixels",
+    "ground-pixels",
+    "grounding",
+    "match",
+    "fusion",
 ]
 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
@@ -11,7 +20,7 @@ ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 STAGE_1_ABLATIONS: tuple[Ablation, ...] = ("prompts", "transform", "whole-photo")
 """Ablations that change stage 1, so that they need no judge."""
 
-JUDGE_ABLATIONS: tuple[Ablation, ...] = ("pixels", "ground-pixels")
+JUDGE_ABLATIONS: tuple[Ablation, ...] = ("pixels", "ground-pixels", "grounding")
 """Ablations that change the judge, so that each setting asks it all questions anew."""
 
 MethodName = Literal["parts", "early"]

@@ -17,9 +17,10 @@ import msgspec
 from matir_cli import masks
 from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import AnnotationsInvalid
-from matir_cli.evaluation.datasets.coco import MAX_BYTES, RunLengths, segmentation_to_rle
+from matir_cli.evaluation.datasets.coco import MAX_BYTES
 from matir_cli.evaluation.datasets.dataset import Dataset, read_annotation_file
 from matir_cli.evaluation.methods import EvaluationSetup, PredictedMasks
+from matir_cli.masks import RunLengths, segmentation_to_rle
 from matir_cli.records import Rle
 
 

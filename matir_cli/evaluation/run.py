@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
-from matir_cli.evaluation.ablations import AblationRunner, Variant, candidates_needed, other_resolutions
+from matir_cli.evaluation.ablations import AblationRunner, Variant, candidates_needed, other_judges
 from matir_cli.evaluation.baselines.clip import BASELINES, Baseline
 from matir_cli.evaluation.baselines.retrieval import BaselinePlan, run_baselines
 from matir_cli.evaluation.coverage import Coverage, measure_coverage
@@ -42,9 +43,12 @@ from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.progress import ProgressObserver
-from matir_cli.records import Rle
+from matir_cli.records import FloatArray, Rle
 from matir_cli.search.early_stopping import CERTAINTY
+from matir_cli.search.encoding import encode_query, object_direction
 from matir_cli.search.pipeline import CANDIDATES, KEEP, open_judge_session
+from matir_cli.search.query import Query
+from matir_cli.search.rerank import JudgeSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def run_evaluation(
     comparison = scorer.compare(measurements, others) if others else Comparison()
     for name in plan.ablations:
         if name in JUDGE_ABLATIONS:
-            variants += _run_other_resolutions(setup, models, base, name, progress)
+            variants += _run_other_judges(setup, models, base, name, progress)
     return EvaluationOutcome(
         (*paper_tables(measurements), *comparison_tables(comparison)),
         tuple(scorer.ablation_tables(runner, measurements, variants)),
@@ -174,7 +178,16 @@ def _other_methods(
 
 def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSessions:
     """Open a session of the judge of `models` for each query; loads nothing yet."""
-    return {query.text: open_judge_session(setup.gallery, models, query.text) for query in setup.queries}
+
+    def open_session(text: str) -> JudgeSession:
+        session = open_judge_session(setup.gallery, models, text)
+
+        def direction() -> FloatArray:
+            return object_direction(setup.gallery, encode_query(setup.gallery, models, Query(text)))
+
+        return replace(session, direction=cache(direction))
+
+    return {query.text: open_session(query.text) for query in setup.queries}
 
 
 def _unanswered(setup: EvaluationSetup, sessions: JudgeSessions) -> tuple[str, ...]:
@@ -183,11 +196,11 @@ def _unanswered(setup: EvaluationSetup, sessions: JudgeSessions) -> tuple[str, .
     return tuple(sorted(str(setup.gallery.photo(photo_id).paths[0].name) for photo_id in failed))
 
 
-def _run_other_resolutions(
+def _run_other_judges(
     setup: EvaluationSetup, models: ModelSession, base: Method, ablation: Ablation, progress: ProgressObserver
 ) -> Iterator[Variant]:
     """An ablation of the judge: every setting is another judge, which is asked and freed before the next."""
-    for setting, changed in other_resolutions(models.models, ablation):
+    for setting, changed in other_judges(models.models, ablation):
         changed_models = ModelSession(setup.gallery, changed, models.device)
         sessions = open_judge_sessions(setup, changed_models)
         method = replace(base, sessions=sessions)

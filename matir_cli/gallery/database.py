@@ -20,8 +20,11 @@ import sqlite_vec
 from matir_cli import errors
 from matir_cli.gallery import schema
 from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE
+from matir_cli.gallery.file_metadata import photo_metadata
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
+from matir_cli.gallery.raw_pairs import join_raw_files, leave_raw_files, move_raw_files
+from matir_cli.gallery.region_rows import SELECT_REGION, insert_regions
 from matir_cli.gallery.rows import (
     LONGEST_PREVIEW,
     StoredPhoto,
@@ -32,6 +35,7 @@ from matir_cli.gallery.rows import (
     read_region,
 )
 from matir_cli.gallery.sqlite_errors import connect, gallery_error, translated
+from matir_cli.photos.raw_pairs import is_beside_raw, raw_last
 from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 
 
@@ -254,23 +258,27 @@ class GalleryFile:
             self.link(file, photo_id)
             for path in self.paths(photo_id):
                 if path != file.path and is_gone(path):
-                    self.connection.execute("delete from files where path = ?", (encode_path(path),))
+                    self.unlink(path)
             return True
 
     def link(self, file: FileRecord, photo_id: int) -> None:
-        """Record that `file` holds this photo, whatever it held before.
+        """Record that `file` holds this photo, whatever it held before, and raw files beside it, too.
 
-        The caller holds the transaction.
+        The metadata that is stored of the file is forgotten. The caller holds the transaction.
         """
-        stored = encode_path(file.path)
-        row = self.connection.execute("select photo_id from files where path = ?", (stored,)).fetchone()
+        stored, joins = encode_path(file.path), is_beside_raw(file.path)
+        row: Any = self.connection.execute("select photo_id from files where path = ?", (stored,)).fetchone()
         if row is not None and row[0] != photo_id:
+            if joins:
+                move_raw_files(self.connection, file.path, row[0], photo_id)
             self.unlink(file.path)
         self.connection.execute(
             "insert or replace into files values (?, ?, ?, ?)",
             (stored, photo_id, file.bytes, file.mtime_ns),
         )
         self.connection.execute("delete from skipped where path = ?", (stored,))
+        if joins:
+            join_raw_files(self.connection, file.path)
 
     def unlink(self, path: Path) -> bool:
         """Forget the file at `path`, and its photo if no other file holds it.
@@ -282,8 +290,10 @@ class GalleryFile:
         """
         db, stored = self.connection, (encode_path(path),)
         skipped = db.execute("delete from skipped where path = ? returning 1", stored).fetchone()
-        row = db.execute("delete from files where path = ? returning photo_id", stored).fetchone()
+        row: Any = db.execute("delete from files where path = ? returning photo_id", stored).fetchone()
         if row is not None:
+            if is_beside_raw(path):
+                leave_raw_files(db, path, row[0])
             db.execute(
                 "delete from photos where id = ?1 and not exists (select 1 from files where photo_id = ?1)",
                 row,
@@ -338,26 +348,13 @@ class GalleryFile:
         if preview is not None:
             db.execute("insert into previews values (?, ?)", (photo_id, preview))
         store_notes(db, photo_id, notes)
-        region_ids = []
-        for ordinal, region in enumerate(regions):
-            box = photo.to_photo(region.box)
-            inserted = db.execute(
-                "insert into regions "
-                "(photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
-                (
-                    *(photo_id, ordinal, box.x0, box.y0, box.x1, box.y1),
-                    *(region.area, region.predicted_iou, region.stability, region.rle.counts),
-                ),
-            )
-            region_ids.append(int(inserted.get))
-        return photo_id, region_ids
+        return photo_id, insert_regions(db, photo_id, photo, regions)
 
     def paths(self, photo_id: int) -> tuple[Path, ...]:
-        """Return the files that hold the photo, in order of path."""
+        """Return the files that hold the photo, in order of path, raw files that share it last."""
         rows = self.connection.execute("select path from files where photo_id = ? order by path", (photo_id,))
         try:
-            return tuple(decode_path(row[0]) for row in rows)
+            return tuple(raw_last(decode_path(row[0]) for row in rows))
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
 
@@ -368,22 +365,23 @@ class GalleryFile:
             PhotoUnknown: the gallery does not hold it, perhaps no longer.
             GalleryDamaged: a stored value is impossible, or no file holds the photo.
         """
-        with self.snapshot():  # another process may remove the photo between the two statements
+        with self.snapshot():  # another process may remove the photo between the statements
             row = self.connection.execute(
                 "select sha256, width, height, mask_width, mask_height, orientation, taken_at, camera, "
                 "latitude, longitude from photos where id = ?",
                 (photo_id,),
             ).fetchone()
+            if row is None:
+                raise errors.PhotoUnknown(self.path, str(photo_id))
             paths = self.paths(photo_id)
-        if row is None:
-            raise errors.PhotoUnknown(self.path, str(photo_id))
-        try:
-            record = check_photo(PhotoRecord(*row))
-        except ValueError as error:
-            raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
+            try:
+                record = check_photo(PhotoRecord(*row))
+                metadata = photo_metadata(self.connection, photo_id)
+            except ValueError as error:
+                raise errors.GalleryDamaged(self.path, f"photo {photo_id}: {error}") from error
         if not paths:
             raise errors.GalleryDamaged(self.path, f"photo {photo_id}: no file holds it")
-        return StoredPhoto(photo_id, paths, record)
+        return StoredPhoto(photo_id, paths, record, metadata)
 
     def preview(self, photo_id: int) -> bytes | None:
         """Return the photo's JPEG at working size, None if no preview is stored.
@@ -404,7 +402,7 @@ class GalleryFile:
             PhotoUnknown: the gallery does not hold it, perhaps no longer.
             GalleryDamaged: a stored value is impossible.
         """
-        row = self.connection.execute(f"{_SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
+        row = self.connection.execute(f"{SELECT_REGION} where regions.id = ?", (region_id,)).fetchone()
         if row is None:
             raise errors.PhotoUnknown(self.path, f"of region {region_id}")
         return self._read_region(row)
@@ -415,11 +413,11 @@ class GalleryFile:
         Raises:
             GalleryDamaged: a stored value is impossible.
         """
-        rows = self.connection.execute(f"{_SELECT_REGION} where photo_id = ? order by ordinal", (photo_id,))
+        rows = self.connection.execute(f"{SELECT_REGION} where photo_id = ? order by ordinal", (photo_id,))
         return [self._read_region(row) for row in rows]
 
     def _read_region(self, row: Any) -> StoredRegion:
-        """Convert a row of `_SELECT_REGION`, checking it."""
+        """Convert a row of `SELECT_REGION`, checking it."""
         try:
             return read_region(row)
         except (TypeError, ValueError) as error:
@@ -438,12 +436,6 @@ class GalleryFile:
             return check_text(value, name)
         except ValueError as error:
             raise errors.GalleryDamaged(self.path, str(error)) from error
-
-
-_SELECT_REGION = (
-    "select regions.id, photo_id, ordinal, x0, y0, x1, y1, area, predicted_iou, stability, rle, "
-    "width, height, mask_width, mask_height from regions join photos on photos.id = photo_id"
-)
 
 
 def current_time() -> str:

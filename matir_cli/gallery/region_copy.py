@@ -9,7 +9,7 @@ from pathlib import Path
 from matir_cli.errors import GalleryBusy
 from matir_cli.gallery.database import GalleryFile
 
-_COPIED_TABLES = ("models", "photos", "regions")
+_COPIED_TABLES = ("models", "photos", "regions", "region_origins")
 
 _DIFFERENCE = """
     select (select group_concat(role || weight_hash) from main.models)
@@ -18,6 +18,8 @@ _DIFFERENCE = """
         or exists (select id, sha256 from source.photos except select id, sha256 from main.photos)
         or exists (select id, photo_id from main.regions except select id, photo_id from source.regions)
         or exists (select id, photo_id from source.regions except select id, photo_id from main.regions)
+        or exists (select * from main.region_origins except select * from source.region_origins)
+        or exists (select * from source.region_origins except select * from main.region_origins)
 """
 
 

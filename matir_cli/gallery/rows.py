@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,23 @@ import msgspec
 
 from matir_cli import masks
 from matir_cli.photos.colour import WORKING_SIDE
-from matir_cli.records import MAX_PIXELS, Box, MaskArray, PhotoRecord, Region, Rle
+from matir_cli.records import (
+    MAX_PIXELS,
+    Box,
+    FileMetadata,
+    MaskArray,
+    OriginKind,
+    PhotoRecord,
+    Region,
+    RegionOrigin,
+    Rle,
+)
 
 LONGEST_TEXT = 100_000
 """Characters of a stored text at most, such as a query, or a judge's answer."""
+
+LONGEST_LABEL = 1000
+"""Characters of a region's label at most."""
 
 LONGEST_VECTOR = 1 << 16
 """Dimensions of a stored vector at most; CLIP's have up to 1280."""
@@ -30,8 +43,18 @@ class StoredPhoto:
 
     id: int
     paths: tuple[Path, ...]
-    """Every file that holds the photo, in order of path."""
+    """Every file that holds the photo, in order of path, raw files that share it last."""
     record: PhotoRecord
+    metadata: FileMetadata = field(default_factory=FileMetadata)
+    """Rating, keywords and position that its files and their sidecars state."""
+
+    @property
+    def position(self) -> tuple[float, float] | None:
+        """Latitude and longitude, degrees: that of a sidecar, else that of the photo itself."""
+        for each in (self.metadata, self.record):
+            if each.latitude is not None and each.longitude is not None:
+                return each.latitude, each.longitude
+        return None
 
     def at_true_size(self, mask: Rle) -> MaskArray:
         """Scale a mask in working pixels to photo pixels: (height, width) bool."""
@@ -45,11 +68,11 @@ class StoredRegion:
     id: int
     photo_id: int
     ordinal: int
-    """Position in the photo: 0 is the whole photo, then the proposer's order."""
+    """Position in the photo: 0 is the whole photo, then the proposer's order, then regions given."""
     box: Box
     """Photo pixels."""
     region: Region
-    """The region as proposed: mask and box in working pixels."""
+    """The region as proposed or given: mask and box in working pixels."""
 
 
 def check_photo(record: PhotoRecord) -> PhotoRecord:
@@ -144,14 +167,15 @@ def _clipped(box: Box, width: float, height: float) -> Box:
 
 
 def read_region(row: Any) -> StoredRegion:
-    """Convert a row of `GalleryFile`'s region query: the region's columns, then its photo's four sizes.
+    """Convert a row of `region_rows.SELECT_REGION`.
 
     The box is clipped to the photo.
 
     Raises:
         TypeError, ValueError: this tool cannot have written the row.
     """
-    region_id, photo_id, ordinal, x0, y0, x1, y1, area, iou, stability, counts, *sizes = row
+    region_id, photo_id, ordinal, x0, y0, x1, y1, area, iou, stability, counts, *others = row
+    *sizes, has_origin, kind, label = others
     width, height, mask_width, mask_height = (check_id(size, "a size") for size in sizes)
     _check_size(width, height, mask_width, mask_height)
     if not isinstance(counts, bytes):
@@ -162,5 +186,15 @@ def read_region(row: Any) -> StoredRegion:
         raise ValueError("its area or position is impossible")
     check_number(iou, "a predicted IoU")
     check_number(stability, "a stability")
-    region = Region(rle, box.scaled(mask_width / width, mask_height / height), area, iou, stability)
+    origin = None if has_origin is None else read_origin(kind, label)
+    region = Region(rle, box.scaled(mask_width / width, mask_height / height), area, iou, stability, origin)
     return StoredRegion(region_id, photo_id, ordinal, box, region)
+
+
+def read_origin(kind: object, label: object) -> RegionOrigin:
+    """Check a row of `region_origins`; ValueError if this tool cannot have written it."""
+    if label is not None and len(check_text(label, "a region's label")) > LONGEST_LABEL:
+        raise ValueError("a region's label is too long")
+    return RegionOrigin(
+        OriginKind(check_text(kind, "a region's origin")), None if label is None else str(label)
+    )

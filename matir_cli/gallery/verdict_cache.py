@@ -5,6 +5,7 @@ The cache is bounded: beyond `MAX_VERDICTS` verdicts, the oldest questions are f
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -18,8 +19,18 @@ MAX_VERDICTS = 1_000_000
 """Number of verdicts in a gallery, some 40 MB: ten thousand queries of a hundred candidates each."""
 
 
+HUMAN_JUDGE = sha256(b"a person's answer").hexdigest()
+"""Identity under which people's answers are stored: they go before those of any judge, and are kept."""
+
+HUMAN_TRUE, HUMAN_FALSE = Verdict(100.0, 0.0), Verdict(0.0, 100.0)
+"""People's answers as verdicts; no judge's margin comes near."""
+
+
 class VerdictCache:
-    """The cached verdicts and groundings of one judge for one query, by photo."""
+    """The cached verdicts and groundings of one judge for one query, by photo.
+
+    Where a person has answered the question, that is the answer.
+    """
 
     def __init__(
         self, gallery: GalleryFile, judge: str, query: str, *, fresh: bool = False, limit: int = MAX_VERDICTS
@@ -96,9 +107,10 @@ class VerdictCache:
             )
 
     def _row(self, select: str, photo_id: int) -> Any:
+        judge, query = self._key
         if self._ignores_cached:
-            return None
-        return self._gallery.connection.execute(select, (photo_id, *self._key)).fetchone()
+            judge = HUMAN_JUDGE
+        return self._gallery.connection.execute(select, (photo_id, judge, query, HUMAN_JUDGE)).fetchone()
 
     def _question(self) -> int:
         """Return the question's id; a new question is inserted, replacing the oldest ones if need be."""
@@ -117,7 +129,9 @@ class VerdictCache:
         db = self._gallery.connection
         rows = db.execute(
             "select question_id, count(*) from verdicts where typeof(question_id) = 'integer' "
-            "group by question_id order by question_id"
+            "and question_id not in (select id from questions where judge = ?) "
+            "group by question_id order by question_id",
+            (HUMAN_JUDGE,),
         )
         sizes = [(int(question_id), int(count)) for question_id, count in rows]
         excess = sum(count for _, count in sizes) - self._limit
@@ -132,14 +146,14 @@ _PHOTO_EXISTS = "where exists (select 1 from photos where id = ?2)"
 """SQL condition: judging takes minutes, in which another process may have deleted the photo."""
 
 _SELECT_VERDICT = (
-    "select z_true, z_false from verdicts where photo_id = ? and question_id = "
-    "(select id from questions where judge = ? and query = ?)"
+    "select z_true, z_false from questions cross join verdicts on question_id = questions.id "
+    "where photo_id = ?1 and query = ?3 and judge in (?2, ?4) order by judge = ?4 desc limit 1"
 )
 
 _SELECT_GROUNDING = (
-    "select boxes, answer, readable, width, height from groundings join photos on photos.id = photo_id "
-    "where photo_id = ? and question_id = "
-    "(select id from questions where judge = ? and query = ?)"
+    "select boxes, answer, readable, width, height from questions "
+    "cross join groundings on question_id = questions.id join photos on photos.id = photo_id "
+    "where photo_id = ?1 and query = ?3 and judge in (?2, ?4) order by judge = ?4 desc limit 1"
 )
 
 

@@ -34,7 +34,10 @@ def load_working_image(gallery: GalleryFile, photo_id: int) -> ImageArray | None
         try:
             file = stat_file(path)
             if gallery.is_unchanged(file):
-                return decode_photo(file, stored.record.sha256).image
+                image = decode_photo(file, stored.record.sha256).image
+                # A raw file that shares the photo of a picture may have another size.
+                if image.shape[:2] == (stored.record.mask_height, stored.record.mask_width):
+                    return image
         except PhotoUnreadable:
             continue
     return None

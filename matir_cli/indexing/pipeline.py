@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -24,11 +24,15 @@ from matir_cli.engines.protocols import RegionEncoder, RegionProposer
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.gallery.absence import WAS_ABSENT
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
+from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
+from matir_cli.indexing.file_state import FileState
 from matir_cli.indexing.prefetch import prefetch
 from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
 from matir_cli.photos.discover import ALL_FILES, FolderRules, find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
+from matir_cli.photos.siblings import DescribedFile
 from matir_cli.records import FileRecord, FloatArray, Note, Region
 from matir_cli.search.index import seal_index, store_vectors
 
@@ -76,20 +80,29 @@ class IndexingModels:
         return cls(lambda: session.proposer, lambda: session.region_encoder, lambda: session.side_by_side)
 
 
+ProposeRegions: TypeAlias = Callable[[DecodedPhoto, Callable[[], RegionProposer]], list[Region]]
+"""Returns the regions of a photo, without the whole photo; the proposer is loaded when it is called."""
+
+
+def propose_all(photo: DecodedPhoto, proposer: Callable[[], RegionProposer]) -> list[Region]:
+    """Return the regions that the proposer finds."""
+    return proposer().propose(photo.image)
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """A new photo, or a new version of one, was added to the gallery."""
 
     path: Path
     regions: int
-    """Number of regions that the proposer found, not counting the whole photo."""
+    """Number of its regions, not counting the whole photo."""
     notes: tuple[Note, ...] = ()
     """What could not be read of the file; usually nothing. The gallery remembers it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The file holds a photo that was already in the gallery: a copy, or a renamed file."""
+    """The file holds a photo that was already in the gallery: a copy, a renamed file, or its raw file."""
 
     path: Path
 
@@ -102,6 +115,15 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The file has not changed, but its sidecar has, or its rating and keywords had not been read."""
+
+    path: Path
+    notes: tuple[Note, ...] = ()
+    """States that the sidecar cannot be read; usually nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """The file cannot be indexed."""
 
@@ -109,7 +131,7 @@ class Skipped:
     reason: str
 
 
-Outcome = Added | Linked | Unchanged | Skipped
+Outcome = Added | Linked | Unchanged | Refreshed | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +140,24 @@ class _KnownFile:
 
     file: FileRecord
     sha256: bytes
+    described: DescribedFile
+
+
+@dataclass(frozen=True, slots=True)
+class _DescribedFile:
+    """An unchanged file whose metadata has been read anew."""
+
+    file: FileRecord
+    described: DescribedFile
+
+
+@dataclass(frozen=True, slots=True)
+class _RawBeside:
+    """A raw file that is the same photo as the picture beside it."""
+
+    file: FileRecord
+    described: DescribedFile | None
+    """None if the metadata that is stored of it is that of today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +191,19 @@ class _EncodedPhoto:
     """(len(regions), d) float32."""
 
 
-_FileNote = Unchanged | _KnownFile | _RefusedFile
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Settings of stage 1; those without an explanation are arguments of `add_photos`."""
+
+    gallery: Path
+    passed_over: Counter[str] | None
+    rules: FolderRules
+    fill_metadata: bool
+    pictures_first: bool = True
+    """The pictures beside raw files may be among the files still to come: they are waited for."""
+
+
+_FileNote = Unchanged | _KnownFile | _DescribedFile | _RawBeside | _RefusedFile
 """A file without a new photo, which the stages pass on unchanged."""
 
 
@@ -160,14 +212,17 @@ def pending_files(
     paths: Iterable[Path],
     passed_over: Counter[str] | None = None,
     rules: FolderRules = ALL_FILES,
+    *,
+    fill_metadata: bool = False,
 ) -> Iterator[Path | Skipped]:
-    """Yield the new and changed files that `add_photos` would read, and those that cannot be accessed.
+    """Yield the files that `add_photos` would read: new and changed ones, and those with another sidecar.
 
-    Arguments as in `find_photo_files`.
+    Those that cannot be accessed are yielded, too. Arguments as in `find_photo_files` and `add_photos`.
     """
+    state = FileState(gallery, fill_metadata=fill_metadata)
     for path in find_photo_files(paths, passed_over, rules=rules):
         try:
-            if not gallery.is_unchanged(stat_file(path)):
+            if not state.is_current(stat_file(path)) or state.is_metadata_due(path):
                 yield path
         except PhotoUnreadable as error:
             yield Skipped(path, error.reason)
@@ -181,6 +236,8 @@ def add_photos(
     previews: bool,
     passed_over: Counter[str] | None = None,
     rules: FolderRules = ALL_FILES,
+    propose: ProposeRegions = propose_all,
+    fill_metadata: bool = False,
 ) -> Generator[Outcome, None, None]:
     """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
@@ -191,16 +248,19 @@ def add_photos(
         previews: store a preview of each added photo.
         passed_over: as in `find_photo_files`; complete once the generator has ended.
         rules: as in `find_photo_files`.
+        propose: gives the regions of a photo.
+        fill_metadata: read the ratings and keywords of unchanged files if they have not been read yet.
 
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
+    reading = _Reading(gallery.path, passed_over, rules, fill_metadata)
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
-        yield from _index(gallery, paths, models, previews, passed_over, rules, lost)
+        yield from _index(gallery, paths, models, previews, reading, propose, lost)
         if not lost:
             return
-        paths = lost
+        paths, reading = lost, replace(reading, pictures_first=False)
     reason = "other commands keep removing its photo"
     for path in lost:
         remember_inaccessible(gallery, path, reason)
@@ -212,26 +272,27 @@ def _index(
     paths: Iterable[Path],
     models: IndexingModels,
     previews: bool,
-    passed_over: Counter[str] | None,
-    rules: FolderRules,
+    reading: _Reading,
+    propose: ProposeRegions,
     lost: list[Path],
 ) -> Iterator[Outcome]:
     """Run the four stages once; arguments as in `add_photos`.
 
     Args:
-        lost: extended by the copies of photos that another process removed before the copy was recorded.
+        lost: extended by the files that must be read again: copies of photos that another process removed
+            before the copy was recorded, and raw files whose picture is not in the gallery.
     """
     in_progress: set[bytes] = set()
     refused: set[bytes] = set()
     listed_again: list[Path] = []
-    files = _read_photos(gallery.path, paths, passed_over, rules, in_progress, listed_again)
+    files = _read_photos(reading, paths, in_progress, listed_again)
     read = prefetch(files, PREFETCH)
-    encoded = prefetch(_propose_and_encode(read, models, previews), PREFETCH)
+    encoded = prefetch(_propose_and_encode(read, models, previews, propose), PREFETCH)
     written = 0
     for item in encoded:
         outcome = _write(gallery, item, refused)
         if outcome is None:
-            assert isinstance(item, _KnownFile)
+            assert isinstance(item, _KnownFile | _DescribedFile | _RawBeside)
             lost.append(item.file.path)
             continue
         if isinstance(item, _EncodedPhoto):
@@ -247,12 +308,7 @@ def _index(
 
 
 def _read_photos(
-    gallery: Path,
-    paths: Iterable[Path],
-    passed_over: Counter[str] | None,
-    rules: FolderRules,
-    in_progress: set[bytes],
-    listed_again: list[Path],
+    reading: _Reading, paths: Iterable[Path], in_progress: set[bytes], listed_again: list[Path]
 ) -> Iterator[DecodedPhoto | _FileNote]:
     """Run stage 1, on a connection of its own: find, read, hash and decode files that are not indexed yet.
 
@@ -260,23 +316,24 @@ def _read_photos(
         in_progress: SHA-256 of the photos between this stage and the last one; extended here.
         listed_again: extended by the folders that could not be listed before.
     """
-    with GalleryFile.open(gallery) as known:
+    with GalleryFile.open(reading.gallery) as known:
+        state = FileState(known, fill_metadata=reading.fill_metadata)
 
         def note_listed(folder: Path) -> None:
             if skip_reason(known, folder) not in (None, WAS_ABSENT):
                 listed_again.append(folder)
 
-        for path in find_photo_files(paths, passed_over, note_listed, rules):
+        for path in find_photo_files(paths, reading.passed_over, note_listed, reading.rules):
             file = None
             try:
                 file = stat_file(path)
-                if known.is_unchanged(file):
-                    yield Unchanged(path)
+                if (note := _note(state, file, pictures_first=reading.pictures_first)) is not None:
+                    yield note
                     continue
                 start_decoder()  # it takes a moment, in which the file is hashed
                 digest = hash_file(file)
                 if digest in in_progress or known.photo_with(digest) is not None:
-                    yield _KnownFile(file, digest)
+                    yield _KnownFile(file, digest, state.describe(path))
                     continue
                 photo = decode_photo(file, digest)
             except PhotoInaccessible as error:
@@ -286,11 +343,28 @@ def _read_photos(
                 yield _RefusedFile(path, file or FileRecord(path, 0, 0), error.reason)
                 continue
             in_progress.add(digest)
-            yield photo
+            described = state.describe(path, photo.metadata)
+            notes = (*photo.notes, *described.notes)
+            yield replace(photo, metadata=described.metadata, sidecar=described.sidecar, notes=notes)
+
+
+def _note(state: FileState, file: FileRecord, *, pictures_first: bool) -> _FileNote | None:
+    """Return what there is to do for a file without decoding it; None if it must be decoded."""
+    is_current = state.is_current(file)
+    due = is_current and state.is_metadata_due(file.path)
+    if state.is_beside(file.path, pictures_first=pictures_first):
+        is_known = is_current and not due and state.shares_photo(file.path)
+        return _RawBeside(file, None if is_known else state.describe(file.path))
+    if is_current:
+        return _DescribedFile(file, state.describe(file.path)) if due else Unchanged(file.path)
+    return None
 
 
 def _propose_and_encode(
-    items: Generator[DecodedPhoto | _FileNote, None, None], models: IndexingModels, previews: bool
+    items: Generator[DecodedPhoto | _FileNote, None, None],
+    models: IndexingModels,
+    previews: bool,
+    propose: ProposeRegions,
 ) -> Iterator[_EncodedPhoto | _FileNote]:
     """Run stages 2 and 3; no model is needed, and no device chosen, before the first new photo."""
     with closing(items):
@@ -300,7 +374,7 @@ def _propose_and_encode(
             yield item
         else:
             return
-        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews)
+        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews, propose)
         if models.side_by_side():
             proposed = prefetch(proposed, PREFETCH)
         with closing(proposed):
@@ -308,7 +382,10 @@ def _propose_and_encode(
 
 
 def _propose_regions(
-    items: Iterable[DecodedPhoto | _FileNote], proposer: Callable[[], RegionProposer], previews: bool
+    items: Iterable[DecodedPhoto | _FileNote],
+    proposer: Callable[[], RegionProposer],
+    previews: bool,
+    propose: ProposeRegions,
 ) -> Generator[_ProposedPhoto | _FileNote, None, None]:
     """Run stage 2. The whole photo becomes a region too, so that scenes are found as well as objects."""
     for item in items:
@@ -319,7 +396,7 @@ def _propose_regions(
         rle = masks.whole(height, width)
         whole = Region(rle, masks.box(rle), height * width, 1.0, 1.0)
         preview = encode_preview(item.image) if previews else None
-        yield _ProposedPhoto(item, preview, [whole, *proposer().propose(item.image)])
+        yield _ProposedPhoto(item, preview, [whole, *propose(item, proposer)])
 
 
 def _encode_regions(
@@ -359,9 +436,20 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
             else:
                 gallery.remember_skipped(file, reason)
             return Skipped(path, reason)
-        case _KnownFile(file, digest):
-            if gallery.link_file(file, digest):
-                return Linked(file.path)
+        case _DescribedFile(file, described):
+            with gallery.atomic():
+                if not gallery.is_unchanged(file):  # another process has written it meanwhile
+                    return None
+                store_metadata(gallery.connection, file.path, described.metadata, described.sidecar)
+                return Refreshed(file.path, described.notes)
+        case _RawBeside():
+            with gallery.atomic():
+                return _write_raw(gallery, item)
+        case _KnownFile(file, digest, described):
+            with gallery.atomic():
+                if gallery.link_file(file, digest):
+                    store_metadata(gallery.connection, file.path, described.metadata, described.sidecar)
+                    return Linked(file.path)
             if digest not in refused:
                 return None
             reason = "the same bytes as a file that was skipped"
@@ -370,8 +458,31 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
         case _EncodedPhoto(_ProposedPhoto(photo, preview, regions), vectors):
             with gallery.atomic():
                 # Another process may have added the photo since it was read.
-                if gallery.link_file(photo.file, photo.record.sha256):
+                present = gallery.link_file(photo.file, photo.record.sha256)
+                if not present:
+                    record, notes = photo.record, photo.notes
+                    photo_id, ids = gallery.add_photo(photo.file, record, regions, preview, notes)
+                    store_vectors(gallery, photo_id, ids, vectors)
+                store_metadata(gallery.connection, photo.file.path, photo.metadata, photo.sidecar)
+                if present:
                     return Linked(photo.file.path)
-                photo_id, ids = gallery.add_photo(photo.file, photo.record, regions, preview, photo.notes)
-                store_vectors(gallery, photo_id, ids, vectors)
                 return Added(photo.file.path, len(regions) - 1, photo.notes)
+
+
+def _write_raw(gallery: GalleryFile, raw: _RawBeside) -> Outcome | None:
+    """Let a raw file share the photo of the picture beside it; the caller holds the transaction.
+
+    Returns:
+        None if the gallery does not hold the picture, or what was known of the file is no longer true.
+    """
+    path, described = raw.file.path, raw.described
+    photo_id = shared_photo(gallery.connection, path)
+    if photo_id is None:
+        return None
+    is_current = gallery.is_unchanged(raw.file) and shares_photo(gallery.connection, path)
+    if described is None:
+        return Unchanged(path) if is_current else None
+    if not is_current:
+        gallery.link(raw.file, photo_id)
+    store_metadata(gallery.connection, path, described.metadata, described.sidecar)
+    return Refreshed(path, described.notes) if is_current else Linked(path)

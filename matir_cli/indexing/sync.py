@@ -14,7 +14,7 @@ from enum import Enum
 from itertools import chain
 from pathlib import Path
 
-from matir_cli.errors import FolderVanished
+from matir_cli.errors import FolderVanished, PhotoUnreadable
 from matir_cli.gallery.absence import (
     AbsentFolder,
     absent_folders,
@@ -27,7 +27,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import count_files_below, forget_files, known_files, photo_in_file, skip_reason
 from matir_cli.gallery.paths import is_gone
 from matir_cli.indexing.pipeline import IndexingModels, Outcome, Skipped, add_photos, pending_files
-from matir_cli.photos.discover import ALL_FILES, FolderRules, absolute_path
+from matir_cli.photos.discover import ALL_FILES, FolderRules, absolute_path, stat_file
 from matir_cli.search.index import seal_index
 
 
@@ -38,6 +38,8 @@ class ChangeKind(Enum):
     CHANGED = "~"
     GONE = "-"
     UNREADABLE = "!"
+    METADATA = "*"
+    """The file has not changed, but its sidecar has, or its rating and keywords have not been read."""
     RETRIED = "?"
     """The file could not be indexed before and will be tried again."""
     KEPT = "="
@@ -108,6 +110,7 @@ def list_changes(
     *,
     drop_all: bool = False,
     rules: FolderRules = ALL_FILES,
+    fill_metadata: bool = False,
 ) -> Iterator[FileChange]:
     """Yield the changes that `sync_folders` would make, new and changed files first.
 
@@ -119,15 +122,17 @@ def list_changes(
         passed_over: as in `find_photo_files`.
         drop_all: as in `sync_folders`.
         rules: as in `find_photo_files`.
+        fill_metadata: as in `add_photos`.
     """
-    for item in pending_files(gallery, roots, passed_over, rules):
+    for item in pending_files(gallery, roots, passed_over, rules, fill_metadata=fill_metadata):
         if isinstance(item, Skipped):
             if not is_gone(item.path):
                 yield FileChange(ChangeKind.UNREADABLE, item.path, item.reason)
         elif (reason := skip_reason(gallery, item)) is not None:
             yield FileChange(ChangeKind.RETRIED, item, reason)
         elif photo_in_file(gallery, item) is not None:
-            yield FileChange(ChangeKind.CHANGED, item)
+            kind = ChangeKind.METADATA if _is_unchanged(gallery, item) else ChangeKind.CHANGED
+            yield FileChange(kind, item)
         else:
             yield FileChange(ChangeKind.NEW, item)
     for gone in gone_files(gallery, roots, drop_all=drop_all):
@@ -135,6 +140,13 @@ def list_changes(
             yield FileChange(ChangeKind.KEPT, gone.path, absent=gone)
         else:
             yield FileChange(ChangeKind.GONE, gone)
+
+
+def _is_unchanged(gallery: GalleryFile, path: Path) -> bool:
+    try:
+        return gallery.is_unchanged(stat_file(path))
+    except PhotoUnreadable:
+        return False
 
 
 def gone_files(
@@ -158,6 +170,7 @@ def sync_folders(
     drop_all: bool = False,
     passed_over: Counter[str] | None = None,
     rules: FolderRules = ALL_FILES,
+    fill_metadata: bool = False,
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
@@ -171,6 +184,7 @@ def sync_folders(
         passed_over: as in `find_photo_files`.
         rules: as in `find_photo_files`. Files that are left out stay in the gallery as they are, as long
             as they exist.
+        fill_metadata: as in `add_photos`.
 
     Raises:
         MatirError: an error that ends the run, as in `add_photos`; the next run continues from there.
@@ -178,7 +192,15 @@ def sync_folders(
     present = [path for path in roots if not is_gone(path)]
     # Before new files are added: those of another volume, mounted in its place, do not make it present.
     kept = _KeptFolders(() if drop_all else chain.from_iterable(absent_folders(gallery, r) for r in roots))
-    yield from add_photos(gallery, present, models, previews=previews, passed_over=passed_over, rules=rules)
+    yield from add_photos(
+        gallery,
+        present,
+        models,
+        previews=previews,
+        passed_over=passed_over,
+        rules=rules,
+        fill_metadata=fill_metadata,
+    )
     dropped = False
     confirm = still_missing(gallery, roots, all_files=drop_all)
     gone = kept.leave_out(gone_files(gallery, roots, drop_all=drop_all))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from matir_cli.errors import RoomTooSmall
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import HUMAN_JUDGE
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.search.index import rebuild_index
 
@@ -37,7 +38,7 @@ def compact_gallery(
 
     Args:
         drop_previews: delete the stored previews; judging and exports then need the original files.
-        forget_verdicts: delete all verdicts and groundings of judges.
+        forget_verdicts: delete all verdicts and groundings of judges; people's answers stay.
 
     Raises:
         RoomTooSmall: the disk lacks the room needed meanwhile; nothing was changed.
@@ -49,7 +50,7 @@ def compact_gallery(
         if drop_previews:
             gallery.connection.execute("delete from previews")
         if forget_verdicts:
-            gallery.connection.execute("delete from questions")
+            gallery.connection.execute("delete from questions where judge <> ?", (HUMAN_JUDGE,))
     rebuild_index(gallery, progress=progress)
     with _temporary_files_beside(gallery):
         gallery.connection.execute("vacuum")

@@ -1,4 +1,4 @@
-"""`matir export`: all regions as COCO annotations, all vectors as one array."""
+"""`matir export`: all regions as COCO annotations or Label Studio's tasks, all vectors as one array."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ import numpy as np
 from matir_cli.errors import GalleryDamaged, GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.coco_annotation import coco_annotation
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.label_studio import PROPOSED_LABEL, REGION_ID, Prediction, TaskFile
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import LONGEST_VECTOR, StoredPhoto, StoredRegion
+from matir_cli.records import RegionOrigin
 from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import restore
 
@@ -53,7 +55,8 @@ def export_coco(gallery: GalleryFile, stream: IO[str], options: ExportOptions) -
     """Write COCO instances JSON, in ASCII, photo by photo; yields the id of each photo written.
 
     Image ids are photo ids, and annotation ids are region ids. The whole photo, region 0 of each
-    photo, is left out. Boxes are x, y, width, height; `score` is the predicted IoU.
+    photo, is left out. Boxes are x, y, width, height; `score` is the predicted IoU. Regions that the proposer
+    did not propose have an `origin`, and perhaps a `label`.
 
     Raises:
         GalleryEmpty: the gallery holds no photo.
@@ -118,7 +121,43 @@ def _annotation(photo: StoredPhoto, stored: StoredRegion, options: ExportOptions
         category_id=CATEGORY_ID,
         working_size=options.working_size,
     )
-    return annotation | {"score": region.predicted_iou, "stability": region.stability}
+    annotation |= {"score": region.predicted_iou, "stability": region.stability}
+    return annotation if region.origin is None else annotation | _origin(region.origin)
+
+
+def _origin(origin: RegionOrigin) -> dict[str, object]:
+    """Describe where a region comes from; its label is not a category, since most regions have none."""
+    fields: dict[str, object] = {"origin": origin.kind.value}
+    return fields if origin.label is None else fields | {"label": origin.label}
+
+
+# Label Studio
+def export_tasks(gallery: GalleryFile, file: TaskFile) -> Iterator[int]:
+    """Write each photo as a task, with all regions but the whole photo; yields the id of each photo.
+
+    Raises:
+        GalleryEmpty: the gallery holds no photo.
+        GalleryDamaged: a stored photo or mask is impossible; the file is then incomplete.
+    """
+    if not gallery.count_photos():
+        raise GalleryEmpty(gallery.path)
+    for photo_id in photo_ids(gallery):
+        stored = _read_photo(gallery, photo_id)
+        if stored is None:
+            continue
+        photo, regions = stored
+        predictions = [
+            Prediction(
+                f"{REGION_ID}{each.id}",
+                (each.region.origin and each.region.origin.label) or PROPOSED_LABEL,
+                each.box,
+                each.region.rle,
+                round(each.region.predicted_iou, 6),
+            )
+            for each in regions
+        ]
+        file.add(photo, photo.paths[0], None, predictions)
+        yield photo_id
 
 
 # Vectors

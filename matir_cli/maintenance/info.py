@@ -68,7 +68,7 @@ class JudgeInfo:
     """Number of cached answers of one judge."""
 
     judge: str
-    """Identity of the judge: SHA-256 of its weights and settings, hex."""
+    """Identity of the judge: SHA-256 of its weights and settings, hex; or `verdict_cache.HUMAN_JUDGE`."""
     queries: int
     verdicts: int
     groundings: int

@@ -11,10 +11,11 @@ import msgspec
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import stored_metadata
 from matir_cli.gallery.files import paged_rows
 from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path, is_gone
-from matir_cli.records import Note
+from matir_cli.records import FileMetadata, Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,13 @@ class ListedFile:
     """ISO 8601, the camera's local time."""
     camera: str | None
     latitude: float | None
-    """Degrees, north positive."""
+    """Degrees, north positive: as the file's sidecar says, else as the photo does."""
     longitude: float | None
-    """Degrees, east positive."""
+    """Degrees, east positive; likewise."""
+    rating: int | None
+    """-1 (rejected) to 5; None: it has none, or has not been read."""
+    keywords: tuple[str, ...]
+    """Of the file and its sidecar."""
     notes: tuple[Note, ...] = ()
     """What could not be read of the file when it was indexed; usually nothing."""
 
@@ -81,9 +86,13 @@ def list_photo_files(
         GalleryDamaged: a stored value has the wrong type.
     """
     select = f"{_SELECT_FILES} {_JOIN_INCOMPLETE}" if incomplete else _SELECT_FILES
-    for path, photo_id, *rest in paged_rows(gallery, select, within):
+    for stored, photo_id, *rest, y, x in paged_rows(gallery, select, within):
+        path = decode_path(stored)
         notes = stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
-        file = _checked(gallery, ListedFile, decode_path(path), photo_id, *rest, notes)
+        metadata = _metadata(gallery, path)
+        position = (y, x) if metadata.latitude is None else (metadata.latitude, metadata.longitude)
+        described = (*position, metadata.rating, metadata.keywords)
+        file = _checked(gallery, ListedFile, path, photo_id, *rest, *described, notes)
         if not missing or is_gone(file.path):
             yield file
 
@@ -99,6 +108,14 @@ def list_skipped_files(
         file = _checked(gallery, SkippedFile, decode_path(path), *rest)
         if not missing or is_gone(file.path):
             yield file
+
+
+def _metadata(gallery: GalleryFile, path: Path) -> FileMetadata:
+    try:
+        stored = stored_metadata(gallery.connection, path)
+    except ValueError as error:
+        raise GalleryDamaged(gallery.path, f"{path}: {error}") from error
+    return FileMetadata() if stored is None else stored.metadata
 
 
 def _checked(gallery: GalleryFile, kind: type[Listed], path: Path, *rest: object) -> Listed:

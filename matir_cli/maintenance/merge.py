@@ -13,8 +13,12 @@ from pathlib import Path
 
 from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata, stored_sidecar
+from matir_cli.gallery.files import photo_in_file
 from matir_cli.gallery.notes import store_notes, stored_notes
 from matir_cli.gallery.paths import encode_path
+from matir_cli.gallery.raw_pairs import join_raw_files
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.maintenance.merge_source import (
     JudgeAnswer,
     SourcePhoto,
@@ -23,8 +27,10 @@ from matir_cli.maintenance.merge_source import (
     source_photo_ids,
 )
 from matir_cli.photos.discover import stat_file
+from matir_cli.photos.raw_pairs import is_raw
 from matir_cli.records import FileRecord
 from matir_cli.search.index import seal_index, store_quantised
+from matir_cli.search.region_update import replace_quantised
 
 PHOTOS_AT_ONCE = 32
 """Number of photos per transaction: few enough that other commands get their turn, and memory stays small."""
@@ -39,7 +45,8 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """A photo present in both: unknown files, judge's answers, and a missing preview or notes were added."""
+    """A photo present in both: unknown files, judge's answers, given regions, and a missing preview or notes
+    were added."""
 
     path: Path
 
@@ -122,6 +129,7 @@ def _is_wanted(gallery: GalleryFile, file: FileRecord, photo_id: int | None) -> 
 
 def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
     """Write what is new of a photo; the caller holds the transaction."""
+    db = gallery.connection
     outcome, files = _plan(gallery, photo)
     match outcome:
         case LeftOut():
@@ -136,18 +144,42 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
             assert present is not None  # `_plan` has seen it in this transaction
             photo_id = present
             if photo.preview is not None:
-                gallery.connection.execute(
-                    "insert or ignore into previews values (?, ?)", (photo_id, photo.preview)
-                )
-            if not stored_notes(gallery.connection, gallery.path, photo_id):
+                db.execute("insert or ignore into previews values (?, ?)", (photo_id, photo.preview))
+            _combine_regions(gallery, photo_id, photo)
+            if not stored_notes(db, gallery.path, photo_id):
                 # Beside those of another version, they might say the same in other words.
-                store_notes(gallery.connection, photo_id, photo.notes)
+                store_notes(db, photo_id, photo.notes)
     for file in files:
         gallery.link(file, photo_id)
+    for path, stored in photo.metadata.items():
+        if photo_in_file(gallery, path) == photo_id and not stored_sidecar(db, gallery.path, path)[0]:
+            store_metadata(db, path, stored.metadata, stored.sidecar)
     for table, answers in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):
         for answer in answers:
             _store_answer(gallery, table, photo_id, answer)
+    for file in files:
+        if is_raw(file.path):  # its picture may be in this gallery alone
+            join_raw_files(db, file.path)
     return outcome
+
+
+def _combine_regions(gallery: GalleryFile, photo_id: int, photo: SourcePhoto) -> None:
+    """Add what a person or a data set has given to the photo in the source, unless it is there already."""
+    stored = gallery.regions(photo_id)
+    present = {(each.region.rle, each.region.origin) for each in stored}
+    proposed = {each.region.rle: each.id for each in stored if each.region.origin is None}
+    missing = []
+    for place, region in enumerate(photo.regions):
+        if region.origin is None or place == 0 or (region.rle, region.origin) in present:
+            continue
+        if region.is_human and region.rle in proposed:  # a person has confirmed the proposer's mask
+            store_origin(gallery.connection, proposed.pop(region.rle), region.origin)
+        else:
+            missing.append(place)
+    if missing:
+        residuals = None if photo.residuals is None else photo.residuals[missing]
+        added = [photo.regions[place] for place in missing]
+        replace_quantised(gallery, photo_id, stored, stored, added, photo.vectors[missing], residuals)
 
 
 def _store_answer(gallery: GalleryFile, table: str, photo_id: int, answer: JudgeAnswer) -> None:

@@ -7,7 +7,7 @@ have written: types and ranges of values, masks, vectors, file names.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import msgspec
 
 from matir_cli import errors, masks
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import StoredMetadata, stored_metadata
 from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import photo_ids
@@ -23,6 +24,7 @@ from matir_cli.gallery.rows import LONGEST_VECTOR, check_text, read_boxes
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
+from matir_cli.photos.descriptive import clean_keywords
 from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
 from matir_cli.search.index import VECTOR, to_residuals, to_vectors
 from matir_cli.search.quantisation import Int8Array, ResidualArray
@@ -62,6 +64,8 @@ class SourcePhoto:
     verdicts: list[JudgeAnswer]
     groundings: list[JudgeAnswer]
     notes: tuple[Note, ...]
+    metadata: dict[Path, StoredMetadata]
+    """Metadata of those of the files of which it has been read."""
 
 
 def check_mergeable(path: Path, source: GalleryFile) -> None:
@@ -135,9 +139,10 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         for region in (stored.region for stored in source.regions(photo_id))
     ]
     vectors = _checked_vectors(gallery, source, photo_id, len(regions))
+    files = tuple(_checked_file(*row) for row in rows)
     return SourcePhoto(
         record,
-        tuple(_checked_file(*row) for row in rows),
+        files,
         preview,
         regions,
         vectors,
@@ -145,7 +150,17 @@ def _read_checked(gallery: GalleryFile, source: GalleryFile, photo_id: int) -> S
         _verdicts(source, photo_id),
         _groundings(source, photo_id, record),
         stored_notes(source.connection, source.path, photo_id),
+        dict(_metadata(source, files)),
     )
+
+
+def _metadata(source: GalleryFile, files: Iterable[FileRecord]) -> Iterator[tuple[Path, StoredMetadata]]:
+    """Yield the metadata of files; keywords are cleaned as those of a photo are."""
+    for file in files:
+        stored = stored_metadata(source.connection, file.path)
+        if stored is not None:
+            keywords = clean_keywords(stored.metadata.keywords)
+            yield file.path, replace(stored, metadata=replace(stored.metadata, keywords=keywords))
 
 
 def _checked_file(path: apsw.SQLiteValue, size: apsw.SQLiteValue, mtime_ns: apsw.SQLiteValue) -> FileRecord:

@@ -16,11 +16,14 @@ from matir_cli.gallery.files import (
     skip_reason,
     skipped_files,
 )
+from matir_cli.gallery.raw_pairs import raw_files_of
 from matir_cli.photos.discover import absolute_path
 
 
 def files_of_photo(gallery: GalleryFile, name: str, *, all_copies: bool) -> tuple[Path, ...]:
-    """Return the files to forget for `name`: a file by itself, or all files of a photo given by id.
+    """Return the files to forget for `name`: a file, or all files of a photo given by id.
+
+    With a picture go the raw files that share its photo.
 
     Args:
         name: id of a photo in digits, or a path, also of a file that could not be indexed.
@@ -36,7 +39,7 @@ def files_of_photo(gallery: GalleryFile, name: str, *, all_copies: bool) -> tupl
     photo_id = find_photo(gallery, name)
     if is_photo_id(name) or all_copies:
         return gallery.paths(photo_id)
-    return (path,)
+    return (path, *raw_files_of(gallery.connection, path))
 
 
 def files_below(gallery: GalleryFile, path: Path) -> Iterator[Path]:

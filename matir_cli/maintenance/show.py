@@ -33,13 +33,17 @@ class RegionDetails:
     """A region of the photo."""
 
     ordinal: int
-    """Position in the photo: 0 is the whole photo, then the proposer's order."""
+    """Position in the photo: 0 is the whole photo, then the proposer's order, then regions given."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1, photo pixels, continuous edges."""
     area_share: float
     """Fraction of the photo that the mask covers, 0..1."""
     predicted_iou: float
     stability: float
+    origin: str | None
+    """"human" or "data set"; None: the proposer."""
+    label: str | None
+    """What the region shows, in the words of its origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,13 @@ class PhotoDetails:
     """ISO 8601, the camera's local time."""
     camera: str | None
     latitude: float | None
-    """Degrees, north positive."""
+    """Degrees, north positive: as a sidecar says, else as the photo itself does."""
     longitude: float | None
-    """Degrees, east positive."""
+    """Degrees, east positive; likewise."""
+    rating: int | None
+    """-1 (rejected) to 5, the highest of its files; None: they have none, or it has not been read."""
+    keywords: tuple[str, ...]
+    """Of its files and their sidecars."""
     added_at: str
     """ISO 8601, UTC."""
     preview_bytes: int | None
@@ -95,7 +103,7 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         regions = gallery.regions(photo_id)
         notes = stored_notes(gallery.connection, gallery.path, photo_id)
         model_set = gallery.model_set()
-    record = photo.record
+    record, (latitude, longitude) = photo.record, photo.position or (None, None)
     return PhotoDetails(
         id=photo_id,
         files=tuple(FileDetails(path, _state(gallery, path)) for path in photo.paths),
@@ -107,8 +115,10 @@ def photo_details(gallery: GalleryFile, photo_id: int) -> PhotoDetails:
         orientation=record.orientation,
         taken_at=record.taken_at,
         camera=record.camera,
-        latitude=record.latitude,
-        longitude=record.longitude,
+        latitude=latitude,
+        longitude=longitude,
+        rating=photo.metadata.rating,
+        keywords=photo.metadata.keywords,
         added_at=gallery.checked_text(added_at, f"photo {photo_id}: the time when it was added"),
         preview_bytes=preview_bytes,
         model_set=model_set,
@@ -133,4 +143,6 @@ def _region(photo: PhotoRecord, stored: StoredRegion) -> RegionDetails:
         round(photo.share(region.area), 6),
         round(region.predicted_iou, 4),
         round(region.stability, 4),
+        None if region.origin is None else region.origin.kind.value,
+        None if region.origin is None else region.origin.label,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from matir_cli import masks
+from matir_cli.records import RegionOrigin
 from matir_cli.search.results import GroundedObject, SearchResult
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
@@ -31,6 +32,8 @@ class InstanceRecord:
     box: BoxRecord | None
     region: int | None
     iou: float | None
+    origin: str | None
+    label: str | None
     mask: RleRecord | None
     mask_file: str | None
     cutout_file: str | None
@@ -73,9 +76,23 @@ class ResultRecord:
     """IoU of that region's box and the judge's box, 0..1."""
     near_copies: int | None
     """Number of lower-ranked photos that were left out as near-copies of this one, if that was requested."""
+    origin: str | None
+    """Where that region comes from, if not from the proposer: human, data set."""
+    label: str | None
+    """What the region shows, in the words of its origin."""
     width: int
     """Photo pixels."""
     height: int
+    other_paths: tuple[str, ...] | None
+    """The other files that hold the photo, such as its raw file; left out if there is none."""
+    rating: int | None
+    """-1 (rejected) to 5; left out if the photo has none."""
+    keywords: tuple[str, ...] | None
+    """Left out if there is none."""
+    latitude: float | None
+    """Degrees, north positive; left out if the photo has no position."""
+    longitude: float | None
+    """Degrees, east positive; likewise."""
     mask: RleRecord | None
     """COCO compressed RLE at the photo's true size, if requested."""
     mask_file: str | None
@@ -112,6 +129,8 @@ def result_record(
             box=each.box.rounded(2),
             region=None if each.region is None else each.region.ordinal,
             iou=None if each.iou is None else round(each.iou, 4),
+            origin=None if (origin := _origin(each)) is None else origin.kind.value,
+            label=None if origin is None else origin.label,
             mask=_coco(result, each) if with_rle else None,
             mask_file=None if mask is None else str(mask),
             cutout_file=None if cutout is None else str(cutout),
@@ -120,7 +139,8 @@ def result_record(
             result.objects if all_instances else result.objects[:1], files.masks, files.cutouts
         )
     )
-    first = instances[0] if instances else InstanceRecord(*[None] * 6)
+    latitude, longitude = result.photo.position or (None, None)
+    first = instances[0] if instances else InstanceRecord(*[None] * 8)
     return ResultRecord(
         rank=result.rank,
         path=str(result.path),
@@ -135,14 +155,25 @@ def result_record(
         region=first.region,
         iou=first.iou,
         near_copies=result.candidate.near_copies,
+        origin=first.origin,
+        label=first.label,
         width=size.width,
         height=size.height,
+        other_paths=tuple(str(path) for path in result.photo.paths if path != result.path) or None,
+        rating=result.photo.metadata.rating,
+        keywords=result.photo.metadata.keywords or None,
+        latitude=latitude,
+        longitude=longitude,
         mask=first.mask,
         mask_file=first.mask_file,
         cutout_file=first.cutout_file,
         overlay_file=None if files.overlay is None else str(files.overlay),
         instances=instances if all_instances else None,
     )
+
+
+def _origin(grounded: GroundedObject) -> RegionOrigin | None:
+    return None if grounded.region is None else grounded.region.region.origin
 
 
 def _coco(result: SearchResult, grounded: GroundedObject) -> RleRecord | None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-from PIL import Image
+from typing import Protocol
 
 from matir_cli.atomic_write import atomic_write, delete_leftovers
 from matir_cli.errors import OutputExists
+
+
+class Picture(Protocol):
+    """Something that is saved as Pillow's pictures are."""
+
+    def save(self, fp: Path, format: str | None = None, **settings: int) -> None:  # noqa: A002 - Pillow's name
+        """Write to the file `fp`, which exists; its suffix names the format."""
+        ...
 
 
 class PictureFolder:
@@ -24,7 +31,7 @@ class PictureFolder:
         self._force = force
         delete_leftovers(path)  # also if every picture exists and is kept
 
-    def save(self, name: str, make: Callable[[], Image.Image | None], **settings: int) -> Path | None:
+    def save(self, name: str, make: Callable[[], Picture | None], **settings: int) -> Path | None:
         """Write the picture that `make` returns to `name`, whose suffix names the format.
 
         Args:

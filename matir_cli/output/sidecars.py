@@ -26,6 +26,7 @@ from matir_cli.errors import (
 )
 from matir_cli.output.file_rewrite import rewrite_file
 from matir_cli.output.xmp import XmpArea, XmpTag, stored_area
+from matir_cli.photos.xmp_packet import TOOLKIT
 from matir_cli.records import PhotoRecord
 from matir_cli.search.box_matching import box_iou
 from matir_cli.search.query import normal_text
@@ -35,9 +36,6 @@ SAME_IOU = 0.5
 
 MAX_BYTES = 1 << 24
 """16 MiB, far more than photo editors write."""
-
-TOOLKIT = "MaTIR CLI"
-"""`x:xmptk` of sidecars made here."""
 
 Node: TypeAlias = Any
 """An lxml element or tree; the library has no type information."""

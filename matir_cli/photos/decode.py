@@ -5,15 +5,17 @@ The files are untrusted: a process of its own decodes them, see `decoder_process
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from matir_cli.photos.colour import bands
 from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.photos.discover import absolute_path
-from matir_cli.records import FileRecord, ImageArray, Note, NoteKind, PhotoRecord
+from matir_cli.records import FileMetadata, FileRecord, ImageArray, Note, NoteKind, PhotoRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,10 @@ class DecodedPhoto:
     """(mask_height, mask_width, 3) uint8 RGB, working pixels, upright; converted to sRGB by its profile."""
     notes: tuple[Note, ...] = ()
     """What could not be read of the file; usually nothing."""
+    metadata: FileMetadata = field(default_factory=FileMetadata)
+    """Rating and keywords in the file itself; with its sidecar's once that has been read."""
+    sidecar: FileRecord | None = None
+    """The sidecar that was read."""
 
 
 def start_decoder() -> None:
@@ -62,7 +68,21 @@ def decode_photo(file: FileRecord, digest: bytes, decoder: DecoderProcess = shar
         image = answer.read_image()
     record = PhotoRecord(digest, *answer.header["record"], *answer.header["fields"])
     notes = tuple(Note(NoteKind(kind), text) for kind, text in answer.header["notes"])
-    return DecodedPhoto(file, record, image, notes)
+    return DecodedPhoto(file, record, image, notes, _metadata(answer.header))
+
+
+def read_metadata(path: Path, decoder: DecoderProcess = shared_decoder) -> FileMetadata:
+    """Read rating and keywords in a photo's file itself, without its sidecar and without its pixels.
+
+    Raises:
+        PhotoUnreadable, DecoderUnavailable: as in `decode_photo`.
+    """
+    with decoder.ask("metadata", absolute_path(path)) as answer:
+        return _metadata(answer.header)
+
+
+def _metadata(header: Mapping[str, Any]) -> FileMetadata:
+    return FileMetadata(header["rating"], tuple(header["keywords"]))
 
 
 def decode_full_size(path: Path, decoder: DecoderProcess = shared_decoder) -> Image.Image:

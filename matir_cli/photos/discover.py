@@ -24,6 +24,7 @@ from matir_cli.photos.formats import (
     reads_raw,
     register_heif,
 )
+from matir_cli.photos.raw_pairs import is_beside_raw, is_raw
 from matir_cli.records import FileRecord
 
 
@@ -37,18 +38,12 @@ def absolute_path(path: Path) -> Path:
 _PASSED_OVER = RAW_SUFFIXES | UNREAD_SUFFIXES
 """Suffixes of pictures that are counted where they are not read."""
 
-_BESIDE_RAW = frozenset({".jpg", ".jpeg", *HEIF_SUFFIXES})
-"""Suffixes of the pictures that cameras write beside a raw file of the same name."""
-
 SKIPPED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that network drives and operating systems create; hidden folders are skipped as well."""
 
 EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS = "excluded", "excluded folders", "unused patterns"
 """Keys of the counters of files passed over, beside suffixes: photo files and folders that patterns leave
 out, and files of patterns that cannot be read."""
-
-BESIDE_PICTURE = "beside a picture"
-"""Key of such a counter: raw files beside a JPEG or HEIC of the same name, which is the same photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class FolderRules:
     exclude: Sequence[str] = ()
     """Patterns as in .gitignore, relative to each folder that is named."""
     raw: bool = True
-    """Find cameras' raw files, if the package that reads them is installed."""
+    """Find cameras' raw files: if the package that reads them is installed, or beside their pictures."""
 
 
 ALL_FILES = FolderRules()
@@ -74,6 +69,8 @@ def find_photo_files(
     rules: FolderRules = ALL_FILES,
 ) -> Iterator[Path]:
     """Yield the photo files at or below `paths`: files as given, folders recursively in order of name.
+
+    In a folder, a raw file beside a JPEG or HEIC of the same name, which is the same photo, comes after it.
 
     In folders, hidden entries, `SKIPPED_FOLDERS`, files without the suffix of an image and what patterns
     leave out are passed over; a path in `paths` is not. A folder is entered once, however many links lead
@@ -101,7 +98,9 @@ def find_photo_files(
         absolute = absolute_path(path)
         if _is_folder(absolute):
             excludes = Excludes().within(absolute, rules.exclude)
-            yield from _walk(absolute, suffixes, entered, raw, listed or (lambda _: None), excludes)
+            beside = RAW_SUFFIXES if rules.raw else frozenset[str]()
+            found = listed or (lambda _: None)
+            yield from _walk(absolute, suffixes, beside, entered, raw, found, excludes)
         else:
             yield absolute
 
@@ -119,6 +118,7 @@ def _is_folder(path: Path) -> bool | None:
 def _walk(
     top: Path,
     suffixes: set[str],
+    beside: frozenset[str],
     entered: set[tuple[int, int]],
     raw: Counter[str],
     listed: Callable[[Path], None],
@@ -126,6 +126,7 @@ def _walk(
 ) -> Iterator[Path]:
     """Yield the photo files below `top`, adding to `entered` (device and inode) and `raw`.
 
+    Those with a suffix of `suffixes`, and those with one of `beside` whose picture lies beside them.
     Folders are entered with a stack of their own: one of Python's calls per level would end at 1,000.
     """
     stack: list[tuple[Iterator[Path], Excludes, set[str]]] = [(iter([top]), excludes, set())]
@@ -145,17 +146,22 @@ def _walk(
                 listed(path)
                 patterns = read_patterns(path)
                 raw.update(() if patterns is not None else (UNUSED_PATTERNS,))
-                pictures = {entry.stem for entry in entries if entry.suffix.lower() in _BESIDE_RAW}
+                pictures = {entry.stem for entry in entries if is_beside_raw(entry)}
+                entries.sort(key=lambda entry: is_raw(entry) and entry.stem in pictures)
                 stack.append((iter(entries), excludes.within(path, patterns or ()), pictures))
-        elif is_folder is None or (suffix := path.suffix.lower()) in suffixes:
+        elif is_folder is None or _is_wanted(path, suffixes, beside, pictures):
             if excludes.match(path, is_folder=False):
                 raw[EXCLUDED] += 1
-            elif path.suffix.lower() in RAW_SUFFIXES and path.stem in pictures:
-                raw[BESIDE_PICTURE] += 1
             else:
                 yield path
-        elif suffix in _PASSED_OVER:
-            raw[suffix] += 1
+        elif path.suffix.lower() in _PASSED_OVER:
+            raw[path.suffix.lower()] += 1
+
+
+def _is_wanted(path: Path, suffixes: set[str], beside: frozenset[str], pictures: set[str]) -> bool:
+    """Return True for a photo file by its suffix; `pictures` are stems of those in its folder."""
+    suffix = path.suffix.lower()
+    return suffix in suffixes or (suffix in beside and path.stem in pictures)
 
 
 def _list_folder(folder: Path, entered: set[tuple[int, int]]) -> list[Path] | None:

@@ -1,4 +1,4 @@
-"""Metadata of a photo: orientation, date, camera, GPS position, from EXIF and XMP.
+"""Metadata of a photo: orientation, date, camera, position, rating, keywords, from EXIF, IPTC and XMP.
 
 Metadata never decides over the picture: what cannot be read is left out, and named in
 `Metadata.unreadable`.
@@ -6,6 +6,7 @@ Metadata never decides over the picture: what cannot be read is left out, and na
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,25 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image, TiffTags
 
 from matir_cli.photos.dates import parse_date
+from matir_cli.photos.descriptive import (
+    clean_keywords,
+    exif_keywords,
+    exif_rating,
+    iptc_keywords,
+    xmp_keywords,
+    xmp_rating,
+)
 from matir_cli.photos.formats import DECODE_ERRORS
 from matir_cli.photos.position import Position, exif_position, xmp_position
-from matir_cli.photos.xmp_packet import EXIF, PHOTOSHOP, XMP, read_properties
+from matir_cli.photos.xmp_packet import EXIF, PHOTOSHOP, XMP, XmpPacket, read_packet
 
 Value = TypeVar("Value")
 
 LONGEST_CAMERA = 200
 """Characters of a camera's name that are kept; EXIF sets no limit."""
+
+_XMP_TAG, _IPTC_TAG, _IPTC_BLOCK = 700, 33723, 0x0404
+"""Tags of a TIFF with XMP and with IPTC, and the number of Photoshop's block with IPTC."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,7 +60,11 @@ class Metadata:
     longitude: float | None = None
     """Degrees, east positive."""
     unreadable: tuple[str, ...] = ()
-    """Names of the kinds of metadata that are there but cannot be read: "EXIF", "XMP"."""
+    """Names of the kinds of metadata that are there but cannot be read: "EXIF", "IPTC", "XMP"."""
+    rating: int | None = None
+    """-1 (rejected) to 5; 0 is unrated."""
+    keywords: tuple[str, ...] = ()
+    """As `clean_keywords` returns them."""
 
 
 def read_camera(exif: Image.Exif) -> str | None:
@@ -85,25 +101,36 @@ class MetadataReader:
         return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
 
     def metadata(self) -> Metadata:
-        """Return the date, the camera and the position.
+        """Return the date, the camera, the position, the rating and the keywords.
 
         The date is the first that is valid of: EXIF DateTimeOriginal and DateTimeDigitized; in XMP
         exif:DateTimeOriginal, photoshop:DateCreated, xmp:CreateDate and exif:DateTimeDigitized; EXIF's GPS
-        date and time, which is UTC; EXIF DateTime. The position is EXIF's, else XMP's.
+        date and time, which is UTC; EXIF DateTime. The position is EXIF's, else XMP's; the rating XMP's, else
+        EXIF's. The keywords are those of all three.
         """
         base = ExifTags.Base
         fields, gps = self._directory(ExifTags.IFD.Exif), self._directory(ExifTags.IFD.GPSInfo)
         taken_at = self._first_date(fields, base.DateTimeOriginal, base.DateTimeDigitized)
         position = self._read("EXIF", lambda: exif_position(gps))
-        if taken_at is None or position is None:
-            properties = self._read("XMP", lambda: _xmp_properties(self._picture)) or {}
-            taken_at = taken_at or next(filter(None, map(parse_date, _xmp_dates(properties))), None)
-            position = position or _xmp_position(properties)
+        xmp = self._read("XMP", self._xmp) or XmpPacket({}, {}, "")
+        taken_at = taken_at or next(filter(None, map(parse_date, _xmp_dates(xmp))), None)
+        position = position or position_in(xmp)
         taken_at = taken_at or self._read("EXIF", lambda: _gps_date(gps))
         taken_at = taken_at or self._first_date(self._exif, base.DateTime)
         latitude, longitude = position or (None, None)
         camera = self._read("EXIF", lambda: read_camera(self._exif))
-        return Metadata(taken_at, camera, latitude, longitude, tuple(dict.fromkeys(self._unreadable)))
+        rating = xmp_rating(xmp)
+        if rating is None:
+            rating = self._read("EXIF", lambda: exif_rating(self._exif))
+        keywords = clean_keywords(
+            (
+                *(xmp_keywords(xmp) or ()),
+                *(self._read("IPTC", lambda: iptc_keywords(self._iptc())) or ()),
+                *(self._read("EXIF", lambda: exif_keywords(self._exif)) or ()),
+            )
+        )
+        unreadable = tuple(dict.fromkeys(self._unreadable))
+        return Metadata(taken_at, camera, latitude, longitude, unreadable, rating, keywords)
 
     def forget_broken_directories(self) -> None:
         """Take out directories that cannot be read: Pillow reads all of a TIFF's with the pixels."""
@@ -122,6 +149,20 @@ class MetadataReader:
                 return None
             finally:
                 self._unreadable += [kind] * len(warned)
+
+    def _xmp(self) -> XmpPacket | None:
+        """Parse the packet of the image, or that in a raw file's own tag; None if there is none."""
+        info = self._picture.info
+        packet = info.get("xmp") or info.get("XML:com.adobe.xmp") or self._exif.get(_XMP_TAG)
+        return read_packet(packet) if isinstance(packet, bytes | str) and packet else None
+
+    def _iptc(self) -> bytes:
+        """Return the data sets of IPTC: of a JPEG's Photoshop segment, or of a TIFF's own tag."""
+        blocks = self._picture.info.get("photoshop")
+        content = blocks.get(_IPTC_BLOCK) if isinstance(blocks, dict) else self._exif.get(_IPTC_TAG)
+        if isinstance(content, tuple) and all(isinstance(word, int) for word in content):
+            content = struct.pack(f"{self._exif.endian}{len(content)}I", *content)
+        return content if isinstance(content, bytes) else b""
 
     def _directory(self, ifd: int) -> Mapping[int, Any]:
         """Return a directory of EXIF; empty if it is missing or unreadable."""
@@ -149,19 +190,15 @@ def _gps_date(gps: Mapping[int, Any]) -> str | None:
     return parse_date(f"{date[:10]}T{hour:02}:{minute:02}:{second:02}") or date
 
 
-def _xmp_properties(picture: Image.Image) -> dict[str, str]:
-    packet = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
-    return dict(read_properties(packet)) if isinstance(packet, bytes | str) and packet else {}
-
-
-def _xmp_dates(properties: dict[str, str]) -> Iterator[str]:
+def _xmp_dates(packet: XmpPacket) -> Iterator[str]:
     names = ((EXIF, "DateTimeOriginal"), (PHOTOSHOP, "DateCreated"), (XMP, "CreateDate"))
     for space, name in (*names, (EXIF, "DateTimeDigitized")):
-        yield properties.get(f"{{{space}}}{name}", "")
+        yield packet.texts.get(f"{{{space}}}{name}", "")
 
 
-def _xmp_position(properties: dict[str, str]) -> Position | None:
-    latitude, longitude = (properties.get(f"{{{EXIF}}}GPS{axis}", "") for axis in ("Latitude", "Longitude"))
+def position_in(packet: XmpPacket) -> Position | None:
+    """Return the position that a packet states, None if there is none or it is invalid."""
+    latitude, longitude = (packet.texts.get(f"{{{EXIF}}}GPS{axis}", "") for axis in ("Latitude", "Longitude"))
     return xmp_position(latitude, longitude)
 
 

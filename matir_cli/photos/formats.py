@@ -74,6 +74,12 @@ def readable_formats() -> list[str]:
 
 
 @cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes of all pictures that are known, read or not, in lower case."""
+    return frozenset({*Image.registered_extensions(), *MORE_SUFFIXES, *RAW_SUFFIXES, *HEIF_SUFFIXES})
+
+
+@cache
 def reads_raw() -> bool:
     """Return True if rawpy, which reads cameras' raw files, is installed."""
     return importlib.util.find_spec("rawpy") is not None

@@ -32,7 +32,7 @@ from matir_cli.photos.formats import (
     register_heif,
 )
 from matir_cli.photos.profiles import PROFILE, ColourProfile, ProfileBroken, read_profile
-from matir_cli.photos.raw import load_raw
+from matir_cli.photos.raw import load_raw, read_raw_exif
 from matir_cli.records import MAX_PIXELS, Note, NoteKind
 
 MIN_SIDE = 8
@@ -170,6 +170,29 @@ def load_image(path: Path, lines: Callable[[], str], *, reduced: bool) -> Loaded
                     raise PhotoUnreadable(path, _unidentified_reason(stream)) from error
                 raise PhotoUnreadable(path, decode_reason(error, said)) from error
     except (OSError, ValueError) as error:  # of the file system, or a path that no file can have
+        raise PhotoUnreadable(path, decode_reason(error)) from error
+
+
+def load_metadata(path: Path) -> Metadata:
+    """Read the metadata of an image file, without decoding its pixels if its format allows that.
+
+    Raises:
+        PhotoUnreadable: the file is not an image, or is damaged before its metadata.
+    """
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return MetadataReader(read_raw_exif(path)).metadata()
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_START)
+            stream.seek(0)
+            if is_heif(start):
+                register_heif()
+            with Image.open(stream, formats=readable_formats()) as picture:
+                if picture.format == "PNG":  # metadata may follow the pixels
+                    _check_bounds(picture.width, picture.height, path)
+                    picture.load()
+                return MetadataReader(picture).metadata()
+    except DECODE_ERRORS as error:
         raise PhotoUnreadable(path, decode_reason(error)) from error
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,27 @@ def load_raw(path: Path, check: Callable[[int, int], None], *, reduced: bool) ->
         raise PhotoUnreadable(path, _reason(error)) from error
     except DECODE_ERRORS as error:
         raise PhotoUnreadable(path, decode_reason(error)) from error
+
+
+def read_raw_exif(path: Path) -> Image.Image:
+    """Return an image with a raw file's EXIF, without its pixels; without EXIF if it cannot be read.
+
+    Raises:
+        PhotoUnreadable: the system fails to read the file.
+    """
+    preview = None
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_EXIF_BYTES)
+            stream.seek(0)
+            with suppress(ImportError):
+                import rawpy
+
+                with suppress(rawpy.LibRawError, rawpy.NotSupportedError), rawpy.imread(stream) as raw:
+                    preview = _preview(raw)
+    except DECODE_ERRORS as error:
+        raise PhotoUnreadable(path, decode_reason(error)) from error
+    return _exif([start, b"" if preview is None else preview.info.get("exif", b"")])
 
 
 def _load(raw: rawpy.RawPy, start: bytes, check: Callable[[int, int], None], *, reduced: bool) -> RawImage:

@@ -2,9 +2,9 @@
 
 It is started by `decoder_process`, which can end it at any time. It imports neither torch nor a database.
 
-A request is one line of JSON: {"task": "working" | "full" | "preview", "path": ..., "bytes": N}, and then
-N bytes, the preview. The answer is one line of JSON, and then the bytes that it announces: the colour
-profile and the pixels, 3 bytes each. The first line, before any request, is `READY`.
+A request is one line of JSON: {"task": "working" | "full" | "preview" | "metadata", "path": ...,
+"bytes": N}, and then N bytes, the preview. The answer is one line of JSON, and then the bytes that it
+announces: the colour profile and the pixels, 3 bytes each. The first line, before any request, is `READY`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.photos.formats import FORBIDDEN_FORMATS, decode_reason
-from matir_cli.photos.image_file import load_image, load_preview
+from matir_cli.photos.image_file import load_image, load_metadata, load_preview
 from matir_cli.photos.worker_protocol import LONGEST_LINES, READY
 
 
@@ -83,6 +83,10 @@ def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
         yield _header(width=preview.width, height=preview.height)
         yield preview.tobytes()
         return
+    if task == "metadata":
+        found = load_metadata(path)
+        yield _header(rating=found.rating, keywords=found.keywords)
+        return
     loaded = load_image(path, _native_lines, reduced=task == "working")
     width, height = loaded.upright_size
     if task == "full":
@@ -101,6 +105,8 @@ def _decoded(task: str, path: Path, payload: bytes) -> Iterator[bytes]:
         height=working.height,
         record=(width, height, working.width, working.height, loaded.orientation),
         fields=(metadata.taken_at, metadata.camera, metadata.latitude, metadata.longitude),
+        rating=metadata.rating,
+        keywords=metadata.keywords,
         notes=[(note.kind, note.text) for note in loaded.notes],
     )
     yield working.tobytes()

@@ -7,6 +7,9 @@ vector with the query, and the proposer's own estimate of the mask:
     score  =  IoU  +  SIMILARITY * z  +  PREDICTED_IOU * predicted IoU
 
 with z the similarity to the described object in standard deviations over the gallery.
+
+By either rule, a region that a person has drawn or confirmed goes before all others if its box fits the
+judge's with an IoU of at least `HUMAN_IOU`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ the drawn world, and on other pictures and queries, 0.3 to 0.5 are best and equa
 
 PREDICTED_IOU = 0.3
 """Weight of the predicted IoU; 0 to 0.5 differ by half a point of mAP@50@50 at most."""
+
+
+HUMAN_IOU = 0.5
+"""IoU with the judge's box from which on a person's region is taken to be the object meant: as in mAP@50."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,10 @@ def box_iou(left: Box, right: Box) -> float:
 
 
 def match_box(
-    box: Box, regions: Sequence[StoredRegion], similarities: Mapping[int, float] | None = None
+    box: Box,
+    regions: Sequence[StoredRegion],
+    similarities: Mapping[int, float] | None = None,
+    human_iou: float = HUMAN_IOU,
 ) -> BoxMatch | None:
     """Return the region that fits `box` best, both in photo pixels: by IoU, or jointly with `similarities`.
 
@@ -55,23 +65,28 @@ def match_box(
     Args:
         similarities: by region id, the similarity to the described object in standard deviations, up to a
             constant that is the same for all regions; None: the highest IoU wins.
+        human_iou: IoU from which on a person's region wins.
 
     Returns:
         None if the photo has no region besides the whole photo.
     """
     matches = [BoxMatch(region, box_iou(box, region.box)) for region in regions if region.ordinal > 0]
 
-    def key(match: BoxMatch) -> tuple[float, float, int]:
+    def key(match: BoxMatch) -> tuple[bool, float, float, int]:
         predicted, score = match.region.region.predicted_iou, match.iou
         if similarities is not None:
             score += SIMILARITY * similarities[match.region.id] + PREDICTED_IOU * predicted
-        return score, predicted, -match.region.ordinal
+        is_drawn = match.region.region.is_human and match.iou >= human_iou
+        return is_drawn, score, predicted, -match.region.ordinal
 
     return max(matches, key=key, default=None)
 
 
 def match_boxes(
-    boxes: Sequence[Box], regions: Sequence[StoredRegion], similarities: Mapping[int, float] | None = None
+    boxes: Sequence[Box],
+    regions: Sequence[StoredRegion],
+    similarities: Mapping[int, float] | None = None,
+    human_iou: float = HUMAN_IOU,
 ) -> list[BoxMatch | None]:
     """Return the match of each box of one answer; arguments and matches as for `match_box`.
 
@@ -79,11 +94,11 @@ def match_boxes(
     resembles the description most. The first box, which is *the* object, chooses first.
     """
     if similarities is None:
-        return [match_box(box, regions) for box in boxes]
+        return [match_box(box, regions, human_iou=human_iou) for box in boxes]
     matches = []
     free = list(regions)
     for box in boxes:
-        match = match_box(box, free, similarities)
+        match = match_box(box, free, similarities, human_iou)
         matches.append(match)
         free = [region for region in free if match is None or region.id != match.region.id]
     return matches

@@ -17,8 +17,10 @@ from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import BELOW, below_bindings
 from matir_cli.gallery.rows import check_number
+from matir_cli.photos.descriptive import HIGHEST, REJECTED
 from matir_cli.records import check_range
 from matir_cli.search.distances import great_circle
+from matir_cli.search.keywords import keyword_matcher
 
 IdArray = NDArray[np.int64]
 
@@ -82,12 +84,21 @@ class Filters:
     """True: only photos with a position; False: only those without one."""
     orientation: Orientation | None = None
     """Shape of the upright photo: higher than wide, wider than high, or neither."""
+    rating: tuple[int, int] | None = None
+    """Least and greatest rating, -1 (rejected) to 5. The rating of a photo is the highest of its files'; a
+    photo without one has 0."""
+    keywords: tuple[str, ...] = ()
+    """Keywords that the photo has, each in one of its files; matched as in `keyword_matcher`."""
+    no_keywords: tuple[str, ...] = ()
+    """Keywords that none of its files has."""
 
     def __post_init__(self) -> None:
         if self.near is not None:
             check_range("latitude", self.near[0], -90, 90)
             check_range("longitude", self.near[1], -180, 180)
         check_range("within", self.within, math.ulp(0.0))
+        for each in self.rating or ():
+            check_range("rating", each, REJECTED, HIGHEST)
         check_range("min_size", self.min_size, 0, 1)
         check_range("max_size", self.max_size, 0, 1)
 
@@ -114,6 +125,10 @@ class Filters:
             conditions += self._by_position(gallery)
         if self.orientation is not None:
             conditions.append(_ids(gallery, _SHAPES[self.orientation], {}))
+        if self.rating is not None:
+            conditions.append(_ids(gallery, _RATED, dict(zip(("least", "most"), self.rating, strict=True))))
+        if self.keywords or self.no_keywords:
+            conditions += self._by_keywords(gallery)
         return reduce(np.intersect1d, conditions) if conditions else None
 
     def _at_places(self, gallery: GalleryFile) -> IdArray:
@@ -125,6 +140,27 @@ class Filters:
         # SQLite ignores the case of ASCII letters only.
         names = [str(name) for (name,) in gallery.connection.execute(_CAMERAS)]
         return _ids(gallery, _TAKEN_BY, {"names": json.dumps([n for n in names if part in n.casefold()])})
+
+    @property
+    def needs_metadata(self) -> bool:
+        """True if it asks for what is read of sidecars and of keywords: see `gallery.file_metadata`."""
+        return self.rating is not None or bool(self.keywords or self.no_keywords)
+
+    def _by_keywords(self, gallery: GalleryFile) -> list[IdArray]:
+        rows = gallery.connection.execute(_DISTINCT_KEYWORDS)
+        known = [gallery.checked_text(keyword, "a keyword") for (keyword,) in rows]
+
+        def having(wanted: str) -> IdArray:
+            named = [*filter(keyword_matcher(wanted), known)]
+            return _ids(gallery, _HAVING, {"keywords": json.dumps(named)})
+
+        conditions = [having(wanted) for wanted in self.keywords]
+        if self.no_keywords:
+            without = _ids(gallery, _ALL, {})
+            for unwanted in self.no_keywords:
+                without = np.setdiff1d(without, having(unwanted))
+            conditions.append(without)
+        return conditions
 
     def _by_position(self, gallery: GalleryFile) -> list[IdArray]:
         ids, positions = _positions(gallery)
@@ -163,6 +199,26 @@ _POSITIONS = (
     "order by id"
 )
 
+_STATED = (
+    "select photo_id, file_metadata.latitude, file_metadata.longitude from file_metadata "
+    "cross join files on files.path = file_metadata.path "
+    "where file_metadata.latitude is not null and file_metadata.longitude is not null "
+    "order by files.path desc"
+)
+"""Positions that sidecars state: of those of a photo, the one that counts comes last."""
+
+_RATED = (
+    "select id from photos where coalesce((select max(rating) from files cross join file_metadata "
+    "on file_metadata.path = files.path where photo_id = photos.id), 0) between :least and :most order by id"
+)
+
+_DISTINCT_KEYWORDS = "select distinct keyword from file_keywords"
+
+_HAVING = (
+    "select distinct photo_id from files cross join file_keywords on file_keywords.path = files.path "
+    "where keyword in (select value from json_each(:keywords)) order by photo_id"
+)
+
 _SHAPES: dict[Orientation, str] = {
     "portrait": "select id from photos where height > width order by id",
     "landscape": "select id from photos where width > height order by id",
@@ -187,10 +243,13 @@ def _positions(gallery: GalleryFile) -> tuple[IdArray, NDArray[np.float64]]:
     Raises:
         GalleryDamaged: a stored position is no number.
     """
-    rows: Any = gallery.connection.execute(_POSITIONS).fetchall()
+    found: dict[int, tuple[float, float]] = {}
     try:
-        degrees = [check_number(each, "a position") for _, *position in rows for each in position]
+        for select in (_POSITIONS, _STATED):
+            for photo_id, *position in gallery.connection.execute(select):
+                y, x = (check_number(each, "a position") for each in position)
+                found[gallery.checked_id(photo_id)] = y, x
     except ValueError as error:
         raise GalleryDamaged(gallery.path, str(error)) from error
-    ids = np.fromiter((gallery.checked_id(row[0]) for row in rows), np.int64)
-    return ids, np.array(degrees, np.float64).reshape(-1, 2)
+    ids = np.array(sorted(found), np.int64)
+    return ids, np.array([found[int(photo_id)] for photo_id in ids], np.float64).reshape(-1, 2)

@@ -29,8 +29,9 @@ from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.records import Box, FloatArray, Grounding, Rle
-from matir_cli.search.box_matching import BoxMatch, match_boxes
+from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, match_boxes
 from matir_cli.search.index import score_regions
+from matir_cli.search.offering import box_question
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession
 from matir_cli.search.results import (
     MATCHED,
@@ -98,7 +99,8 @@ def results_by_box(
         MatirError: as loading and asking the judge or the refiner raise it.
     """
     asked = [item.candidate.photo_id for item in ranking if _is_grounded(item)]
-    groundings = ground_photos(session, asked, options.direction)
+    human_iou = max(HUMAN_IOU, options.min_iou)  # a mask that would not be used must not win
+    groundings = ground_photos(session, asked, options.direction, human_iou)
     outcomes = ((item, next(groundings)[1] if _is_grounded(item) else None) for item in ranking)
     yield from _number(_result_by_box(session, item, outcome, options) for item, outcome in outcomes)
 
@@ -182,7 +184,10 @@ def _refine(
 
 
 def ground_photos(
-    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None = None
+    session: JudgeSession,
+    photo_ids: Sequence[int],
+    direction: FloatArray | None = None,
+    human_iou: float = HUMAN_IOU,
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ask the judge where the object is in each photo, and match its boxes to stored regions.
 
@@ -192,32 +197,33 @@ def ground_photos(
 
     Args:
         direction: as in `MatchOptions`.
+        human_iou: as in `match_box`.
     """
     waiting = deque(photo_ids)
     while waiting:
         cached = session.cache.grounding(waiting[0])
         if cached is not None:
             photo_id = waiting.popleft()
-            yield photo_id, _match_boxes(session.gallery, photo_id, cached, direction)
+            yield photo_id, _match_boxes(session.gallery, photo_id, cached, direction, human_iou)
             continue
         batch = min(len(waiting), session.judge().grounds_at_once)
-        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)], direction)
+        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)], direction, human_iou)
 
 
 def _ground_uncached(
-    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None
+    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None, human_iou: float
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ground a batch of photos, of which some may be cached after all."""
     groundings = {photo_id: session.cache.grounding(photo_id) for photo_id in photo_ids}
     photos = [session.photo(photo_id) for photo_id, known in groundings.items() if known is None]
-    questions = [GroundingQuestion(photo, session.query) for photo in photos if photo is not None]
+    questions = [box_question(session, photo) for photo in photos if photo is not None]
     answers = ground_batch({session.query: session}, questions)
     groundings |= {question.photo.key: answer for question, answer in zip(questions, answers, strict=True)}
     for photo_id, grounding in groundings.items():
         if grounding is None:
             yield photo_id, None
         else:
-            yield photo_id, _match_boxes(session.gallery, photo_id, grounding, direction)
+            yield photo_id, _match_boxes(session.gallery, photo_id, grounding, direction, human_iou)
 
 
 def ground_batch(
@@ -268,7 +274,11 @@ def _to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Groundi
 
 
 def _match_boxes(
-    gallery: GalleryFile, photo_id: int, grounding: Grounding, direction: FloatArray | None
+    gallery: GalleryFile,
+    photo_id: int,
+    grounding: Grounding,
+    direction: FloatArray | None,
+    human_iou: float,
 ) -> MatchedGrounding:
     similarities = None
     with gallery.snapshot():  # regions and their vectors must belong together
@@ -277,6 +287,6 @@ def _match_boxes(
             ids = [region.id for region in regions]
             (scores,) = score_regions(gallery, np.array(ids, np.int64), direction[np.newaxis])
             similarities = dict(zip(ids, scores.tolist(), strict=True))
-    matches = match_boxes(grounding.boxes, regions, similarities)
+    matches = match_boxes(grounding.boxes, regions, similarities, human_iou)
     boxes = tuple(MatchedBox(box, match) for box, match in zip(grounding.boxes, matches, strict=True))
     return MatchedGrounding(boxes, grounding.readable)

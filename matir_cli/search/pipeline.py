@@ -194,6 +194,7 @@ def search_events(
             judge_all_places=options.min_p is not None,
             fusion=fusion_weight(encoded, models),
         )
+        session = replace(session, direction=lambda: object_direction(gallery, encoded))
         outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
     yield FinalEvent(replace(outcome, results=sort_results(outcome.results, options.sort)))
 

@@ -61,7 +61,8 @@ def rank_photos(
 ) -> list[Candidate]:
     """Return the `limit` best photos by the largest cosine of their regions with `query`, best first (eq. 1).
 
-    Ties go to the lower photo id; within a photo, to the lower region id.
+    Ties go to the lower photo id; within a photo, to a region that a person has drawn or confirmed, then to
+    the lower region id.
 
     Args:
         query: (d,) float32 of any length but zero, in the space of the region vectors.
@@ -163,7 +164,24 @@ class _Scorer:
         scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
         best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
         best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
-        return [Candidate(photo, region, score) for region, photo, score in best.tolist()]
+        equal = self._equal_human_regions(best)
+        return [Candidate(photo, equal.get(photo, region), score) for region, photo, score in best.tolist()]
+
+    def _equal_human_regions(self, best: ScoredArray) -> dict[int, int]:
+        """Return, by photo, the region that a person has given and that scores as its best one does."""
+        photos = json.dumps(best["photo"].tolist())
+        rows = self.gallery.connection.execute(_HUMAN_REGIONS, (photos,))
+        regions = np.fromiter((row[0] for row in rows), np.int64)
+        if not regions.size:
+            return {}
+        scored = self.score(regions)
+        dimensions = self.query.vector.size
+        scored["score"] = cosines(
+            exact_vectors(self.gallery, scored["region"], dimensions), self.query.vector
+        )
+        scores = dict(zip(best["photo"].tolist(), best["score"].tolist(), strict=True))
+        found = scored[np.argsort(-scored["region"])].tolist()
+        return {photo: region for region, photo, score in found if scores[photo] == score}
 
     def score_photos(self) -> ScoredArray:
         """Score the regions of the photos that pass the filters."""
@@ -225,6 +243,12 @@ class _Scorer:
             whole = np.fromiter((row[0] for row in rows), np.int64)
             scored["score"][np.isin(scored["region"], whole)] -= self.query.handicap
 
+
+_HUMAN_REGIONS = (
+    "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal > 0 "
+    "cross join region_origins on region_id = regions.id "
+    "where origin = 'human' and exists (select 1 from region_origins)"
+)
 
 _WHOLE_PHOTOS = (
     "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal = 0 "

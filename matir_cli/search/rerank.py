@@ -17,7 +17,7 @@ from matir_cli.engines.protocols import Judge, JudgePhoto
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.gallery.working_image import load_working_image
-from matir_cli.records import Candidate, Verdict
+from matir_cli.records import Candidate, FloatArray, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ class JudgeSession:
     query: str
     excluded: tuple[JudgeQuestion, ...] = ()
     """Questions about objects that must not be in the photo."""
+    direction: Callable[[], FloatArray] | None = field(default=None, compare=False)
+    """Returns the direction in which regions are compared with the described object, see
+    `grounding.MatchOptions`; None: the judge is not offered regions to choose among."""
     failed: set[int] = field(default_factory=set, compare=False)
     """Ids of the photos for which the judge's model computes no numbers; it is not asked about them again."""
 

@@ -76,6 +76,15 @@ def ask_server(record: ServerRecord, method: str, path: str) -> bytes:
     return content
 
 
+def is_running(record: ServerRecord) -> bool:
+    """Return True if the server answers; a killed one has left its record behind."""
+    try:
+        ask_server(record, "GET", "/status")
+    except ServerUnusable:
+        return False
+    return True
+
+
 def server_events(
     record: ServerRecord,
     request: SearchRequest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,22 +84,42 @@ def write_export(
     return target
 
 
+def picture_files(
+    gallery: GalleryFile, form: str, results: Iterable[SearchResult], folder: Path
+) -> Iterator[tuple[SearchResult, Path | None]]:
+    """Write masks or cut-outs one at a time into `folder`; each is deleted when the next is asked for.
+
+    Args:
+        form: "masks" or "cutouts".
+
+    Yields:
+        Each result with its file; None if it has no mask, or no pixels.
+
+    Raises:
+        OutputError: a file cannot be written, or all together would be larger than `LARGEST_EXPORT`.
+    """
+    pictures = PictureFolder(folder, force=True)
+    cutouts = Cutouts(pictures)
+    written = 0
+    for result in results:
+        pixels = ResultPixels(gallery, result, all_instances=False)
+        files = write_masks(pictures, pixels) if form == "masks" else cutouts.write(pixels)
+        file = files[0] if files else None
+        if file is None:
+            yield result, None
+            continue
+        written += file.stat().st_size
+        if written > LARGEST_EXPORT:
+            raise OutputError(Path(file.name), "all together are too large; select fewer photos")
+        yield result, file
+        file.unlink()
+
+
 def _write_pictures(
     gallery: GalleryFile, form: str, results: Sequence[SearchResult], folder: Path, target: Path
 ) -> None:
-    """Write masks or cut-outs, one at a time, into a ZIP file; PNG files do not get smaller in it."""
-    pictures = PictureFolder(folder / "pictures", force=True)
-    cutouts = Cutouts(pictures)
-    written = 0
+    """Write masks or cut-outs into a ZIP file; PNG files do not get smaller in it."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED) as archive:
-        for result in results:
-            pixels = ResultPixels(gallery, result, all_instances=False)
-            files = write_masks(pictures, pixels) if form == "masks" else cutouts.write(pixels)
-            for file in files:
-                if file is None:
-                    continue
-                written += file.stat().st_size
-                if written > LARGEST_EXPORT:
-                    raise OutputError(Path(target.name), "it is too large; select fewer photos")
+        for _, file in picture_files(gallery, form, results, folder / "pictures"):
+            if file is not None:
                 archive.write(file, file.name)
-                file.unlink()

@@ -38,7 +38,10 @@ class Searcher:
         self._gallery, self._chosen = gallery, chosen
         self._server = find_server(gallery.path) if use_server else None
         if self._server is not None and (reason := _why_unfit(self._server, chosen)):
-            self._do_without(reason, tell)
+            # Imported only if there is a server.
+            from matir_cli.server.client import is_running
+
+            self._do_without(reason if is_running(self._server) else None, tell)
 
     def events(
         self,

@@ -15,6 +15,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.output.outlines import svg_path
+from matir_cli.photos.descriptive import HIGHEST, REJECTED
 from matir_cli.records import Box, Point
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
@@ -39,6 +40,8 @@ Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
 
 Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
+
+Stars: TypeAlias = Annotated[int, Meta(ge=REJECTED, le=HIGHEST)]
 
 Number: TypeAlias = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
@@ -94,6 +97,10 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Metres."""
     has_gps: bool | None = None
     orientation: Orientation | None = None
+    rating: tuple[Stars, Stars] | None = None
+    """Least and greatest, -1 (rejected) to 5."""
+    keywords: Annotated[list[Text], Meta(max_length=100)] = []
+    no_keywords: Annotated[list[Text], Meta(max_length=100)] = []
     sort: SortKey = "score"
     limit: Annotated[int, Meta(ge=1, le=MOST_RESULTS)] = 50
     candidates: Annotated[int, Meta(ge=1, le=MOST_CANDIDATES)] | None = None
@@ -132,6 +139,9 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             within=self.within,
             has_gps=self.has_gps,
             orientation=self.orientation,
+            rating=self.rating,
+            keywords=tuple(self.keywords),
+            no_keywords=tuple(self.no_keywords),
         )
         options = SearchOptions(
             limit=self.limit,

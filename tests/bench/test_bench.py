@@ -45,7 +45,17 @@ ROWS = {
     ],
     "scoring": ["COCO val2017: 100 x 4", "D3: 100 x 4", "D3, larger photos: 100 x 4"],
     "search": ["10,000"],
-    "serve": ["a judged query, nothing remembered", "a judged query, remembered", "stage 1 alone"],
+    "serve": [
+        "the tiny judge, nothing remembered",
+        "the tiny judge, remembered",
+        "stage 1 alone, the tiny text tower",
+        "stage 1 alone, a text tower of full size",
+        "the large judge, 8 photos, nothing remembered",
+        "the large judge, 8 photos, remembered",
+        "answers",
+        "time of an answer",
+        "memory of the server after each third, MB",
+    ],
 }
 """First cells of rows that each bench prints."""
 

@@ -112,11 +112,22 @@ def test_filters_by_metadata_go_with_the_others() -> None:
         return query_options(metadata_options(command))
 
     words = ["a dog", "--camera", "x", "--near", "48.5,-2", "--within", "5km", "--no-gps"]
+    words += ["--rating", "3+", "--keyword", "a", "--keyword", "b*", "--no-keyword", "c"]
     arguments = parse(both, "arguments", *words, "--orientation", "square")
     assert isinstance(arguments, QueryArguments)
     assert arguments.filters == Filters(
-        camera="x", near=(48.5, -2), within=5000, has_gps=False, orientation="square"
+        camera="x",
+        near=(48.5, -2),
+        within=5000,
+        has_gps=False,
+        orientation="square",
+        rating=(3, 5),
+        keywords=("a", "b*"),
+        no_keywords=("c",),
     )
+    for wrong in (["--rating", "9"], ["--keyword", " "], ["--near", "x"], ["--within", "5km"]):
+        with pytest.raises(click.UsageError):
+            parse(both, "arguments", "a dog", *wrong)
     nothing = parse(both, "arguments", "a dog")
     assert isinstance(nothing, QueryArguments)
     assert nothing.filters is None

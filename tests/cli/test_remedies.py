@@ -45,6 +45,7 @@ NOT_FOLLOWED = {
     errors.MemoryTooSmall: "needs a machine with too little memory",
     errors.OutOfRange: "is followed below, as one of several usage errors",
     errors.PackageMissing: "needs an environment without the package, and a package index",
+    errors.RegionFileInvalid: "the file to correct is the user's; the forms are in the manual",
     errors.RoomTooSmall: "needs a disk of the test's own",
 }
 """Errors that no test can bring about or put right, with the reason."""

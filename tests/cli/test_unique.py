@@ -1,5 +1,7 @@
 """Near-copies in the real process: searches that show them once, and lists of them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,64 @@ def test_the_table_counts_what_is_left_out(doubled: Path) -> None:
     assert table.count("(+2 alike)") == table.count("(+1 alike)") == 1
     assert table.count("alike") == 2
     assert b"alike" not in matir(*QUERY, "--db", doubled).stdout
+
+
+def relations(gallery: Path, *words: object) -> list[dict[str, str]]:
+    """By name of each file, its relation; one dictionary per group."""
+    groups = records(matir("duplicates", "--jsonl", "--db", gallery, *words))
+    return [{Path(file["path"]).name: file["relation"] for file in group["files"]} for group in groups]
+
+
+def test_duplicates_are_listed_originals_first(doubled: Path) -> None:
+    first, second, *_ = sorted(path.name for path in (doubled.parent / "photos").glob("*.png"))[0:2]
+    groups = relations(doubled)
+    wanted = [
+        {"large.png": "original", first: "copy", "saved.jpg": "copy"},
+        {second: "original", "same bytes.png": "same bytes", "other.jpg": "copy"},
+    ]
+    assert len(groups) == len(wanted)
+    assert all(group in groups for group in wanted)
+    originals = [next(iter(group)) for group in groups]
+    assert originals == sorted(originals)
+
+
+def test_paths_are_those_beside_the_originals(doubled: Path) -> None:
+    done = matir("duplicates", "-0", "--db", doubled)
+    names = [Path(path).name for path in done.stdout.decode().split("\0")[:-1]]
+    assert sorted(names) == sorted(
+        name for group in relations(doubled) for name, relation in group.items() if relation != "original"
+    )
+    assert matir("duplicates", "--paths", "--db", doubled).stdout.decode() == done.stdout.decode().replace(
+        "\0", "\n"
+    )
+    size = sum((doubled.parent / "photos" / name).stat().st_size for name in names)
+    assert f"2 groups: 4 files beside the originals, {size / 1e6:.1f} MB" in done.stderr.decode()
+
+
+def test_json_and_the_table_hold_the_same_groups(doubled: Path) -> None:
+    done = matir("duplicates", "--json", "--db", doubled)
+    groups = json.loads(done.stdout)
+    assert groups == records(matir("duplicates", "--jsonl", "--db", doubled))
+    table = matir("duplicates", "--db", doubled).stdout.decode().split("\n\n")
+    assert [len(part.splitlines()) for part in table] == [len(group["files"]) for group in groups]
+    for part, group in zip(table, groups, strict=True):
+        for line, file in zip(part.splitlines(), group["files"], strict=True):
+            assert line.startswith(file["relation"])
+            assert line.endswith(file["path"])
+            assert f"{file['width']}x{file['height']}" in line
+
+
+def test_files_that_are_missing_or_changed_are_no_originals(doubled: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(doubled.parent / "photos", photos)
+    gallery = tmp_path / "gallery.db"
+    assert matir("add", photos, "--db", gallery, "--models", "tiny").returncode == 0
+    (photos / "large.png").unlink()
+    (photos / "other.jpg").write_bytes(b"something else")
+    groups = relations(gallery)
+    assert sorted(len(group) for group in groups) == [2, 2]
+    assert "large.png" not in str(groups)
+    assert "other.jpg" not in str(groups)
+    assert relations(gallery, "--in", tmp_path / "elsewhere") == []
+    assert len(relations(gallery, "--in", photos)) == 2
+    assert relations(gallery, "--in", photos / "saved.jpg") == []

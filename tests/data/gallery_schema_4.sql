@@ -130,6 +130,8 @@ CREATE TABLE codes (               -- codes of many photos' regions: derived fro
 CREATE TABLE file_metadata (       -- of a file and its sidecars; no row: not read yet
             path primary key not null references files (path) on update cascade on delete cascade,
             rating integer,                -- -1 (rejected) to 5; null: none
+            latitude real,                 -- degrees, north positive; null: the sidecar states no position
+            longitude real,                -- degrees, east positive
             sidecar_path,                  -- of the sidecar that was read; null: there was none
             sidecar_bytes integer,
             sidecar_mtime_ns integer

@@ -20,13 +20,24 @@ from matir_cli.cli.group import matir
 from matir_cli.errors import MatirError
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.notes import store_notes
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.photos.image_file import CUT, LEFT_OUT
-from matir_cli.records import Box, FileRecord, FloatArray, Grounding, Verdict
+from matir_cli.records import (
+    Box,
+    FileMetadata,
+    FileRecord,
+    FloatArray,
+    Grounding,
+    OriginKind,
+    RegionOrigin,
+    Verdict,
+)
 from matir_cli.search.index import seal_index, store_vectors
 from tests.fuzz.campaign import main_of
 from tests.support.crafted_gallery import REGIONS, craft, digest, place, unit
@@ -87,6 +98,12 @@ def sound_gallery() -> bytes:
                 cached.remember(photo_id, Verdict(1.0, -2.0))
                 cached.remember_grounding(photo_id, Grounding((Box(1, 2, 30, 40),), "a box", readable=True))
         gallery.remember_skipped(FileRecord(Path("/photos/zero.jpg"), 0, 1), "zero bytes")
+        for region, kind, label in ((6, OriginKind.HUMAN, "a dog"), (7, OriginKind.DATA_SET, None)):
+            store_origin(gallery.connection, region, RegionOrigin(kind, label))
+        sidecar = FileRecord(Path("/photos/2.jpg.xmp"), 300, 7)
+        for number, name in enumerate(names[:20]):
+            described = FileMetadata(number % 7 - 1, ("a dog", f"Places|{number}"), 48.5, -3.0)
+            store_metadata(gallery.connection, place(name), described, sidecar if number == 2 else None)
         store_notes(gallery.connection, 3, [CUT])
         store_notes(gallery.connection, 7, [CUT, LEFT_OUT])
         return gallery.path.read_bytes()
@@ -166,7 +183,9 @@ def change_schema_row(rng: random.Random, path: Path) -> None:
 def change_values(rng: random.Random, path: Path) -> None:
     """Give some values another type, range or size."""
     (table, column), value = rng.choice(COLUMNS), rng.choice(VALUES)
-    has_rowid = table not in ("files", "skipped", "models", "verdicts", "groundings", "notes")
+    has_rowid = table not in (
+        *("files", "skipped", "models", "verdicts", "groundings", "notes", "file_metadata", "file_keywords"),
+    )
     first = f"rowid = (select min(rowid) from {table})" if has_rowid else "random() % 10 = 0"
     some = "rowid % 3 = 0" if has_rowid else "random() % 3 = 0"
     where = first if "3000000" in value else rng.choice(("true", some, first))
@@ -188,6 +207,9 @@ def add_rows(rng: random.Random, path: Path) -> None:
                 "insert into files values ('/photos/more.jpg', 999, 1, 1)",
                 "insert into files values (cast('/a' || char(0) || 'b' as text), 1, 1, 1)",
                 "insert into loose values (999)",
+                "insert into region_origins values (999, 'human', 'x'), (3, 'elsewhere', null)",
+                "insert into file_metadata values ('/photos/none.jpg', 9, 91, 0, x'00', -1, 'x')",
+                "insert into file_keywords values ('/photos/1.jpg', char(27))",
                 "insert into vectors values (999, 999, x'01')",
                 "insert into verdicts values (1, 999, 0, 0), (999, 1, 0, 0)",
                 "insert into groundings values (1, 3, 'null', 'x', 7)",
@@ -207,6 +229,7 @@ COLUMNS = [
     *(("regions", name) for name in ("id", "photo_id", "ordinal", "x0", "y0", "x1", "y1", "area", "rle")),
     *(("regions", name) for name in ("predicted_iou", "stability")),
     *(("previews", name) for name in ("photo_id", "jpeg")),
+    *(("region_origins", name) for name in ("region_id", "origin", "label")),
     *(("vectors", name) for name in ("region_id", "photo_id", "vector")),
     *(("residuals", name) for name in ("photo_id", "residuals")),
     *(("codes", name) for name in ("id", "runs", "centre", "codes")),
@@ -215,6 +238,9 @@ COLUMNS = [
     *(("groundings", name) for name in ("boxes", "answer", "readable", "photo_id")),
     *(("models", name) for name in ("role", "name", "weight_hash", "model_set")),
     *(("notes", name) for name in ("photo_id", "kind", "note")),
+    *(("file_metadata", name) for name in ("path", "rating", "latitude", "longitude")),
+    *(("file_metadata", name) for name in ("sidecar_path", "sidecar_bytes", "sidecar_mtime_ns")),
+    *(("file_keywords", name) for name in ("path", "keyword")),
     ("loose", "photo_id"),
 ]
 
@@ -305,7 +331,12 @@ def _commands(path: Path) -> dict[str, Callable[[], object]]:
         ("show", str(place("7.jpg")), *db),
         ("find", "a red ball", "--no-rerank", "--json", "--overlays", str(folder / "drawn"), *db),
         ("find", "a ball", "--no-rerank", "--min-size", "0.01", "--in", "/photos", "--camera", "acme", *db),
+        ("find", "a ball", "--no-rerank", "--unique", "--jsonl", *db),
+        ("duplicates", "--bursts", "--json", "--in", "/photos", *db),
         ("find", "a ball", "--no-rerank", "--since", "2024", "-n", "100", "-0", *db),
+        ("find", "a ball", "--no-rerank", "--rating", "1+", "--no-keyword", "places", "--sort", "size", *db),
+        ("find", "a ball", "--no-rerank", "--near", "48,-3", "--within", "900km", "--keyword", "*", *db),
+        ("ls", "--long", *db),
         ("export", "--coco", str(folder / "coco.json"), "--force", *db),
         ("export", "--vectors", str(folder / "vectors.npy"), "--force", *db),
         ("merge", str(path), "--db", str(folder / "merged.db")),

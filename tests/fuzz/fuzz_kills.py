@@ -25,7 +25,7 @@ from typing import Any
 import apsw
 
 from matir_cli.cli.commands.demo import draw
-from matir_cli.cli.group import COMMANDS
+from matir_cli.cli.group import COMMANDS, module_of
 from matir_cli.cli.main import main
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
@@ -44,7 +44,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 HEAVY = (
     *("torch", "torchvision.ops", "sam2.build_sam", "tokenizers", "lxml.etree", "pycocotools.mask", "yaml"),
-    *(f"matir_cli.cli.commands.{name}" for name in COMMANDS),
+    *map(module_of, COMMANDS),
     *("matir_cli.cli.result_files", "matir_cli.engines.sam2.proposer", "matir_cli.engines.sam2.model"),
     *("matir_cli.engines.clip.alpha_encoder", "matir_cli.engines.clip.text_encoder"),
     *("matir_cli.output.sidecars", "matir_cli.cli.boundary"),

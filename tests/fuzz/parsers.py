@@ -36,8 +36,12 @@ from matir_cli.models.tiny import benchmark, world
 from matir_cli.models.tiny.grammar import parse
 from matir_cli.output.sidecars import Sidecar
 from matir_cli.output.xmp import XmpTag
-from matir_cli.records import Box, PhotoRecord, Rle
+from matir_cli.photos.descriptive import clean_keywords, iptc_keywords
+from matir_cli.photos.discover import stat_file
+from matir_cli.photos.siblings import describe_file
+from matir_cli.records import Box, FileMetadata, PhotoRecord, Rle
 from tests.fuzz.http_parser import RESPONSES, fetch_response
+from tests.photos.packets import bag, described
 from tests.support.clip_weights import save_small_vocabulary, save_torchscript
 from tests.support.gguf_edit import read_gguf
 
@@ -303,6 +307,14 @@ XMP = b"""<?xml version="1.0"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
 </mwg-rs:RegionList></mwg-rs:Regions></rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
+KEYWORDS = described(
+    'xmp:Rating="3.0" exif:GPSLatitude="48,30.5N" exif:GPSLongitude="2,20W" MicrosoftPhoto:Rating="99"',
+    bag("dc:subject", "a", "b") + bag("lr:hierarchicalSubject", "A|B", kind="Seq"),
+)
+
+IPTC = b"\x1c\x01\x5a\0\x03\x1b%G\x1c\x02\x19\0\x01a\x1c\x02\x78\0\x04text\x1c\x02\x19\0\x03b c"
+
+
 def read_sidecar(path: Path) -> None:
     """Add a label and a region to a sidecar and write it back."""
     sidecar = Sidecar(path)
@@ -312,6 +324,15 @@ def read_sidecar(path: Path) -> None:
 
 
 PHOTO = PhotoRecord(bytes(32), 100, 80, 100, 80, 1)
+
+
+def read_metadata_of_sidecar(path: Path) -> None:
+    """Read rating, keywords and position of a sidecar."""
+    found = describe_file(FileMetadata(), stat_file(path)).metadata
+    assert found.rating in (None, *range(-1, 6))
+    assert found.keywords == clean_keywords(found.keywords)
+    assert found.latitude is None or -90 <= found.latitude <= 90
+
 
 PARSERS: dict[str, Parser] = {
     "safetensors": Parser(file_reader("a.safetensors", read_clip), [small_clip()]),
@@ -334,5 +355,7 @@ PARSERS: dict[str, Parser] = {
     },
     "mask": Parser(read_mask, [masks.whole(6, 8).counts, b"X113032", b"05`1"]),
     "xmp": Parser(file_reader("a.xmp", read_sidecar), [XMP]),
+    "xmp metadata": Parser(file_reader("a.xmp", read_metadata_of_sidecar), [XMP, KEYWORDS]),
+    "iptc": Parser(lambda content, _: clean_keywords(iptc_keywords(content)), [IPTC]),
 }
 """Parsers by name."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from matir_cli import masks
 from matir_cli.gallery.rows import LONGEST_TEXT, StoredPhoto, check_photo, read_boxes, read_region
-from matir_cli.records import Box, PhotoRecord
+from matir_cli.records import Box, OriginKind, PhotoRecord, RegionOrigin
 
 PHOTO = PhotoRecord(b"h" * 32, 80, 40, 20, 10, 6, "2024-05-06T07:08:09", "ACME", 1.5, -2.5)
 
@@ -55,16 +55,19 @@ def test_a_mask_at_true_size_fills_the_photo() -> None:
 
 def test_a_region_has_its_box_in_both_frames() -> None:
     rle = masks.whole(10, 20)
-    row = (3, 1, 2, 8.0, 4.0, 40.0, 20.0, 200, 0.9, 0.8, rle.counts, 80, 40, 20, 10)
+    row = (3, 1, 2, 8.0, 4.0, 40.0, 20.0, 200, 0.9, 0.8, rle.counts, 80, 40, 20, 10, 3, "human", "x")
     stored = read_region(row)
     assert (stored.id, stored.photo_id, stored.ordinal) == (3, 1, 2)
     assert stored.box == Box(8, 4, 40, 20)
     assert stored.region.box == Box(2, 1, 10, 5)
     assert stored.region.rle == rle
+    assert stored.region.origin == RegionOrigin(OriginKind.HUMAN, "x")
+    assert read_region([*row[:15], None, None, None]).region.origin is None
     for position, value in (
         *((2, -1), (2, "first"), (3, float("nan")), (3, None), (3, "0"), (3, 41.0), (5, float("inf"))),
         *((7, "many"), (7, -1), (7, 201), (7, 5.5), (8, float("nan")), (8, b"0.9"), (9, None)),
         *((10, b"\xff"), (10, None), (10, "text"), (11, 0), (11, "wide"), (12, None), (13, 2**40), (14, 0)),
+        *((16, "elsewhere"), (16, None), (16, 7), (17, 5), (17, b"x"), (17, "x" * 1001)),
     ):
         damaged = [*row[:position], value, *row[position + 1 :]]
         with pytest.raises(ValueError, match=r"\w"):
@@ -80,7 +83,7 @@ VALUES = st.none() | NUMBERS | st.text(max_size=5) | st.binary(max_size=5)
 @given(st.lists(NUMBERS, min_size=4, max_size=4))
 def test_a_box_of_any_numbers_ends_up_in_its_photo_or_is_refused(edges: list[float]) -> None:
     rle = masks.whole(10, 20)
-    row = (3, 1, 2, *edges, 200, 0.9, 0.8, rle.counts, 80, 40, 20, 10)
+    row = (3, 1, 2, *edges, 200, 0.9, 0.8, rle.counts, 80, 40, 20, 10, None, None, None)
     try:
         box = read_region(row).box
     except ValueError:
@@ -93,10 +96,11 @@ def test_a_box_of_any_numbers_ends_up_in_its_photo_or_is_refused(edges: list[flo
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
-@given(st.integers(0, 14), VALUES)
+@given(st.integers(0, 17), VALUES)
 def test_a_value_of_any_type_is_possible_or_refused(position: int, value: object) -> None:
     rle = masks.whole(10, 20)
     row: list[Any] = [3, 1, 2, 8.0, 4.0, 40.0, 20.0, 200, 0.9, 0.8, rle.counts, 80, 40, 20, 10]
+    row += [3, "data set", None]
     row[position] = value
     try:
         stored = read_region(row)

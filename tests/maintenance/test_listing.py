@@ -6,15 +6,17 @@ import pytest
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
-from matir_cli.records import FileRecord
+from matir_cli.records import FileMetadata, FileRecord
 from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, place, put
 
 
 def listed(path: Path, photo_id: int, size: int) -> ListedFile:
     """The listing of a file of `size` bytes that holds a crafted photo."""
     pixels = (2 * WIDTH, 2 * HEIGHT)
-    return ListedFile(path, photo_id, *pixels, REGIONS - 1, size, "2024-05-06T07:08:09", "ACME", None, None)
+    taken = "2024-05-06T07:08:09"
+    return ListedFile(path, photo_id, *pixels, REGIONS - 1, size, taken, "ACME", None, None, None, ())
 
 
 def test_photo_files_are_listed_with_their_photo(tmp_path: Path) -> None:
@@ -29,6 +31,18 @@ def test_photo_files_are_listed_with_their_photo(tmp_path: Path) -> None:
         assert list(list_photo_files(gallery, missing=True)) == crafted
         assert list(list_photo_files(gallery, tmp_path)) == [here]
         assert list(list_photo_files(gallery, place("a"))) == crafted[:1]
+
+
+def test_metadata_is_listed_per_file(tmp_path: Path) -> None:
+    with craft(tmp_path / "gallery.db", ["a"]) as gallery:
+        gallery.link(FileRecord(Path("/photos/copy.jpg"), 10, 20), 1)
+        store_metadata(gallery.connection, place("a"), FileMetadata(4, ("dog",), 48.5, -3.0), None)
+        first, second = list_photo_files(gallery)
+        assert (first.rating, first.keywords, first.latitude, first.longitude) == (4, ("dog",), 48.5, -3.0)
+        assert (second.rating, second.keywords, second.latitude, second.longitude) == (None, (), None, None)
+        gallery.connection.execute("update file_metadata set rating = 'x'")
+        with pytest.raises(GalleryDamaged):
+            list(list_photo_files(gallery))
 
 
 def test_skipped_files_are_listed_with_a_reason(tmp_path: Path) -> None:

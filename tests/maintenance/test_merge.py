@@ -7,18 +7,33 @@ from collections import Counter
 from pathlib import Path
 
 import apsw
+import numpy as np
 import pytest
 
-from matir_cli import errors
+from matir_cli import errors, masks
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import open_read_only
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.maintenance.doctor.findings import FindingState
+from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.maintenance.merge import PHOTOS_AT_ONCE, Combined, LeftOut, Outcome, TakenOver, merge_gallery
 from matir_cli.maintenance.merge_source import check_mergeable
 from matir_cli.photos.discover import stat_file
-from matir_cli.records import Box, FileRecord, Grounding, ModelIdentity, Verdict
-from tests.support.crafted_gallery import craft, digest, place, put, ranking
+from matir_cli.records import (
+    Box,
+    FileRecord,
+    Grounding,
+    ModelIdentity,
+    OriginKind,
+    Region,
+    RegionOrigin,
+    Verdict,
+)
+from matir_cli.search.index import region_vector
+from matir_cli.search.region_update import replace_regions
+from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, digest, place, put, ranking, vectors
 from tests.support.process import Indexed, matir
 
 JUDGE = "a" * 64
@@ -216,6 +231,8 @@ def tamper(path: Path, statement: str) -> None:
         "update groundings set boxes = 'x'",
         "update groundings set answer = x'04'",
         "update groundings set readable = 7",
+        "insert into region_origins values (50, 'elsewhere', null)",
+        "insert into region_origins values (50, 'human', x'00')",
         "insert into notes values (15, 'mood', 'cut')",
         "insert into notes values (15, 'picture', x'00')",
         "insert into notes select 15, 'picture', a.id || '.' || b.id from regions a, regions b limit 101",
@@ -260,3 +277,30 @@ def test_the_command_merges_two_halves(indexed: Indexed, tmp_path: Path) -> None
     assert into_itself.returncode == 2
     assert b"cannot be merged into itself" in into_itself.stderr
     assert b"Traceback" not in into_itself.stderr
+
+
+def test_given_regions_are_copied_and_combined(tmp_path: Path) -> None:
+    human, other = RegionOrigin(OriginKind.HUMAN, "a dog"), RegionOrigin(OriginKind.DATA_SET, None)
+    craft(tmp_path / "a.db", ["1.jpg", "2.jpg"]).connection.close()
+    with craft(tmp_path / "b.db", ["2.jpg", "3.jpg"]) as theirs:
+        for photo_id in (1, 2):
+            stored = theirs.regions(photo_id)
+            store_origin(theirs.connection, stored[1].id, human)  # confirmed
+            mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+            mask[3:9, 4:20] = True
+            rle = masks.encode(mask)
+            given = Region(rle, masks.box(rle), masks.area(rle), 1.0, 1.0, other)
+            with theirs.atomic():
+                replace_regions(theirs, photo_id, stored, stored, [given], vectors("given")[:1])
+        wanted = [[each.region for each in theirs.regions(photo_id)] for photo_id in (1, 2)]
+    for _ in range(2):  # the second time, nothing is doubled
+        merged(tmp_path / "a.db", tmp_path / "b.db")
+        with GalleryFile.open(tmp_path / "a.db") as ours:
+            assert [[each.region for each in ours.regions(photo_id)] for photo_id in (2, 3)] == wanted
+            given_vectors = [
+                region_vector(ours, ours.regions(photo_id)[-1].id).tolist() for photo_id in (2, 3)
+            ]
+            assert given_vectors[0] == given_vectors[1]
+            assert [each.region.origin for each in ours.regions(1)] == [None] * REGIONS
+    findings = list(examine_gallery(tmp_path / "a.db", deep=True))
+    assert {each.name for each in findings if each.state is FindingState.PROBLEM} == set()

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from matir_cli.errors import PhotoUnknown
+from matir_cli.gallery.region_rows import store_origin
 from matir_cli.maintenance.show import CHANGED, HERE, NOT_READABLE, FileDetails, photo_details
 from matir_cli.photos.discover import stat_file
+from matir_cli.records import OriginKind, RegionOrigin
 from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, digest, place
 
 
@@ -23,6 +25,9 @@ def test_a_photo_is_shown_with_its_files_and_regions(tmp_path: Path) -> None:
         preview = gallery.preview(1)
         assert preview is not None
         areas = [stored.region.area for stored in gallery.regions(1)]
+        store_origin(gallery.connection, 2, RegionOrigin(OriginKind.HUMAN, "a dog"))
+        origins = [(region.origin, region.label) for region in photo_details(gallery, 1).regions]
+        assert origins == [(None, None), ("human", "a dog"), (None, None), (None, None)]
         with pytest.raises(PhotoUnknown):
             photo_details(gallery, 2)
     states = {HERE: here, CHANGED: changed, NOT_READABLE: place("a")}

@@ -34,5 +34,6 @@ def test_the_record_of_a_judged_photo() -> None:
     assert [instance["box"] for instance in read["instances"]] == [[200, 100, 600, 300], [0, 0, 5, 5]]
     assert read["instances"][1]["iou"] == 0.25
     assert "mask" not in read
+    assert "origin" not in read
     assert (read["mask_file"], read["cutout_file"], read["overlay_file"]) == ("m.png", "c.png", "o.jpg")
     assert [i.get("mask_file") for i in read["instances"]] == ["m.png", None]

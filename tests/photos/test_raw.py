@@ -11,7 +11,7 @@ from PIL import Image
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.photos.decode import decode_full_size
-from matir_cli.photos.discover import BESIDE_PICTURE, FolderRules, find_photo_files
+from matir_cli.photos.discover import FolderRules, find_photo_files
 from tests.photos.decoding import read, reason
 from tests.photos.dng import dng
 from tests.support.pictures import scene
@@ -87,12 +87,12 @@ def test_a_raw_beside_its_jpeg_is_the_same_photo(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     passed_over = Counter[str]()
     found = [path.name for path in find_photo_files([tmp_path], passed_over)]
-    assert found == ["a.JPG", "b.nef", "c.heic", "d.arw", "d.png"]
-    assert passed_over == {BESIDE_PICTURE: 2}
+    assert found == ["a.JPG", "b.nef", "c.heic", "d.arw", "d.png", "a.CR2", "c.dng"]
+    assert not passed_over
     assert [*find_photo_files([tmp_path / "a.CR2"])] == [tmp_path / "a.CR2"]
     without = [*find_photo_files([tmp_path], passed_over, rules=FolderRules(raw=False))]
     assert [path.suffix for path in without] == [".JPG", ".heic", ".png"]
-    assert passed_over == {BESIDE_PICTURE: 2, ".cr2": 1, ".nef": 1, ".dng": 1, ".arw": 1}
+    assert passed_over == {".cr2": 1, ".nef": 1, ".dng": 1, ".arw": 1}
 
 
 @settings(

@@ -1,12 +1,14 @@
 """Matching boxes to stored regions, and the IoU of boxes."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from matir_cli import masks
 from matir_cli.gallery.rows import StoredRegion
-from matir_cli.records import Box, Region
+from matir_cli.records import Box, OriginKind, Region, RegionOrigin
 from matir_cli.search.box_matching import SIMILARITY, box_iou, match_box, match_boxes
 
 whole_boxes = st.tuples(*[st.integers(0, 12)] * 4).map(lambda e: Box(*map(float, e)))
@@ -22,9 +24,11 @@ def test_iou_is_that_of_the_pixels(left: Box, right: Box) -> None:
     assert np.isclose(box_iou(left, right), len(a & b) / len(a | b) if a | b else 0.0)
 
 
-def region(ordinal: int, box: Box, predicted_iou: float = 0.9) -> StoredRegion:
+def region(
+    ordinal: int, box: Box, predicted_iou: float = 0.9, origin: RegionOrigin | None = None
+) -> StoredRegion:
     rle = masks.whole(10, 10)
-    return StoredRegion(ordinal + 100, 1, ordinal, box, Region(rle, box, 100, predicted_iou, 0.9))
+    return StoredRegion(ordinal + 100, 1, ordinal, box, Region(rle, box, 100, predicted_iou, 0.9, origin))
 
 
 def test_the_best_box_wins_and_the_whole_photo_does_not_take_part() -> None:
@@ -45,6 +49,27 @@ def test_ties_go_to_the_surer_then_to_the_earlier() -> None:
     found = match_box(Box(0, 0, 20, 20), regions)
     assert found is not None
     assert found.region.ordinal == 2
+
+
+@given(st.lists(whole_boxes, min_size=1, max_size=6), whole_boxes, st.sampled_from([0.5, 0.8]), st.booleans())
+def test_a_persons_region_wins_where_it_fits(boxes: list[Box], box: Box, least: float, jointly: bool) -> None:
+    human = RegionOrigin(OriginKind.HUMAN, None)
+    proposed = [region(ordinal, each) for ordinal, each in enumerate([Box(0, 0, 12, 12), *boxes[1:]])]
+    drawn = region(len(proposed), boxes[0], 0.1, human)
+    similarities = {each.id: 1.0 for each in proposed} | {drawn.id: -9.0} if jointly else None
+    found = match_box(box, [*proposed, drawn], similarities, least)
+    assert found is not None
+    if box_iou(box, drawn.box) >= least:
+        assert found.region == drawn
+    elif len(proposed) > 1:
+        assert jointly <= (found.region != drawn)
+    of_data_set = replace(drawn, region=replace(drawn.region, origin=RegionOrigin(OriginKind.DATA_SET, "x")))
+    plain = replace(drawn, region=replace(drawn.region, origin=None))
+    with_data_set = match_box(box, [*proposed, of_data_set], similarities, least)
+    without = match_box(box, [*proposed, plain], similarities, least)
+    assert with_data_set is not None
+    assert without is not None
+    assert with_data_set.region.id == without.region.id  # a data set's has no such privilege
 
 
 def test_jointly_the_region_that_resembles_the_object_wins() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from matir_cli import masks
 from matir_cli.errors import OutOfRange
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.rows import StoredPhoto
-from matir_cli.records import Box, Candidate, FileRecord, FloatArray, PhotoRecord, Region
+from matir_cli.records import Box, Candidate, FileMetadata, FileRecord, FloatArray, PhotoRecord, Region
 from matir_cli.search.filters import Filters, Orientation
 from matir_cli.search.index import seal_index, store_vectors
 from matir_cli.search.quantisation import cosines, refine
@@ -26,6 +28,7 @@ DATES = (None, "2022-12-31T23:59:59", "2023-01-01T00:00:00", "2023-05-17T12:30:0
 CAMERAS = (None, "Canon EOS R6", "Google Pixel 8", "ÉCLAIR 16")
 SIZES = ((40, 40), (40, 30), (30, 40))
 PLACES = ((None, None), (0.0, 179.99), (0.0, -179.99), (89.99, 10.0), (52.5, 13.4), (52.6, 13.4))
+KEYWORDS = ("Dog", "cat", "Places|France|Paris", "Épée", "dog house")
 FOLDERS = ("/p/a", "/p/a/deep/er", "/p/ab", "/q")
 PHOTOS = 240
 
@@ -43,8 +46,18 @@ def put(gallery: GalleryFile, number: int, rng: np.random.Generator) -> None:
     file = FileRecord(Path(FOLDERS[rng.integers(4)], f"{number}.jpg"), 1, 1)
     regions = [region(1.0), *(region(share) for share in rng.choice([0.01, 0.1, 0.3, 0.9], 5))]
     photo_id, ids = gallery.add_photo(file, record, regions, None)
+    if number % 3:
+        describe(gallery, file.path, rng)
     # Around a direction common to all, as CLIP's are.
     store_vectors(gallery, photo_id, ids, unit(2 + rng.standard_normal((6, 48), dtype=np.float32)))
+
+
+def describe(gallery: GalleryFile, path: Path, rng: np.random.Generator) -> None:
+    """Give a file a rating, keywords and perhaps a position in its sidecar."""
+    rating = (None, -1, 0, 1, 3, 5)[rng.integers(6)]
+    keywords = tuple(rng.choice(KEYWORDS, rng.integers(4), replace=False).tolist())
+    position = PLACES[rng.integers(6)] if rng.random() < 0.2 else (None, None)
+    store_metadata(gallery.connection, path, FileMetadata(rating, keywords, *position), None)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,13 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryFile]:
             )
             for number in range(PHOTOS * 2 // 3, PHOTOS):
                 put(opened, number, rng)
-            opened.link(FileRecord(Path("/q/copy.jpg"), 1, 1), 1)
+            for photo_id in range(1, 60):
+                if opened.connection.execute("select 1 from photos where id = ?", (photo_id,)).fetchone():
+                    copy = FileRecord(
+                        Path("/q/copy.jpg" if photo_id == 1 else f"/q/{photo_id}_copy.jpg"), 1, 1
+                    )
+                    opened.link(copy, photo_id)
+                    describe(opened, copy.path, rng)
         yield opened
 
 
@@ -88,7 +107,15 @@ def counts(photo: StoredPhoto, ordinal: int, share: float, filters: Filters) -> 
         return False
     if filters.camera is not None and (camera is None or filters.camera.lower() not in camera.lower()):
         return False
-    y, x = photo.record.latitude, photo.record.longitude
+    y, x = photo.position or (None, None)
+    metadata = photo.metadata
+    if filters.rating is not None and not filters.rating[0] <= (metadata.rating or 0) <= filters.rating[1]:
+        return False
+    names = {part.lower() for keyword in metadata.keywords for part in (keyword, *keyword.split("|"))}
+    if not all(any(fnmatchcase(name, each.lower()) for name in names) for each in filters.keywords):
+        return False
+    if any(fnmatchcase(name, each.lower()) for name in names for each in filters.no_keywords):
+        return False
     if filters.has_gps is not None and filters.has_gps != (y is not None):
         return False
     if filters.near is not None and (y is None or x is None or metres(filters.near, (y, x)) > filters.within):
@@ -123,6 +150,7 @@ def brute_force(gallery: GalleryFile, query: FloatArray, filters: Filters) -> li
 dates = st.none() | st.sampled_from(
     ["2022", "2023", "2023-05", "2023-05-17", "2023-05-17T12", "2024", "2030"]
 )
+wanted = st.sampled_from(["DOG", "cat", "paris", "places|france|paris", "ÉPÉE", "dog*", "*a*", "nobody", "*"])
 sizes = st.none() | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
 
 
@@ -139,6 +167,9 @@ sizes = st.none() | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
     within=st.sampled_from([1000.0, 5000.0, 20e3, 8e6]),
     has_gps=st.none() | st.booleans(),
     orientation=st.none() | st.sampled_from(["portrait", "landscape", "square"]),
+    rating=st.none() | st.sampled_from([(3, 5), (0, 0), (-1, -1), (0, 5), (1, 1)]),
+    keywords=st.lists(wanted, max_size=2),
+    no_keywords=st.lists(wanted, max_size=2),
     limit=st.sampled_from([1, 10, 500]),
     seed=st.integers(0, 5),
 )
@@ -155,12 +186,16 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
     within: float,
     has_gps: bool | None,
     orientation: Orientation | None,
+    rating: tuple[int, int] | None,
+    keywords: list[str],
+    no_keywords: list[str],
     limit: int,
     seed: int,
 ) -> None:
     filters = Filters(
         tuple(map(Path, places)), since, until, camera, least, most, whole, near, within, has_gps, orientation
     )
+    filters = replace(filters, rating=rating, keywords=tuple(keywords), no_keywords=tuple(no_keywords))
     query = unit(1 + np.random.default_rng(seed + 100).standard_normal(48, dtype=np.float32))
     expected = brute_force(gallery, query, filters)[:limit]
     assert rank_photos(gallery, query, limit, filters) == expected
@@ -179,6 +214,10 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
         (Filters(near=(52.5, 13.41)), 15),
         (Filters(has_gps=False), 20),
         (Filters(orientation="portrait"), 50),
+        (Filters(rating=(3, 5)), 30),
+        (Filters(rating=(0, 0)), 50),
+        (Filters(keywords=("france", "dog*")), 10),
+        (Filters(no_keywords=("dog", "nobody")), 50),
     ],
 )
 def test_the_filters_of_these_tests_do_let_photos_through(

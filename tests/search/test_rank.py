@@ -8,7 +8,8 @@ import pytest
 
 from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.records import Candidate
+from matir_cli.gallery.region_rows import store_origin
+from matir_cli.records import Candidate, OriginKind, RegionOrigin
 from matir_cli.search.index import seal_index
 from matir_cli.search.rank import rank_photos, sample_scores
 from tests.search.vector_gallery import (
@@ -200,3 +201,18 @@ def test_a_damaged_index_is_an_error_of_the_gallery(gallery: GalleryFile, damage
     gallery.connection.execute(damage)
     with pytest.raises(errors.GalleryDamaged), GalleryFile.open(gallery.path) as opened:
         rank_photos(opened, question(0), 5)
+
+
+def test_a_persons_region_is_the_best_of_equals(gallery: GalleryFile) -> None:
+    vector = question(0)
+    put_all(gallery, [np.repeat(vector[np.newaxis], 5, axis=0)] * 2)
+    first = rank_photos(gallery, vector, 2)
+    ids = [region.id for region in gallery.regions(2)]
+    assert [item.region_id for item in first] == [gallery.regions(1)[0].id, ids[0]]
+    store_origin(gallery.connection, ids[3], RegionOrigin(OriginKind.HUMAN, "x"))
+    store_origin(gallery.connection, ids[2], RegionOrigin(OriginKind.DATA_SET, "x"))
+    for block_regions in (None, 4):
+        if block_regions is not None:
+            seal_index(gallery, block_regions)
+        found = rank_photos(gallery, vector, 2)
+        assert [item.region_id for item in found] == [first[0].region_id, ids[3]]

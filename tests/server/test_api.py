@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from matir_cli.gallery.database import GalleryFile
+from tests.support.load import run_clients
 from tests.support.process import PHOTOS, matir, records
-from tests.support.server import CHANGING, Server, run_server
+from tests.support.server import Server, run_server
 
 QUERY = "red house"
 
@@ -240,46 +239,11 @@ def test_a_photo_that_was_removed_is_gone(gallery: Path, model_set: Path) -> Non
         assert server.request("GET", "/api/photos/1/image")[0] == 404
 
 
-def memory_of(server: Server) -> int:
-    """Resident memory of the server's process, bytes."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024
-
-
 def test_many_clients_at_once(server: Server) -> None:
-    with GalleryFile.open(server.gallery) as opened:
-        photos = opened.count_photos()
-    statuses = Counter[int]()
-    memory = []
-
-    def client(number: int) -> None:
-        body = json.dumps({"text": f"{number % 5} red house", "rerank": False, "limit": 5}).encode()
-        connection = server.connect()
-        for step in range(2):
-            connection.request("POST", "/api/searches", body, CHANGING)
-            response = connection.getresponse()
-            started = json.loads(response.read())
-            statuses[response.status] += 1
-            if response.status == 202:
-                connection.request("GET", started["events"])
-                response = connection.getresponse()
-                assert b"event: final" in response.read()
-                statuses[response.status] += 1
-            connection.request("GET", f"/api/photos/{1 + (number + step) % photos}/image?size=320")
-            response = connection.getresponse()
-            response.read()
-            statuses[response.status] += 1
-        connection.close()
-
-    for _ in range(2):
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(50)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        memory.append(memory_of(server))
-    assert set(statuses) <= {200, 202, 429}
-    assert statuses[202] > 16
-    assert statuses[200] == 200 + statuses[202]
-    assert memory[1] < memory[0] + (32 << 20)
+    load = run_clients(server, PHOTOS, 3)
+    assert load.wrong == []
+    assert set(load.statuses) <= {200, 202, 429}
+    assert load.statuses[202] > 16
+    assert load.statuses[200] >= 100 + load.statuses[202]
+    assert load.memory[1] < load.memory[0] + (32 << 20)
+    assert server.status.searches == 0

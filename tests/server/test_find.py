@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.gallery.database import GalleryFile
 from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal, records
-from tests.support.server import Server, run_server
+from tests.support.server import LAST_SECONDS, Server, run_server
+from tests.support.verdicts import count_verdicts
 
 QUERY = "red house"
 
@@ -51,7 +51,8 @@ def same(server: Server, *words: object, command: str = "find", given: bytes = b
         ("--no-rerank", "--max-size", "0.9"),
         ("--jsonl", "--not", "blue car", "--no-ground"),
         ("--budget", "0", "--fresh"),
-        ("--json", "--orientation", "square", "--no-gps", "--sort", "path"),
+        ("--no-rerank", "--json", "--orientation", "landscape", "--no-gps", "--sort", "path"),
+        ("--no-rerank", "--json", "--rating", "0+", "--no-keyword", "draft", "--sort", "size"),
     ],
     ids=" ".join,
 )
@@ -74,6 +75,7 @@ def test_files_are_written_by_the_client(server: Server, tmp_path: Path) -> None
         folder.mkdir()
         done = matir(
             *("find", QUERY, "--no-ground", "-n", 3, "--masks", folder / "m", "--yolo", folder / "y"),
+            *("--cutouts", folder / "c", "--overlays", folder / "o"),
             *(*server.options, way),
         )
         assert done.returncode == 0, done.stderr
@@ -81,7 +83,7 @@ def test_files_are_written_by_the_client(server: Server, tmp_path: Path) -> None
         # The one that names the folder itself.
         written.append({k: v.replace(way.encode(), b"") for k, v in files.items()})
     assert written[0] == written[1]
-    assert len(written[0]) > 6
+    assert len(written[0]) > 12
 
 
 def test_near_copies_are_left_out_alike(server: Server) -> None:
@@ -100,6 +102,26 @@ def test_an_example_and_queries_on_standard_input(server: Server, indexed: Index
         "blue car",
         "red house",
     ]
+
+
+def test_filters_examples_and_thresholds_are_the_same(server: Server, indexed: Indexed) -> None:
+    photo = min(indexed.photos.glob("*.png"))
+    for words, code in (
+        (("--in", photo, "--no-ground"), 0),
+        (("--in", indexed.photos, "--min-size", 0.01, "--max-size", 0.5, "--all-instances"), 0),
+        (("--since", "2030"), 1),
+        (("--until", "2030", "--camera", "nobody's"), 1),
+        (("--image", photo, "--box", "20,20,120,110", "--weight", 0.3, "--whole"), 0),
+        (("--match", "joint", "--refine", "--min-iou", 0.1, "-n", 2, "--fresh"), 0),
+        (("--min-score", 0.3, "--certainty", 1, "--candidates", 4), 0),
+    ):
+        assert same(server, QUERY, "--jsonl", *words)[0] == code
+
+
+def test_events_of_queries_on_standard_input_are_the_same(server: Server) -> None:
+    code, output = same(server, "-", "--jsonl", "--stream", "-n", 2, given=b"red house\nblue car\n")
+    assert code == 0
+    assert output.count(b'"event": "stage1"') + output.count(b'"event":"stage1"') == 2
 
 
 def test_tag_is_the_same(server: Server) -> None:
@@ -174,13 +196,6 @@ class Judging:
         return [json.loads(line) for line in output.splitlines()]
 
 
-def verdicts(gallery: Path, query: str) -> int:
-    """The number of verdicts on a query."""
-    with GalleryFile.open(gallery) as opened:
-        select = "select count(*) from verdicts join questions on id = question_id where query = ?"
-        return int(opened.connection.execute(select, (query,)).get)
-
-
 def test_interruptions(gallery: Path, slow_set: Path) -> None:
     with run_server(gallery, slow_set) as server:
         # Ctrl-C prints what was judged, and the server ends the search.
@@ -206,7 +221,7 @@ def test_interruptions(gallery: Path, slow_set: Path) -> None:
         output, _ = second.communicate()
         assert second.returncode == 0
         assert len(output.splitlines()) == 1
-        assert verdicts(gallery, "blue car") < PHOTOS
+        assert count_verdicts(gallery, "blue car") < PHOTOS
 
         # After SIGKILL of the server, the search goes on without it.
         judging = Judging(server, "purple dog", candidates=3)
@@ -218,6 +233,19 @@ def test_interruptions(gallery: Path, slow_set: Path) -> None:
     alone = matir(*again)
     assert records(alone) == printed
     assert b"server" not in alone.stderr
+    other = matir(*again, "--device", "cpu")  # a server that is gone has no device to be named
+    assert (records(other), other.stderr) == (printed, alone.stderr)
     with run_server(gallery, slow_set) as server:  # in place of what the killed one left
         assert matir(*again).stdout == alone.stdout
         assert server.status.served == 1
+
+
+def test_a_search_goes_on_when_the_server_is_ended(gallery: Path, slow_set: Path) -> None:
+    with run_server(gallery, slow_set) as server:
+        judging = Judging(server, "orange dog", candidates=3)
+        server.process.send_signal(signal.SIGTERM)
+        printed = judging.end()
+        assert judging.process.returncode == 0
+        assert len(printed) == 3
+        assert b"did not finish (the server was stopped): searching without it" in judging.said
+        assert server.process.wait(LAST_SECONDS) == 128 + signal.SIGTERM

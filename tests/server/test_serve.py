@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from matir_cli.server.jobs import MOST_SEARCHES
 from matir_cli.server.runtime import RuntimeFiles, find_server
 from tests.support.process import MATIR, matir
-from tests.support.server import Server, run_server
+from tests.support.server import LAST_SECONDS, Server, end_servers, run_server
 
 
 def test_the_files_of_a_server_are_private_and_go_with_it(gallery: Path, model_set: Path) -> None:
@@ -62,6 +63,35 @@ def test_status_and_stop(gallery: Path, model_set: Path) -> None:
     )
     assert failed.returncode == 2
     assert b"192.0.2.1, port 0 cannot be used" in failed.stderr
+
+
+def test_servers_that_tests_leave_behind_are_ended(
+    gallery: Path, model_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert matir("serve", "--detach", "--db", gallery, "--models", model_set).returncode == 0
+    assert find_server(gallery) is not None
+    end_servers()
+    assert find_server(gallery) is None
+    assert matir("serve", "--status", "--db", gallery).returncode == 1
+
+
+def test_the_queue_is_bounded_and_a_signal_ends_it(gallery: Path, slow_set: Path) -> None:
+    with run_server(gallery, slow_set) as server:
+        for number in range(MOST_SEARCHES):
+            server.post("/api/searches", {"text": f"{number} red houses", "certainty": 1})
+        status, headers, content = server.request("POST", "/api/searches", {"text": "one more"})
+        assert status == 429
+        assert int(headers["Retry-After"]) >= 1
+        assert b"16 searches are at work or waiting" in content
+        done = matir("find", "red house", "--no-rerank", *server.options)
+        assert done.returncode == 0
+        said = "matir: the server of this gallery is busy with 16 searches: searching without it\n"
+        assert said in done.stderr.decode()
+        assert server.status.searches == MOST_SEARCHES
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(LAST_SECONDS) == 130
+    assert find_server(gallery) is None
 
 
 def test_a_runtime_folder_of_others_is_not_used(gallery: Path, model_set: Path, tmp_path: Path) -> None:

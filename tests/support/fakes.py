@@ -79,6 +79,7 @@ class ColourJudge:
     """Judges a photo by its share of the query's colour and boxes that colour; notes its questions."""
 
     grounds_at_once = 3
+    offers = 0
 
     def __init__(
         self,

@@ -12,6 +12,16 @@ from tests.support.small_qwen import make_model
 
 def make_set(folder: Path) -> Path:
     """Write the set into `folder`; return its TOML file."""
+    judge = make_model(folder, seed=1)
+    return write_set(folder, judge.text_path, judge.projector_path, "max_pixels = 50176")
+
+
+def write_set(folder: Path, model: Path, projector: Path, *options: str) -> Path:
+    """Write a set into `folder` with the judge of these two files in it; return its TOML file.
+
+    Args:
+        options: the judge's, as lines of TOML.
+    """
     tiny = load_model_set("tiny")
     lines = ['name = "random_judge"', 'description = "the tiny set and a random judge"']
     for kind in ("proposer", "encoder"):
@@ -21,11 +31,10 @@ def make_set(folder: Path) -> Path:
         for role, path in config.files.items():
             shutil.copy(path, folder / path.name)
             lines += [f"[{kind}.files.{role}]", f'path = "{path.name}"']
-    judge = make_model(folder, seed=1)
     lines += ["[judge]", 'name = "random"', 'engine = "qwen_vl"', 'licence = "none"']
-    lines += ["[judge.options]", "max_pixels = 50176", "threads = 1"]
-    lines += ["[judge.files.model]", f'path = "{judge.text_path.name}"']
-    lines += ["[judge.files.projector]", f'path = "{judge.projector_path.name}"']
+    lines += ["[judge.options]", *options, "threads = 1"]
+    lines += ["[judge.files.model]", f'path = "{model.name}"']
+    lines += ["[judge.files.projector]", f'path = "{projector.name}"']
     toml = folder / "set.toml"
     toml.write_text("\n".join(lines))
     return toml

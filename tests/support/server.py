@@ -6,20 +6,25 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from filelock import FileLock, Timeout
 
-from matir_cli.server.client import ask_server
-from matir_cli.server.runtime import ServerRecord, ServerStatus, find_server
+from matir_cli.server.client import ServerUnusable, ask_server
+from matir_cli.server.runtime import RuntimeFiles, ServerRecord, ServerStatus, find_server
 from tests.support.process import MATIR
 
 CHANGING = {"X-MaTIR": "1"}
 """Headers of a request that changes something."""
+
+
+LAST_SECONDS = 30
+"""Time that a server gets to end."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +104,21 @@ def run_server(gallery: Path, models: object, *words: object) -> Iterator[Server
             yield server
         finally:
             process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(LAST_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def end_servers() -> None:
+    """End all servers of this process's runtime folder, such as detached ones of tests that failed."""
+    for path in RuntimeFiles.of(Path()).record.parent.glob("*.json"):
+        record = msgspec.json.decode(path.read_bytes(), type=ServerRecord)
+        with suppress(ServerUnusable):  # a killed one left its record
+            ask_server(record, "POST", "/shutdown")
+        try:
+            FileLock(path.with_suffix(".lock")).acquire(timeout=LAST_SECONDS).lock.release()
+        except Timeout:
+            os.kill(record.pid, signal.SIGKILL)
+            raise

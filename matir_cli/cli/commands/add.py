@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -24,7 +26,22 @@ from matir_cli.cli.options.excluding import folder_options
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.cli.progress import shows_progress
-from matir_cli.indexing.pipeline import Added, Linked, Outcome, Skipped, Unchanged, add_photos, pending_files
+from matir_cli.cli.text import count_of
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.annotations import AnnotationFile
+from matir_cli.indexing.own_regions import OwnRegions, Updated
+from matir_cli.indexing.pipeline import (
+    Added,
+    IndexingModels,
+    Linked,
+    Outcome,
+    Refreshed,
+    Skipped,
+    Unchanged,
+    add_photos,
+    pending_files,
+    propose_all,
+)
 from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
@@ -38,6 +55,17 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 @verbose_option
 @folder_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
+@click.option(
+    "--regions",
+    type=PathName(dir_okay=False),
+    metavar="FILE",
+    help="Take the masks and boxes of a data set (COCO instances JSON) as regions, too.",
+)
+@click.option(
+    "--only-regions",
+    is_flag=True,
+    help="Of the photos that --regions lists, take no regions but its own, and the whole photo.",
+)
 @click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
 @click.pass_context
@@ -49,6 +77,8 @@ def add(
     device: str,
     rules: FolderRules,
     no_previews: bool,
+    regions: Path | None,
+    only_regions: bool,
     allow_root: bool,
     dry_run: bool,
 ) -> None:
@@ -58,9 +88,17 @@ def add(
     bytes or UTF-8; the root of the file system in it is left out unless --allow-root is given.
     Unchanged files are not read again; copies and renamed files are recognised. In folders,
     formats that are not read are passed over, cameras' raw files (CR2, NEF, DNG, ...) with
-    --no-raw, without the extra raw, or beside a JPEG or HEIC of the same name. They are
-    counted at the end, and so is what --exclude or a file .matirignore in a folder leaves
-    out: patterns as in .gitignore, relative to the folder. A PATH that you name is never left out.
+    --no-raw or without the extra raw. They are counted at the end, and so is what --exclude or a
+    file .matirignore in a folder leaves out: patterns as in .gitignore, relative to the folder. A
+    PATH that you name is never left out. A raw file beside a JPEG or HEIC of the same name is the
+    same photo, in two files.
+
+    Ratings and keywords are read from the file and from its XMP sidecar, and read again when the
+    sidecar changes.
+
+    With --regions, a labelled data set is searched by its own objects: see `matir help regions`.
+    Its file names are relative to a folder PATH, or absolute. Photos that were indexed before
+    get their regions as well, and the same command again changes nothing.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped, 130 interrupted.
@@ -71,24 +109,62 @@ def add(
       find . -name '*.jpg' -print0 | matir add -
       matir add ~/Photos --exclude '*.png' --exclude screenshots/
       matir add ~/Photos --dry-run | wc -l
+      matir add coco/val2017 --regions coco/annotations/instances_val2017.json --only-regions
     """
+    if only_regions and regions is None:
+        raise click.UsageError("--only-regions goes with --regions FILE.")
     if dry_run:
         _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), rules)
         return
     passed_over = Counter[str]()
+    own = None if regions is None else OwnRegions(AnnotationFile.read(regions), only_regions)
     with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
-        outcomes = add_photos(
+        expanded = expand_paths(paths, allow_root=allow_root)
+        outcomes: Generator[_Outcome, None, None] = add_photos(
             gallery,
-            expand_paths(paths, allow_root=allow_root),
+            expanded if own is None else own.noting_folders(expanded),
             models,
             previews=not no_previews,
             passed_over=passed_over,
             rules=rules,
+            propose=propose_all if own is None else own.propose,
         )
+        if own is not None:
+            outcomes = _with_own_regions(gallery, outcomes, own, models)
         counts = run_with_progress(outcomes, _count(paths, rules), _summary)
     say_passed_over(passed_over)
+    if own is not None:
+        _say_left_out(own.annotations)
     say(_summary(counts))
-    context.exit(SKIPPED if counts[Skipped] else DONE)
+    left_out = own is not None and own.annotations.left_out.total()
+    context.exit(SKIPPED if counts[Skipped] or left_out else DONE)
+
+
+_Outcome: TypeAlias = Outcome | Updated
+
+
+def _with_own_regions(
+    gallery: GalleryFile,
+    outcomes: Generator[_Outcome, None, None],
+    own: OwnRegions,
+    models: IndexingModels,
+) -> Generator[_Outcome, None, None]:
+    """Yield the outcomes of `add_photos`, and then those of giving known photos their regions."""
+    known = []
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Unchanged | Linked) and own.images_of([outcome.path]):
+                known.append(outcome.path)
+            yield outcome
+    yield from own.update_known(gallery, known, models)
+
+
+def _say_left_out(annotations: AnnotationFile) -> None:
+    """Report the annotations and images that were not used, one line for each kind."""
+    for reason, count in annotations.left_out.most_common():
+        say(f"{count_of(count, 'annotation')} left out: {reason}")
+    if unused := annotations.count_unused():
+        say(f"{count_of(unused, 'image')} of the annotations not among the photos here")
 
 
 def _count(paths: tuple[Path, ...], rules: FolderRules) -> int | None:
@@ -109,8 +185,10 @@ def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules
     say_passed_over(passed_over)
 
 
-def _summary(counts: Counter[type[Outcome]]) -> str:
+def _summary(counts: Counter[type[_Outcome]]) -> str:
+    refreshed = f"{counts[Refreshed]} with new metadata, " if counts[Refreshed] else ""
+    updated = f", {counts[Updated]} given other regions" if counts[Updated] else ""
     return (
-        f"{counts[Added]} added, {counts[Linked]} recognised, "
-        f"{counts[Unchanged]} unchanged, {counts[Skipped]} skipped"
+        f"{counts[Added]} added, {counts[Linked]} recognised, {refreshed}"
+        f"{counts[Unchanged]} unchanged, {counts[Skipped]} skipped{updated}"
     )

@@ -23,7 +23,7 @@ from matir_cli.maintenance.compact import compact_gallery
     is_flag=True,
     help="Delete the stored JPEGs, most of a gallery's size; judging then reads the original files.",
 )
-@click.option("--forget-verdicts", is_flag=True, help="Delete all verdicts of judges.")
+@click.option("--forget-verdicts", is_flag=True, help="Delete all verdicts of judges; people's answers stay.")
 def compact(gallery_path: Path, drop_previews: bool, forget_verdicts: bool) -> None:
     """Rewrite the gallery without the space that deleted photos left, and rebuild its search index.
 

@@ -9,10 +9,15 @@ import click
 from matir_cli.atomic_write import STREAM, atomic_write, open_text
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, check_distinct, gallery_option
+from matir_cli.cli.options.output import document_root_option, labelstudio_option
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import progress_bar
+from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.maintenance.export import ExportOptions, export_coco, export_vectors
+from matir_cli.gallery.label_studio import configuration_path
+from matir_cli.maintenance.export import ExportOptions, export_coco, export_tasks, export_vectors
+from matir_cli.output.task_file import task_file
+from matir_cli.photos.discover import absolute_path
 
 
 @click.command(short_help="Write all regions as COCO JSON, or all vectors as an array.")
@@ -30,6 +35,8 @@ from matir_cli.maintenance.export import ExportOptions, export_coco, export_vect
     metavar="FILE.npy",
     help="Write every vector, (n, d) float32, and next to it FILE.ids.jsonl, which identifies each row.",
 )
+@labelstudio_option
+@document_root_option
 @click.option(
     "--working-size", is_flag=True, help="Write masks as they are stored, not scaled up to the photo's size."
 )
@@ -44,6 +51,8 @@ def export(
     gallery_path: Path,
     coco: Path | None,
     vectors: Path | None,
+    labelstudio: Path | None,
+    document_root: Path,
     working_size: bool,
     relative_to: Path | None,
     force: bool,
@@ -57,6 +66,9 @@ def export(
     Vectors have unit length in the encoder's own space, with the precision of the gallery (eight
     bits per number), so that dot products with the encoder's text vectors are meaningful.
 
+    The tasks for Label Studio have each region as a brush mask at the photo's true size. What is
+    corrected there comes back by `matir import-corrections`: see `matir help regions`.
+
     \b
     Exit code: 0 done, 2 an error, 130 interrupted.
 
@@ -65,12 +77,18 @@ def export(
       matir export --coco regions.json
       matir export --coco - --working-size | jq '.annotations | length'
       matir export --vectors vectors.npy --force
+      matir export --labelstudio tasks.json --document-root ~/Photos
     """
-    if coco is None and vectors is None:
-        raise click.UsageError("Choose what to export: --coco FILE, --vectors FILE.npy, or both.")
+    if coco is None and vectors is None and labelstudio is None:
+        raise click.UsageError(
+            "Choose what to export: --coco FILE, --vectors FILE.npy, --labelstudio FILE.json."
+        )
     if vectors is not None and vectors.suffix != ".npy":
         raise click.BadParameter("the name must end in .npy.", param_hint="--vectors")
-    check_distinct(coco, vectors, None if vectors is None else _ids_path(vectors))
+    check_distinct(
+        *(coco, vectors, None if vectors is None else _ids_path(vectors)),
+        *(labelstudio, None if labelstudio is None else configuration_path(labelstudio)),
+    )
     options = ExportOptions(working_size, relative_to)
     with GalleryFile.open(gallery_path) as gallery:
         if coco is not None:
@@ -82,6 +100,17 @@ def export(
         if vectors is not None:
             _write_vectors(gallery, vectors, options, force)
             say(f"{vectors} and {_ids_path(vectors)} written")
+        if labelstudio is not None:
+            root = absolute_path(document_root)
+            with (
+                task_file(labelstudio, root, force=force) as file,
+                progress_bar(gallery.count_photos(), "tasks") as bar,
+            ):
+                for _ in export_tasks(gallery, file):
+                    bar.advance()
+            if file.outside:
+                say(f"{count_of(file.outside, 'photo')} left out: not below {root}")
+            say(f"{labelstudio} and {configuration_path(labelstudio)} written")
 
 
 def _write_vectors(gallery: GalleryFile, path: Path, options: ExportOptions, force: bool) -> None:

@@ -41,6 +41,7 @@ from matir_cli.cli.results import (
     event_printer,
     open_output,
     resolve_and_say_example,
+    say_unread_metadata,
     why_empty,
 )
 from matir_cli.cli.server_search import CommandSearcher, server_option
@@ -126,6 +127,7 @@ def find(
       matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
       matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
       matir find "a boat" --near 45.437,12.335 --within 5km --sort taken
+      matir find "a boat" --rating 3+ --keyword holiday --no-keyword draft
       matir find "a unicorn" --min-p 0.5 || echo "none there"
       matir find "a bicycle" -0 | xargs -0 cp -t bicycles/
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
@@ -143,6 +145,7 @@ def find(
         _check_stream_output(output)
     with GalleryFile.open(gallery_path) as gallery:
         check_searchable(gallery, query)
+        say_unread_metadata(gallery, arguments.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_example(gallery, engines, query)
         searcher = CommandSearcher(gallery, engines, use_server=use_server)

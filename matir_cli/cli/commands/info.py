@@ -11,6 +11,7 @@ import click
 from matir_cli.cli.options.common import gallery_option
 from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.verdict_cache import HUMAN_JUDGE
 from matir_cli.maintenance.info import GalleryInfo, gallery_info
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -78,7 +79,7 @@ def _lines(contents: GalleryInfo) -> list[str]:
         )
     for judge in contents.judges:
         lines.append(
-            f"{'judge':>12}  {judge.judge[:HASH_DIGITS]}: "
+            f"{'judge':>12}  {'people' if judge.judge == HUMAN_JUDGE else judge.judge[:HASH_DIGITS]}: "
             f"{count_of(judge.queries, 'query', 'queries')}, {count_of(judge.verdicts, 'verdict')}, "
             f"{count_of(judge.groundings, 'grounding')}"
         )

@@ -11,7 +11,7 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option, output_form_option
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.text import describe_absent, describe_notes
+from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
@@ -21,6 +21,9 @@ from matir_cli.photos.discover import absolute_path
 
 CAMERA_WIDTH = 20
 """Columns; a longer name is cut off in the table."""
+
+KEYWORDS_WIDTH = 24
+"""Columns; more keywords are cut off in the table."""
 
 
 @click.command(short_help="List the photo files in the gallery.")
@@ -42,7 +45,12 @@ CAMERA_WIDTH = 20
     is_flag=True,
     help="Only files of which a part could not be read: path, TAB, what is missing.",
 )
-@output_form_option("form", "long", "--long", text="Print a table: id, size, regions, taken, camera, path.")
+@output_form_option(
+    "form",
+    "long",
+    "--long",
+    text="Print a table: id, size, regions, taken, camera, position, rating, keywords, path.",
+)
 @output_form_option("form", "json", "--json", text="Print one JSON array.")
 @output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object per line.")
 @output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
@@ -138,12 +146,18 @@ def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplet
 
 def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:
     write = sys.stdout.write
-    write(f"{'id':>7}  {'size':>11}  {'regions':>7}  {'taken':<19}  {'camera':<{CAMERA_WIDTH}}  path\n")
+    write(
+        f"{'id':>7}  {'size':>11}  {'regions':>7}  {'taken':<19}  {'camera':<{CAMERA_WIDTH}}  "
+        f"{'position':<18}  {'rating':<8}  {'keywords':<{KEYWORDS_WIDTH}}  path\n"
+    )
     for row in rows:
         assert isinstance(row, ListedFile)
         size = f"{row.width}x{row.height}"
         camera = printable(row.camera or "-")[:CAMERA_WIDTH]
+        keywords = printable(", ".join(row.keywords) or "-")[:KEYWORDS_WIDTH]
+        position = describe_position(row.latitude, row.longitude)
         write(
             f"{row.id:>7}  {size:>11}  {row.regions:>7}  {printable(row.taken_at or '-'):<19}  "
-            f"{camera:<{CAMERA_WIDTH}}  {printable(str(row.path))}\n"
+            f"{camera:<{CAMERA_WIDTH}}  {position:<18}  {describe_rating(row.rating):<8}  "
+            f"{keywords:<{KEYWORDS_WIDTH}}  {printable(str(row.path))}\n"
         )

@@ -59,10 +59,11 @@ def rm(
 ) -> None:
     """Take files and photos out of the gallery. The files on disk are not touched.
 
-    A PATH forgets that file, and its photo if no other file holds it. An ID forgets the photo
-    with all its files. A number is an ID; write ./12 for a file whose name is a number. With -,
-    names are read from standard input, one per line or separated by NUL. Files that could not be
-    indexed can be forgotten as well. `matir add` adds them all again.
+    A PATH forgets that file, and its photo if no other file holds it; with a JPEG or HEIC also the
+    raw file beside it. An ID forgets the photo with all its files. A number is an ID; write ./12
+    for a file whose name is a number. With -, names are read from standard input, one per line or
+    separated by NUL. Files that could not be indexed can be forgotten as well. `matir add` adds
+    them all again.
 
     --missing forgets deleted files. A folder that has lost all of its known files, two or more,
     is named and kept, since its volume may not be mounted; --drop-all confirms that they are gone.

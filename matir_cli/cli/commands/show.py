@@ -9,12 +9,12 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option
 from matir_cli.cli.options.decoding import decode_timeout_option
-from matir_cli.cli.text import describe_notes, readable_size
+from matir_cli.cli.text import describe_notes, describe_position, describe_rating, readable_size
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
 from matir_cli.gallery.working_image import load_working_image
-from matir_cli.maintenance.show import HERE, PhotoDetails, photo_details
+from matir_cli.maintenance.show import HERE, PhotoDetails, RegionDetails, photo_details
 from matir_cli.output import drawing
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -74,15 +74,14 @@ def _draw(gallery: GalleryFile, photo_id: int, target: Path, force: bool) -> Non
 def _lines(photo: PhotoDetails) -> list[str]:
     """Format the fields, then the regions in columns."""
     preview = "none" if photo.preview_bytes is None else readable_size(photo.preview_bytes)
-    position = "-"
-    if photo.latitude is not None and photo.longitude is not None:
-        position = f"{photo.latitude:.5f}, {photo.longitude:.5f}"
     fields = {
         "id": str(photo.id),
         "size": f"{photo.width} x {photo.height}, masks at {photo.mask_width} x {photo.mask_height}",
         "taken": photo.taken_at or "-",
         "camera": photo.camera or "-",
-        "position": position,
+        "position": describe_position(photo.latitude, photo.longitude),
+        "rating": describe_rating(photo.rating),
+        "keywords": ", ".join(photo.keywords) or "-",
         "orientation": str(photo.orientation),
         "sha256": photo.sha256,
         "added": photo.added_at,
@@ -98,6 +97,13 @@ def _lines(photo: PhotoDetails) -> list[str]:
         box = ",".join(str(round(edge)) for edge in region.box)
         lines.append(
             f"{region.ordinal:>6}  {region.area_share:>6.1%}  {region.predicted_iou:>9.3f}  "
-            f"{region.stability:>9.3f}  {box}"
+            f"{region.stability:>9.3f}  {box}{_origin(region)}"
         )
     return lines
+
+
+def _origin(region: RegionDetails) -> str:
+    """Format where a region comes from, if not from the proposer."""
+    if region.origin is None:
+        return ""
+    return f"  ({region.origin}{'' if region.label is None else f': {region.label}'})"

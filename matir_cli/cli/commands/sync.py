@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -29,10 +29,11 @@ from matir_cli.cli.watching import watch_folders
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, Linked, Skipped, Unchanged
+from matir_cli.indexing.pipeline import Added, Linked, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.sync import (
     ChangeKind,
     Dropped,
+    FileChange,
     SyncOutcome,
     check_folders,
     folder_roots,
@@ -58,6 +59,12 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
     is_flag=True,
     help="Drop the photos of a folder even if none of its files exists any longer.",
 )
+@click.option(
+    "--metadata",
+    "fill_metadata",
+    is_flag=True,
+    help="Read the ratings and keywords of files that were added by versions that did not.",
+)
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @click.option("--watch", is_flag=True, help="Go on and follow changes until Ctrl-C; needs the extra watch.")
 @null_option("With --dry-run: end each line with NUL instead of a newline.")
@@ -71,6 +78,7 @@ def sync(
     rules: FolderRules,
     no_previews: bool,
     drop_all: bool,
+    fill_metadata: bool,
     dry_run: bool,
     watch: bool,
     null: bool,
@@ -89,10 +97,14 @@ def sync(
     relative to the folder) is neither added nor updated. If it is in the gallery already it stays
     there as long as its file exists; `matir rm` removes it.
 
-    --dry-run prints a mark, a space and the file: + new, ~ changed, - missing. It compares names,
-    sizes and times only, so a renamed file is shown as both new and missing. Folders that it would
-    keep, and files that it would skip, or try again because they could not be read before, are
-    reported on standard error.
+    A file whose sidecar is new, has changed or has gone gets its ratings and keywords read again,
+    without being indexed again. --metadata reads those of all files of which they have not been
+    read.
+
+    --dry-run prints a mark, a space and the file: + new, ~ changed, - missing, * with another
+    sidecar. It compares names, sizes and times only, so a renamed file is shown as both new and
+    missing. Folders that it would keep, and files that it would skip, or try again because they
+    could not be read before, are reported on standard error.
 
     --watch then keeps the gallery up to date while files change, and prints a mark and the file
     for each: + added or updated, - dropped. The models stay loaded. Ctrl-C ends it.
@@ -120,7 +132,11 @@ def sync(
                 remember_absent(gallery, [error.path])
             raise
         if dry_run:
-            _print_changes(gallery, roots, rules, drop_all=drop_all, null=null)
+            passed_over = Counter[str]()
+            changes = list_changes(
+                gallery, roots, passed_over, drop_all=drop_all, rules=rules, fill_metadata=fill_metadata
+            )
+            _print_changes(changes, passed_over, null=null)
             return
         total = None if watch else _count(gallery, roots, rules, drop_all=drop_all)
     passed_over = Counter[str]()
@@ -130,7 +146,13 @@ def sync(
             def sync_again(changed: Sequence[Path]) -> Generator[SyncOutcome, None, None]:
                 check_folders(gallery, changed, drop_all=drop_all)
                 yield from sync_folders(
-                    gallery, changed, models, previews=not no_previews, drop_all=drop_all, rules=rules
+                    gallery,
+                    changed,
+                    models,
+                    previews=not no_previews,
+                    drop_all=drop_all,
+                    rules=rules,
+                    fill_metadata=fill_metadata,
                 )
 
             watch_folders(roots, gallery_path, sync_again)
@@ -142,6 +164,7 @@ def sync(
             drop_all=drop_all,
             passed_over=passed_over,
             rules=rules,
+            fill_metadata=fill_metadata,
         )
         counts = run_with_progress(outcomes, total, _summary)
     say_passed_over(passed_over)
@@ -162,12 +185,9 @@ def _count(gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, d
     return sum(1 for _ in find_photo_files(roots, rules=rules)) + sum(1 for _ in gone)
 
 
-def _print_changes(
-    gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool, null: bool
-) -> None:
+def _print_changes(changes: Iterable[FileChange], passed_over: Counter[str], *, null: bool) -> None:
     counts: Counter[ChangeKind] = Counter()
-    passed_over = Counter[str]()
-    for change in list_changes(gallery, roots, passed_over, drop_all=drop_all, rules=rules):
+    for change in changes:
         counts[change.mark] += 1
         if change.mark is ChangeKind.UNREADABLE:
             say(f"would skip {change.path}: {change.reason}")
@@ -181,14 +201,16 @@ def _print_changes(
     say_passed_over(passed_over)
     retried = f", {counts[ChangeKind.RETRIED]} to try again" if counts[ChangeKind.RETRIED] else ""
     new, changed, missing = (counts[kind] for kind in (ChangeKind.NEW, ChangeKind.CHANGED, ChangeKind.GONE))
-    say(f"{new} new, {changed} changed, {missing} missing{retried}; nothing was done")
+    sidecars = f", {counts[ChangeKind.METADATA]} with other metadata" if counts[ChangeKind.METADATA] else ""
+    say(f"{new} new, {changed} changed, {missing} missing{sidecars}{retried}; nothing was done")
     if counts[ChangeKind.KEPT]:
         say(_KEPT.format(count_of(counts[ChangeKind.KEPT], "folder"), "would be kept"))
 
 
 def _summary(counts: Counter[type[SyncOutcome]]) -> str:
+    refreshed = f"{counts[Refreshed]} with new metadata, " if counts[Refreshed] else ""
     return (
         f"{counts[Added]} added or updated, {counts[Linked]} recognised, "
-        f"{counts[Dropped]} dropped, {counts[Unchanged]} unchanged, "
+        f"{counts[Dropped]} dropped, {refreshed}{counts[Unchanged]} unchanged, "
         f"{counts[Skipped]} skipped"
     )

@@ -44,7 +44,7 @@ from matir_cli.cli.options.search import (
     whole_option,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.results import resolve_and_say_example, why_empty
+from matir_cli.cli.results import resolve_and_say_example, say_unread_metadata, why_empty
 from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
@@ -239,6 +239,7 @@ def tag(
         check_judge_options(options, arguments.query)
     sidecars = _Sidecars(label, tagging)
     with GalleryFile.open(gallery_path) as gallery:
+        say_unread_metadata(gallery, arguments.filters)
         if arguments.is_empty:
             for path in _files(gallery, arguments.filters):
                 sidecars.remove(path)

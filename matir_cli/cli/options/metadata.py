@@ -13,9 +13,10 @@ from matir_cli.cli.options.common import CommandFunction
 from matir_cli.cli.options.query import QueryArguments
 from matir_cli.search.distances import parse_distance, parse_position
 from matir_cli.search.filters import WITHIN, Filters, Orientation
+from matir_cli.search.keywords import parse_rating
 from matir_cli.search.sorting import SortKey
 
-METADATA_SECTION = ("near", "within", "has_gps", "orientation")
+METADATA_SECTION = ("near", "within", "has_gps", "rating", "keywords", "no_keywords", "orientation")
 """Names of the options that choose photos by their metadata, for the help."""
 
 Value = TypeVar("Value")
@@ -33,6 +34,14 @@ def _parsed(
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def _parse_keywords(
+    _context: click.Context, _parameter: click.Parameter, keywords: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not all(keyword.strip() for keyword in keywords):
+        raise click.BadParameter("it is empty.")
+    return keywords
 
 
 def metadata_options(command: CommandFunction) -> CommandFunction:
@@ -55,6 +64,28 @@ def metadata_options(command: CommandFunction) -> CommandFunction:
     )
     @click.option("--has-gps/--no-gps", default=None, help="Only photos with a position, or without one.")
     @click.option(
+        "--rating",
+        callback=_parsed(parse_rating),
+        metavar="N[+]",
+        help="Only photos with this rating: 3, 3+ (or more), 2-4, 0 (unrated), rejected.",
+    )
+    @click.option(
+        "--keyword",
+        "keywords",
+        callback=_parse_keywords,
+        multiple=True,
+        metavar="TEXT",
+        help="Only photos with this keyword, in any case; * stands for anything; may be given repeatedly.",
+    )
+    @click.option(
+        "--no-keyword",
+        "no_keywords",
+        callback=_parse_keywords,
+        multiple=True,
+        metavar="TEXT",
+        help="Only photos without this keyword; may be given repeatedly.",
+    )
+    @click.option(
         "--orientation",
         type=click.Choice(get_args(Orientation)),
         help="Only upright, wide or square photos, as they are displayed.",
@@ -66,6 +97,9 @@ def metadata_options(command: CommandFunction) -> CommandFunction:
         near: tuple[float, float] | None,
         within: float | None,
         has_gps: bool | None,
+        rating: tuple[int, int] | None,
+        keywords: tuple[str, ...],
+        no_keywords: tuple[str, ...],
         orientation: Orientation | None,
         **others: object,
     ) -> object:
@@ -76,6 +110,9 @@ def metadata_options(command: CommandFunction) -> CommandFunction:
             near=near,
             within=WITHIN if within is None else within,
             has_gps=has_gps,
+            rating=rating,
+            keywords=keywords,
+            no_keywords=no_keywords,
             orientation=orientation,
         )
         return command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -18,7 +19,10 @@ from matir_cli.cli.options.common import (
     output_form_option,
 )
 from matir_cli.errors import OutputExists
+from matir_cli.gallery.label_studio import configuration_path
 from matir_cli.output.cutouts import Background
+from matir_cli.output.mask_files import MaskForm
+from matir_cli.photos.discover import absolute_path
 
 ANSWER: Literal["answer"] = "answer"
 """Form of output for one query of many: one JSON object with the query and its results."""
@@ -59,6 +63,12 @@ class OutputOptions:
     """HTML page."""
     force: bool
     """Replace files that exist."""
+    mask_form: MaskForm = "png"
+    """Form of the masks."""
+    labelstudio: Path | None = None
+    """File of Label Studio's tasks."""
+    document_root: Path = Path(os.sep)
+    """Folder that photos are relative to in these tasks; absolute."""
 
     def check(self) -> None:
         """Refuse what could not be written, before a long search starts.
@@ -75,9 +85,12 @@ class OutputOptions:
             raise click.UsageError("- is standard output, which can hold one form of output only.")
         if self.cutouts is None and (self.feather or self.background != "transparent"):
             raise click.UsageError("--feather and --background go with --cutouts.")
-        check_distinct(self.coco, self.html)
+        if self.masks is None and self.mask_form != "png":
+            raise click.UsageError("--mask-form goes with --masks.")
+        configuration = None if self.labelstudio is None else configuration_path(self.labelstudio)
+        check_distinct(self.coco, self.html, self.labelstudio, configuration)
         config = None if self.yolo is None else self.yolo / "data.yaml"
-        for path in (self.coco, self.html, config):
+        for path in (self.coco, self.html, config, self.labelstudio, configuration):
             if path is not None and path != STREAM and path.is_file() and not self.force:
                 raise OutputExists(path)
 
@@ -89,7 +102,9 @@ class OutputOptions:
     @property
     def writes(self) -> bool:
         """True if files are to be written."""
-        return any((self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html))
+        return any(
+            (self.masks, self.cutouts, self.overlays, self.coco, self.yolo, self.html, self.labelstudio)
+        )
 
     @property
     def needs_pixels(self) -> bool:
@@ -114,6 +129,24 @@ def _file_option(name: str, text: str) -> OptionDecorator:
     return click.option(name, type=kind, metavar="FILE", help=text)
 
 
+labelstudio_option = click.option(
+    "--labelstudio",
+    type=PathName(dir_okay=False),
+    metavar="FILE.json",
+    help="Write tasks for Label Studio with the masks as predictions, and next to it FILE.labels.xml, "
+    "the labeling configuration.",
+)
+
+document_root_option = click.option(
+    "--document-root",
+    type=PathName(file_okay=False),
+    default=Path(os.sep),
+    show_default=True,
+    metavar="DIR",
+    help="Label Studio's LOCAL_FILES_DOCUMENT_ROOT, which its tasks name photos relative to.",
+)
+
+
 def output_options(command: CommandFunction) -> CommandFunction:
     """Add the options of `OutputOptions`; the command gets them, checked, as its parameter `output`."""
 
@@ -130,6 +163,13 @@ def output_options(command: CommandFunction) -> CommandFunction:
         "--stream", is_flag=True, help="With --jsonl: print one event per line, as soon as it is known."
     )
     @_folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size.")
+    @click.option(
+        "--mask-form",
+        type=click.Choice(["png", "darktable", "npz"]),
+        default="png",
+        show_default=True,
+        help="Form of the masks; darktable: PFM for its module external raster masks; npz: NumPy's arrays.",
+    )
     @_folder_option(
         "--cutouts",
         "Write each object, cut out, as PNG; at full resolution if the original file is available.",
@@ -163,6 +203,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
         "Write one page for a browser: photos with masks to switch on and off, scores, paths. "
         "- is standard output.",
     )
+    @labelstudio_option
+    @document_root_option
     @click.option("--force", is_flag=True, help="Replace files that exist, instead of keeping them.")
     @wraps(command)
     def with_output(
@@ -173,6 +215,7 @@ def output_options(command: CommandFunction) -> CommandFunction:
         all_instances: bool,
         stream: bool,
         masks: Path | None,
+        mask_form: MaskForm,
         cutouts: Path | None,
         feather: int,
         background: Background,
@@ -180,6 +223,8 @@ def output_options(command: CommandFunction) -> CommandFunction:
         coco: Path | None,
         yolo: Path | None,
         html: Path | None,
+        labelstudio: Path | None,
+        document_root: Path,
         force: bool,
         **others: object,
     ) -> object:
@@ -198,6 +243,9 @@ def output_options(command: CommandFunction) -> CommandFunction:
             yolo,
             html,
             force,
+            mask_form,
+            labelstudio,
+            absolute_path(document_root),
         )
         output.check()
         return command(output=output, **others)

@@ -294,6 +294,10 @@ class Context:
         """Remove the tokens of `sequence` from `position` on."""
         C.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
+    def drop_all(self) -> None:
+        """Remove all sequences; the next one begins at the first cell."""
+        C.llama_memory_clear(self._memory, False)
+
     def clear(self) -> None:
         """Remove all sequences, and set the numbers of the context to zero.
 
@@ -306,14 +310,17 @@ class Context:
         """Return the contents of `sequence`, for `restore`."""
         size = C.llama_state_seq_get_size(self.handle, sequence)
         state = np.empty(size, np.uint8)
-        written = C.llama_state_seq_get_data(self.handle, _as_c_bytes(state), size, sequence)
+        with _long_call():
+            written = C.llama_state_seq_get_data(self.handle, _as_c_bytes(state), size, sequence)
         if written != size:
             raise EngineFailed("llama.cpp could not save a sequence")
         return state
 
     def restore(self, sequence: int, state: SequenceState) -> None:
         """Put the result of `save` into the empty sequence `sequence`."""
-        if not C.llama_state_seq_set_data(self.handle, _as_c_bytes(state), state.size, sequence):
+        with _long_call():
+            done = C.llama_state_seq_set_data(self.handle, _as_c_bytes(state), state.size, sequence)
+        if not done:
             raise EngineFailed("llama.cpp could not restore a sequence")
 
 

@@ -2,10 +2,7 @@
 
 The questions and the score are those of "Mask-aware Text-to-Image Retrieval" (Shen et al., ICMR 2025,
 eq. 2), the prompt is the family's chat template. A photo is encoded once, together with everything that
-precedes the question; each question is decoded in a fork of that prefix.
-
-Sequences of the context: `HEAD_SEQUENCE` holds the head of the prompt, the next `grounds_at_once` ones hold
-the prefixes of photos, and those from `_first_fork` on hold questions and their answers.
+precedes the question; each question is decoded in a fork of that prefix (`context_size`).
 """
 
 import atexit
@@ -14,15 +11,15 @@ import math
 import unicodedata
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from matir_cli.engines.llama_cpp.bindings import (
-    Context,
     Grammar,
     LanguageModel,
+    SequenceState,
     TokenRun,
     VisionProjector,
     available_threads,
@@ -32,10 +29,18 @@ from matir_cli.engines.options import read_options
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.engines.qwen_vl.answers import DRAFT_LIMIT, PartialAnswer, generate_answers
 from matir_cli.engines.qwen_vl.boxes import ANSWER_GRAMMAR, ImageSize, parse_answer, smart_resize
+from matir_cli.engines.qwen_vl.choosing import NUMBERS, number_regions
+from matir_cli.engines.qwen_vl.context_size import (
+    IMAGE_MARKERS,
+    RERANKS_AT_ONCE,
+    first_fork,
+    largest_image,
+    make_context,
+)
 from matir_cli.engines.qwen_vl.enlarging import BoxQuestion, enlarge_photo, resize_image
-from matir_cli.engines.qwen_vl.options import GROUND, RERANK, TAIL, Qwen3VlOptions, QwenVlOptions
-from matir_cli.engines.qwen_vl.prefix_cache import PhotoKey, PrefixCache, compute_photo_key
-from matir_cli.engines.qwen_vl.preflight import check_files, check_memory
+from matir_cli.engines.qwen_vl.options import CHOOSE, GROUND, RERANK, TAIL, Qwen3VlOptions, QwenVlOptions
+from matir_cli.engines.qwen_vl.prefix_cache import CachedPrefix, PhotoKey, PrefixCache, compute_photo_key
+from matir_cli.engines.qwen_vl.preflight import check_files
 from matir_cli.errors import (
     CheckpointInvalid,
     ContextTooSmall,
@@ -44,21 +49,6 @@ from matir_cli.errors import (
     ModelSetInvalid,
 )
 from matir_cli.records import EngineConfig, FloatArray, Grounding, ImageArray, Verdict
-
-IMAGE_MARKERS = 2
-"""Tokens <|vision_start|> and <|vision_end|>, which mtmd puts around an image."""
-
-QUESTION_TOKENS = 96
-"""Length of a question, in tokens, that the context's default size allows for."""
-
-RERANKS_AT_ONCE = 32
-"""Largest number of questions about one photo in one batch."""
-
-BATCH_TOKENS = 2048
-"""Largest number of tokens in one batch."""
-
-HEAD_SEQUENCE = 0
-"""Sequence that holds the system line and the opening of the user's turn, the same for all photos."""
 
 PLAIN_SIDE = 128
 """Side in pixels of the plain picture with which weights are checked."""
@@ -121,27 +111,28 @@ class QwenVlJudge:
         check_files(model, projector, options.FAMILY)
         self._options = options
         self._family = options.FAMILY
-        self._largest_image = options.max_pixels // self._family.factor**2 + IMAGE_MARKERS
+        self._largest_image = largest_image(options)
+        self._first_fork = first_fork(options)
         with contextlib.ExitStack() as resources:
             self._model = LanguageModel(model, gpu_layers=options.n_gpu_layers if gpu else 0)
             resources.callback(self._model.close)
             self._true, self._false = (_single_token(self._model, model, word) for word in ("True", "False"))
+            numbers = NUMBERS if options.grounding == "choose" else ""
+            self._numbers = [_single_token(self._model, model, number) for number in numbers]
             self._head = self._model.tokenize(options.PROMPT_HEAD, special=True)
             self._tail = self._model.tokenize(TAIL, special=True)
-            self._context = self._make_context(model, projector, gpu=gpu)
+            self._context = make_context(self._model, (model, projector), options, len(self._head), gpu=gpu)
             resources.callback(self._context.close)
             threads = options.threads or available_threads()
             self._projector = VisionProjector(projector, self._model, gpu=gpu, threads=threads)
             resources.callback(self._projector.close)
-            self._decode_head()
+            self._head_state = self._decode_head()
             self._close = weakref.finalize(self, resources.pop_all().close)
             # At exit this must run before the bindings stop receiving the log. They registered earlier with
             # atexit, so what is registered here runs first; weakref's own exit hook would run too late.
             self._close.atexit = False
             atexit.register(self._close)
         self._cache = PrefixCache(options.prefix_cache_mib * MIB)
-        self._loaded: dict[PhotoKey, _LoadedPrefix] = {}
-        """Photos in the context."""
         self._smaller: set[PhotoKey] = set()
         """Photos that the model sees at three quarters of their sides, since it computed no numbers else."""
         self._sound = False
@@ -192,24 +183,29 @@ class QwenVlJudge:
 
     def _rerank_once(self, photo: JudgePhoto, questions: Sequence[list[int]]) -> list[Verdict | None]:
         """Return one verdict per question, None where its logits are not finite."""
-        verdicts: list[Verdict | None] = []
-        for group in self._group_reranks(self._resized_size(photo), questions):
-            (prefix,) = self._load_photos([photo])
-            runs = []
-            for fork, tokens in enumerate(group, start=self._first_fork):
-                self._context.fork(prefix.sequence, fork)
-                runs.append(TokenRun(fork, prefix.next_position, tokens, len(tokens) - 1))
-            verdicts += [self._verdict(logits) for (logits,) in self._context.decode(runs)]
-            for run in runs:
-                self._context.drop(run.sequence)
+        verdicts = [self._verdict(logits) for logits in self._decode_questions(photo, questions)]
         if None in verdicts:
             self._start_anew([photo])
         return verdicts
 
+    def _decode_questions(self, photo: JudgePhoto, questions: Sequence[list[int]]) -> Iterator[FloatArray]:
+        """Yield the logits (vocabulary,) at the answer position of each question about one photo."""
+        (prefix,) = self._load_photos([photo])
+        for group in self._group_reranks(self._resized_size(photo), questions):
+            runs = []
+            for fork, tokens in enumerate(group, start=self._first_fork):
+                self._context.fork(prefix.sequence, fork)
+                runs.append(TokenRun(fork, prefix.next_position, tokens, len(tokens) - 1))
+            rows = self._context.decode(runs)
+            for run in runs:
+                self._context.drop(run.sequence)
+            for (logits,) in rows:
+                yield logits
+
     def _group_reranks(self, size: ImageSize, questions: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         """Yield questions about one photo in groups that fit into sequences, batch and context."""
         image = size.tokens(self._family.factor) + IMAGE_MARKERS
-        limit = min(self._context.batch_limit, self._context.cells - 2 * len(self._head) - image)
+        limit = min(self._context.batch_limit, self._context.cells - len(self._head) - image)
         group: list[list[int]] = []
         for tokens in questions:
             if len(group) == RERANKS_AT_ONCE or sum(map(len, group)) + len(tokens) > limit:
@@ -229,14 +225,8 @@ class QwenVlJudge:
     def _start_anew(self, photos: Sequence[JudgePhoto]) -> None:
         """Empty the context after `photos`, whose numbers in it are not finite, and forget their prefixes."""
         self._context.clear()
-        self._loaded.clear()
         for photo in photos:
             self._cache.discard(compute_photo_key(photo))
-        self._decode_head()
-
-    def _decode_head(self) -> None:
-        """Put the head of the prompt into its sequence."""
-        self._context.decode([TokenRun(HEAD_SEQUENCE, 0, self._head, len(self._head))])
 
     def _choose_smaller(self, photo: JudgePhoto) -> bool:
         """Show the model a smaller version of `photo` from now on; False if it already does.
@@ -258,16 +248,48 @@ class QwenVlJudge:
 
     # -- Grounding ---------------------------------------------------------------------------
 
+    @property
+    def offers(self) -> int:
+        """Number of regions that a question for boxes may offer to choose among; 0: boxes are written."""
+        return len(self._numbers)
+
     def ground(self, questions: Sequence[GroundingQuestion]) -> list[Grounding | None]:
         """Return one grounding per question; `grounds_at_once` of them are generated together.
 
-        Boxes are in pixels of each photo's `image`. Decoding is greedy, within `ANSWER_GRAMMAR`. None as in
-        `rerank`.
+        Boxes are in pixels of each photo's `image`. Decoding is greedy, within `ANSWER_GRAMMAR`. Of offered
+        regions one is chosen, if the judge is set to choose. None as in `rerank`.
 
         Raises:
             ContextTooSmall: a query is too long.
             EngineFailed: as in `rerank`.
         """
+        chosen = {
+            place: self._choose(question)
+            for place, question in enumerate(questions)
+            if question.offered and self._numbers
+        }
+        written = iter(self._write_boxes([q for place, q in enumerate(questions) if place not in chosen]))
+        return [chosen[place] if place in chosen else next(written) for place in range(len(questions))]
+
+    def _choose(self, question: GroundingQuestion) -> Grounding | None:
+        """Let the model choose one of the offered regions; None as in `rerank`."""
+        regions = question.offered[: self.offers]
+        size = self._resized_size(question.photo)
+        shown = replace(question.photo, image=number_regions(question.photo.image, regions, size))
+        tokens = self._tokenize_question(CHOOSE, question.query)
+        for _ in range(2):
+            (logits,) = self._decode_questions(shown, [tokens])
+            numbers = logits[self._numbers[: len(regions)]]
+            if np.isfinite(numbers).all():
+                best = int(numbers.argmax())
+                return Grounding((regions[best],), NUMBERS[best], readable=True)
+            self._start_anew([shown])
+            if not self._choose_smaller(shown):
+                break
+        return None
+
+    def _write_boxes(self, questions: Sequence[GroundingQuestion]) -> list[Grounding | None]:
+        """Return one grounding per question, with the boxes that the model writes."""
         groundings: list[Grounding | None] = []
         for group in self._group_groundings([self._enlarge(question) for question in questions]):
             found = self._ground_group(group)
@@ -299,7 +321,7 @@ class QwenVlJudge:
             cells = len(self._head) + image + IMAGE_MARKERS + batch + self._options.max_answer_tokens
             full = (
                 len(group) == self._options.grounds_at_once
-                or group_cells + cells > self._context.cells - len(self._head)
+                or group_cells + cells > self._context.cells
                 or group_batch + batch > self._context.batch_limit
             )
             if group and full:
@@ -351,49 +373,41 @@ class QwenVlJudge:
         # Qwen's tokenizer normalises to NFC, llama.cpp's leaves text as it is.
         text = unicodedata.normalize("NFC", prompt + query)
         tokens = self._model.tokenize(text) + self._tail
-        cells = self._context.cells - 2 * len(self._head) - self._largest_image
+        cells = self._context.cells - len(self._head) - self._largest_image
         limit = min(self._context.batch_limit, cells) - DRAFT_LIMIT
         if len(tokens) > limit:
             raise ContextTooSmall("the question", len(tokens), limit)
         return tokens
 
-    @property
-    def _first_fork(self) -> int:
-        """First sequence for questions; the sequences of photos come before it."""
-        return HEAD_SEQUENCE + 1 + self._options.grounds_at_once
-
     def _load_photos(self, photos: Sequence[JudgePhoto]) -> list[_LoadedPrefix]:
-        """Load the prefixes of `photos` into the context, unless they are there already.
+        """Load the prefixes of `photos`, and nothing else, into the context.
 
-        Other photos are removed: whatever the context holds costs attention, even if it is masked out.
+        They always come to lie there in the same way, whatever was asked before and whether they were cached:
+        the last bits of the logits depend on it, and the same question must get the same answer.
         """
-        keys = [compute_photo_key(photo) for photo in photos]
-        for key in [key for key in self._loaded if key not in keys]:
-            self._context.drop(self._loaded.pop(key).sequence)
-        for key, photo in zip(keys, photos, strict=True):
-            if key not in self._loaded:
-                used = {prefix.sequence for prefix in self._loaded.values()}
-                free = next(s for s in range(HEAD_SEQUENCE + 1, self._first_fork) if s not in used)
-                self._loaded[key] = _LoadedPrefix(free, self._load_prefix(free, key, photo))
-        return [self._loaded[key] for key in keys]
+        distinct = {compute_photo_key(photo): photo for photo in photos}
+        prefixes = [self._prefix(key, photo) for key, photo in distinct.items()]
+        self._context.drop_all()
+        loaded = {}
+        for sequence, (key, prefix) in enumerate(zip(distinct, prefixes, strict=True)):
+            self._context.restore(sequence, prefix.state)
+            loaded[key] = _LoadedPrefix(sequence, prefix.next_position)
+        return [loaded[compute_photo_key(photo)] for photo in photos]
 
-    def _load_prefix(self, sequence: int, key: PhotoKey, photo: JudgePhoto) -> int:
-        """Put a photo's prefix, cached or new, into the empty `sequence`; return the next free position."""
+    def _prefix(self, key: PhotoKey, photo: JudgePhoto) -> CachedPrefix:
+        """Return a photo's prefix, cached or new; a new one is made in the emptied context."""
         if key in self._cache:
-            cached = self._cache.get(key)
-            self._context.restore(sequence, cached.state)
-            return cached.next_position
+            return self._cache.get(key)
         image = self._resize(photo)
-        self._context.fork(HEAD_SEQUENCE, sequence)
-        try:
-            position = self._projector.encode_image(self._context, image, sequence, len(self._head))
-        except BaseException:
-            # The sequence is half full, and the next photo would take it for empty.
-            self._context.drop(sequence)
-            raise
-        if self._options.prefix_cache_mib:
-            self._cache.put(key, self._context.save(sequence), position)
-        return position
+        self._context.drop_all()
+        self._context.restore(0, self._head_state)
+        position = self._projector.encode_image(self._context, image, 0, len(self._head))
+        return self._cache.put(key, self._context.save(0), position)
+
+    def _decode_head(self) -> SequenceState:
+        """Return the head of the prompt, as the context holds it."""
+        self._context.decode([TokenRun(0, 0, self._head, len(self._head))])
+        return self._context.save(0)
 
     def _resized_size(self, photo: JudgePhoto) -> ImageSize:
         """Return the size in which the model sees `photo`."""
@@ -409,29 +423,6 @@ class QwenVlJudge:
         """Return the image in the size in which the model sees it, so that mtmd does not letterbox it."""
         size = self._resized_size(photo)
         return resize_image(photo.image, size)
-
-    def _make_context(self, model: Path, projector: Path, *, gpu: bool) -> Context:
-        """Return a context for photos of the largest size and their answers, after a check of memory."""
-        options = self._options
-        head = len(self._head)
-        question = QUESTION_TOKENS + options.max_answer_tokens + DRAFT_LIMIT
-        per_photo = head + self._largest_image + question
-        needed = head + per_photo
-        cells = options.context_tokens or head + options.grounds_at_once * per_photo
-        if cells < needed:
-            raise ContextTooSmall(f"a photo of {options.max_pixels} pixels and its question", needed, cells)
-        if not gpu:
-            patches = options.max_pixels // self._family.patch_side**2
-            context = cells * self._model.bytes_per_token
-            check_memory(model, projector, self._family, context, patches)
-        return Context(
-            self._model,
-            cells=cells,
-            sequences=self._first_fork + max(options.grounds_at_once, RERANKS_AT_ONCE),
-            batch=BATCH_TOKENS,
-            outputs=max(RERANKS_AT_ONCE, options.grounds_at_once * (DRAFT_LIMIT + 1)),
-            threads=options.threads or available_threads(),
-        )
 
 
 def _single_token(model: LanguageModel, path: Path, word: str) -> int:

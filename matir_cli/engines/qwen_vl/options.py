@@ -4,7 +4,7 @@ The questions are those of "Mask-aware Text-to-Image Retrieval" (Shen et al., IC
 template of each family.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -24,8 +24,18 @@ RERANK = "Does this image contain the described object? Answer True or False.\nO
 GROUND = "Locate the described object, output the bbox coordinates in JSON format.\nObject description: "
 """Grounding question, to be followed by the query."""
 
+CHOOSE = (
+    "Regions of this image are framed and numbered. Which number marks the described object? "
+    "Answer with the number.\nObject description: "
+)
+"""Question for one of several numbered regions, to be followed by the query."""
+
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
 """Prompt after the question: the end of the user's turn and the opening of the answer."""
+
+
+GroundingWay = Literal["write", "choose"]
+"""How a judge says where an object is."""
 
 
 class QwenVlOptions(EngineOptions, frozen=True):
@@ -35,7 +45,7 @@ class QwenVlOptions(EngineOptions, frozen=True):
     """Family of the models that these options are for."""
     PROMPT_HEAD: ClassVar[str] = HEAD
     """Prompt before the image."""
-    IDENTITY_OPTIONS = ("min_pixels", "max_pixels", "ground_min_pixels", "max_answer_tokens")
+    IDENTITY_OPTIONS = ("min_pixels", "max_pixels", "ground_min_pixels", "max_answer_tokens", "grounding")
     """Options that change the judge's answers; the others change speed and memory."""
     METHOD = "".join((HEAD, RERANK, GROUND, TAIL, ANSWER_GRAMMAR))
     """Prompts and answer grammar, on which the answers depend as well."""
@@ -49,6 +59,9 @@ class QwenVlOptions(EngineOptions, frozen=True):
     """For boxes, smaller photos are enlarged to at least this many pixels; 0: shown as for True or False.
     At most `max_pixels`. llama.cpp advises Qwen's models to have 1024 tokens for boxes (its issue 16842):
     802816 pixels of Qwen2.5-VL. A photo that is enlarged is encoded a second time."""
+    grounding: GroundingWay = "write"
+    """Whether the model writes the box of the described object, as in the paper, or chooses one of the
+    photo's regions by its number (`choosing`)."""
     context_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
     """Tokens that the context holds; 0 allocates what `grounds_at_once` photos of the largest size need."""
     grounds_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8

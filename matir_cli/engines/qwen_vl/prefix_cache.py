@@ -72,13 +72,17 @@ class PrefixCache:
         """Return the prefix of a photo; KeyError if it is not in the cache."""
         return self._prefixes[key]
 
-    def put(self, key: PhotoKey, state: SequenceState, next_position: int) -> None:
-        """Add a photo that was just encoded, with the highest priority until its verdicts are known."""
-        if state.size > self._capacity:
-            return
-        self._prefixes[key] = CachedPrefix(state, next_position, self._search, float("inf"))
+    def put(self, key: PhotoKey, state: SequenceState, next_position: int) -> CachedPrefix:
+        """Add a photo that was just encoded, with the highest priority until its verdicts are known.
+
+        One that is larger than the cache is returned all the same.
+        """
+        prefix = CachedPrefix(state, next_position, self._search, float("inf"))
+        if state.size <= self._capacity:
+            self._prefixes[key] = prefix
         while self.size > self._capacity:
             del self._prefixes[min(self._prefixes, key=lambda other: self._prefixes[other].priority)]
+        return prefix
 
     def record_verdicts(self, key: PhotoKey, queries: Sequence[str], verdicts: Sequence[Verdict]) -> None:
         """Set the priority of a photo from its verdicts; new `queries` begin a new search."""

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
-from pycocotools import mask as pycoco
 
-from matir_cli import masks
 from matir_cli.errors import AnnotationsInvalid
 from matir_cli.evaluation.datasets.dataset import (
     Dataset,
@@ -25,6 +22,7 @@ from matir_cli.evaluation.datasets.dataset import (
     locate_image,
     read_annotation_file,
 )
+from matir_cli.masks import RunLengths, segmentation_to_rle
 from matir_cli.records import Rle
 
 MAX_BYTES = 2 << 30
@@ -35,9 +33,6 @@ VAL2017 = "instances_val2017"
 
 VAL2017_SIZE = 5000, 80
 """Number of images and of categories in the published val2017."""
-
-_MAX_OUTLINE = 4_000_000
-"""Longest outline of a polygon, in pixels; pycocotools allocates 40 bytes per pixel."""
 
 
 class _File(msgspec.Struct):
@@ -56,14 +51,6 @@ class _Image(msgspec.Struct):
 class _Category(msgspec.Struct):
     id: int
     name: str
-
-
-class RunLengths(msgspec.Struct):
-    """A mask as run lengths, not checked yet."""
-
-    size: tuple[int, int]
-    """Height and width, pixels."""
-    counts: str | list[int]
 
 
 class _Annotation(msgspec.Struct):
@@ -210,60 +197,3 @@ def _instance(
     except ValueError as error:
         raise ValueError(f"annotation {record.id}: {error}") from error
     return Instance(record.image_id, record.category_id, rle)
-
-
-def segmentation_to_rle(segmentation: RunLengths | Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """Convert COCO's `segmentation` to a mask of the image's height x width, safe to decode.
-
-    Raises:
-        ValueError: it has another size, is empty or malformed, or exceeds the size limit of masks.
-    """
-    if max(height, width) > masks.MAX_SIDE:
-        raise ValueError(f"a mask of {width} x {height} pixels, more than {masks.MAX_SIDE} on a side")
-    if not isinstance(segmentation, RunLengths):
-        rle = _polygons_to_rle(segmentation, height, width)
-    elif segmentation.size != (height, width):
-        rows, columns = segmentation.size
-        raise ValueError(f"a mask of {columns} x {rows} pixels for an image of {width} x {height}")
-    elif isinstance(segmentation.counts, list):
-        rle = _compress(segmentation.counts, height, width)
-    else:
-        rle = Rle(height, width, segmentation.counts.encode())
-    masks.check(rle)
-    return rle
-
-
-def _compress(counts: list[int], height: int, width: int) -> Rle:
-    """Compress a list of run lengths."""
-    if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise ValueError("runs do not fill the mask")
-    compressed = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return Rle(height, width, compressed["counts"])
-
-
-def _polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """The union of polygons, each x0, y0, x1, y1, ... in pixels; they may reach a little out of the image."""
-    if not polygons:
-        raise ValueError("it has no mask")  # pycocotools would access the first polygon
-    side = max(height, width)
-    for polygon in polygons:
-        # pycocotools takes four numbers for a box, and reads past the end of an odd count.
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"a polygon of {len(polygon)} numbers")
-        points = np.array(polygon).reshape(-1, 2)
-        if not ((-side <= points) & (points <= 2 * side)).all():
-            raise ValueError("a polygon far outside its image")
-        if np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum() > _MAX_OUTLINE:
-            raise ValueError(f"a polygon with an outline of more than {_MAX_OUTLINE:,} pixels")
-    parts = pycoco.frPyObjects(polygons, height, width)
-    return merge_masks([Rle(height, width, part["counts"]) for part in parts])
-
-
-def merge_masks(parts: Sequence[Rle]) -> Rle:
-    """The union of masks of the same size; ValueError if there is none."""
-    if not parts:
-        raise ValueError("it has no mask")
-    if len(parts) == 1:
-        return parts[0]
-    merged = pycoco.merge([masks.to_coco(part) for part in parts])
-    return Rle(parts[0].height, parts[0].width, merged["counts"])

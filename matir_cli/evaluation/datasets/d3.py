@@ -15,7 +15,6 @@ from typing import Literal, TypeVar
 import msgspec
 
 from matir_cli.errors import AnnotationsInvalid
-from matir_cli.evaluation.datasets.coco import RunLengths, merge_masks, segmentation_to_rle
 from matir_cli.evaluation.datasets.dataset import (
     Dataset,
     EvalImage,
@@ -26,6 +25,7 @@ from matir_cli.evaluation.datasets.dataset import (
     read_annotation_file,
 )
 from matir_cli.evaluation.datasets.pickles import load_pickle
+from matir_cli.masks import RunLengths, merge_masks, segmentation_to_rle
 from matir_cli.records import Rle
 
 Subset = Literal["full", "pres", "abs"]

@@ -18,8 +18,11 @@ from matir_cli.errors import GalleryUnrecovered, MatirError, PhotoUnknown, Photo
 from matir_cli.gallery import schema
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import count_unread, stored_metadata
 from matir_cli.gallery.notes import stored_notes
+from matir_cli.gallery.paths import decode_path
 from matir_cli.gallery.read_only import open_read_only, photo_ids
+from matir_cli.gallery.rows import LONGEST_LABEL
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.maintenance.doctor.findings import Finding, FindingState, ok, on_gallery, problem, warning
 from matir_cli.photos.preview import decode_preview
@@ -190,6 +193,22 @@ def _masks(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     return ok(name, f"those of {checked} checked photos can be decoded")
 
 
+def _origins(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the origins and labels of regions that were given."""
+    impossible = _count(gallery, f"{_IMPOSSIBLE_ORIGINS} or length(label) > {LONGEST_LABEL}")
+    if impossible:
+        return problem(name, f"{impossible} regions have an impossible origin or label", RESTORE)
+    human = _count(gallery, "region_origins where origin = 'human'")
+    others = _count(gallery, "region_origins where origin <> 'human'")
+    return ok(name, f"{human} regions are drawn or confirmed by a person, {others} from a data set")
+
+
+_IMPOSSIBLE_ORIGINS = """
+    region_origins where typeof(origin) <> 'text' or origin not in ('human', 'data set')
+    or typeof(label) not in ('text', 'null')
+"""
+
+
 def _index(gallery: GalleryFile, name: str, deep: bool) -> Finding:
     """Check that a search finds every region: its photo is loose, or a block holds its codes."""
     with gallery.snapshot():  # a short one, without codes and vectors: other commands may seal new blocks
@@ -318,6 +337,17 @@ def _notes(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     return ok(name, "every photo was read in full")
 
 
+def _metadata(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
+    """Check the ratings, keywords and positions of files, and say of how many they have not been read."""
+    described: Any = gallery.connection.execute("select path from file_metadata").fetchall()
+    for (path,) in described:
+        stored_metadata(gallery.connection, decode_path(path))
+    if unread := count_unread(gallery.connection):
+        remedy = f"Read them: {on_gallery(gallery.path, 'sync --metadata FOLDER')}"
+        return ok(name, f"those of {unread} of {unread + len(described)} files have not been read", remedy)
+    return ok(name, f"ratings and keywords of {len(described)} files")
+
+
 def _files(gallery: GalleryFile, name: str, _deep: bool) -> Finding:
     """Check that the photos' files exist on disk."""
     count, missing = _count(gallery, "files"), 0
@@ -367,9 +397,11 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("gallery photos", _photos),
     ("gallery vectors", _vectors),
     ("gallery masks", _masks),
+    ("gallery origins", _origins),
     ("gallery index", _index),
     ("gallery previews", _previews),
     ("gallery notes", _notes),
+    ("gallery metadata", _metadata),
     ("gallery files", _files),
     ("gallery space", _space),
 )

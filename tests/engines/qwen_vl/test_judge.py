@@ -121,6 +121,22 @@ def test_a_shared_prefix_answers_like_a_fresh_one(small_qwen: SmallQwen, judge: 
     assert [margins(judge.rerank(one, QUERIES[:1])) for one in photos] == [margin for margin, _ in fresh]
 
 
+def test_answers_do_not_depend_on_what_was_asked_before(small_qwen: SmallQwen, judge: QwenVlJudge) -> None:
+    asked = [judge_photo(photo(number, 140 + 28 * number, 168), number) for number in range(3)]
+    other = [judge_photo(photo(number, 224, 140), number) for number in range(10, 13)]
+    with load_qwen_vl_judge(small_qwen.config(max_answer_tokens=48), "cpu") as fresh:
+        alone = [fresh.rerank(one, QUERIES[:1]) for one in asked]
+        boxes = fresh.ground([GroundingQuestion(one, QUERIES[0]) for one in asked])
+    # Questions of many lengths, about photos that the cache then has and about others, alone and together.
+    for history in (asked, [*other, asked[1]], [asked[2]]):
+        for one in history:
+            judge.rerank(one, [*QUERIES, "dog " * 30])
+        judge.ground([GroundingQuestion(one, "a red house") for one in history[:2]])
+        assert [judge.rerank(one, QUERIES[:1]) for one in asked] == alone
+        judge.ground([GroundingQuestion(asked[2], "a red house")])
+        assert judge.ground([GroundingQuestion(one, QUERIES[0]) for one in asked]) == boxes
+
+
 def test_a_batch_answers_like_single_questions(judge: QwenVlJudge) -> None:
     photos = [judge_photo(photo(number, 112, 112 + 28 * number), number) for number in range(4)]
     queries = [f"{query} {number}" for number in range(12) for query in QUERIES]

@@ -62,6 +62,7 @@ def test_the_command_reports_problems_as_json(indexed: Indexed, tmp_path: Path) 
     path = Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
     tamper(path, "update models set weight_hash = 'x'")
     tamper(path, "update files set path = '/gone/\x1b[31m' where path like '%0003.png'")
+    tamper(path, "delete from file_metadata where path like '%0003.png'")
     tamper(path, "delete from vectors where region_id = 5")
     done = matir("doctor", "--db", path, "--json")
     assert done.returncode == 1

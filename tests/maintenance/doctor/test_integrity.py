@@ -51,7 +51,7 @@ def only(path: Path) -> Finding:
 def test_a_sound_gallery_has_no_problem(path: Path, deep: bool) -> None:
     before = path.read_bytes()
     found = states(path, deep=deep)
-    assert len(found) == 11
+    assert len(found) == 12
     assert {name for name, state in found.items() if state is not FindingState.OK} == {"gallery files"}
     assert found["gallery files"] is FindingState.WARNING
     assert path.read_bytes() == before
@@ -74,6 +74,10 @@ def test_a_sound_gallery_has_no_problem(path: Path, deep: bool) -> None:
         ("update regions set rle = x'ff' where id = 5", "gallery masks"),
         ("update regions set rle = 7 where id = 5", "gallery masks"),
         ("update regions set area = area + 1 where id = 5", "gallery masks"),
+        ("insert into region_origins values (5, 'elsewhere', null)", "gallery origins"),
+        ("insert into region_origins values (5, 'human', x'00')", "gallery origins"),
+        ("insert into region_origins values (5, 'human', hex(zeroblob(600)))", "gallery origins"),
+        ("insert into region_origins values (5, 7, 'a dog')", "gallery masks"),
         ("delete from codes where id = 1", "gallery index"),
         ("delete from loose", "gallery index"),
         ("update codes set runs = x'01' where id = 1", "gallery index"),

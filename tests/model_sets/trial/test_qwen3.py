@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matir_cli.evaluation.ablations import other_resolutions
+from matir_cli.evaluation.ablations import other_judges
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.judge import examine_judge
 from matir_cli.model_sets.catalogue import load_model_set
@@ -40,9 +40,7 @@ def test_a_random_judge_is_tried_and_found_out(qwen3_set: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_other_resolutions_are_those_of_its_own_options(qwen3_set: Path) -> None:
+def test_other_judges_are_those_of_its_own_options(qwen3_set: Path) -> None:
     models = load_model_set(str(qwen3_set))
-    pixels = [
-        changed.part("judge").options["max_pixels"] for _, changed in other_resolutions(models, "pixels")
-    ]
+    pixels = [changed.part("judge").options["max_pixels"] for _, changed in other_judges(models, "pixels")]
     assert pixels == [50176 // 4, 50176 // 2]

@@ -114,6 +114,7 @@ class PaletteJudge:
     """Answers from colours and outlines; blind, or with boxes on a grid of 0 to 1000, if asked to."""
 
     grounds_at_once = 4
+    offers = 0
 
     def __init__(self, *, blind: bool = False, grid: bool = False, bgr: bool = False) -> None:
         self.blind, self.grid, self.bgr = blind, grid, bgr
