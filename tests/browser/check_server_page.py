@@ -454,6 +454,7 @@ def test_a_judge_that_is_missing_or_without_weights(open_page: Open, gallery: Pa
             expect(page.locator("#judge")).to_be_disabled()
             page.get_by_role("button", name="All right").click()
             expect(page.locator(".notice")).to_have_count(0)
+            page.close()  # it may still load photos
 
 
 def test_a_server_that_is_gone_and_comes_back(open_page: Open, gallery: Path) -> None:
@@ -486,6 +487,7 @@ def test_a_busy_server(open_page: Open, gallery: Path) -> None:
         for stop in started:
             server.request("POST", stop)
         status(page, "judged")
+        page.close()
 
 
 def test_a_token_is_asked_for(open_page: Open, gallery: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.outlines import svg_path
 from matir_cli.output.printable import printable
-from matir_cli.server.command_lines import _FLAGS, _VALUES, shell_word
+from matir_cli.server.command_lines import _FLAGS, _LISTS, _VALUES, shell_word
 from matir_cli.server.facts import gallery_facts
 from matir_cli.server.photos import newest_photos
 from matir_cli.server.searches import SearchBody
@@ -90,6 +90,8 @@ LINES: list[dict[str, Any]] = [
     {"text": QUERY, "rerank": False, "limit": 5, "examples": [{"region": 3}], "weight": 0.25},
     {"examples": [{"region": 3}, {"photo": 2}], "rule": "mean", "unlike": [{"region": 5}], "limit": 4},
     {"examples": [{"photo": 3}], "limit": 2, "until": "2999-01"},
+    {"text": QUERY, "rerank": False, "limit": 4, "rating": [0, 3], "no_keywords": ["a*", "b"]},
+    {"text": QUERY, "rerank": False, "limit": 4, "rating": [-1, -1], "keywords": ["-x"]},
     {"text": QUERY, "rerank": False, "limit": 4, "near": [-30.5, 0], "within": 2500.5, "unique": True},
     {"text": QUERY, "rerank": False, "limit": 4, "has_gps": False, "orientation": "portrait", "sort": "path"},
 ]
@@ -108,8 +110,8 @@ def test_the_command_line_of_a_search_does_the_same_search(server: Server, body:
 
 
 def test_the_command_line_knows_all_settings() -> None:
-    settings = {name for name, _ in _FLAGS} | set(_VALUES)
-    others = {"text", "without", "examples", "unlike", "rule", "weight", "places", "limit", "outlines"}
+    settings = {name for name, _ in _FLAGS} | set(_VALUES) | set(_LISTS)
+    others = {"text", "examples", "unlike", "rule", "weight", "limit", "outlines"}
     assert settings | others == set(SearchBody.__struct_fields__)
 
 
