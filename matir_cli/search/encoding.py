@@ -1,17 +1,23 @@
-"""Queries as vectors: a text and its parts, an example and excluded texts.
+"""Queries as vectors: a text and its parts, examples, and what must not be found.
 
 Texts and images share one space, but their cosines differ in scale: a region's cosines with texts are
 small and close together, those with other regions are large and far apart ("Mind the gap", Liang et al.,
 NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
 with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
 score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
-("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
+("Relevance feedback in information retrieval", 1971), and so are bad examples, with less weight than the
+wanted parts:
 
-    q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
+    q  =  (1 - weight) t / s(t)  +  weight e / s(e)
+          - AVERSION * mean of n / s(n)  -  DISLIKE * mean of u / s(u)
 
-with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means
-as well would shift all scores by the same amount, so it is left out. The result q is a single vector, and
-is searched like any other.
+with t the text, e the example, n each excluded text, u each bad example and s the standard deviation.
+Subtracting the means as well would shift all scores by the same amount, so it is left out. The result q is a
+single vector, and is searched like any other.
+
+Of several examples, e is their mean, or a region is compared with the one that it is most like: the largest
+cosine counts, and s(e) is its standard deviation. That is one vector q for each example, of which the best
+counts; the index serves them in one pass (`rank.rank_queries`).
 
 A text that names parts (`phrases`) is replaced by the mean of two: the whole text, and the described object
 alone, less what the text says it must not be. "House that is not red" is "house", less "red house":
@@ -25,22 +31,26 @@ other objects is scored by `parts`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from matir_cli.errors import GalleryDamaged, QueryContradicts
+from matir_cli.errors import EngineFailed, GalleryDamaged, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import PartQuery, Role, Scores
 from matir_cli.search.phrases.description import Description, Phrase, RelationKind
 from matir_cli.search.phrases.parser import parse_phrase
-from matir_cli.search.query import Example, Query, resolve_example
+from matir_cli.search.query import ExampleRule, Query, ResolvedExample, resolve_each
 from matir_cli.search.rank import sample_scores
 
 AVERSION = 0.35
 """Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
+
+DISLIKE = 0.15
+"""Weight of bad examples. On the validation split of the drawn world, where these are what was found wrongly:
+more hides wanted objects, which are like them."""
 
 NEGATION = 0.3
 """Weight of what the words of a text deny. The best of 0.15 to 0.7 on the validation split of the drawn
@@ -61,8 +71,9 @@ LEAST_SPREAD = 1e-6
 class EncodedQuery:
     """A query as stage 1 compares it with regions."""
 
-    vector: FloatArray
-    """(d,) float32 of unit length, in the space of the region vectors."""
+    vectors: FloatArray
+    """(k, d) float32 in the space of the region vectors, the longest of unit length. The best row counts:
+    with several examples there is one for each."""
     truncated: bool
     """True if a text was longer than the encoder reads; its end was left out."""
     deviation: float = 0.0
@@ -78,8 +89,8 @@ class EncodedQuery:
 
 
 @dataclass
-class _Terms:
-    """Vectors of a query's texts, each encoded once."""
+class _Encoder:
+    """Encodes a query's texts, each once."""
 
     gallery: GalleryFile
     models: SearchModels
@@ -87,26 +98,40 @@ class _Terms:
     truncated: bool = False
 
     def encode(self, text: str) -> FloatArray:
-        """Return the (d,) unit vector of a text."""
+        """Return the (1, d) unit vector of a text."""
         if text not in self.texts:
             encoded = self.models.text_encoder.encode(text)
-            self.texts[text] = encoded.vector
+            self.texts[text] = encoded.vector[np.newaxis]
             self.truncated = self.truncated or encoded.truncated
         return self.texts[text]
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
-    """A weighted sum of unit vectors, each in units of its spread over the gallery."""
+class _Term:
+    """A part of a query."""
 
-    vector: FloatArray
-    """(d,)"""
-    sample: Scores
-    """(n,) inner products with the sample of the gallery."""
+    weight: float
+    vectors: FloatArray
+    """(k, d); a region is compared with the one that it is most like."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A weighted sum of terms, each in units of its spread over the gallery."""
+
+    vectors: FloatArray
+    """(k, d)"""
+    samples: Scores
+    """(k, n) inner products with the sample of the gallery."""
+
+    @property
+    def sample(self) -> Scores:
+        """(n,) the best inner product of each region of the sample."""
+        return np.asarray(self.samples.max(axis=0))
 
     @property
     def mean(self) -> float:
-        return float(self.sample.mean()) if self.sample.size else 0.0
+        return float(self.sample.mean()) if self.samples.size else 0.0
 
 
 def encode_query(
@@ -120,50 +145,69 @@ def encode_query(
 
     Raises:
         QueryEmpty, QueryNotText: see `Query.check`.
-        QueryContradicts: an excluded text means the same as the text or the example.
-        GalleryDamaged: the example's stored vector is impossible.
+        QueryContradicts: an excluded text or example means the same as the text or an example.
+        GalleryDamaged: an example's stored vector is impossible.
+        EngineFailed: the vectors of the query cancel each other out.
         MatirError: as loading and running the models raise it.
     """
     query.check()
-    terms = _Terms(gallery, models)
-    share = 1.0 if query.example is None else 1.0 - query.weight
-    wanted: list[tuple[float, FloatArray]] = []  # weight and vector of each term
+    good, bad = (resolve_each(gallery, models, examples) for examples in (query.examples, query.unlike))
+    encoder = _Encoder(gallery, models)
+    share = 1.0 if not good else 1.0 - query.weight
+    wanted: list[_Term] = []
     is_scene = False
     if query.text is not None:
-        wanted.append((share, terms.encode(query.text)))
-    if query.example is not None:
-        example = query.example
-        if isinstance(example, Example):
-            example = resolve_example(gallery, models, example)
-        wanted.append((1.0 if query.text is None else query.weight, example.vector))
-        is_scene = example.share >= 1.0
-    _check_lengths(gallery, [vector for _, vector in wanted])
-    unwanted: list[tuple[float, FloatArray]] = []
-    for text in query.without:
-        vector = terms.encode(text)
-        _check_lengths(gallery, [vector, *(other for _, other in wanted)])
-        if any(float(vector @ other) > SAME_COSINE for _, other in wanted):
-            raise QueryContradicts(text)
-        unwanted.append((-AVERSION / len(query.without), vector))
+        wanted.append(_Term(share, encoder.encode(query.text)))
+    if good:
+        weight = 1.0 if query.text is None else query.weight
+        wanted.append(_Term(weight, _example_vectors(gallery, good, query.rule)))
+        is_scene = all(example.share >= 1.0 for example in good)
+    _check_lengths(gallery, [term.vectors for term in wanted])
+    unwanted = _unwanted_terms(encoder, query.without, bad, wanted)
     description = None if whole or query.text is None else parse_phrase(query.text)
     if description is None or not description.has_parts:
-        return _encode_whole(terms, wanted + unwanted, handicapped=not (whole or is_scene))
-    wanted[0] = (share / 2, wanted[0][1])
-    return _encode_parts(terms, wanted + unwanted, description, share / 2, handicapped=not is_scene)
+        return _encode_whole(encoder, wanted + unwanted, handicapped=not (whole or is_scene))
+    wanted[0] = replace(wanted[0], weight=share / 2)
+    return _encode_parts(encoder, wanted + unwanted, description, share / 2, handicapped=not is_scene)
 
 
-def object_direction(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
-    """Return the (d,) float32 direction in which regions are compared with the described object alone.
+def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
+    """Return the (k, d) float32 directions in which regions are compared with the described object alone.
 
-    Its inner product with a region's unit vector is, up to a constant, the region's similarity in standard
-    deviations over the gallery. Of a text with other objects it is the described object's, otherwise the
-    whole query's.
+    The best inner product with a region's unit vector is, up to a constant, the region's similarity in
+    standard deviations over the gallery. Of a text with other objects it is the described object's, otherwise
+    the whole query's.
     """
     if encoded.parts is not None:
-        return encoded.parts.target.vector
-    spread = _spread(sample_scores(gallery, encoded.vector[np.newaxis])[0])
+        return encoded.parts.target.vector[np.newaxis]
+    lengths = np.linalg.norm(encoded.vectors, axis=1, keepdims=True)
+    spread = _spread((sample_scores(gallery, encoded.vectors) * lengths).max(axis=0))
     # A single region, or regions that are all alike, have no spread to measure by.
-    return np.asarray(encoded.vector / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
+    return np.asarray(encoded.vectors / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
+
+
+def _example_vectors(
+    gallery: GalleryFile, examples: Sequence[ResolvedExample], rule: ExampleRule
+) -> FloatArray:
+    """Return (k, d): the unit vectors of examples, or that of their mean."""
+    vectors = [example.vector for example in examples]
+    _check_lengths(gallery, vectors)
+    if rule == "mean" and len(vectors) > 1:
+        return _unit(np.mean(vectors, axis=0, keepdims=True))
+    return np.stack(vectors)
+
+
+def _unwanted_terms(
+    encoder: _Encoder, texts: Sequence[str], examples: Sequence[ResolvedExample], wanted: Sequence[_Term]
+) -> list[_Term]:
+    """Return the terms of what must not be found."""
+    named = [(text, encoder.encode(text), -AVERSION / len(texts)) for text in texts]
+    named += [(str(each.path), each.vector[np.newaxis], -DISLIKE / len(examples)) for each in examples]
+    for name, vector, _ in named:
+        _check_lengths(encoder.gallery, [vector, *(term.vectors for term in wanted)])
+        if any(float((term.vectors @ vector[0]).max()) > SAME_COSINE for term in wanted):
+            raise QueryContradicts(name)
+    return [_Term(weight, vector) for _, vector, weight in named]
 
 
 def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
@@ -178,47 +222,40 @@ def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
 
 def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
-    if len({vector.size for vector in vectors}) > 1:
+    if len({vector.shape[-1] for vector in vectors}) > 1:
         raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
 
 
-def _encode_whole(
-    terms: _Terms, weighted: list[tuple[float, FloatArray]], *, handicapped: bool
-) -> EncodedQuery:
+def _encode_whole(encoder: _Encoder, terms: list[_Term], *, handicapped: bool) -> EncodedQuery:
     """Encode a query without parts."""
-    if len(weighted) == 1 and not handicapped:
-        return EncodedQuery(_unit(weighted[0][1]), terms.truncated)
-    (total,) = _sums(terms.gallery, [weighted])
-    deviation = _spread(total.sample) / float(np.linalg.norm(total.vector))
-    vector = weighted[0][1] if len(weighted) == 1 else total.vector
-    return EncodedQuery(_unit(vector), terms.truncated, deviation if handicapped else 0.0)
+    if len(terms) == 1 and not handicapped:
+        return EncodedQuery(_unit(terms[0].vectors), encoder.truncated)
+    (total,) = _sums(encoder.gallery, [terms])
+    deviation = _spread(total.sample) / _longest(total.vectors)
+    vectors = terms[0].vectors if len(terms) == 1 else total.vectors
+    return EncodedQuery(_unit(vectors), encoder.truncated, deviation if handicapped else 0.0)
 
 
 def _encode_parts(
-    terms: _Terms,
-    weighted: list[tuple[float, FloatArray]],
-    description: Description,
-    share: float,
-    *,
-    handicapped: bool,
+    encoder: _Encoder, terms: list[_Term], description: Description, share: float, *, handicapped: bool
 ) -> EncodedQuery:
     """Encode a query whose text has parts.
 
     Args:
-        weighted: terms for the region that answers, apart from the described object.
+        terms: those for the region that answers, apart from the described object.
         share: weight of the described object.
     """
     phrases = [*_scored_phrases(description)]
-    base, *roles = _sums(terms.gallery, [weighted, *(_phrase_terms(terms, phrase) for phrase in phrases)])
-    total = base.vector + share * roles[0].vector
-    length = float(np.linalg.norm(total))
-    sample = base.sample + share * roles[0].sample
+    base, *roles = _sums(encoder.gallery, [terms, *(_phrase_terms(encoder, phrase) for phrase in phrases)])
+    total = base.vectors + share * roles[0].vectors
+    length = _longest(total)
+    sample = (base.samples + share * roles[0].samples).max(axis=0)
     deviation = _spread(sample) / length if handicapped else 0.0
     target = _role(description.target, iter(roles), description.others)
-    vector = _unit(total)
+    vectors = _unit(total)
     handicap = WHOLE_PHOTO * deviation
-    parts = PartQuery(vector, target, share / length, handicap) if target.relations else None
-    return EncodedQuery(vector, terms.truncated, deviation, parts)
+    parts = PartQuery(vectors, target, share / length, handicap) if target.relations else None
+    return EncodedQuery(vectors, encoder.truncated, deviation, parts)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:
@@ -235,10 +272,11 @@ def _others(phrase: Phrase) -> Iterator[Phrase]:
             yield from _others(relation.other)
 
 
-def _phrase_terms(terms: _Terms, phrase: Phrase) -> list[tuple[float, FloatArray]]:
-    """Return weight and vector of a phrase and of what it denies."""
-    denied = [(-NEGATION / len(phrase.absences), terms.encode(each.counterpart)) for each in phrase.absences]
-    return [(1.0, terms.encode(phrase.text)), *denied]
+def _phrase_terms(encoder: _Encoder, phrase: Phrase) -> list[_Term]:
+    """Return the terms of a phrase and of what it denies."""
+    weight = -NEGATION / max(1, len(phrase.absences))
+    denied = [_Term(weight, encoder.encode(each.counterpart)) for each in phrase.absences]
+    return [_Term(1.0, encoder.encode(phrase.text)), *denied]
 
 
 def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ()) -> Role:
@@ -251,32 +289,49 @@ def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ())
     scored = [each for each in phrase.relations if each.kind is not RelationKind.ATTRIBUTE]
     placed = [(each.kind, _role(each.other, sums)) for each in scored]
     anywhere = [(None, _role(other, sums)) for other in joined]
-    return Role(own.vector, own.mean, (*placed, *anywhere))
+    return Role(own.vectors[0], own.mean, (*placed, *anywhere))
 
 
-def _sums(gallery: GalleryFile, weighted: list[list[tuple[float, FloatArray]]]) -> list[_Sum]:
-    """Sum each list of weighted vectors, all in units of their spreads over one sample of the gallery."""
-    weights = np.array([weight for terms in weighted for weight, _ in terms])
-    vectors = np.stack([vector for terms in weighted for _, vector in terms])
-    sample = sample_scores(gallery, vectors)
-    spreads = np.array([_spread(row) for row in sample])
+def _sums(gallery: GalleryFile, sums: list[list[_Term]]) -> list[_Sum]:
+    """Sum the terms of each list, all in units of their spreads over one sample of the gallery.
+
+    At most one term of a list has several vectors, and the sum as many.
+    """
+    terms = [term for each in sums for term in each]
+    sample = sample_scores(gallery, np.concatenate([term.vectors for term in terms]))
+    ends = np.cumsum([len(term.vectors) for term in terms])[:-1]
+    samples = np.split(sample, ends)
+    spreads = [_spread(rows.max(axis=0)) for rows in samples]
     # A single region, or regions that are all alike, have no spread to measure by.
-    if spreads.min() > LEAST_SPREAD:
-        weights = weights / spreads
-    sums = []
-    start = 0
-    for terms in weighted:
-        part = slice(start, start + len(terms))
-        total = np.asarray(weights[part] @ vectors[part], np.float32)
-        sums.append(_Sum(total, weights[part] @ sample[part]))
-        start += len(terms)
-    return sums
+    is_measured = min(spreads) > LEAST_SPREAD
+    scaled = iter(
+        _Sum(np.multiply(factor, term.vectors, dtype=np.float64), factor * rows)
+        for term, rows, spread in zip(terms, samples, spreads, strict=True)
+        for factor in [term.weight / spread if is_measured else term.weight]
+    )
+    return [_add([next(scaled) for _ in each]) for each in sums]
+
+
+def _add(terms: Sequence[_Sum]) -> _Sum:
+    """Add terms, of which at most one has several vectors."""
+    vectors, samples = terms[0].vectors, terms[0].samples
+    for term in terms[1:]:
+        vectors, samples = vectors + term.vectors, samples + term.samples
+    return _Sum(np.asarray(vectors, np.float32), samples)
 
 
 def _spread(scores: Scores) -> float:
     return float(scores.std()) if scores.size else 0.0
 
 
-def _unit(vector: FloatArray) -> FloatArray:
-    exact = vector.astype(np.float64)
-    return np.asarray(exact / np.linalg.norm(exact), np.float32)
+def _longest(vectors: FloatArray) -> float:
+    """Return the length of the longest of (k, d) vectors; EngineFailed if it is none."""
+    length = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+    if not length > 0:
+        raise EngineFailed("the vectors of the query cancel each other out")
+    return length
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Scale (k, d) vectors so that the longest has unit length."""
+    return np.asarray(vectors.astype(np.float64) / _longest(vectors), np.float32)

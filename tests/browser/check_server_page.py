@@ -308,13 +308,22 @@ def test_a_region_is_found_in_all_photos(open_page: Open, server: Server) -> Non
     expect(page.locator("#text")).to_have_value(QUERY)
     status(page, "judged")
     page.locator(".tile .open").first.click()
-    page.get_by_label("Find it with the text").check()
+    page.get_by_label("Like this too").check()
     page.locator(".region").last.press("Enter")
     status(page, "judged")
     assert set(address(page)) == {"q", "like"}
     page.get_by_label("Share of the example").fill("80")
     status(page, "judged")
     assert address(page)["weight"] == ["0.8"]
+    # Another object is not wanted.
+    page.locator(".tile .open").last.click()
+    page.get_by_label("Not this").check()
+    page.locator(".region").first.press("Enter")
+    status(page, "judged")
+    assert set(address(page)) == {"q", "like", "unlike", "weight"}
+    expect(page.locator(".unlike image")).to_have_count(1)
+    page.get_by_label("Remove what is not wanted").click()
+    expect(page.locator(".unlike")).to_have_count(0)
     page.get_by_label("Remove the example").click()
     expect(page.locator(".like")).to_have_count(0)
 
