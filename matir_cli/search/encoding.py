@@ -25,13 +25,16 @@ other objects is scored by `parts`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from matir_cli.engines.protocols import PromptVector, QueryVector
 from matir_cli.errors import GalleryDamaged, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
+from matir_cli.search.explanation import TermKind
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import PartQuery, Role, Scores
 from matir_cli.search.phrases.description import Description, Phrase, RelationKind
@@ -58,6 +61,23 @@ LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
+class QueryTerm:
+    """A part of a query: what regions are compared with, and how much that counts."""
+
+    kind: TermKind
+    weight: float
+    """Amount that a cosine of 1 adds to a region's score."""
+    vectors: FloatArray
+    """(k, d) float32 of unit length; the best of the cosines counts."""
+    text: str | None = None
+    """None for an example."""
+    paths: tuple[Path, ...] = ()
+    """Photos of the k examples."""
+    prompts: tuple[PromptVector, ...] = ()
+    """Sentences that the text is put into."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedQuery:
     """A query as stage 1 compares it with regions."""
 
@@ -70,6 +90,8 @@ class EncodedQuery:
     published, which measures nothing by it."""
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
+    terms: tuple[QueryTerm, ...] = ()
+    """The parts of `vector`: its cosine with a region is the sum of what they add."""
 
     @property
     def handicap(self) -> float:
@@ -83,16 +105,16 @@ class _Terms:
 
     gallery: GalleryFile
     models: SearchModels
-    texts: dict[str, FloatArray] = field(default_factory=dict)
+    texts: dict[str, QueryVector] = field(default_factory=dict)
     truncated: bool = False
 
-    def encode(self, text: str) -> FloatArray:
-        """Return the (d,) unit vector of a text."""
+    def encode(self, kind: TermKind, text: str, weight: float) -> QueryTerm:
+        """Return the term of a text."""
         if text not in self.texts:
-            encoded = self.models.text_encoder.encode(text)
-            self.texts[text] = encoded.vector
-            self.truncated = self.truncated or encoded.truncated
-        return self.texts[text]
+            self.texts[text] = self.models.text_encoder.encode(text)
+            self.truncated = self.truncated or self.texts[text].truncated
+        encoded = self.texts[text]
+        return QueryTerm(kind, weight, encoded.vector[np.newaxis], text, prompts=encoded.prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +125,16 @@ class _Sum:
     """(d,)"""
     sample: Scores
     """(n,) inner products with the sample of the gallery."""
+    terms: tuple[QueryTerm, ...]
+    """What is summed; the weights are those in units of spreads."""
 
     @property
     def mean(self) -> float:
         return float(self.sample.mean()) if self.sample.size else 0.0
+
+    def scaled(self, factor: float) -> tuple[QueryTerm, ...]:
+        """Return the terms of the sum times a factor."""
+        return tuple(replace(term, weight=term.weight * factor) for term in self.terms)
 
 
 def encode_query(
@@ -127,28 +155,29 @@ def encode_query(
     query.check()
     terms = _Terms(gallery, models)
     share = 1.0 if query.example is None else 1.0 - query.weight
-    wanted: list[tuple[float, FloatArray]] = []  # weight and vector of each term
+    wanted: list[QueryTerm] = []
     is_scene = False
     if query.text is not None:
-        wanted.append((share, terms.encode(query.text)))
+        wanted.append(terms.encode("text", query.text, share))
     if query.example is not None:
         example = query.example
         if isinstance(example, Example):
             example = resolve_example(gallery, models, example)
-        wanted.append((1.0 if query.text is None else query.weight, example.vector))
+        weight = 1.0 if query.text is None else query.weight
+        wanted.append(QueryTerm("example", weight, example.vector[np.newaxis], paths=(example.path,)))
         is_scene = example.share >= 1.0
-    _check_lengths(gallery, [vector for _, vector in wanted])
-    unwanted: list[tuple[float, FloatArray]] = []
+    _check_lengths(gallery, wanted)
+    unwanted: list[QueryTerm] = []
     for text in query.without:
-        vector = terms.encode(text)
-        _check_lengths(gallery, [vector, *(other for _, other in wanted)])
-        if any(float(vector @ other) > SAME_COSINE for _, other in wanted):
+        term = terms.encode("not", text, -AVERSION / len(query.without))
+        _check_lengths(gallery, [term, *wanted])
+        if any(float((other.vectors @ term.vectors[0]).max()) > SAME_COSINE for other in wanted):
             raise QueryContradicts(text)
-        unwanted.append((-AVERSION / len(query.without), vector))
+        unwanted.append(term)
     description = None if whole or query.text is None else parse_phrase(query.text)
     if description is None or not description.has_parts:
         return _encode_whole(terms, wanted + unwanted, handicapped=not (whole or is_scene))
-    wanted[0] = (share / 2, wanted[0][1])
+    wanted[0] = replace(wanted[0], weight=share / 2)
     return _encode_parts(terms, wanted + unwanted, description, share / 2, handicapped=not is_scene)
 
 
@@ -176,27 +205,27 @@ def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
     return models.fusion / encoded.deviation if encoded.deviation > LEAST_SPREAD else 0.0
 
 
-def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
+def _check_lengths(gallery: GalleryFile, terms: Sequence[QueryTerm]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
-    if len({vector.size for vector in vectors}) > 1:
+    if len({term.vectors.shape[1] for term in terms}) > 1:
         raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
 
 
-def _encode_whole(
-    terms: _Terms, weighted: list[tuple[float, FloatArray]], *, handicapped: bool
-) -> EncodedQuery:
+def _encode_whole(terms: _Terms, weighted: list[QueryTerm], *, handicapped: bool) -> EncodedQuery:
     """Encode a query without parts."""
     if len(weighted) == 1 and not handicapped:
-        return EncodedQuery(_unit(weighted[0][1]), terms.truncated)
+        alone = replace(weighted[0], weight=1.0)
+        return EncodedQuery(_unit(alone.vectors[0]), terms.truncated, terms=(alone,))
     (total,) = _sums(terms.gallery, [weighted])
-    deviation = _spread(total.sample) / float(np.linalg.norm(total.vector))
-    vector = weighted[0][1] if len(weighted) == 1 else total.vector
-    return EncodedQuery(_unit(vector), terms.truncated, deviation if handicapped else 0.0)
+    length = float(np.linalg.norm(total.vector))
+    deviation = _spread(total.sample) / length if handicapped else 0.0
+    vector = weighted[0].vectors[0] if len(weighted) == 1 else total.vector
+    return EncodedQuery(_unit(vector), terms.truncated, deviation, terms=total.scaled(1.0 / length))
 
 
 def _encode_parts(
     terms: _Terms,
-    weighted: list[tuple[float, FloatArray]],
+    weighted: list[QueryTerm],
     description: Description,
     share: float,
     *,
@@ -218,7 +247,8 @@ def _encode_parts(
     vector = _unit(total)
     handicap = WHOLE_PHOTO * deviation
     parts = PartQuery(vector, target, share / length, handicap) if target.relations else None
-    return EncodedQuery(vector, terms.truncated, deviation, parts)
+    together = (*base.scaled(1.0 / length), *roles[0].scaled(share / length))
+    return EncodedQuery(vector, terms.truncated, deviation, parts, together)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:
@@ -235,10 +265,11 @@ def _others(phrase: Phrase) -> Iterator[Phrase]:
             yield from _others(relation.other)
 
 
-def _phrase_terms(terms: _Terms, phrase: Phrase) -> list[tuple[float, FloatArray]]:
-    """Return weight and vector of a phrase and of what it denies."""
-    denied = [(-NEGATION / len(phrase.absences), terms.encode(each.counterpart)) for each in phrase.absences]
-    return [(1.0, terms.encode(phrase.text)), *denied]
+def _phrase_terms(terms: _Terms, phrase: Phrase) -> list[QueryTerm]:
+    """Return the terms of a phrase and of what it denies."""
+    weight = -NEGATION / max(1, len(phrase.absences))
+    denied = [terms.encode("denied", each.counterpart, weight) for each in phrase.absences]
+    return [terms.encode("object", phrase.text, 1.0), *denied]
 
 
 def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ()) -> Role:
@@ -251,13 +282,13 @@ def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ())
     scored = [each for each in phrase.relations if each.kind is not RelationKind.ATTRIBUTE]
     placed = [(each.kind, _role(each.other, sums)) for each in scored]
     anywhere = [(None, _role(other, sums)) for other in joined]
-    return Role(own.vector, own.mean, (*placed, *anywhere))
+    return Role(own.vector, own.mean, (*placed, *anywhere), phrase.text)
 
 
-def _sums(gallery: GalleryFile, weighted: list[list[tuple[float, FloatArray]]]) -> list[_Sum]:
-    """Sum each list of weighted vectors, all in units of their spreads over one sample of the gallery."""
-    weights = np.array([weight for terms in weighted for weight, _ in terms])
-    vectors = np.stack([vector for terms in weighted for _, vector in terms])
+def _sums(gallery: GalleryFile, weighted: list[list[QueryTerm]]) -> list[_Sum]:
+    """Sum each list of terms, all in units of their spreads over one sample of the gallery."""
+    weights = np.array([term.weight for terms in weighted for term in terms])
+    vectors = np.concatenate([term.vectors for terms in weighted for term in terms])
     sample = sample_scores(gallery, vectors)
     spreads = np.array([_spread(row) for row in sample])
     # A single region, or regions that are all alike, have no spread to measure by.
@@ -268,7 +299,8 @@ def _sums(gallery: GalleryFile, weighted: list[list[tuple[float, FloatArray]]]) 
     for terms in weighted:
         part = slice(start, start + len(terms))
         total = np.asarray(weights[part] @ vectors[part], np.float32)
-        sums.append(_Sum(total, weights[part] @ sample[part]))
+        scaled = [replace(each, weight=float(w)) for each, w in zip(terms, weights[part], strict=True)]
+        sums.append(_Sum(total, weights[part] @ sample[part], tuple(scaled)))
         start += len(terms)
     return sums
 

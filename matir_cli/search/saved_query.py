@@ -30,9 +30,9 @@ LONGEST_JSON = 1 << 16
 MOST_RESULTS = 100_000
 """Results, or photos for the judge to look at, that a saved query may ask for at most."""
 
-_NOT_SAVED = ("filters", "fresh")
-"""Fields of `SearchOptions` that are not among the saved ones: filters are saved beside them, and a search
-that asks the judge anew would drop its answers in each run."""
+_NOT_SAVED = ("filters", "fresh", "explain")
+"""Fields of `SearchOptions` that are not among the saved ones: filters are saved beside them, a search that
+asks the judge anew would drop its answers in each run, and what is printed is said in each run."""
 
 Settings = TypeVar("Settings", Filters, SearchOptions)
 

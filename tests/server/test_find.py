@@ -51,6 +51,8 @@ def same(server: Server, *words: object, command: str = "find", given: bytes = b
         ("--no-rerank", "--max-size", "0.9"),
         ("--jsonl", "--not", "blue car", "--no-ground"),
         ("--budget", "0", "--fresh"),
+        ("--explain",),
+        ("--explain", "--jsonl", "--stream", "--not", "blue car", "--match", "joint"),
         ("--no-rerank", "--json", "--orientation", "landscape", "--no-gps", "--sort", "path"),
         ("--no-rerank", "--json", "--rating", "0+", "--no-keyword", "draft", "--sort", "size"),
     ],

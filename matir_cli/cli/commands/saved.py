@@ -33,7 +33,7 @@ from matir_cli.cli.options.query import (
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
-from matir_cli.cli.server_search import Searcher, server_option
+from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
@@ -177,9 +177,10 @@ def run(
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = asked.resolve(gallery, engines)
         check_background(asked.options, query, output)
-        searcher = Searcher(gallery, engines, use_server=use_server)
+        searcher = CommandSearcher(gallery, engines, use_server=use_server)
         select = _leave_out(returned_photos(gallery, stored)) if only_new else None
-        code, outcome = answer_query(gallery, searcher, query, asked.options, output, asked.title, select)
+        options = replace(asked.options, explain=output.explain)
+        code, outcome = answer_query(gallery, searcher, query, options, output, asked.title, select)
         if outcome.complete:
             remember_outcome(gallery, stored, outcome)
     click.get_current_context().exit(code)
