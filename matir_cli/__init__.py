@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from matir_cli.gallery.rows import StoredPhoto
     from matir_cli.indexing.pipeline import Added, Linked, Refreshed, Skipped, Unchanged
     from matir_cli.records import Box, PhotoRecord, Point
+    from matir_cli.search.query import Example
 
 __all__ = [
     "Added",
     "Box",
+    "Example",
     "Gallery",
     "Hit",
     "Instance",
@@ -41,6 +43,7 @@ _MODULES = {
     "matir_cli.gallery.rows": ("StoredPhoto",),
     "matir_cli.api_results": ("Hit", "Instance", "PhotoRegion"),
     "matir_cli.records": ("Box", "PhotoRecord", "Point"),
+    "matir_cli.search.query": ("Example",),
 }
 """Module to the public names that it defines."""
 

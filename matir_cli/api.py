@@ -45,7 +45,7 @@ from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.index import seal_index
 from matir_cli.search.keywords import parse_rating
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
-from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.query import Example, ExampleRule, Query, resolve_each
 from matir_cli.search.sorting import SortKey
 
 AnyPath: TypeAlias = str | os.PathLike[str]
@@ -164,9 +164,11 @@ class Gallery:
         self,
         text: str | None = None,
         *,
-        image: AnyPath | None = None,
+        image: AnyPath | Example | Iterable[AnyPath | Example] | None = None,
         box: Box | Sequence[float] | None = None,
         point: Point | Sequence[float] | None = None,
+        unlike: AnyPath | Example | Iterable[AnyPath | Example] = (),
+        examples: ExampleRule = "max",
         weight: float = 0.5,
         without: str | Iterable[str] = (),
         below: AnyPath | Iterable[AnyPath] = (),
@@ -203,10 +205,14 @@ class Gallery:
 
         Args:
             text: description of the object. None: search by the example alone, ranked by stage 1.
-            image: an example: any photo that shows such an object.
+            image: an example or several, up to 32: photos that show such an object. An `Example` has a box
+                or point of its own.
             box: box around the object in `image`, XYXY in pixels of that photo.
             point: point on the object in `image`, X and Y in pixels of that photo; not with `box`.
-            weight: share of the example next to a text, 0..1.
+            unlike: an example or several of what must not be found, as in `image`.
+            examples: of several in `image`, "max" compares a region with the one that it is most like, "mean"
+                with their mean.
+            weight: share of the examples next to a text, 0..1.
             without: descriptions of what must not be found.
             below: only photos in these folders, at any depth, or these files.
             since: only photos taken on this date or later: a date, or ISO 8601 of any precision
@@ -262,7 +268,12 @@ class Gallery:
             KeyboardInterrupt: Ctrl-C; the verdicts so far are remembered.
         """
         query = Query(
-            text, _example(image, box, point), weight, tuple(str(other) for other in _listed(without))
+            text,
+            _examples(() if image is None else image, box, point),
+            weight,
+            tuple(str(other) for other in _listed(without)),
+            _examples(unlike),
+            examples,
         )
         places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
         filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
@@ -300,15 +311,17 @@ class Gallery:
             engines = self._loaded(file)
             check_searchable(file, query)
             unread = count_unread(file.connection) if filters.needs_metadata else 0
-            if isinstance(query.example, Example):
-                query = replace(query, example=resolve_example(file, engines, query.example))
+            good, bad = (resolve_each(file, engines, some) for some in (query.examples, query.unlike))
+            query = replace(query, examples=good, unlike=bad)
             result = run_search(file, engines, query, options)
         if not result.complete:
             raise KeyboardInterrupt
-        if isinstance(query.example, ResolvedExample) and query.example.fits_poorly:
-            warnings.warn(
-                f"the example's region fits the box poorly (IoU {query.example.iou:.2f})", stacklevel=2
-            )
+        for example in (*good, *bad):
+            if example.fits_poorly:
+                warnings.warn(
+                    f"the region found in {example.path} fits the box poorly (IoU {example.iou:.2f})",
+                    stacklevel=2,
+                )
         if unread:
             warnings.warn(
                 f"ratings and keywords of some files ({unread}) are not known yet: add(..., metadata=True)",
@@ -399,19 +412,27 @@ def _listed(one_or_more: AnyPath | Iterable[AnyPath]) -> list[AnyPath]:
     return [one_or_more] if isinstance(one_or_more, str | os.PathLike) else list(one_or_more)
 
 
-def _example(
-    image: AnyPath | None, box: Box | Sequence[float] | None, point: Point | Sequence[float] | None
-) -> Example | None:
-    if image is None:
-        if box is not None or point is not None:
-            raise ValueError("box and point refer to image, which is missing")
-        return None
+def _examples(
+    images: AnyPath | Example | Iterable[AnyPath | Example],
+    box: Box | Sequence[float] | None = None,
+    point: Point | Sequence[float] | None = None,
+) -> tuple[Example, ...]:
+    """Return the examples; a box or point is that of the only one."""
+    listed = [images] if isinstance(images, str | os.PathLike | Example) else [*images]
+    shown = [each if isinstance(each, Example) else Example(Path(each)) for each in listed]
+    shown = [replace(each, path=each.path.expanduser()) for each in shown]
+    if box is None and point is None:
+        return tuple(shown)
+    if len(shown) != 1 or shown[0].box is not None or shown[0].point is not None:
+        raise ValueError("box and point refer to one image: give each of several as an Example")
     if box is not None and point is not None:
         raise ValueError("give box or point, not both")
-    return Example(
-        Path(image).expanduser(),
-        box if box is None or isinstance(box, Box) else Box(*box),
-        point if point is None or isinstance(point, Point) else Point(*point),
+    return (
+        Example(
+            shown[0].path,
+            box if box is None or isinstance(box, Box) else Box(*box),
+            point if point is None or isinstance(point, Point) else Point(*point),
+        ),
     )
 
 

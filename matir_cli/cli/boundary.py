@@ -261,5 +261,5 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.QueryEmpty: 'Describe an object, such as: matir find "dog led by rope"',
     errors.QueryNotText: "Encode it as UTF-8.",
     errors.DefaultsInvalid: "Correct it: matir config --edit; or run without it: MATIR_CONFIG= matir ...",
-    errors.QueryContradicts: "Describe with --not what the wrong photos show and the right ones do not.",
+    errors.QueryContradicts: "Describe with --not, or show with --unlike, what only the wrong photos show.",
 }

@@ -33,6 +33,10 @@ WITHOUT_DEFAULTS = ("config", "help")
 Table = Mapping[str, object]
 
 
+class PlacedOption(click.Option):
+    """An option that means something by its place among others: no defaults file may set it."""
+
+
 def defaults_path() -> Path | None:
     """Return the path of the file, which need not exist; None if none is to be read."""
     named = os.environ.get(VARIABLE)
@@ -74,7 +78,7 @@ def settable_options(command: click.Command) -> dict[str, click.Option]:
     """Return the options of a command that the file may set, by their long name without dashes."""
     found = {}
     for option in command.params:
-        if isinstance(option, click.Option) and not option.required:
+        if isinstance(option, click.Option) and not (option.required or isinstance(option, PlacedOption)):
             names = [name for name in option.opts if name.startswith("--")]
             if names:
                 found[names[0].removeprefix("--")] = option

@@ -28,7 +28,7 @@ from matir_cli.output.terminal import HEADER, explanation_rows, format_corners, 
 from matir_cli.search.events import SearchEvent, SearchOutcome
 from matir_cli.search.filters import Filters
 from matir_cli.search.models import SearchModels
-from matir_cli.search.query import Example, Query, ResolvedExample, resolve_example
+from matir_cli.search.query import Query, ResolvedExample, resolve_each
 from matir_cli.search.results import SearchResult
 
 
@@ -79,23 +79,24 @@ def _select_none(gallery: GalleryFile, filters: Filters) -> bool:
     return photos is not None and not photos.size
 
 
-def resolve_and_say_example(gallery: GalleryFile, models: SearchModels, query: Query) -> Query:
-    """Find the region that the query's example refers to, if it has one, and say which it is.
+def resolve_and_say_examples(gallery: GalleryFile, models: SearchModels, query: Query) -> Query:
+    """Find the regions that the query's examples refer to, if it has any, and say which they are.
 
     Raises:
         MatirError: as in `resolve_example`.
     """
-    if not isinstance(query.example, Example):
-        return query
-    example = resolve_example(gallery, models, query.example)
-    _say_example(example)
-    return replace(query, example=example)
+    good, bad = (resolve_each(gallery, models, examples) for examples in (query.examples, query.unlike))
+    for example in good:
+        _say_example("example", example)
+    for example in bad:
+        _say_example("unlike", example)
+    return replace(query, examples=good, unlike=bad)
 
 
-def _say_example(example: ResolvedExample) -> None:
+def _say_example(role: str, example: ResolvedExample) -> None:
     """Say which region an example refers to, and whether it fits the box poorly."""
     region = f"the region {format_corners(example.box)} of {example.path}"
-    say(f"example: {region}, {example.share:.1%} of the photo")
+    say(f"{role}: {region}, {example.share:.1%} of the photo")
     if example.fits_poorly:
         say(
             f"that region fits --box poorly (IoU {example.iou:.2f}); draw the box tight around the object, "

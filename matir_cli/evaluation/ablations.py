@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
+import numpy as np
 
 from matir_cli.engines.clip.options import SEVEN_PROMPTS, ClipOptions
 from matir_cli.engines.options import read_options
@@ -28,7 +29,7 @@ from matir_cli.photos.decode import decode_photo
 from matir_cli.photos.discover import stat_file
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import EngineConfig
-from matir_cli.search.encoding import EncodedQuery, object_direction
+from matir_cli.search.encoding import EncodedQuery, match_directions
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import seal_index, store_vectors
 
@@ -141,7 +142,7 @@ class AblationRunner:
         encoder, gallery = load_text_encoder(self.encoder), self.setup.gallery
         encoded = {query.id: encoder.encode(query.text) for query in self.setup.queries}
         return {
-            query: object_direction(gallery, EncodedQuery(each.vector, each.truncated))
+            query: match_directions(gallery, EncodedQuery(each.vector[np.newaxis], each.truncated))
             for query, each in encoded.items()
         }
 

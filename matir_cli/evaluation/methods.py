@@ -23,7 +23,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Candidate, FloatArray, Rle
 from matir_cli.search.early_stopping import replay
-from matir_cli.search.encoding import encode_query, fusion_weight, object_direction
+from matir_cli.search.encoding import encode_query, fusion_weight, match_directions
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.models import SearchModels
@@ -42,7 +42,7 @@ PredictedMasks = Mapping[int, Rle | None]
 """Image id to the one mask predicted in that image, in the frame of the annotations; None: no mask."""
 
 Directions = Mapping[int, FloatArray]
-"""Query id to the direction in which regions are compared with the described object."""
+"""Query id to the (k, d) directions in which regions are compared with the described object."""
 
 MATIR = "MaTIR"
 """Name of the paper's method."""
@@ -145,10 +145,10 @@ def run_stage_1_with_parts(
 
 
 def object_directions(setup: EvaluationSetup, models: SearchModels) -> Directions:
-    """Return the direction of each query's described object, as `matir find` computes it."""
+    """Return the directions of each query's described object, as `matir find` computes it."""
     gallery = setup.gallery
     return {
-        query.id: object_direction(gallery, encode_query(gallery, models, Query(query.text)))
+        query.id: match_directions(gallery, encode_query(gallery, models, Query(query.text)))
         for query in setup.queries
     }
 
@@ -201,7 +201,7 @@ class Method:
     """lambda, for all queries or by query id: photos are ranked by zTrue - zFalse + lambda x stage 1's score.
     """
     directions: Directions | None = None
-    """With these, stored regions are matched to the judge's boxes jointly (`MatchOptions.direction`); None:
+    """With these, stored regions are matched to the judge's boxes jointly (`MatchOptions.directions`); None:
     by IoU, as in the paper."""
     name: str = MATIR
     """Name in the tables."""
@@ -322,8 +322,8 @@ class BoxMasks:
             if (query.id, item.candidate.photo_id) not in self._masks
             and (everywhere or self.setup.is_relevant(query.id, item.candidate.photo_id))
         ]
-        direction = None if self.directions is None else self.directions[query.id]
-        matching = replace(self.matching, direction=direction)
+        directions = None if self.directions is None else self.directions[query.id]
+        matching = replace(self.matching, directions=directions)
         for result in results_by_box(self.sessions[query.text], new, matching):
             self._masks[query.id, result.photo.id] = _first_mask(result)
             if self.setup.is_relevant(query.id, result.photo.id):

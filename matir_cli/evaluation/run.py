@@ -45,7 +45,7 @@ from matir_cli.model_sets.weights import locate_files
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import FloatArray, Rle
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import encode_query, object_direction
+from matir_cli.search.encoding import encode_query, match_directions
 from matir_cli.search.pipeline import CANDIDATES, KEEP, open_judge_session
 from matir_cli.search.query import Query
 from matir_cli.search.rerank import JudgeSession
@@ -182,10 +182,10 @@ def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSe
     def open_session(text: str) -> JudgeSession:
         session = open_judge_session(setup.gallery, models, text)
 
-        def direction() -> FloatArray:
-            return object_direction(setup.gallery, encode_query(setup.gallery, models, Query(text)))
+        def directions() -> FloatArray:
+            return match_directions(setup.gallery, encode_query(setup.gallery, models, Query(text)))
 
-        return replace(session, direction=cache(direction))
+        return replace(session, directions=cache(directions))
 
     return {query.text: open_session(query.text) for query in setup.queries}
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from matir_cli.search.query import MOST_EXAMPLES
 from matir_cli.server.searches import MOST_CANDIDATES, MOST_RESULTS, ExampleBody, SearchBody
 
 MOST_PER_PAGE = 50
@@ -51,9 +52,14 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     without: Annotated[
         list[Words], Meta(max_length=20, description="Descriptions of what the photos must not show.")
     ] = []
-    example_region: Annotated[
-        Identity | None, Meta(description="Id of a region that shows such an object, as an example.")
-    ] = None
+    example_regions: Annotated[
+        list[Identity],
+        Meta(max_length=MOST_EXAMPLES, description="Ids of regions that show such objects, as examples."),
+    ] = []
+    unlike_regions: Annotated[
+        list[Identity],
+        Meta(max_length=MOST_EXAMPLES, description="Ids of regions that show what must not be found."),
+    ] = []
     example_photo: Annotated[
         Identity | None,
         Meta(description="Id of a photo that shows such an object; a box or point in it selects one."),
@@ -66,7 +72,7 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[list[Coordinate], Meta(min_length=2, max_length=2)] | None,
         Meta(description="x, y in pixels of example_photo."),
     ] = None
-    weight: Annotated[Share, Meta(description="Share of the example next to a text.")] = 0.5
+    weight: Annotated[Share, Meta(description="Share of the examples next to a text.")] = 0.5
     places: Annotated[
         list[Words],
         Meta(max_length=100, description="Only photos in these folders: absolute paths, any depth."),
@@ -112,12 +118,13 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the search in the form of the HTTP API; ValueError if arguments contradict each other."""
         if self.min_p is not None and (self.text is None or not self.judge):
             raise ValueError("min_p needs the judge: give a text, and judge=true")
-        if self.text is None and self.example_region is None and self.example_photo is None:
-            raise ValueError("give a text, an example_region or an example_photo")
+        if self.text is None and not self.example_regions and self.example_photo is None:
+            raise ValueError("give a text, example_regions or an example_photo")
         return SearchBody(
             text=self.text,
             without=self.without,
-            example=self._example(),
+            examples=self._examples(),
+            unlike=[ExampleBody(region) for region in self.unlike_regions],
             weight=self.weight,
             places=self.places,
             since=self.since,
@@ -134,21 +141,20 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             budget=self.budget,
         )
 
-    def _example(self) -> ExampleBody | None:
-        region, photo, box, point = (
-            self.example_region,
-            self.example_photo,
-            self.example_box,
-            self.example_point,
-        )
-        if region is None and photo is None and box is None and point is None:
-            return None
-        return ExampleBody(
-            region,
-            photo,
-            None if box is None else (box[0], box[1], box[2], box[3]),
-            None if point is None else (point[0], point[1]),
-        )
+    def _examples(self) -> list[ExampleBody]:
+        shown = [ExampleBody(region) for region in self.example_regions]
+        photo, box, point = self.example_photo, self.example_box, self.example_point
+        if photo is not None or box is not None or point is not None:
+            selected = ExampleBody(
+                None,
+                photo,
+                None if box is None else (box[0], box[1], box[2], box[3]),
+                None if point is None else (point[0], point[1]),
+            )
+            shown.append(selected)
+        if len(shown) > MOST_EXAMPLES:
+            raise ValueError(f"give {MOST_EXAMPLES} examples at most")
+        return shown
 
 
 class PageArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -92,7 +92,7 @@ class Tools:
     async def similar(self, wanted: arguments.SimilarArguments, report: Report) -> Answer:
         """Search for the objects most like a region, and return the first page of results."""
         search = Search(
-            lambda gallery, _: Query(example=resolve_region(gallery, wanted.region)),
+            lambda gallery, _: Query(examples=(resolve_region(gallery, wanted.region),)),
             SearchOptions(limit=wanted.limit, rerank=False),
         )
         kept = await self.searches.run(search, report)

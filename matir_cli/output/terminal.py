@@ -14,7 +14,14 @@ import click
 from matir_cli.output.printable import printable
 from matir_cli.output.result_pixels import file_url
 from matir_cli.records import Box
-from matir_cli.search.explanation import ExplainedMatch, ExplainedRegion, ExplainedTerm, Explanation
+from matir_cli.search.explanation import (
+    Corners,
+    ExampleCosine,
+    ExplainedMatch,
+    ExplainedRegion,
+    ExplainedTerm,
+    Explanation,
+)
 from matir_cli.search.results import GroundedObject, SearchResult
 
 HEADER = click.style(f"{'rank':>4}  {'score':>6}  {'box x0,y0,x1,y1':<23}  path", dim=True)
@@ -56,25 +63,32 @@ def explanation_rows(explanation: Explanation) -> Iterator[str]:
         added = f" + {verdict.fusion:.3f} * {stage1.score:.6f}" if verdict.fusion else ""
         yield f"  ranked by {verdict.ranked_by:.6f} = z_True - z_False{added}"
     for box in explanation.boxes:
-        yield f"judge's box {','.join(str(round(edge)) for edge in box.box)}"
+        yield f"judge's box {_corners(box.box)}"
         for match in box.matches:
             yield f"  {_match(match)}"
     yield f"mask: {explanation.mask}"
 
 
 def _term_rows(term: ExplainedTerm) -> Iterator[str]:
-    name = printable(f"{term.kind} {term.path or term.text}")
-    yield f"  {term.contribution:+.6f}  {name}: cosine {term.cosine:+.6f} * {term.weight:+.6f}"
+    examples = term.examples or ()
+    name = f"of {len(examples)} examples" if term.kind == "mean" else term.text or _example(examples[0])
+    words = printable(f"{term.kind} {name}")
+    yield f"  {term.contribution:+.6f}  {words}: cosine {term.cosine:+.6f} * {term.weight:+.6f}"
+    for each in examples if len(examples) > 1 else ():
+        yield f"    cosine {each.cosine:+.6f}  {printable(_example(each))}"
     for prompt in term.prompts or ():
         yield f"    cosine {prompt.cosine:+.6f}  {printable(prompt.text)}"
 
 
+def _example(example: ExampleCosine) -> str:
+    return f"{example.path}, box {_corners(example.box)}"
+
+
 def _region(region: ExplainedRegion) -> str:
     name = f"region {region.ordinal}" if region.ordinal else "the whole photo"
-    corners = ",".join(str(round(edge)) for edge in region.box)
     words = [each for each in (region.origin, region.label) if each is not None]
     origin = f" ({printable(': '.join(words))})" if words else ""
-    return f"{name}{origin}, box {corners}, {region.share:.1%} of the photo"
+    return f"{name}{origin}, box {_corners(region.box)}, {region.share:.1%} of the photo"
 
 
 def _match(match: ExplainedMatch) -> str:
@@ -92,7 +106,11 @@ def _box(grounded: GroundedObject | None) -> str:
 
 def format_corners(box: Box) -> str:
     """Format a box as x0,y0,x1,y1, rounded to integers."""
-    return ",".join(str(round(v)) for v in (box.x0, box.y0, box.x1, box.y1))
+    return _corners((box.x0, box.y0, box.x1, box.y1))
+
+
+def _corners(corners: Corners) -> str:
+    return ",".join(str(round(edge)) for edge in corners)
 
 
 def _name(path: Path) -> str:

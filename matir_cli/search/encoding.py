@@ -1,17 +1,23 @@
-"""Queries as vectors: a text and its parts, an example and excluded texts.
+"""Queries as vectors: a text and its parts, examples, and what must not be found.
 
 Texts and images share one space, but their cosines differ in scale: a region's cosines with texts are
 small and close together, those with other regions are large and far apart ("Mind the gap", Liang et al.,
 NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
 with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
 score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
-("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
+("Relevance feedback in information retrieval", 1971), and so are bad examples, with less weight than the
+wanted parts:
 
-    q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
+    q  =  (1 - weight) t / s(t)  +  weight e / s(e)
+          - AVERSION * mean of n / s(n)  -  DISLIKE * mean of u / s(u)
 
-with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means
-as well would shift all scores by the same amount, so it is left out. The result q is a single vector, and
-is searched like any other.
+with t the text, e the example, n each excluded text, u each bad example and s the standard deviation.
+Subtracting the means as well would shift all scores by the same amount, so it is left out. The result q is a
+single vector, and is searched like any other.
+
+Of several examples, e is their mean, or a region is compared with the one that it is most like: the largest
+cosine counts, and s(e) is its standard deviation. That is one vector q for each example, of which the best
+counts; the index serves them in one pass (`rank.rank_queries`).
 
 A text that names parts (`phrases`) is replaced by the mean of two: the whole text, and the described object
 alone, less what the text says it must not be. "House that is not red" is "house", less "red house":
@@ -26,12 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from matir_cli.engines.protocols import PromptVector, QueryVector
-from matir_cli.errors import GalleryDamaged, QueryContradicts
+from matir_cli.errors import EngineFailed, GalleryDamaged, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
 from matir_cli.search.explanation import TermKind
@@ -39,11 +44,15 @@ from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import PartQuery, Role, Scores
 from matir_cli.search.phrases.description import Description, Phrase, RelationKind
 from matir_cli.search.phrases.parser import parse_phrase
-from matir_cli.search.query import Example, Query, resolve_example
+from matir_cli.search.query import ExampleRule, Query, ResolvedExample, resolve_each
 from matir_cli.search.rank import sample_scores
 
 AVERSION = 0.35
 """Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
+
+DISLIKE = 0.15
+"""Weight of bad examples. On the validation split of the drawn world, where these are what was found wrongly:
+more hides wanted objects, which are like them."""
 
 NEGATION = 0.3
 """Weight of what the words of a text deny. The best of 0.15 to 0.7 on the validation split of the drawn
@@ -70,9 +79,9 @@ class QueryTerm:
     vectors: FloatArray
     """(k, d) float32 of unit length; the best of the cosines counts."""
     text: str | None = None
-    """None for an example."""
-    paths: tuple[Path, ...] = ()
-    """Photos of the k examples."""
+    """None for examples."""
+    examples: tuple[ResolvedExample, ...] = ()
+    """Those whose vectors are the k ones; of the kind "mean", those whose mean the one vector is."""
     prompts: tuple[PromptVector, ...] = ()
     """Sentences that the text is put into."""
 
@@ -81,8 +90,9 @@ class QueryTerm:
 class EncodedQuery:
     """A query as stage 1 compares it with regions."""
 
-    vector: FloatArray
-    """(d,) float32 of unit length, in the space of the region vectors."""
+    vectors: FloatArray
+    """(k, d) float32 in the space of the region vectors, the longest of unit length. The best row counts:
+    with several examples there is one for each."""
     truncated: bool
     """True if a text was longer than the encoder reads; its end was left out."""
     deviation: float = 0.0
@@ -91,7 +101,8 @@ class EncodedQuery:
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
     terms: tuple[QueryTerm, ...] = ()
-    """The parts of `vector`: its cosine with a region is the sum of what they add."""
+    """The parts of `vectors`, whose best inner product with a region is the sum of what the parts add. At
+    most one part has several vectors."""
 
     @property
     def handicap(self) -> float:
@@ -100,8 +111,8 @@ class EncodedQuery:
 
 
 @dataclass
-class _Terms:
-    """Vectors of a query's texts, each encoded once."""
+class _Encoder:
+    """Encodes a query's texts, each once."""
 
     gallery: GalleryFile
     models: SearchModels
@@ -119,18 +130,23 @@ class _Terms:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """A weighted sum of unit vectors, each in units of its spread over the gallery."""
+    """A weighted sum of terms, each in units of its spread over the gallery."""
 
-    vector: FloatArray
-    """(d,)"""
-    sample: Scores
-    """(n,) inner products with the sample of the gallery."""
+    vectors: FloatArray
+    """(k, d)"""
+    samples: Scores
+    """(k, n) inner products with the sample of the gallery."""
     terms: tuple[QueryTerm, ...]
     """What is summed; the weights are those in units of spreads."""
 
     @property
+    def sample(self) -> Scores:
+        """(n,) the best inner product of each region of the sample."""
+        return np.asarray(self.samples.max(axis=0))
+
+    @property
     def mean(self) -> float:
-        return float(self.sample.mean()) if self.sample.size else 0.0
+        return float(self.sample.mean()) if self.samples.size else 0.0
 
     def scaled(self, factor: float) -> tuple[QueryTerm, ...]:
         """Return the terms of the sum times a factor."""
@@ -148,51 +164,76 @@ def encode_query(
 
     Raises:
         QueryEmpty, QueryNotText: see `Query.check`.
-        QueryContradicts: an excluded text means the same as the text or the example.
-        GalleryDamaged: the example's stored vector is impossible.
+        QueryContradicts: an excluded text or example means the same as the text or an example.
+        GalleryDamaged: an example's stored vector is impossible.
+        EngineFailed: the vectors of the query cancel each other out.
         MatirError: as loading and running the models raise it.
     """
     query.check()
-    terms = _Terms(gallery, models)
-    share = 1.0 if query.example is None else 1.0 - query.weight
+    good, bad = (resolve_each(gallery, models, examples) for examples in (query.examples, query.unlike))
+    encoder = _Encoder(gallery, models)
+    share = 1.0 if not good else 1.0 - query.weight
     wanted: list[QueryTerm] = []
     is_scene = False
     if query.text is not None:
-        wanted.append(terms.encode("text", query.text, share))
-    if query.example is not None:
-        example = query.example
-        if isinstance(example, Example):
-            example = resolve_example(gallery, models, example)
+        wanted.append(encoder.encode("text", query.text, share))
+    if good:
         weight = 1.0 if query.text is None else query.weight
-        wanted.append(QueryTerm("example", weight, example.vector[np.newaxis], paths=(example.path,)))
-        is_scene = example.share >= 1.0
-    _check_lengths(gallery, wanted)
-    unwanted: list[QueryTerm] = []
-    for text in query.without:
-        term = terms.encode("not", text, -AVERSION / len(query.without))
-        _check_lengths(gallery, [term, *wanted])
-        if any(float((other.vectors @ term.vectors[0]).max()) > SAME_COSINE for other in wanted):
-            raise QueryContradicts(text)
-        unwanted.append(term)
+        wanted.append(_example_term(gallery, good, query.rule, weight))
+        is_scene = all(example.share >= 1.0 for example in good)
+    _check_lengths(gallery, [term.vectors for term in wanted])
+    unwanted = _unwanted_terms(encoder, query.without, bad, wanted)
     description = None if whole or query.text is None else parse_phrase(query.text)
     if description is None or not description.has_parts:
-        return _encode_whole(terms, wanted + unwanted, handicapped=not (whole or is_scene))
+        return _encode_whole(encoder, wanted + unwanted, handicapped=not (whole or is_scene))
     wanted[0] = replace(wanted[0], weight=share / 2)
-    return _encode_parts(terms, wanted + unwanted, description, share / 2, handicapped=not is_scene)
+    return _encode_parts(encoder, wanted + unwanted, description, share / 2, handicapped=not is_scene)
 
 
-def object_direction(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
-    """Return the (d,) float32 direction in which regions are compared with the described object alone.
+def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
+    """Return the (k, d) float32 directions in which regions are compared with the described object alone.
 
-    Its inner product with a region's unit vector is, up to a constant, the region's similarity in standard
-    deviations over the gallery. Of a text with other objects it is the described object's, otherwise the
-    whole query's.
+    The best inner product with a region's unit vector is, up to a constant, the region's similarity in
+    standard deviations over the gallery. Of a text with other objects it is the described object's, otherwise
+    the whole query's.
     """
     if encoded.parts is not None:
-        return encoded.parts.target.vector
-    spread = _spread(sample_scores(gallery, encoded.vector[np.newaxis])[0])
+        return encoded.parts.target.vector[np.newaxis]
+    lengths = np.linalg.norm(encoded.vectors, axis=1, keepdims=True)
+    spread = _spread((sample_scores(gallery, encoded.vectors) * lengths).max(axis=0))
     # A single region, or regions that are all alike, have no spread to measure by.
-    return np.asarray(encoded.vector / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
+    return np.asarray(encoded.vectors / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
+
+
+def _example_term(
+    gallery: GalleryFile, examples: Sequence[ResolvedExample], rule: ExampleRule, weight: float
+) -> QueryTerm:
+    """Return the term of examples: with the unit vector of each, or with that of their mean."""
+    vectors = [example.vector for example in examples]
+    _check_lengths(gallery, vectors)
+    if rule == "mean" and len(vectors) > 1:
+        mean = _unit(np.mean(vectors, axis=0, keepdims=True))
+        return QueryTerm("mean", weight, mean, examples=(*examples,))
+    return QueryTerm("example", weight, np.stack(vectors), examples=(*examples,))
+
+
+def _unwanted_terms(
+    encoder: _Encoder,
+    texts: Sequence[str],
+    examples: Sequence[ResolvedExample],
+    wanted: Sequence[QueryTerm],
+) -> list[QueryTerm]:
+    """Return the terms of what must not be found."""
+    terms = [encoder.encode("not", text, -AVERSION / len(texts)) for text in texts]
+    terms += [
+        QueryTerm("unlike", -DISLIKE / len(examples), each.vector[np.newaxis], examples=(each,))
+        for each in examples
+    ]
+    for term in terms:
+        _check_lengths(encoder.gallery, [term.vectors, *(other.vectors for other in wanted)])
+        if any(float((other.vectors @ term.vectors[0]).max()) > SAME_COSINE for other in wanted):
+            raise QueryContradicts(str(term.examples[0].path) if term.text is None else term.text)
+    return terms
 
 
 def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
@@ -205,50 +246,48 @@ def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
     return models.fusion / encoded.deviation if encoded.deviation > LEAST_SPREAD else 0.0
 
 
-def _check_lengths(gallery: GalleryFile, terms: Sequence[QueryTerm]) -> None:
+def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
-    if len({term.vectors.shape[1] for term in terms}) > 1:
+    if len({vector.shape[-1] for vector in vectors}) > 1:
         raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
 
 
-def _encode_whole(terms: _Terms, weighted: list[QueryTerm], *, handicapped: bool) -> EncodedQuery:
+def _encode_whole(encoder: _Encoder, terms: list[QueryTerm], *, handicapped: bool) -> EncodedQuery:
     """Encode a query without parts."""
-    if len(weighted) == 1 and not handicapped:
-        alone = replace(weighted[0], weight=1.0)
-        return EncodedQuery(_unit(alone.vectors[0]), terms.truncated, terms=(alone,))
-    (total,) = _sums(terms.gallery, [weighted])
-    length = float(np.linalg.norm(total.vector))
+    if len(terms) == 1 and not handicapped:
+        (alone,) = terms
+        length = _longest(alone.vectors)
+        return EncodedQuery(
+            _unit(alone.vectors), encoder.truncated, terms=(replace(alone, weight=1.0 / length),)
+        )
+    (total,) = _sums(encoder.gallery, [terms])
+    length = _longest(total.vectors)
     deviation = _spread(total.sample) / length if handicapped else 0.0
-    vector = weighted[0].vectors[0] if len(weighted) == 1 else total.vector
-    return EncodedQuery(_unit(vector), terms.truncated, deviation, terms=total.scaled(1.0 / length))
+    vectors = terms[0].vectors if len(terms) == 1 else total.vectors
+    return EncodedQuery(_unit(vectors), encoder.truncated, deviation, terms=total.scaled(1.0 / length))
 
 
 def _encode_parts(
-    terms: _Terms,
-    weighted: list[QueryTerm],
-    description: Description,
-    share: float,
-    *,
-    handicapped: bool,
+    encoder: _Encoder, terms: list[QueryTerm], description: Description, share: float, *, handicapped: bool
 ) -> EncodedQuery:
     """Encode a query whose text has parts.
 
     Args:
-        weighted: terms for the region that answers, apart from the described object.
+        terms: those for the region that answers, apart from the described object.
         share: weight of the described object.
     """
     phrases = [*_scored_phrases(description)]
-    base, *roles = _sums(terms.gallery, [weighted, *(_phrase_terms(terms, phrase) for phrase in phrases)])
-    total = base.vector + share * roles[0].vector
-    length = float(np.linalg.norm(total))
-    sample = base.sample + share * roles[0].sample
+    base, *roles = _sums(encoder.gallery, [terms, *(_phrase_terms(encoder, phrase) for phrase in phrases)])
+    total = base.vectors + share * roles[0].vectors
+    length = _longest(total)
+    sample = (base.samples + share * roles[0].samples).max(axis=0)
     deviation = _spread(sample) / length if handicapped else 0.0
     target = _role(description.target, iter(roles), description.others)
-    vector = _unit(total)
+    vectors = _unit(total)
     handicap = WHOLE_PHOTO * deviation
-    parts = PartQuery(vector, target, share / length, handicap) if target.relations else None
+    parts = PartQuery(vectors, target, share / length, handicap) if target.relations else None
     together = (*base.scaled(1.0 / length), *roles[0].scaled(share / length))
-    return EncodedQuery(vector, terms.truncated, deviation, parts, together)
+    return EncodedQuery(vectors, encoder.truncated, deviation, parts, together)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:
@@ -265,11 +304,11 @@ def _others(phrase: Phrase) -> Iterator[Phrase]:
             yield from _others(relation.other)
 
 
-def _phrase_terms(terms: _Terms, phrase: Phrase) -> list[QueryTerm]:
+def _phrase_terms(encoder: _Encoder, phrase: Phrase) -> list[QueryTerm]:
     """Return the terms of a phrase and of what it denies."""
     weight = -NEGATION / max(1, len(phrase.absences))
-    denied = [terms.encode("denied", each.counterpart, weight) for each in phrase.absences]
-    return [terms.encode("object", phrase.text, 1.0), *denied]
+    denied = [encoder.encode("denied", each.counterpart, weight) for each in phrase.absences]
+    return [encoder.encode("object", phrase.text, 1.0), *denied]
 
 
 def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ()) -> Role:
@@ -282,33 +321,54 @@ def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ())
     scored = [each for each in phrase.relations if each.kind is not RelationKind.ATTRIBUTE]
     placed = [(each.kind, _role(each.other, sums)) for each in scored]
     anywhere = [(None, _role(other, sums)) for other in joined]
-    return Role(own.vector, own.mean, (*placed, *anywhere), phrase.text)
+    return Role(own.vectors[0], own.mean, (*placed, *anywhere), phrase.text)
 
 
-def _sums(gallery: GalleryFile, weighted: list[list[QueryTerm]]) -> list[_Sum]:
-    """Sum each list of terms, all in units of their spreads over one sample of the gallery."""
-    weights = np.array([term.weight for terms in weighted for term in terms])
-    vectors = np.concatenate([term.vectors for terms in weighted for term in terms])
-    sample = sample_scores(gallery, vectors)
-    spreads = np.array([_spread(row) for row in sample])
+def _sums(gallery: GalleryFile, sums: list[list[QueryTerm]]) -> list[_Sum]:
+    """Sum the terms of each list, all in units of their spreads over one sample of the gallery.
+
+    At most one term of a list has several vectors, and the sum as many.
+    """
+    terms = [term for each in sums for term in each]
+    sample = sample_scores(gallery, np.concatenate([term.vectors for term in terms]))
+    ends = np.cumsum([len(term.vectors) for term in terms])[:-1]
+    samples = np.split(sample, ends)
+    spreads = [_spread(rows.max(axis=0)) for rows in samples]
     # A single region, or regions that are all alike, have no spread to measure by.
-    if spreads.min() > LEAST_SPREAD:
-        weights = weights / spreads
-    sums = []
-    start = 0
-    for terms in weighted:
-        part = slice(start, start + len(terms))
-        total = np.asarray(weights[part] @ vectors[part], np.float32)
-        scaled = [replace(each, weight=float(w)) for each, w in zip(terms, weights[part], strict=True)]
-        sums.append(_Sum(total, weights[part] @ sample[part], tuple(scaled)))
-        start += len(terms)
-    return sums
+    is_measured = min(spreads) > LEAST_SPREAD
+    scaled = iter(
+        _Sum(
+            np.multiply(factor, term.vectors, dtype=np.float64),
+            factor * rows,
+            (replace(term, weight=factor),),
+        )
+        for term, rows, spread in zip(terms, samples, spreads, strict=True)
+        for factor in [term.weight / spread if is_measured else term.weight]
+    )
+    return [_add([next(scaled) for _ in each]) for each in sums]
+
+
+def _add(parts: Sequence[_Sum]) -> _Sum:
+    """Add sums, of which at most one has several vectors."""
+    vectors, samples = parts[0].vectors, parts[0].samples
+    for part in parts[1:]:
+        vectors, samples = vectors + part.vectors, samples + part.samples
+    terms = tuple(term for part in parts for term in part.terms)
+    return _Sum(np.asarray(vectors, np.float32), samples, terms)
 
 
 def _spread(scores: Scores) -> float:
     return float(scores.std()) if scores.size else 0.0
 
 
-def _unit(vector: FloatArray) -> FloatArray:
-    exact = vector.astype(np.float64)
-    return np.asarray(exact / np.linalg.norm(exact), np.float32)
+def _longest(vectors: FloatArray) -> float:
+    """Return the length of the longest of (k, d) vectors; EngineFailed if it is none."""
+    length = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+    if not length > 0:
+        raise EngineFailed("the vectors of the query cancel each other out")
+    return length
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Scale (k, d) vectors so that the longest has unit length."""
+    return np.asarray(vectors.astype(np.float64) / _longest(vectors), np.float32)

@@ -1,7 +1,8 @@
 """Makes the explanations of results, once they are ranked: for the photos returned alone.
 
 Stage 1 is explained by the terms of the encoded query: its vector is their weighted sum, so a region's cosine
-with it is the sum of theirs. What relations take away is in `parts`.
+with it is the sum of theirs. With several examples there is such a vector for each; they differ in the
+example alone, so the best of them has the example that is nearest. What relations take away is in `parts`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from matir_cli.records import Box
 from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, joint_score, rank_matches
 from matir_cli.search.encoding import EncodedQuery, QueryTerm
 from matir_cli.search.explanation import (
+    ExampleCosine,
     ExplainedBox,
     ExplainedMatch,
     ExplainedRegion,
@@ -104,9 +106,7 @@ class Explainer:
         )
 
     def _term(self, term: QueryTerm, region: StoredRegion) -> ExplainedTerm:
-        cosines = self._compare(region, term.vectors)
-        nearest = int(cosines.argmax())
-        cosine = float(cosines[nearest])
+        cosine = float(self._compare(region, term.vectors).max())
         prompts = None
         if term.kind == "text" and term.prompts:
             each = self._compare(region, np.stack([prompt.vector for prompt in term.prompts]))
@@ -117,11 +117,19 @@ class Explainer:
         return ExplainedTerm(
             term.kind,
             term.text,
-            term.paths[nearest] if term.paths else None,
+            self._examples(term, region) if term.examples else None,
             _round(cosine),
             _round(term.weight),
             _round(term.weight * cosine),
             prompts,
+        )
+
+    def _examples(self, term: QueryTerm, region: StoredRegion) -> tuple[ExampleCosine, ...]:
+        """Compare each example of a term with a region; the nearest comes first."""
+        cosines = self._compare(region, np.stack([example.vector for example in term.examples]))
+        ranked = sorted(zip(term.examples, cosines.tolist(), strict=True), key=lambda each: -each[1])
+        return tuple(
+            ExampleCosine(example.path, _corners(example.box), _round(cosine)) for example, cosine in ranked
         )
 
     def _compare(self, region: StoredRegion, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -166,9 +174,9 @@ class Explainer:
         self, result: SearchResult, regions: Mapping[int, StoredRegion], matching: MatchOptions
     ) -> tuple[ExplainedBox, ...]:
         similarities = None
-        if matching.direction is not None:
-            directions = np.atleast_2d(matching.direction)
-            scores = score_regions(self.gallery, np.array([*regions], np.int64), directions).max(axis=0)
+        if matching.directions is not None:
+            ids = np.array([*regions], np.int64)
+            scores = score_regions(self.gallery, ids, matching.directions).max(axis=0)
             similarities = dict(zip(regions, scores.tolist(), strict=True))
         human_iou = max(HUMAN_IOU, matching.min_iou)
         boxes = []

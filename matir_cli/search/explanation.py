@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-TermKind: TypeAlias = Literal["text", "object", "denied", "example", "not"]
+TermKind: TypeAlias = Literal["text", "object", "denied", "example", "mean", "not", "unlike"]
 """Kind of a part of a query: the whole text, the described object alone, what the text says that it must not
-be, an example, an excluded text."""
+be, the nearest of the examples, their mean, an excluded text, a bad example."""
 
 Corners: TypeAlias = tuple[float, float, float, float]
 """x0, y0, x1, y1, photo pixels."""
@@ -46,18 +46,31 @@ class PromptCosine:
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleCosine:
+    """An example, compared with the best region."""
+
+    path: Path
+    """The photo of the example."""
+    box: Corners
+    """Around the object that is shown there: x0, y0, x1, y1, photo pixels."""
+    cosine: float
+    """-1..1."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainedTerm:
     """A part of the query, compared with the best region."""
 
     kind: TermKind
     """text: the whole text. object: the described object alone. denied: what the text says that it must not
-    be. example: an object that is shown. not: a text that is excluded."""
+    be. example: an object that is shown, of several the nearest. mean: the mean of several examples. not: a
+    text that is excluded. unlike: a bad example."""
     text: str | None
-    """The text; left out for an example."""
-    path: Path | None
-    """The photo of the example; of several, of the one that is nearest to the region."""
+    """The text; left out for examples."""
+    examples: tuple[ExampleCosine, ...] | None
+    """The examples, the nearest to the region first; left out for a text."""
     cosine: float
-    """Cosine with the best region, -1..1."""
+    """Cosine with the best region, -1..1; of several examples the nearest one's, or that of their mean."""
     weight: float
     """What a cosine of 1 adds to the score; below 0 for what must not be found."""
     contribution: float

@@ -7,7 +7,7 @@
 1. `ground_photos` asks the judge where the object is. The boxes, mapped to photo pixels by
    `_to_photo_pixels`, are cached in the gallery.
 2. `box_matching.match_boxes` finds the stored region that fits each box best: by IoU alone or, if there is a
-   `MatchOptions.direction`, by the region's vector and predicted IoU as well.
+   `MatchOptions.directions`, by the region's vector and predicted IoU as well.
 3. `_ground_objects` chooses the mask. If the IoU is at least `MatchOptions.min_iou`, it is the region's
    mask ("matched"). Otherwise it is the mask that the proposer finds in the box, if there is a
    `MatchOptions.refiner` ("refined"). Otherwise there is none ("unmatched").
@@ -52,8 +52,8 @@ class MatchOptions:
     """Least IoU of a stored region's box and the judge's box for the region's mask to be used, 0..1."""
     refiner: Callable[[], RegionProposer] | None = None
     """Returns the proposer that finds masks in boxes that no stored region fits; None leaves them without."""
-    direction: FloatArray | None = None
-    """(d,) float32 whose inner product with a region's unit vector is, up to a constant, the region's
+    directions: FloatArray | None = None
+    """(k, d) float32 whose best inner product with a region's unit vector is, up to a constant, the region's
     similarity to the described object in standard deviations: regions are matched jointly. None: by IoU."""
 
 
@@ -100,7 +100,7 @@ def results_by_box(
     """
     asked = [item.candidate.photo_id for item in ranking if _is_grounded(item)]
     human_iou = max(HUMAN_IOU, options.min_iou)  # a mask that would not be used must not win
-    groundings = ground_photos(session, asked, options.direction, human_iou)
+    groundings = ground_photos(session, asked, options.directions, human_iou)
     outcomes = ((item, next(groundings)[1] if _is_grounded(item) else None) for item in ranking)
     yield from _number(_result_by_box(session, item, outcome, options) for item, outcome in outcomes)
 
@@ -186,7 +186,7 @@ def _refine(
 def ground_photos(
     session: JudgeSession,
     photo_ids: Sequence[int],
-    direction: FloatArray | None = None,
+    directions: FloatArray | None = None,
     human_iou: float = HUMAN_IOU,
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ask the judge where the object is in each photo, and match its boxes to stored regions.
@@ -196,7 +196,7 @@ def ground_photos(
     are asked about in batches of `Judge.grounds_at_once`.
 
     Args:
-        direction: as in `MatchOptions`.
+        directions: as in `MatchOptions`.
         human_iou: as in `match_box`.
     """
     waiting = deque(photo_ids)
@@ -204,14 +204,14 @@ def ground_photos(
         cached = session.cache.grounding(waiting[0])
         if cached is not None:
             photo_id = waiting.popleft()
-            yield photo_id, _match_boxes(session.gallery, photo_id, cached, direction, human_iou)
+            yield photo_id, _match_boxes(session.gallery, photo_id, cached, directions, human_iou)
             continue
         batch = min(len(waiting), session.judge().grounds_at_once)
-        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)], direction, human_iou)
+        yield from _ground_uncached(session, [waiting.popleft() for _ in range(batch)], directions, human_iou)
 
 
 def _ground_uncached(
-    session: JudgeSession, photo_ids: Sequence[int], direction: FloatArray | None, human_iou: float
+    session: JudgeSession, photo_ids: Sequence[int], directions: FloatArray | None, human_iou: float
 ) -> Iterator[tuple[int, MatchedGrounding | None]]:
     """Ground a batch of photos, of which some may be cached after all."""
     groundings = {photo_id: session.cache.grounding(photo_id) for photo_id in photo_ids}
@@ -223,7 +223,7 @@ def _ground_uncached(
         if grounding is None:
             yield photo_id, None
         else:
-            yield photo_id, _match_boxes(session.gallery, photo_id, grounding, direction, human_iou)
+            yield photo_id, _match_boxes(session.gallery, photo_id, grounding, directions, human_iou)
 
 
 def ground_batch(
@@ -277,15 +277,15 @@ def _match_boxes(
     gallery: GalleryFile,
     photo_id: int,
     grounding: Grounding,
-    direction: FloatArray | None,
+    directions: FloatArray | None,
     human_iou: float,
 ) -> MatchedGrounding:
     similarities = None
     with gallery.snapshot():  # regions and their vectors must belong together
         regions = gallery.regions(photo_id)
-        if direction is not None:
+        if directions is not None:
             ids = [region.id for region in regions]
-            (scores,) = score_regions(gallery, np.array(ids, np.int64), direction[np.newaxis])
+            scores = score_regions(gallery, np.array(ids, np.int64), directions).max(axis=0)
             similarities = dict(zip(ids, scores.tolist(), strict=True))
     matches = match_boxes(grounding.boxes, regions, similarities, human_iou)
     boxes = tuple(MatchedBox(box, match) for box, match in zip(grounding.boxes, matches, strict=True))

@@ -27,26 +27,26 @@ def box_question(session: JudgeSession, photo: JudgePhoto) -> GroundingQuestion:
         photo: its `key` is the photo's id.
     """
     most = session.judge().offers
-    if not most or session.direction is None:
+    if not most or session.directions is None:
         return GroundingQuestion(photo, session.query)
     try:
         record = session.gallery.photo(photo.key).record
     except PhotoUnknown:  # another process has removed it meanwhile
         return GroundingQuestion(photo, session.query)
     height, width = photo.image.shape[:2]
-    boxes = offer_regions(session.gallery, photo.key, session.direction(), most)
+    boxes = offer_regions(session.gallery, photo.key, session.directions(), most)
     return GroundingQuestion(
         photo, session.query, tuple(record.scaled_to(box, width, height) for box in boxes)
     )
 
 
-def offer_regions(gallery: GalleryFile, photo_id: int, direction: FloatArray, most: int) -> list[Box]:
+def offer_regions(gallery: GalleryFile, photo_id: int, directions: FloatArray, most: int) -> list[Box]:
     """Return the boxes of at most so many regions of a photo, the most similar first, in photo pixels.
 
     The whole photo is not offered, nor a region whose box is that of a more similar one.
 
     Args:
-        direction: (d,) float32, as in `grounding.MatchOptions`.
+        directions: (k, d) float32, as in `grounding.MatchOptions`.
 
     Raises:
         GalleryDamaged: a stored value is impossible.
@@ -54,7 +54,7 @@ def offer_regions(gallery: GalleryFile, photo_id: int, direction: FloatArray, mo
     with gallery.snapshot():  # regions and their vectors must belong together
         regions = [region for region in gallery.regions(photo_id) if region.ordinal > 0]
         ids = np.array([region.id for region in regions], np.int64)
-        (scores,) = score_regions(gallery, ids, direction[np.newaxis])
+        scores = score_regions(gallery, ids, directions).max(axis=0)
     offered: list[Box] = []
     for place in np.argsort(-scores, kind="stable"):
         box = regions[place].box

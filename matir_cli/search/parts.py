@@ -14,8 +14,8 @@ standard deviations from its mean over the gallery (as z-scores; Montague and As
 the parts counts, since all must be there. The region i of the maximum is the answer.
 
 The score is given on the scale of a cosine: w and h together are the cosine with one vector (`PartQuery.
-vector`), and what the relations take away is subtracted from it. So that cosine is an upper bound, and a
-search with it finds the photos that may be best.
+vectors`; with several examples, the best of one vector for each), and what the relations take away is
+subtracted from it. So that cosine is an upper bound, and a search with it finds the photos that may be best.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Role:
 class PartQuery:
     """A query that has parts."""
 
-    vector: FloatArray
-    """(d,) float32 of unit length: the whole phrase and the described object together."""
+    vectors: FloatArray
+    """(k, d) float32, the longest of unit length: the whole phrase and the described object together, with
+    one of several examples in each row. The best row counts."""
     target: Role
     """The described object."""
     weight: float
@@ -135,13 +136,15 @@ def rank_by_parts(
         depth = max(limit, LEAST_DEPTH)
         anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
         others = [RankQuery(role.vector, anywhere) for role in query.target.others()]
-        found = rank_queries(gallery, [RankQuery(query.vector, filters, query.handicap), *others], depth)
+        found = rank_queries(gallery, [RankQuery(query.vectors, filters, query.handicap), *others], depth)
         regions = _read_regions(gallery, sorted({each.photo_id for ranked in found for each in ranked}))
         is_answer = np.ones(regions.ids.size, np.bool_)
         if filters is not None:
             is_answer = np.isin(regions.ids, filters.regions(gallery, regions.ids))
-        vectors = np.stack([query.vector, *(role.vector for role in (query.target, *query.target.others()))])
-        table = score_regions(gallery, regions.ids, vectors)
+        roles = [role.vector for role in (query.target, *query.target.others())]
+        scores = score_regions(gallery, regions.ids, np.stack([*query.vectors, *roles]))
+        count = len(query.vectors)
+        table = np.stack([scores[:count].max(axis=0), *scores[count:]])
     best = sorted(_best_regions(query, regions, table, is_answer), key=lambda c: (-c.score, c.photo_id))
     return best[:limit]
 
@@ -225,7 +228,7 @@ def _best_regions(
     """Yield the best region of each photo that has one.
 
     Args:
-        table: (k, n) scores of `query.vector`, the target and all others, in this order.
+        table: (r, n) scores of `query.vectors`, the target and all others, in this order.
         is_answer: (n,) True for the regions that may be the answer.
     """
     for rows in _padded_rows(regions.photos):

@@ -16,7 +16,7 @@ from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, object_direction
+from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, match_directions
 from matir_cli.search.events import (
     FinalEvent,
     GroundedEvent,
@@ -212,7 +212,7 @@ def _search_events(
             judge_all_places=options.min_p is not None,
             fusion=fusion,
         )
-        session = replace(session, direction=lambda: object_direction(gallery, encoded))
+        session = replace(session, directions=lambda: match_directions(gallery, encoded))
         outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
     final = sort_results(outcome.results, options.sort)
     if options.explain:
@@ -313,7 +313,7 @@ def rank_encoded(
     """Stage 1 for a query with or without parts: return the `limit` best photos, best first."""
     if query.parts is not None:
         return rank_by_parts(gallery, query.parts, limit, filters)
-    return rank_photos(gallery, query.vector, limit, filters, handicap=query.handicap)
+    return rank_photos(gallery, query.vectors, limit, filters, handicap=query.handicap)
 
 
 def _rank(
@@ -359,7 +359,7 @@ def _match_options(
     rule = options.match or models.match
     matching = MatchOptions(LEAST_IOU[rule] if options.min_iou is None else options.min_iou)
     if rule == "joint":
-        matching = replace(matching, direction=object_direction(gallery, encoded))
+        matching = replace(matching, directions=match_directions(gallery, encoded))
     if not options.refine:
         return matching
     models.config("proposer")  # missing weights are reported now, not after grounding

@@ -1,4 +1,4 @@
-"""Queries: a text, an example in a photo and excluded texts.
+"""Queries: a text, examples in photos, and what must not be found.
 
 `resolve_example` finds the region that an example means; `encoding` makes vectors of all parts.
 """
@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -38,6 +40,12 @@ POOR_IOU = 0.5
 
 LEAST_IOU = 1e-3
 """IoU below which a region is elsewhere."""
+
+MOST_EXAMPLES = 32
+"""Good examples of a query at most, and bad ones: each costs a search."""
+
+ExampleRule: TypeAlias = Literal["max", "mean"]
+"""What counts of several examples: the one that a region is most like, or their mean."""
 
 POINT_TOLERANCE = 0.01
 """Fraction of the long side by which a region may miss an example's point: models outline coarsely."""
@@ -88,22 +96,28 @@ def normal_text(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A description of what to find: a text, an example or both. Its texts become `normal_text`s.
+    """A description of what to find: a text, examples or both. Its texts become `normal_text`s.
 
     Raises:
-        OutOfRange: `weight` is not within 0..1.
+        OutOfRange: `weight` is not within 0..1, or there are more than `MOST_EXAMPLES`.
     """
 
     text: str | None = None
-    example: Example | ResolvedExample | None = None
-    """An `Example` is resolved anew in each search; `resolve_example` does it once for several searches."""
+    examples: tuple[Example | ResolvedExample, ...] = ()
+    """An `Example` is resolved anew in each search; `resolve_each` does it once for several searches."""
     weight: float = 0.5
-    """Weight of the example beside a text, 0..1: 0 is the text alone, 1 the example alone."""
+    """Weight of the examples beside a text, 0..1: 0 is the text alone, 1 the examples alone."""
     without: tuple[str, ...] = ()
     """Texts of objects that must not be found; one given twice counts once."""
+    unlike: tuple[Example | ResolvedExample, ...] = ()
+    """Examples of objects that must not be found."""
+    rule: ExampleRule = "max"
+    """What counts of several `examples`."""
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, 0, 1)
+        for examples in (self.examples, self.unlike):
+            check_range("number of examples", len(examples), 0, MOST_EXAMPLES)
         if self.text is not None:
             object.__setattr__(self, "text", normal_text(self.text))
         object.__setattr__(self, "without", tuple(dict.fromkeys(map(normal_text, self.without))))
@@ -112,15 +126,24 @@ class Query:
         """Check that there is something to look for.
 
         Raises:
-            QueryEmpty: there is neither a text nor an example, or a text has no word.
+            QueryEmpty: there is neither a text nor an example to find, or a text has no word.
             QueryNotText: a text holds lone surrogates.
         """
         texts = self.without if self.text is None else (self.text, *self.without)
-        if (self.text is None and self.example is None) or not all(texts):
+        if (self.text is None and not self.examples) or not all(texts):
             raise QueryEmpty
         for text in texts:
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise QueryNotText(text)
+
+
+def resolve_each(
+    gallery: GalleryFile, models: SearchModels, examples: Sequence[Example | ResolvedExample]
+) -> tuple[ResolvedExample, ...]:
+    """Resolve the examples that are not yet; errors as in `resolve_example`."""
+    return tuple(
+        resolve_example(gallery, models, each) if isinstance(each, Example) else each for each in examples
+    )
 
 
 def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example) -> ResolvedExample:

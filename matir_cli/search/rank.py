@@ -15,8 +15,8 @@ thousands is missed. The number of regions scored depends on the query and the g
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import apsw
 import numpy as np
@@ -59,13 +59,14 @@ def rank_photos(
     *,
     handicap: float = 0.0,
 ) -> list[Candidate]:
-    """Return the `limit` best photos by the largest cosine of their regions with `query`, best first (eq. 1).
+    """Return the `limit` best photos by the largest score of their regions, best first (eq. 1).
 
-    Ties go to the lower photo id; within a photo, to a region that a person has drawn or confirmed, then to
-    the lower region id.
+    A region's score is its cosine with `query`; with several vectors, the best of its inner products with
+    these, on the scale of the cosine with the longest. Ties go to the lower photo id; within a photo, to a
+    region that a person has drawn or confirmed, then to the lower region id.
 
     Args:
-        query: (d,) float32 of any length but zero, in the space of the region vectors.
+        query: (d,) or (k, d) float32 of any length but zero, in the space of the region vectors.
         filters: photos and regions that do not pass are treated as if they did not exist.
         handicap: amount, 0 or more, that is subtracted from the score of a region that is the whole photo.
 
@@ -79,23 +80,65 @@ def rank_photos(
 class RankQuery:
     """One of the queries that `rank_queries` answers; see `rank_photos`."""
 
-    vector: FloatArray
+    vectors: FloatArray
+    """(d,) or (k, d)."""
     filters: Filters | None = None
     handicap: float = 0.0
+
+    def rows(self) -> Iterator[tuple[_RowQuery, float]]:
+        """Yield a query for each vector, with the factor that brings its cosines to the scale of all."""
+        vectors = np.atleast_2d(self.vectors)
+        lengths = np.linalg.norm(vectors, axis=1)
+        for vector, scale in zip(vectors, (lengths / lengths.max()).tolist(), strict=True):
+            yield _RowQuery(vector, self.filters, self.handicap / scale), scale
+
+
+@dataclass(frozen=True, slots=True)
+class _RowQuery:
+    """A query of one vector."""
+
+    vector: FloatArray
+    """(d,)"""
+    filters: Filters | None
+    handicap: float
 
 
 def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery], limit: int) -> list[list[Candidate]]:
     """Return what `rank_photos` does for each of the queries, with one pass over the codes for all."""
+    rows = [[*query.rows()] for query in queries]
     with gallery.snapshot():  # all reads must see the same state of the file
-        scorers = [_Scorer.of(gallery, query) for query in queries]
-        scanning = [scorer for scorer in scorers if not scorer.is_direct]
-        bounds = iter(_bound_scores(gallery, [scorer.query.vector for scorer in scanning]))
-        return [
-            scorer.rank(scorer.score_photos(), None, limit)
-            if scorer.is_direct
-            else scorer.rank(scorer.score_loose(), next(bounds), limit)
-            for scorer in scorers
-        ]
+        rankings = iter(_rank_rows(gallery, [row for each in rows for row, _ in each], limit))
+        return [_merge([(next(rankings), scale) for _, scale in each], limit) for each in rows]
+
+
+def _merge(rankings: Sequence[tuple[list[Candidate], float]], limit: int) -> list[Candidate]:
+    """Merge rankings, each with the factor of its scores, into the `limit` photos with the best scores.
+
+    Photos that are among the best of all are among the `limit` best of the ranking that has their best score.
+    """
+    if len(rankings) == 1:
+        return rankings[0][0]
+    best: dict[int, Candidate] = {}
+    for ranking, scale in rankings:
+        for each in ranking:
+            scaled = replace(each, score=each.score * scale)
+            known = best.setdefault(each.photo_id, scaled)
+            best[each.photo_id] = min(known, scaled, key=lambda c: (-c.score, c.region_id))
+    return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))[:limit]
+
+
+def _rank_rows(gallery: GalleryFile, queries: Sequence[_RowQuery], limit: int) -> list[list[Candidate]]:
+    """Rank photos for each query of one vector."""
+    passing = {each: None if each is None else each.photos(gallery) for each in {q.filters for q in queries}}
+    scorers = [_Scorer.of(gallery, query, passing[query.filters]) for query in queries]
+    scanning = [scorer for scorer in scorers if not scorer.is_direct]
+    bounds = iter(_bound_scores(gallery, [scorer.query.vector for scorer in scanning]))
+    return [
+        scorer.rank(scorer.score_photos(), None, limit)
+        if scorer.is_direct
+        else scorer.rank(scorer.score_loose(), next(bounds), limit)
+        for scorer in scorers
+    ]
 
 
 def sample_scores(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
@@ -137,7 +180,7 @@ class _Scorer:
     """Scores regions that pass the filters by their cosine with the query rounded to int8."""
 
     gallery: GalleryFile
-    query: RankQuery
+    query: _RowQuery
     rounded: bytes
     """The query, quantised."""
     photos: NDArray[np.int64] | None
@@ -146,9 +189,8 @@ class _Scorer:
     """True if the photos are so few that all their regions are scored, without looking at codes."""
 
     @classmethod
-    def of(cls, gallery: GalleryFile, query: RankQuery) -> _Scorer:
+    def of(cls, gallery: GalleryFile, query: _RowQuery, photos: NDArray[np.int64] | None) -> _Scorer:
         rounded = quantise(query.vector[np.newaxis]).tobytes()
-        photos = None if query.filters is None else query.filters.photos(gallery)
         is_direct = photos is not None and (
             photos.size <= FEW_PHOTOS or photos.size * SCAN_SHARE <= gallery.count_photos()
         )

@@ -55,8 +55,8 @@ class JudgeSession:
     query: str
     excluded: tuple[JudgeQuestion, ...] = ()
     """Questions about objects that must not be in the photo."""
-    direction: Callable[[], FloatArray] | None = field(default=None, compare=False)
-    """Returns the direction in which regions are compared with the described object, see
+    directions: Callable[[], FloatArray] | None = field(default=None, compare=False)
+    """Returns the (k, d) directions in which regions are compared with the described object, see
     `grounding.MatchOptions`; None: the judge is not offered regions to choose among."""
     failed: set[int] = field(default_factory=set, compare=False)
     """Ids of the photos for which the judge's model computes no numbers; it is not asked about them again."""

@@ -22,13 +22,21 @@ from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters, parse_date
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions
-from matir_cli.search.query import Query, resolve_in_gallery
+from matir_cli.search.query import (
+    MOST_EXAMPLES,
+    ExampleRule,
+    Query,
+    ResolvedExample,
+    resolve_in_gallery,
+)
 
 LONGEST_JSON = 1 << 16
 """Characters of a saved query at most."""
 
 MOST_RESULTS = 100_000
 """Results, or photos for the judge to look at, that a saved query may ask for at most."""
+
+_QUERY_PARTS = ("text", "without", "examples", "weight", "unlike", "rule")
 
 _NOT_SAVED = ("filters", "fresh", "explain")
 """Fields of `SearchOptions` that are not among the saved ones: filters are saved beside them, a search that
@@ -48,6 +56,13 @@ class SavedExample:
     point: Point | None = None
     """Photo pixels."""
 
+    def resolve(self, gallery: GalleryFile, models: SearchModels) -> ResolvedExample:
+        """Find the region that is meant; errors as in `SavedQuery.resolve`."""
+        photo_id = gallery.photo_with(bytes.fromhex(self.photo))
+        if photo_id is None:
+            raise PhotoUnknown(gallery.path, f"with the SHA-256 {self.photo}")
+        return resolve_in_gallery(gallery, models, photo_id, self.box, self.point)
+
 
 @dataclass(frozen=True, slots=True)
 class SavedQuery:
@@ -58,20 +73,26 @@ class SavedQuery:
     """
 
     text: str | None
-    example: SavedExample | None
+    examples: tuple[SavedExample, ...]
     weight: float
-    """Of the example beside a text, 0..1."""
+    """Of the examples beside a text, 0..1."""
     without: tuple[str, ...]
     options: SearchOptions
     """With the filters."""
+    unlike: tuple[SavedExample, ...] = ()
+    """Objects that must not be found."""
+    rule: ExampleRule = "max"
+    """What counts of several `examples`."""
 
     def __post_init__(self) -> None:
         try:
-            Query("an example" if self.text is None else self.text, None, self.weight, self.without).check()
+            Query("an example" if self.text is None else self.text, (), self.weight, self.without).check()
         except MatirError as error:
             raise ValueError(str(error)) from error
-        if self.text is None and self.example is None:
+        if self.text is None and not self.examples:
             raise ValueError("it asks for nothing")
+        if max(len(self.examples), len(self.unlike)) > MOST_EXAMPLES:
+            raise ValueError(f"it has more than {MOST_EXAMPLES} examples")
         if self.options.min_p is not None and (self.text is None or not self.options.rerank):
             raise ValueError("min_p needs the judge")
         if self.options.limit > MOST_RESULTS or (self.options.candidates or 0) > MOST_RESULTS:
@@ -84,19 +105,16 @@ class SavedQuery:
         return self.text or "like an example"
 
     def resolve(self, gallery: GalleryFile, models: SearchModels) -> Query:
-        """Return the query, its example found in the gallery.
+        """Return the query, its examples found in the gallery.
 
         Raises:
-            PhotoUnknown: the gallery does not hold the example's photo, perhaps no longer.
+            PhotoUnknown: the gallery does not hold an example's photo, perhaps no longer.
             MatirError: as in `resolve_in_gallery`.
         """
-        example = None
-        if self.example is not None:
-            photo_id = gallery.photo_with(bytes.fromhex(self.example.photo))
-            if photo_id is None:
-                raise PhotoUnknown(gallery.path, f"with the SHA-256 {self.example.photo}")
-            example = resolve_in_gallery(gallery, models, photo_id, self.example.box, self.example.point)
-        return Query(self.text, example, self.weight, self.without)
+        good, bad = (
+            tuple(each.resolve(gallery, models) for each in some) for some in (self.examples, self.unlike)
+        )
+        return Query(self.text, good, self.weight, self.without, bad, self.rule)
 
     def to_json(self) -> str:
         """Return the query as JSON, in ASCII; what has its default value is left out."""
@@ -105,8 +123,12 @@ class SavedQuery:
             query["text"] = self.text
         if self.without:
             query["without"] = [*self.without]
-        if self.example is not None:
-            query |= {"example": _plain(self.example), "weight": self.weight}
+        if self.examples:
+            query |= {"examples": _plain(self.examples), "weight": self.weight}
+        if self.unlike:
+            query["unlike"] = _plain(self.unlike)
+        if self.rule != "max":
+            query["rule"] = self.rule
         saved = {
             "query": query,
             "filters": _changed(self.options.filters or Filters()),
@@ -126,16 +148,17 @@ def read_saved_query(text: str) -> SavedQuery:
     try:
         saved = json.loads(text, parse_constant=_refuse_constant)
         parts = _checked_parts(saved, ("query", "filters", "options"))
-        query = _checked_parts(parts.get("query", {}), ("text", "without", "example", "weight"))
+        query = _checked_parts(parts.get("query", {}), _QUERY_PARTS)
         filters = _read(Filters, parts.get("filters", {}), ())
         options = _read(SearchOptions, parts.get("options", {}), _NOT_SAVED)
-        example = query.get("example")
         return SavedQuery(
             msgspec.convert(query.get("text"), str | None),
-            None if example is None else _read_example(example),
+            _read_examples(query.get("examples", [])),
             msgspec.convert(query.get("weight", 0.5), float),
             msgspec.convert(query.get("without", []), tuple[str, ...]),
             replace(options, filters=None if filters == Filters() else filters),
+            _read_examples(query.get("unlike", [])),
+            msgspec.convert(query.get("rule", "max"), ExampleRule),
         )
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"a saved search cannot be read: {error}") from error
@@ -167,6 +190,10 @@ def _read_path(kind: type, value: object) -> object:
     if "\0" in value or not Path(value).is_absolute():
         raise ValueError("a path is not absolute")
     return Path(value)
+
+
+def _read_examples(values: object) -> tuple[SavedExample, ...]:
+    return tuple(map(_read_example, msgspec.convert(values, list[Any])))
 
 
 def _read_example(value: object) -> SavedExample:

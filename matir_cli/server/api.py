@@ -196,7 +196,7 @@ class _Api:
         limit = _number(request, "limit", 20, 1, MOST_RESULTS)
 
         def search(opened: GalleryFile) -> str:
-            query = Query(example=resolve_region(opened, _id(request)))
+            query = Query(examples=(resolve_region(opened, _id(request)),))
             models = ModelSession(opened, load_model_set(self._jobs.models), self._jobs.device)
             outcome = run_search(opened, models, query, SearchOptions(limit=limit, rerank=False))
             return f'{{"results":{results_json(outcome.results)}}}'

@@ -21,6 +21,13 @@ def _numbers(values: Sequence[float]) -> str:
     return ",".join(map(_number, values))
 
 
+def _rating(stars: tuple[int, int]) -> str:
+    low, high = stars
+    if high == -1:
+        return "rejected"
+    return str(low) if low == high else f"{low}-{high}"
+
+
 _FLAGS = {
     ("rerank", False): "--no-rerank",
     ("ground", False): "--no-ground",
@@ -33,6 +40,9 @@ _FLAGS = {
 }
 """Setting and its value to the option for it."""
 
+_LISTS = {"without": "--not", "places": "--in", "keywords": "--keyword", "no_keywords": "--no-keyword"}
+"""Setting to the option that is repeated for each of its texts."""
+
 _VALUES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "since": ("--since", str),
     "until": ("--until", str),
@@ -42,6 +52,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "near": ("--near", _numbers),
     "within": ("--within", lambda metres: f"{_number(metres)}m"),
     "orientation": ("--orientation", str),
+    "rating": ("--rating", _rating),
     "sort": ("--sort", str),
     "candidates": ("--candidates", _number),
     "certainty": ("--certainty", _number),
@@ -62,7 +73,7 @@ def command_line(gallery: GalleryFile, body: SearchBody, models: str) -> str:
         models: the server's model set.
 
     Raises:
-        PhotoUnknown: the gallery does not hold the example.
+        PhotoUnknown: the gallery does not hold an example.
     """
     words = ["matir", "find", *_query_words(gallery, body)]
     words += ["--db", os.path.realpath(gallery.path)]
@@ -94,14 +105,16 @@ def _escape(character: str) -> str:
 
 def _query_words(gallery: GalleryFile, body: SearchBody) -> Iterator[str]:
     """Yield the options; those that have their defaults are left out."""
-    for text in body.without:
-        yield from _option("--not", text)
-    if body.example is not None:
-        yield from _example_words(gallery, body.example)
-        if body.text is not None and body.weight != _DEFAULTS.weight:
-            yield from ("--weight", _number(body.weight))
-    for place in body.places:
-        yield from ("--in", place)
+    for name, option in _LISTS.items():
+        for text in getattr(body, name):
+            yield from _option(option, text)
+    for option, examples in (("--image", body.examples), ("--unlike", body.unlike)):
+        for example in examples:
+            yield from _example_words(gallery, option, example)
+    if len(body.examples) > 1 and body.rule != _DEFAULTS.rule:
+        yield from ("--examples", body.rule)
+    if body.examples and body.text is not None and body.weight != _DEFAULTS.weight:
+        yield from ("--weight", _number(body.weight))
     for name, (option, write) in _VALUES.items():
         value = getattr(body, name)
         if value != getattr(_DEFAULTS, name) and (name != "within" or body.near is not None):
@@ -112,14 +125,14 @@ def _query_words(gallery: GalleryFile, body: SearchBody) -> Iterator[str]:
             yield option
 
 
-def _example_words(gallery: GalleryFile, example: ExampleBody) -> Iterator[str]:
+def _example_words(gallery: GalleryFile, option: str, example: ExampleBody) -> Iterator[str]:
     box, point, photo_id = example.box, example.point, example.photo
     if example.region is not None:
         region = gallery.region(example.region)
         photo_id = region.photo_id
         box = None if region.ordinal == 0 else region.box.rounded(2)
     assert photo_id is not None
-    yield from ("--image", str(_existing(gallery.photo(photo_id).paths)))
+    yield from (option, str(_existing(gallery.photo(photo_id).paths)))
     if box is not None:
         yield from _option("--box", _numbers(box))
     if point is not None:

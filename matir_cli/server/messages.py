@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from matir_cli.errors import MatirError
 from matir_cli.records import Box
 from matir_cli.search.events import FinalEvent, GroundedEvent, SearchEvent, Stage1Event, VerdictEvent
 from matir_cli.search.pipeline import SearchOptions
-from matir_cli.search.query import Example, Query, ResolvedExample
+from matir_cli.search.query import Example, ExampleRule, Query, ResolvedExample
 
 HEADER = struct.Struct(">I")
 """Precedes a message: its length in bytes."""
@@ -69,22 +69,28 @@ class SearchRequest(msgspec.Struct, frozen=True):
     decode_seconds: float
     """Time limit of a photo's decoding."""
     text: str | None
+    examples: tuple[WireExample, ...]
     weight: float
     without: tuple[str, ...]
-    example: WireExample | None
+    unlike: tuple[WireExample, ...]
+    rule: ExampleRule
     options: SearchOptions
 
     def query(self) -> Query:
         """Return the query; ValueError if it is impossible."""
-        example = None if self.example is None else self.example.resolved()
-        return Query(self.text, example, self.weight, self.without)
+        good, bad = (tuple(each.resolved() for each in some) for some in (self.examples, self.unlike))
+        return Query(self.text, good, self.weight, self.without, bad, self.rule)
 
 
-def wire_example(example: Example | ResolvedExample | None) -> WireExample | None:
-    """Convert a query's example; it must have been resolved."""
+def wire_examples(examples: Iterable[Example | ResolvedExample]) -> tuple[WireExample, ...]:
+    """Convert a query's examples; they must have been resolved."""
+    return tuple(map(_wire_example, examples))
+
+
+def _wire_example(example: Example | ResolvedExample) -> WireExample:
     if isinstance(example, Example):
         raise ValueError("the example is not resolved")
-    return None if example is None else WireExample.of(example)
+    return WireExample.of(example)
 
 
 class Step(msgspec.Struct, frozen=True):

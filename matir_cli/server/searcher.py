@@ -89,7 +89,7 @@ class Searcher:
         opened: Callable[[Callable[[], None]], object],
     ) -> Generator[SearchEvent, None, None]:
         from matir_cli.server.client import server_events
-        from matir_cli.server.messages import SearchRequest, wire_example
+        from matir_cli.server.messages import SearchRequest, wire_examples
 
         request = SearchRequest(
             gallery=file_identity(self._gallery.path),
@@ -97,9 +97,11 @@ class Searcher:
             device=self._chosen.device,
             decode_seconds=decode_timeout(),
             text=query.text,
+            examples=wire_examples(query.examples),
             weight=query.weight,
             without=query.without,
-            example=wire_example(query.example),
+            unlike=wire_examples(query.unlike),
+            rule=query.rule,
             options=options,
         )
         return server_events(server, request, progress, lambda waiting: tell(waiting.message), opened)

@@ -21,7 +21,14 @@ from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.models import SearchModels
 from matir_cli.search.pipeline import SearchOptions
-from matir_cli.search.query import Query, ResolvedExample, resolve_in_gallery, resolve_region
+from matir_cli.search.query import (
+    MOST_EXAMPLES,
+    ExampleRule,
+    Query,
+    ResolvedExample,
+    resolve_in_gallery,
+    resolve_region,
+)
 from matir_cli.search.results import SearchResult
 from matir_cli.search.sorting import SortKey
 from matir_cli.server.jobs import Search
@@ -78,12 +85,20 @@ class ExampleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return resolve_in_gallery(gallery, models, self.photo, box, point)
 
 
+Examples: TypeAlias = Annotated[list[ExampleBody], Meta(max_length=MOST_EXAMPLES)]
+
+
 class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A search, with the settings of `matir find`."""
 
     text: Text | None = None
     without: Annotated[list[Text], Meta(max_length=20)] = []
-    example: ExampleBody | None = None
+    examples: Examples = []
+    """Objects to find; a region is compared with the one that it is most like."""
+    unlike: Examples = []
+    """Objects not to find."""
+    rule: ExampleRule = "max"
+    """"mean": regions are compared with the mean of the examples."""
     weight: Share = 0.5
     places: Annotated[list[Text], Meta(max_length=100)] = []
     """Absolute paths of folders or files. They are compared with those in the gallery; none is opened."""
@@ -119,8 +134,8 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Results, from the first on, that come with the outline of their region."""
 
     def __post_init__(self) -> None:
-        if self.text is None and self.example is None:
-            raise ValueError("describe an object in text, or show one in example")
+        if self.text is None and not self.examples:
+            raise ValueError("describe an object in text, or show one in examples")
         if self.min_p is not None and (self.text is None or not self.rerank):
             raise ValueError("min_p needs the judge: give a text, and rerank")
         if not all(os.path.isabs(place) for place in self.places):  # noqa: PTH117 - no Path yet
@@ -164,8 +179,10 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Search(self._query, options, title, kept=True, outlines=self.outlines)
 
     def _query(self, gallery: GalleryFile, models: SearchModels) -> Query:
-        example = None if self.example is None else self.example.resolve(gallery, models)
-        return Query(self.text, example, self.weight, tuple(self.without))
+        good, bad = (
+            tuple(each.resolve(gallery, models) for each in some) for some in (self.examples, self.unlike)
+        )
+        return Query(self.text, good, self.weight, tuple(self.without), bad, self.rule)
 
 
 @dataclass(frozen=True, slots=True)

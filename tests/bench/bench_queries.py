@@ -8,6 +8,9 @@ covers with an IoU above 0.5. Figures are the mean average precision of photos i
 - Text and example: the example shows an object, the text names its colour and kind; relevant are
   photos with another object of the same colour, kind and texture. "Gap": the texts share a large
   component in a direction without regions, as CLIP's texts do.
+- Several examples: three or five of the same colour, kind and texture, each in a photo of its own, against
+  the mean of what one of them finds alone; no photo with an example is ranked. The bad examples are the best
+  regions of the first photos that are not relevant.
 - Not: relevant are photos with an object that the query describes and the not-text does not.
 
 The filters are measured on random regions, 50 per photo, beside the search without any filter.
@@ -57,8 +60,14 @@ RESULTS = 10
 GAP = 3.0
 """Length of the component that gapped texts share, in lengths of a text vector."""
 
+MOST_SHOWN = 5
+"""Examples at most, each in another photo."""
+
 Relevance = NDArray[np.bool_]
 """(photos,) True for the photos that are relevant to a query."""
+
+Look = tuple[str, str, str]
+"""Kind, colour and texture of a drawn object."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +91,31 @@ class IndexedPictures:
 
     def by_spread(self, vector: Floats) -> Floats:
         """`vector` in units of the standard deviation of its scores over all regions."""
-        scaled: Floats = vector / (self.vectors @ vector).std()
+        scaled: Floats = vector / self.scores(vector).std()
         return scaled
 
-    def average_precision(self, vector: Floats, relevant: Relevance, left_out: int | None = None) -> float:
-        """Average precision of the photos ranked by their best region; `left_out` is not ranked."""
-        scores = np.maximum.reduceat(self.vectors @ vector, self.starts)
-        order = [photo for photo in np.argsort(-scores, kind="stable") if photo != left_out]
-        hits = relevant[order]
+    def average_precision(self, vector: Floats, relevant: Relevance, left_out: Sequence[int] = ()) -> float:
+        """Average precision of the photos ranked by their best region; those `left_out` are not ranked.
+
+        Args:
+            vector: (d,), or (k, d) of which the best one counts.
+        """
+        hits = relevant[self.ranking(vector, left_out)]
         return float((np.cumsum(hits) / np.arange(1, hits.size + 1))[hits].mean())
+
+    def ranking(self, vector: Floats, left_out: Sequence[int] = ()) -> NDArray[np.int64]:
+        """(photos,) the photos by their best region, best first; arguments as in `average_precision`."""
+        order = np.argsort(-np.maximum.reduceat(self.scores(vector), self.starts), kind="stable")
+        return order[~np.isin(order, left_out)]
+
+    def scores(self, vector: Floats) -> Floats:
+        """(n,) the best score of each region with (d,) or (k, d) vectors."""
+        best: Floats = (self.vectors @ np.atleast_2d(vector).T).max(axis=1)
+        return best
+
+    def showing(self, look: Look) -> Relevance:
+        """(photos,) the photos with an object of this look."""
+        return np.array([any(_look(each) == look for each in p.things) for p in self.pictures])
 
     def fulfilling(self, text: str) -> Relevance:
         """(n,) bool: the regions of objects that the text describes."""
@@ -135,20 +160,14 @@ def combine_text_and_example(indexed: IndexedPictures, count: int) -> Iterator[t
     for region in rng.permutation(np.flatnonzero(indexed.objects >= 0)):
         photo = int(indexed.photos[region])
         shown = indexed.pictures[photo].things[indexed.objects[region]]
-        look = (shown.kind, shown.colour, shown.texture)
-        relevant = np.array(
-            [
-                any((t.kind, t.colour, t.texture) == look for t in picture.things)
-                for picture in indexed.pictures
-            ]
-        )
+        relevant = indexed.showing(_look(shown))
         relevant[photo] = False
         if relevant.sum() < 2 or done == count:
             continue
         done += 1
         text, example = indexed.encode(f"{shown.colour} {shown.kind}"), indexed.vectors[region]
         gapped = (text + GAP * gap) / np.linalg.norm(text + GAP * gap)
-        precision = partial(indexed.average_precision, relevant=relevant, left_out=photo)
+        precision = partial(indexed.average_precision, relevant=relevant, left_out=[photo])
         yield "text alone", precision(text)
         yield "example alone", precision(example)
         for weight in WEIGHTS:
@@ -157,6 +176,51 @@ def combine_text_and_example(indexed: IndexedPictures, count: int) -> Iterator[t
                 scaled = (1 - weight) * indexed.by_spread(words) + weight * indexed.by_spread(example)
                 yield f"sum, example {weight}{suffix}", precision(plain)
                 yield f"in units of spread, example {weight}{suffix}", precision(scaled)
+
+
+def show_several(indexed: IndexedPictures, count: int) -> Iterator[tuple[str, float]]:
+    """Pairs of examples and how they are combined, and an average precision, for `count` first examples."""
+    rng = np.random.default_rng(2)
+    looks = {
+        region: _look(indexed.pictures[indexed.photos[region]].things[indexed.objects[region]])
+        for region in np.flatnonzero(indexed.objects >= 0).tolist()
+    }
+    done = 0
+    for first in rng.permutation([*looks]).tolist():
+        relevant = indexed.showing(looks[first])
+        if relevant.sum() < MOST_SHOWN + 2 or done == count:
+            continue
+        alike = rng.permutation([each for each in looks if looks[each] == looks[first]]).tolist()
+        by_photo = {int(indexed.photos[region]): region for region in [*alike, first]}
+        chosen = [first, *(region for region in by_photo.values() if region != first)][:MOST_SHOWN]
+        if len(chosen) < MOST_SHOWN:
+            continue
+        done += 1
+        left_out = indexed.photos[chosen].tolist()
+        relevant[left_out] = False
+        good = indexed.vectors[chosen]
+        precision = partial(indexed.average_precision, relevant=relevant, left_out=left_out)
+        yield "one", statistics.mean(precision(each) for each in good)
+        for shown in (3, MOST_SHOWN):
+            yield f"{shown}, best of them", precision(good[:shown])
+            yield f"{shown}, mean of them", precision(good[:shown].mean(axis=0))
+        for shown in (1, 3):
+            order = indexed.ranking(good[:shown], left_out)
+            wrong = order[~relevant[order]][:3]
+            scores = np.where(np.isin(indexed.photos, wrong), indexed.scores(good[:shown]), -np.inf)
+            best = [int(np.where(indexed.photos == photo, scores, -np.inf).argmax()) for photo in wrong]
+            others = [*left_out, *wrong.tolist()]
+            precision = partial(indexed.average_precision, relevant=relevant, left_out=others)
+            wanted = indexed.by_spread(good[:shown])
+            yield f"{shown}, the wrong ones known", precision(wanted)
+            for few in (1, 3):
+                unwanted = np.mean([indexed.by_spread(indexed.vectors[each]) for each in best[:few]], axis=0)
+                for aversion in AVERSIONS:
+                    yield f"{shown}, less {aversion} of {few} bad", precision(wanted - aversion * unwanted)
+
+
+def _look(thing: world.Thing) -> Look:
+    return thing.kind, thing.colour, thing.texture
 
 
 def subtract_unwanted(indexed: IndexedPictures) -> Iterator[tuple[str, float]]:
@@ -220,7 +284,7 @@ def print_means(title: str, figures: Iterable[tuple[str, float]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print the three tables."""
+    """Measure and print the four tables."""
     parser = BenchParser(__doc__, arguments)
     parser.add_size("--pictures", benchmark.WORLD.pictures, 16, "pictures of the drawn world")
     parser.add_size("--examples", 300, 2, "objects taken as examples")
@@ -236,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         indexed = index(Path(name), options.pictures)
         print_means("text and example", combine_text_and_example(indexed, options.examples))
+        print_means("several examples", show_several(indexed, options.examples))
         print_means("not", subtract_unwanted(indexed))
     with tempfile.TemporaryDirectory() as name:
         print()

@@ -10,7 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -77,14 +77,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
         address: str = "",
         *,
         width: int = 1280,
-        scheme: str = "light",
-        motion: str = "no-preference",
+        scheme: Literal["light", "dark"] = "light",
+        motion: Literal["no-preference", "reduce"] = "no-preference",
         expected: str = "$^",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 860},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            reduced_motion=motion,  # type: ignore[arg-type]
+            color_scheme=scheme,
+            reduced_motion=motion,
         )
         contexts.append(context)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -308,13 +308,22 @@ def test_a_region_is_found_in_all_photos(open_page: Open, server: Server) -> Non
     expect(page.locator("#text")).to_have_value(QUERY)
     status(page, "judged")
     page.locator(".tile .open").first.click()
-    page.get_by_label("Find it with the text").check()
+    page.get_by_label("Like this too").check()
     page.locator(".region").last.press("Enter")
     status(page, "judged")
     assert set(address(page)) == {"q", "like"}
     page.get_by_label("Share of the example").fill("80")
     status(page, "judged")
     assert address(page)["weight"] == ["0.8"]
+    # Another object is not wanted.
+    page.locator(".tile .open").last.click()
+    page.get_by_label("Not this").check()
+    page.locator(".region").first.press("Enter")
+    status(page, "judged")
+    assert set(address(page)) == {"q", "like", "unlike", "weight"}
+    expect(page.locator(".unlike image")).to_have_count(1)
+    page.get_by_label("Remove what is not wanted").click()
+    expect(page.locator(".unlike")).to_have_count(0)
     page.get_by_label("Remove the example").click()
     expect(page.locator(".like")).to_have_count(0)
 
@@ -445,6 +454,7 @@ def test_a_judge_that_is_missing_or_without_weights(open_page: Open, gallery: Pa
             expect(page.locator("#judge")).to_be_disabled()
             page.get_by_role("button", name="All right").click()
             expect(page.locator(".notice")).to_have_count(0)
+            page.close()  # it may still load photos
 
 
 def test_a_server_that_is_gone_and_comes_back(open_page: Open, gallery: Path) -> None:
@@ -477,6 +487,7 @@ def test_a_busy_server(open_page: Open, gallery: Path) -> None:
         for stop in started:
             server.request("POST", stop)
         status(page, "judged")
+        page.close()
 
 
 def test_a_token_is_asked_for(open_page: Open, gallery: Path) -> None:

@@ -67,6 +67,8 @@ def test_an_option_from_the_file_is_named_when_it_contradicts(indexed: Indexed, 
 WRONG = [
     ("[fnid]\nlimit = 1", "fnid: there is no such command"),
     ("[find]\nlimt = 1", "find.limt: the command has no such option"),
+    ("[find]\nimage = ['a.jpg']", "find.image: the command has no such option that a file may set"),
+    ("[find]\nbox = ['1,1,9,9']", "find.box: the command has no such option"),
     ("[find]\nlimit = 0", "find.limit: 0 is not in the range"),
     ("[find]\nlimit = 'ten'", "find.limit: 'ten' is not a valid integer"),
     ("[find]\nlimit = true", "find.limit: must be a text, a number or a date"),

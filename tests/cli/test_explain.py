@@ -24,6 +24,16 @@ def contributions(stage1: dict[str, Any]) -> float:
     return float(sum(each) + stage1["whole_photo"])
 
 
+def example_name(example: dict[str, Any]) -> str:
+    return f"{example['path']}, box {','.join(str(round(edge)) for edge in example['box'])}"
+
+
+def term_name(term: dict[str, Any]) -> str:
+    if term["kind"] == "mean":
+        return f"of {len(term['examples'])} examples"
+    return str(term["text"]) if "text" in term else example_name(term["examples"][0])
+
+
 @pytest.mark.parametrize(
     ("words", "kinds"),
     [
@@ -33,13 +43,15 @@ def contributions(stage1: dict[str, Any]) -> float:
         (("red house", "--not", "blue car", "--not", "tree"), ["text", "not", "not"]),
         (("--image", "PHOTO"), ["example"]),
         (("red house", "--image", "PHOTO", "--weight", 0.3), ["text", "example"]),
+        (("--image", "PHOTO", "--image", "OTHER", "--unlike", "THIRD"), ["example", "unlike"]),
+        (("house", "--image", "PHOTO", "--image", "OTHER", "--examples", "mean"), ["text", "mean"]),
     ],
 )
 def test_table_and_json_add_up(
     gallery: Path, indexed: Indexed, words: tuple[object, ...], kinds: list[str]
 ) -> None:
-    photo = min(indexed.photos.glob("*.png"))
-    asked = [photo if word == "PHOTO" else word for word in words]
+    named = dict(zip(("PHOTO", "OTHER", "THIRD"), sorted(indexed.photos.glob("*.png")), strict=False))
+    asked = [named.get(word, word) if isinstance(word, str) else word for word in words]
     plain = matir("find", *asked, "--no-rerank", "-n", 3, "--db", gallery)
     table = matir("find", *asked, "--no-rerank", "-n", 3, "--db", gallery, "--explain")
     found = records(matir("find", *asked, "--no-rerank", "-n", 3, "--db", gallery, "--explain", "--jsonl"))
@@ -56,8 +68,11 @@ def test_table_and_json_add_up(
         assert stage1["region"]["box"] == record["box"]
         assert any(line.startswith(f"stage 1: {record['stage1_score']:.6f} by ") for line in shown)
         for term in stage1["terms"]:
-            name = f"{term['kind']} {term.get('path', term.get('text'))}"
-            assert any(line.startswith(f"{term['contribution']:+.6f}  {name}: ") for line in shown)
+            name = f"{term['contribution']:+.6f}  {term['kind']} {term_name(term)}: "
+            assert any(line.startswith(name) for line in shown)
+            examples = term.get("examples", ())
+            for each in examples if len(examples) > 1 else ():
+                assert f"cosine {each['cosine']:+.6f}  {example_name(each)}" in shown
             assert len(term.get("prompts", ())) == (1 if term["kind"] == "text" else 0)
         assert "verdict" not in record["explanation"]
     assert shown.count("mask: that of stage 1's best region: the judge was not asked in this search") == 3

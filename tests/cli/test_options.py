@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from matir_cli.cli.group import matir
 from matir_cli.cli.options.common import PathName, SectionedCommand, check_distinct
@@ -31,7 +33,7 @@ def parse(
         assert [*given] == [name]
         values.append(given[name])
 
-    command = click.command()(decorate(take))
+    command = click.command(cls=SectionedCommand, sections={})(decorate(take))
     done = CliRunner().invoke(command, words, standalone_mode=False)
     if done.exception is not None:
         raise done.exception
@@ -79,7 +81,7 @@ def test_a_least_probability_needs_a_judge() -> None:
     check_judge_options(SearchOptions(rerank=False), Query("dog"))
     for silent, query in (
         (SearchOptions(min_p=0.5, rerank=False), Query("dog")),
-        (options, Query(None, Example(Path("a.jpg")))),
+        (options, Query(None, (Example(Path("a.jpg")),))),
     ):
         assert not silent.asks_judge(query)
         with pytest.raises(click.UsageError, match="--min-p needs the judge"):
@@ -104,7 +106,7 @@ def test_a_query_arrives_with_its_filters(tmp_path: Path) -> None:
     arguments = parse(query_options, "arguments", *words, "--min-size", "0.1", "--max-size", "0.9")
     example = Example(Path("a.jpg"), Box(1, 2, 3, 4), None)
     filters = Filters((tmp_path,), "2024-05", "2024-06-01T12:30", "x", 0.1, 0.9)
-    assert arguments == QueryArguments(Query("a dog", example, 0.2, ("cat",)), filters)
+    assert arguments == QueryArguments(Query("a dog", (example,), 0.2, ("cat",)), filters)
 
 
 def test_filters_by_metadata_go_with_the_others() -> None:
@@ -136,11 +138,83 @@ def test_filters_by_metadata_go_with_the_others() -> None:
 def test_an_example_alone_is_a_query() -> None:
     arguments = parse(query_options, "arguments", "--image", "a/b.jpg", "--point", "1.5,2")
     assert isinstance(arguments, QueryArguments)
-    assert arguments.query.example == Example(Path("a/b.jpg"), None, Point(1.5, 2))
+    assert arguments.query.examples == (Example(Path("a/b.jpg"), None, Point(1.5, 2)),)
     assert (arguments.filters, arguments.is_empty, arguments.title) == (None, False, "like b.jpg")
     nothing = parse(query_options, "arguments")
     assert isinstance(nothing, QueryArguments)
     assert nothing.is_empty
+
+
+@st.composite
+def example_words(draw: st.DrawFn) -> tuple[list[str], dict[str, list[Example]]]:
+    """Options that show examples, and the examples that they mean."""
+    words, shown = list[str](), dict[str, list[Example]](image=[], unlike=[])
+    for number in range(draw(st.integers(0, 6))):
+        role, mark = draw(st.sampled_from(sorted(shown))), draw(st.sampled_from(["", "box", "point"]))
+        x, y = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+        words += draw(
+            st.sampled_from([[f"--{role}", f"{number}.jpg"], [f"--{role}={number}.jpg"], ["--not", "a cat"]])
+        )
+        if words[-1] == "a cat":
+            continue
+        words += {
+            "": [],
+            "box": ["--box", f"{x},{y},{x + 1},{y + 2}"],
+            "point": ["--camera", "c", f"--point={x},{y}"],
+        }[mark]
+        box = Box(x, y, x + 1, y + 2) if mark == "box" else None
+        point = Point(x, y) if mark == "point" else None
+        shown[role].append(Example(Path(f"{number}.jpg"), box, point))
+    return words, shown
+
+
+@given(example_words())
+@settings(derandomize=True, max_examples=60, deadline=None)
+def test_a_box_or_point_belongs_to_the_example_before_it(
+    given_words: tuple[list[str], dict[str, list[Example]]],
+) -> None:
+    words, shown = given_words
+    arguments = parse(query_options, "arguments", "a dog", *words)
+    assert isinstance(arguments, QueryArguments)
+    query = arguments.query
+    assert (query.text, query.rule) == ("a dog", "max")
+    assert query.examples == tuple(shown["image"])
+    assert query.unlike == tuple(shown["unlike"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "--box 1,2,3,4 --image a.jpg",
+            "--box refers to the --image or --unlike before it, which is missing",
+        ),
+        ("--point 1,2 --unlike a.jpg", "--point refers to the --image or --unlike before it"),
+        ("--image a.jpg --point 1,2 --point 3,4", "for another object in it, repeat --image"),
+        ("--image b.jpg --unlike a.jpg --box 1,2,3,4 --point 1,2", "--unlike a.jpg; for another object"),
+        ("--image b.jpg --unlike a.jpg --box 4,2,3,4", "X0 < X1"),
+        ("--image b.jpg --box 1,2,3,4 --image a.jpg --box 1,2", "is not X0,Y0,X1,Y1"),
+        ("--image a.jpg " * 33, "--image may be given 32 times at most"),
+        ("--image a.jpg " + "--unlike a.jpg " * 33, "--unlike may be given 32 times at most"),
+        ("--unlike a.jpg --weight 0.3", "give both"),
+        ("--image a.jpg --examples least", "'least' is not one of 'max', 'mean'"),
+    ],
+)
+def test_examples_that_are_not_clear_are_refused(words: str, said: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        parse(query_options, "arguments", *words.split())
+    assert said in caught.value.format_message()
+
+
+def test_several_examples_are_named_in_a_few_words() -> None:
+    arguments = parse(
+        query_options, "arguments", *["--image", "a/b.jpg", "--image", "c.jpg", "--unlike", "d.jpg"]
+    )
+    assert isinstance(arguments, QueryArguments)
+    assert arguments.title == "like b.jpg and 1 other"
+    only = parse(query_options, "arguments", "--unlike", "d.jpg")
+    assert isinstance(only, QueryArguments)
+    assert only.is_empty
 
 
 def test_outputs_arrive_checked(tmp_path: Path) -> None:

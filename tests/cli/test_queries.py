@@ -146,8 +146,8 @@ def test_an_example_that_is_none_is_one_clear_line(indexed: Indexed, words: list
     ("words", "said"),
     [
         ([], "Describe an object, or show one"),
-        (["--box", "1,2,3,4"], "--image, which is missing"),
-        (["--image", "a", "--box", "1,2,3,4", "--point", "1,2"], "not both"),
+        (["--box", "1,2,3,4"], "before it, which is missing"),
+        (["--image", "a", "--box", "1,2,3,4", "--point", "1,2"], "--box or --point, not both"),
         (["--image", "a", "--box", "3,2,1,4"], "X0 < X1"),
         (["--image", "a", "--box", "1,2,3"], "is not X0,Y0,X1,Y1"),
         (["--image", "a", "--point", "1,nan"], "is not X,Y"),

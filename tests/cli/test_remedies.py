@@ -466,8 +466,8 @@ SAID = [
     (["--weight", "0.3"], "--weight is the share of --image", ["--weight", "0.3", "--image", "PHOTO"]),
     (
         ["--box", "0,0,9,9"],
-        "refer to --image, which is missing",
-        ["--box", "0,0,500,500", "--image", "PHOTO"],
+        "refers to the --image or --unlike before it, which is missing",
+        ["--image", "PHOTO", "--box", "0,0,500,500"],
     ),
     (["--min-p", "0.5"], "omit --no-rerank", ["--min-score", "0"]),
     (["house"], 'in quotes: matir find "dog house"', None),

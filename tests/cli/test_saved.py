@@ -54,14 +54,23 @@ def test_a_saved_search_runs_as_find_does_and_then_returns_what_is_new(
 
 def test_an_example_is_a_photo_of_the_gallery(gallery: Path, indexed: Indexed, tmp_path: Path) -> None:
     photo, on = min(indexed.photos.glob("*.png")), ("--db", gallery)
-    words = ("--image", photo, "--point", "60,60", "-n", 3)
+    found = records(matir("find", "red house", "--no-rerank", "--in", photo, "--jsonl", *on))
+    box = ",".join(map(str, found[0]["box"]))
+    words = ("--image", photo, "--box", box, "-n", 3)
     assert matir("saved", "add", "alike", *words, *on).returncode == 0
     (saved,) = json.loads(matir("saved", "list", "--json", *on).stdout)
     assert str(indexed.photos) not in json.dumps(saved["search"])
     assert saved["run_at"] is None
-    assert (
-        matir("saved", "run", "alike", "--paths", *on).stdout == matir("find", *words, "--paths", *on).stdout
-    )
+    alike = matir("saved", "run", "alike", "--paths", *on)
+    assert alike.returncode == 0
+    assert alike.stdout == matir("find", *words, "--paths", *on).stdout
+    _, other, third, *_ = sorted(indexed.photos.glob("*.png"))
+    good = ("--image", photo, "--box", box, "--image", other, "--examples", "mean")
+    bad = ("--unlike", third)
+    assert matir("saved", "add", "several", *good, *bad, *on).returncode == 0
+    several = matir("saved", "run", "several", "--jsonl", *on)
+    assert several.returncode == 0
+    assert records(several) == records(matir("find", *good, *bad, "--jsonl", *on))
     (tmp_path / "strange.png").write_bytes(photo.read_bytes() + b"\0")
     refused = matir("saved", "add", "other", "--image", tmp_path / "strange.png", *on)
     assert refused.returncode == 2

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from matir_cli.evaluation.methods import BoxMasks, EvaluationSetup, ask_judge
 from matir_cli.progress import no_progress
 from matir_cli.search.grounding import MatchOptions
@@ -35,6 +37,6 @@ def test_directions_match_regions_jointly(setup: EvaluationSetup) -> None:
     sessions = sessions_of(setup, ColourJudge(shift=20))
     by_iou = method_of(setup, sessions)
     ask_judge(setup, sessions, [by_iou], no_progress)
-    directions = {query.id: 5 * ColourText().encode(query.text).vector for query in setup.queries}
+    directions = {query.id: 5 * ColourText().encode(query.text).vector[np.newaxis] for query in setup.queries}
     jointly = replace(by_iou, directions=directions)
     assert means(measure(setup, by_iou).boxes) < means(measure(setup, jointly).boxes) == 1.0

@@ -121,8 +121,9 @@ def sound_gallery() -> bytes:
         example = SavedExample(digest("5.jpg").hex(), Box(1, 2, 30, 40))
         filters = Filters((Path("/photos"),), "2024", camera="acme")
         stage_1 = SearchOptions(limit=5, rerank=False, unique=True, filters=filters)
-        save_search(gallery, "balls", SavedQuery("a ball", None, 0.5, ("a cat",), stage_1).to_json())
-        save_search(gallery, "odd", SavedQuery(None, example, 0.5, (), SearchOptions(limit=2)).to_json())
+        save_search(gallery, "balls", SavedQuery("a ball", (), 0.5, ("a cat",), stage_1).to_json())
+        odd = SavedQuery(None, (example,), 0.5, (), SearchOptions(limit=2), (SavedExample(example.photo),))
+        save_search(gallery, "odd", odd.to_json())
         remember_results(gallery, find_saved_search(gallery, "balls"), [1, 7])
         begun = begin_reencoding(gallery, NEXT, "next", restart=False)
         assert begun is not None

@@ -152,7 +152,7 @@ def find(rng: random.Random, gallery: GalleryFile, _places: Places) -> Iterable[
         run_search(
             gallery,
             ColourModels(judge_key="a" * 64),
-            Query(rng.choice(sorted(COLOURS)), None, 0.5, ()),
+            Query(rng.choice(sorted(COLOURS))),
             options,
         )
     return ()

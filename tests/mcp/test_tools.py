@@ -121,7 +121,7 @@ def test_examples_are_regions_photos_and_boxes(agent: Agent) -> None:
     assert similar["results"][0]["score"] == pytest.approx(1, abs=0.01)
     x0, y0, x1, y1 = region["box"]
     for example in (
-        {"example_region": region["region"]},
+        {"example_regions": [region["region"]]},
         {"example_photo": first["photo"], "example_box": region["box"]},
         {"example_photo": first["photo"], "example_point": [(x0 + x1) / 2, (y0 + y1) / 2]},
         {"example_photo": first["photo"]},
@@ -129,8 +129,20 @@ def test_examples_are_regions_photos_and_boxes(agent: Agent) -> None:
         found = agent.call("search_photos", **example, limit=3)
         assert found["total"] == 3
         assert found["judged"] == 0
-    both = agent.call("search_photos", text=QUERY, judge=False, example_region=region["region"], weight=1)
+    both = agent.call("search_photos", text=QUERY, judge=False, example_regions=[region["region"]], weight=1)
     assert both["results"][0]["photo"] == first["photo"]
+
+
+def test_several_examples_and_what_they_must_not_be_like(agent: Agent) -> None:
+    shown = search(agent)["results"][:2]
+    one, other = (agent.call("view_photo", photo=each["photo"], all_regions=True) for each in shown)
+    good, bad = (each["outlined"][0]["region"] for each in (one, other))
+    both = agent.call("search_photos", example_regions=[good, bad], limit=2)["results"]
+    assert {each["photo"] for each in both} == {each["photo"] for each in shown}
+    apart = agent.call("search_photos", example_regions=[good], unlike_regions=[bad], limit=1)["results"]
+    assert [each["photo"] for each in apart] == [shown[0]["photo"]]
+    alone = agent.call("search_photos", example_regions=[good], limit=1)["results"]
+    assert apart[0]["score"] < alone[0]["score"]
 
 
 def test_a_photo_is_shown_with_its_object(agent: Agent) -> None:
@@ -212,7 +224,7 @@ def test_facts_of_the_gallery(agent: Agent, searched: Path) -> None:
 @pytest.mark.parametrize(
     ("tool", "arguments", "part"),
     [
-        ("search_photos", {}, "give a text, an example_region or an example_photo"),
+        ("search_photos", {}, "give a text, example_regions or an example_photo"),
         ("search_photos", {"text": " "}, 'Describe an object, such as: matir find "dog led by rope"'),
         ("search_photos", {"text": QUERY, "limit": 1001}, "$.limit"),
         ("search_photos", {"text": QUERY, "page_size": MOST_PER_PAGE + 1}, "$.page_size"),
@@ -222,10 +234,13 @@ def test_facts_of_the_gallery(agent: Agent, searched: Path) -> None:
         ("search_photos", {"text": QUERY, "since": "yesterday"}, "is no date"),
         ("search_photos", {"text": QUERY, "places": ["photos"]}, "absolute"),
         ("search_photos", {"text": QUERY, "image": "/etc/passwd"}, "image"),
-        ("search_photos", {"example_photo": 1, "example_region": 1}, "a region or a photo"),
+        ("search_photos", {"example_regions": [1] * 32, "example_photo": 1}, "32 examples at most"),
         ("search_photos", {"example_box": [0, 0, 1, 1]}, "give a text"),
+        ("search_photos", {"example_regions": [1], "example_point": [1, 1]}, "a region or a photo"),
+        ("search_photos", {"unlike_regions": [1]}, "give a text"),
+        ("search_photos", {"example_regions": [1], "unlike_regions": [1] * 33}, "unlike_regions"),
         ("search_photos", {"example_photo": 1, "example_box": [5, 5, 1, 1]}, "X0 < X1"),
-        ("search_photos", {"example_region": 10**6}, "holds no photo of region 1000000"),
+        ("search_photos", {"example_regions": [10**6]}, "holds no photo of region 1000000"),
         ("search_photos", {"text": QUERY, "without": [f"{QUERY} "]}, "Describe with --not"),
         ("next_results", {"cursor": "../../etc/passwd"}, "this is no cursor"),
         ("next_results", {"cursor": "0123456789ab.0.0"}, "this is no cursor"),
@@ -304,7 +319,7 @@ def test_the_same_with_a_server(agent: Agent, searched: Path, model_set: Path) -
         {"text": QUERY, "limit": 4},
         {"text": "green tree", "limit": 3, "budget": 0},
         {"text": QUERY, "judge": False, "without": ["blue car"]},
-        {"example_region": 2, "limit": 5},
+        {"example_regions": [2], "limit": 5},
     ]
     alone = [agent.call("search_photos", **each)["results"] for each in asked]
     errors = agent.refusal("search_photos", text=QUERY, without=[f"{QUERY} "])

@@ -13,7 +13,7 @@ from matir_cli.search.encoding import (
     EncodedQuery,
     encode_query,
     fusion_weight,
-    object_direction,
+    match_directions,
 )
 from matir_cli.search.filters import Filters
 from matir_cli.search.phrases.description import RelationKind
@@ -90,7 +90,7 @@ def test_relations_and_conjunctions_find_the_photo_and_the_region(
 def test_a_text_without_parts_is_the_vector_of_the_text(gallery: GalleryFile) -> None:
     for text in ("red", "a red on the left", "red or green", "red with green"):
         encoded = encode(gallery, text)
-        assert encoded.vector == pytest.approx(ColourText().encode(text).vector, abs=1e-6)
+        assert encoded.vectors[0] == pytest.approx(ColourText().encode(text).vector, abs=1e-6)
         assert encoded.parts is None
         assert encoded.handicap == pytest.approx(WHOLE_PHOTO * spread(gallery, text), rel=1e-4)
 
@@ -98,7 +98,7 @@ def test_a_text_without_parts_is_the_vector_of_the_text(gallery: GalleryFile) ->
 def test_whole_switches_parts_and_handicap_off(gallery: GalleryFile) -> None:
     for text in ("red left of a green", "red without green", "red"):
         encoded = encode(gallery, text, whole=True)
-        assert np.array_equal(encoded.vector, ColourText().encode(text).vector)
+        assert np.array_equal(encoded.vectors[0], ColourText().encode(text).vector)
         assert (encoded.parts, encoded.handicap) == (None, 0.0)
 
 
@@ -108,7 +108,7 @@ def test_a_negation_is_subtracted_in_one_vector(gallery: GalleryFile) -> None:
     whole, red = (ColourText().encode(text).vector for text in ("red green", "red"))
     total = whole / spread(gallery, "red green") + red / spread(gallery, "red")
     total -= NEGATION * whole / spread(gallery, "red green")  # the counterpart, "red with green"
-    assert encoded.vector == pytest.approx(total / np.linalg.norm(total), abs=1e-5)
+    assert encoded.vectors[0] == pytest.approx(total / np.linalg.norm(total), abs=1e-5)
 
 
 def test_a_relation_has_a_role_for_each_object(gallery: GalleryFile) -> None:
@@ -126,7 +126,7 @@ def test_the_score_is_at_most_the_cosine_with_the_vector(gallery: GalleryFile) -
     assert encoded.parts is not None
     upper = {
         each.photo_id: each.score
-        for each in rank_encoded(gallery, EncodedQuery(encoded.vector, truncated=False), 10)
+        for each in rank_encoded(gallery, EncodedQuery(encoded.vectors, truncated=False), 10)
     }
     ranked = rank_encoded(gallery, encoded, 10)
     assert all(each.score <= upper[each.photo_id] + 1e-6 for each in ranked)
@@ -141,19 +141,19 @@ def test_filters_hold_for_a_query_with_parts(gallery: GalleryFile) -> None:
 
 def test_an_example_of_a_whole_photo_finds_whole_photos(gallery: GalleryFile) -> None:
     photo = gallery.path.parent / "photos" / "c_red.png"
-    encoded = encode_query(gallery, ColourModels(), Query(example=Example(photo)))
+    encoded = encode_query(gallery, ColourModels(), Query(examples=(Example(photo),)))
     assert encoded.handicap == 0
     (best,) = rank_encoded(gallery, encoded, 1)
     assert best.score == pytest.approx(1, abs=1e-3)
     assert gallery.region(best.region_id).ordinal == 0
     region = next(each for each in gallery.regions(best.photo_id) if each.ordinal)
-    shown = encode_query(gallery, ColourModels(), Query(example=Example(photo, region.box)))
+    shown = encode_query(gallery, ColourModels(), Query(examples=(Example(photo, region.box),)))
     assert shown.handicap > 0
 
 
 def test_the_direction_of_the_object_measures_in_standard_deviations(gallery: GalleryFile) -> None:
     for text in ("red", "a red and a blue", "red left of a green"):
-        direction = object_direction(gallery, encode(gallery, text))
+        (direction,) = match_directions(gallery, encode(gallery, text))
         assert sample_scores(gallery, direction[np.newaxis]).std() * np.linalg.norm(
             direction
         ) == pytest.approx(1, abs=0.01)
@@ -165,7 +165,7 @@ def test_stage_1_has_the_weight_of_its_standard_deviation(gallery: GalleryFile) 
     models = ColourModels(fusion=3.0)
     for text in ("red", "red left of a green", "red without green"):
         encoded = encode(gallery, text)
-        scores = sample_scores(gallery, encoded.vector[np.newaxis])[0]
+        scores = sample_scores(gallery, encoded.vectors)[0]
         assert fusion_weight(encoded, models) * scores.std() == pytest.approx(3, rel=1e-3)
         assert fusion_weight(encode(gallery, text, whole=True), models) == 0  # the method as published
         assert fusion_weight(encoded, ColourModels()) == 0

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from matir_cli.records import Box, FloatArray, Grounding
 from matir_cli.search.box_matching import PREDICTED_IOU, SIMILARITY, box_iou
 from matir_cli.search.encoding import encode_query
 from matir_cli.search.events import SearchOutcome
-from matir_cli.search.explainer import Explainer
-from matir_cli.search.explanation import Explanation
+from matir_cli.search.explanation import ExplainedTerm, Explanation
 from matir_cli.search.index import region_vector
 from matir_cli.search.parts import MISPLACED
 from matir_cli.search.pipeline import SearchOptions, run_search
-from matir_cli.search.query import Query, ResolvedExample
+from matir_cli.search.query import ExampleRule, Query, ResolvedExample
 from tests.search.fake_models import ColourModels
 from tests.search.test_parts import LEFT, RIGHT, SIDE, D, put
 from tests.search.vector_gallery import open_vectors
@@ -79,17 +78,42 @@ def fill(gallery: GalleryFile, seed: int, photos: int = 12) -> None:
 
 
 def example(path: str = "/cup.jpg", share: float = 0.2) -> ResolvedExample:
+    """An example that shows the direction of its path."""
     return ResolvedExample(Path(path), direction(path), LEFT, share, stored=False)
+
+
+def compared_vectors(term: ExplainedTerm) -> FloatArray:
+    """The (k, d) vectors that a term compares regions with."""
+    if term.text is not None:
+        return PromptedText().encode(term.text).vector[np.newaxis]
+    shown = np.stack([direction(str(each.path)) for each in term.examples or ()])
+    return np.asarray(unit(shown.mean(axis=0, keepdims=True))) if term.kind == "mean" else shown
 
 
 QUERIES = (
     Query("dog"),
     Query("dog", without=("cat", "red dog")),
-    Query(None, example()),
-    Query("dog", example(share=1.0), weight=0.3, without=("cat",)),
+    Query(None, (example(),)),
+    Query(None, (example(share=1.0),)),
+    Query(None, (example(), example("/mug.jpg"), example("/cup.jpg"))),
+    Query(None, (example(share=1.0), example("/mug.jpg", 1.0))),
+    Query(None, (example(), example("/mug.jpg")), rule="mean"),
+    Query(None, (example(share=1.0), example("/mug.jpg", 1.0)), rule="mean"),
+    Query(None, (example(),), unlike=(example("/pot.jpg"), example("/jug.jpg"))),
+    Query("dog", (example(share=1.0),), weight=0.3, without=("cat",)),
+    Query("dog", (example(), example("/mug.jpg")), weight=0, without=("cat",)),
+    Query("dog", (example(), example("/mug.jpg")), unlike=(example("/pot.jpg"),), rule="mean"),
+    Query("dog left of a tree", (example(), example("/mug.jpg")), unlike=(example("/pot.jpg"),)),
     Query("house without a door"),
     Query("dog left of a tree"),
-    Query("dog without a leash, left of a tree, and a cat", example(), weight=0.7, without=("cow",)),
+    Query("dog without a leash, left of a tree, and a cat", (example(),), weight=0.7, without=("cow",)),
+    Query(
+        "dog without a leash, left of a tree, and a cat",
+        tuple(example(f"/{number}.jpg") for number in range(5)),
+        weight=0.7,
+        without=("cow",),
+        unlike=(example("/pot.jpg"), example("/jug.jpg")),
+    ),
     Query("dog near a tree above a house, and a cat inside a box"),
 )
 
@@ -113,10 +137,9 @@ def test_contributions_add_up_to_the_score(vectors: GalleryFile, number: int, wh
         assert (stage1.whole_photo < 0) <= (stage1.region.ordinal == 0)
         region = region_vector(vectors, result.candidate.region_id)
         for term in stage1.terms:
-            text = direction("/cup.jpg") if term.text is None else PromptedText().encode(term.text).vector
-            assert term.cosine == pytest.approx(float(region @ text), abs=5e-3)
+            assert term.cosine == pytest.approx(float((compared_vectors(term) @ region).max()), abs=5e-3)
             assert term.contribution == pytest.approx(term.weight * term.cosine, abs=1e-5)
-            assert (term.weight < 0) == (term.kind in ("not", "denied"))
+            assert (term.weight < 0) == (term.kind in ("not", "denied", "unlike"))
     unexplained = run_search(
         vectors, models, QUERIES[number], SearchOptions(limit=12, rerank=False, whole=whole)
     )
@@ -165,23 +188,41 @@ def test_a_relation_names_the_region_that_is_the_other_object(vectors: GalleryFi
     assert second.relations[0].contribution < first.relations[0].contribution <= 0
 
 
-def test_of_several_examples_the_nearest_is_named(vectors: GalleryFile) -> None:
+@pytest.mark.parametrize("rule", ["max", "mean"])
+def test_each_example_is_compared_and_the_nearest_comes_first(
+    vectors: GalleryFile, rule: ExampleRule
+) -> None:
     fill(vectors, 4)
-    encoded = encode_query(vectors, ColourModels(), Query(None, example()))
-    (result,) = run_search(
-        vectors, ColourModels(), Query(None, example()), SearchOptions(limit=1, rerank=False)
-    ).results
-    (term,) = encoded.terms
-    best = region_vector(vectors, result.candidate.region_id)
-    several = type(term)(
-        "example", 1.0, np.stack([-best, best, term.vectors[0]]), paths=(Path("/a"), Path("/b"), Path("/c"))
-    )
-    query = type(encoded)(encoded.vector, False, encoded.deviation, terms=(several,))
-    explained = Explainer(vectors, query, judged=False, matching=None, fusion=0.0).explain(result)
-    assert explained.explanation is not None
-    (named,) = explained.explanation.stage1.terms
-    assert named.path == Path("/b")
-    assert named.cosine == pytest.approx(1, abs=5e-3)
+    models = ColourModels(text_encoder=PromptedText())
+    good = (example("/a.jpg"), replace(example("/b.jpg"), box=RIGHT), example("/c.jpg"))
+    asked = Query("dog left of a tree", good, unlike=(example("/bad.jpg"), example("/worse.jpg")), rule=rule)
+    options = SearchOptions(limit=12, rerank=False, explain=True)
+    found = run_search(vectors, models, asked, options)
+    nearest = set()
+    for place, result in enumerate(found.results):
+        region = region_vector(vectors, result.candidate.region_id)
+        terms = explanation_of(found, place).stage1.terms
+        kinds = ["text", "mean" if rule == "mean" else "example", "unlike", "unlike", "object"]
+        assert [term.kind for term in terms] == kinds
+        shown, *bad = terms[1:4]
+        assert shown.examples is not None
+        cosines = {each.path: float(region @ each.vector) for each in good}
+        assert {each.path: each.cosine for each in shown.examples} == pytest.approx(cosines, abs=5e-3)
+        boxes = {each.path: each.box.rounded(2) for each in good}
+        assert {each.path: each.box for each in shown.examples} == boxes
+        in_order = [each.cosine for each in shown.examples]
+        assert in_order == sorted(in_order, reverse=True)
+        if rule == "max":
+            assert shown.cosine == in_order[0]
+        else:
+            mean = np.mean([each.vector for each in good], axis=0)
+            assert shown.cosine == pytest.approx(float(region @ mean / np.linalg.norm(mean)), abs=5e-3)
+        nearest.add(shown.examples[0].path)
+        for term, path in zip(bad, ("/bad.jpg", "/worse.jpg"), strict=True):
+            assert term.examples is not None
+            assert [each.path for each in term.examples] == [Path(path)]
+            assert term.weight < 0
+    assert len(nearest) > 1
 
 
 # Stage 2

@@ -48,35 +48,37 @@ def test_the_most_similar_regions_are_offered_first_and_no_region_twice(gallery:
     (path,) = save_scenes(gallery.path.parent / "more", mixed="green red blue")
     list(add_photos(gallery, [path], IndexingModels(ColourProposer, ColourEncoder), previews=True))
     regions = {region.box: region for region in gallery.regions(6) if region.ordinal}
-    direction = ColourText().encode("red").vector
-    offered = offer_regions(gallery, 6, direction, 9)
+    directions = ColourText().encode("red").vector[np.newaxis]
+    offered = offer_regions(gallery, 6, directions, 9)
     assert len(offered) == len(regions) == 3
     ids = np.array([regions[box].id for box in offered])
-    scores = score_regions(gallery, ids, direction[np.newaxis])[0]
+    scores = score_regions(gallery, ids, directions)[0]
     assert scores.tolist() == sorted(scores, reverse=True)
     assert scores[0] > 0.9 > scores[1]
-    assert offer_regions(gallery, 6, direction, 2) == offered[:2]
-    assert offer_regions(gallery, 999, direction, 9) == []
+    assert offer_regions(gallery, 6, directions, 2) == offered[:2]
+    assert offer_regions(gallery, 999, directions, 9) == []
     # A region whose box is that of a better one is not offered.
     first = regions[offered[0]].box
     gallery.connection.execute(
         "update regions set x0 = ?, y0 = ?, x1 = ?, y1 = ? where id = ?",
         (first.x0, first.y0, first.x1, first.y1, int(ids[1])),
     )
-    assert len(offer_regions(gallery, 6, direction, 9)) == 2
+    assert len(offer_regions(gallery, 6, directions, 9)) == 2
     assert all(box_iou(a, b) < SAME_REGION for a in offered for b in offered if a is not b)
 
 
 def test_boxes_are_offered_in_pixels_of_the_picture_that_is_shown(gallery: GalleryFile) -> None:
     judge = ChoosingJudge()
-    session = replace(open_session(gallery, judge), direction=lambda: ColourText().encode("red").vector)
+    session = replace(
+        open_session(gallery, judge), directions=lambda: ColourText().encode("red").vector[np.newaxis]
+    )
     small = JudgePhoto(3, np.zeros((30, 45, 3), np.uint8))
     record = gallery.photo(3).record
-    boxes = offer_regions(gallery, 3, ColourText().encode("red").vector, judge.offers)
+    boxes = offer_regions(gallery, 3, ColourText().encode("red").vector[np.newaxis], judge.offers)
     assert box_question(session, small).offered == tuple(record.scaled_to(box, 45, 30) for box in boxes)
     # Nothing is offered to a judge that writes boxes, without a direction, and of a photo that is gone.
     assert box_question(replace(session, judge=ColourJudge), small).offered == ()
-    assert box_question(replace(session, direction=None), small).offered == ()
+    assert box_question(replace(session, directions=None), small).offered == ()
     assert box_question(session, replace(small, key=999)).offered == ()
 
 
@@ -86,8 +88,8 @@ def test_the_region_chosen_is_the_answer_and_is_remembered(gallery: GalleryFile)
     first = run_search(gallery, models, "red", options)
     for result in first.results:
         (chosen,) = result.objects
-        direction = ColourText().encode("red").vector
-        boxes = offer_regions(gallery, result.photo.id, direction, ChoosingJudge.offers)
+        directions = ColourText().encode("red").vector[np.newaxis]
+        boxes = offer_regions(gallery, result.photo.id, directions, ChoosingJudge.offers)
         assert chosen.region is not None
         assert chosen.region.box == boxes[-1]
         assert chosen.iou == pytest.approx(1)

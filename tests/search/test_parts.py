@@ -65,7 +65,7 @@ def gallery(tmp_path: Path) -> Iterator[GalleryFile]:
 def question(kind: RelationKind | None, *, handicap: float = 0.0) -> PartQuery:
     """A cat in a relation to a dog."""
     dog = Role(10 * word(DOG), 1.0)
-    return PartQuery(word(CAT), Role(10 * word(CAT), 1.0, ((kind, dog),)), 0.05, handicap)
+    return PartQuery(word(CAT)[np.newaxis], Role(10 * word(CAT), 1.0, ((kind, dog),)), 0.05, handicap)
 
 
 def test_the_pair_that_stands_so_ranks_first_and_its_first_region_answers(gallery: GalleryFile) -> None:
@@ -207,7 +207,8 @@ def brute_force(gallery: GalleryFile, query: PartQuery) -> list[Candidate]:
             own = float(inner(stored, query.target.vector)[i]) - query.target.offset
             lost = own - reached(query.target, i)
             whole = query.handicap * (rows[i].ordinal == 0 and len(rows) > 1)
-            scores.append(float(inner(stored, query.vector)[i]) - query.weight * lost - whole)
+            flat = max(float(inner(stored, vector)[i]) for vector in query.vectors)
+            scores.append(flat - query.weight * lost - whole)
         best = int(np.argmax(scores))
         found.append(Candidate(photo_id, rows[best].id, scores[best]))
     return sorted(found, key=lambda c: (-c.score, c.photo_id))
@@ -224,7 +225,7 @@ def test_ranking_is_that_of_brute_force(gallery: GalleryFile, seed: int, is_inde
     kinds = [kind for kind in RelationKind if kind is not RelationKind.ATTRIBUTE]
     nested = Role(6 * second, 0.2, ((kinds[seed + 1], Role(4 * third, 0.1)),))
     target = Role(5 * head, 0.3, ((kinds[seed], Role(5 * first, 0.1)), (None, nested)))
-    query = PartQuery(unit((whole + head)[np.newaxis])[0], target, 0.07, 0.02)
+    query = PartQuery(unit((whole + head)[np.newaxis]), target, 0.07, 0.02)
     expected = brute_force(gallery, query)
     ranked = rank_by_parts(gallery, query, 30)
     assert [(c.photo_id, c.region_id) for c in ranked] == [(c.photo_id, c.region_id) for c in expected]

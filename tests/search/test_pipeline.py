@@ -153,7 +153,7 @@ def test_no_match_is_an_answer(gallery: GalleryFile) -> None:
 def test_a_probability_is_asked_for_in_vain_where_there_is_no_judge(gallery: GalleryFile) -> None:
     for asked, settings in (
         ("red", SearchOptions(rerank=False, min_p=0.5)),
-        (Query(example=Example(gallery.path)), SearchOptions(min_p=0.5)),
+        (Query(examples=(Example(gallery.path),)), SearchOptions(min_p=0.5)),
     ):
         with pytest.raises(ValueError, match="min_p"):
             run_search(gallery, ColourModels(), asked, settings)
@@ -183,12 +183,12 @@ def test_an_example_alone_is_ranked_by_stage_1(gallery: GalleryFile) -> None:
     models = ColourModels()
     photo = gallery.path.parent / "photos" / "c_both.png"
     result = run_search(
-        gallery, models, Query(example=Example(photo, point=Point(50, 30))), SearchOptions(limit=2)
+        gallery, models, Query(examples=(Example(photo, point=Point(50, 30)),)), SearchOptions(limit=2)
     )
     assert set(names(result)) == {"a_green", "c_both"}
     assert models.judge.asked == []
     assert all(item.verdict is None for item in result.results)
-    judged = run_search(gallery, models, Query("red", Example(photo)), SearchOptions())
+    judged = run_search(gallery, models, Query("red", (Example(photo),)), SearchOptions())
     assert len(models.judge.asked) == 5
     assert judged.results[0].grounding == "matched"
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_asked_is_said_before_any_model_is_looked_for(
         GalleryFile.open(tmp_path / "empty.db", create=True) as empty,
         pytest.raises(GalleryEmpty),
     ):
-        check_searchable(empty, Query(example=Example(tmp_path)))
+        check_searchable(empty, Query(examples=(Example(tmp_path),)))
 
 
 def test_unjudged_photos_take_the_place_that_is_expected_of_them(gallery: GalleryFile) -> None:

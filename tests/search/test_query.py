@@ -287,8 +287,9 @@ def test_a_text_has_one_form(text: str, around: str, form: Literal["NFC", "NFD"]
 
 def encode(gallery: GalleryFile, asked: Query, text_encoder: TextEncoder | None = None) -> FloatArray:
     found = encode_query(gallery, ColourModels(text_encoder=text_encoder or ColourText()), asked)
-    assert np.linalg.norm(found.vector) == pytest.approx(1, abs=1e-5)
-    return found.vector
+    assert np.linalg.norm(found.vectors) == pytest.approx(1, abs=1e-5)
+    (vector,) = found.vectors
+    return np.asarray(vector)
 
 
 def shown(gallery: GalleryFile, ordinal: int = 2) -> ResolvedExample:
@@ -299,19 +300,19 @@ def shown(gallery: GalleryFile, ordinal: int = 2) -> ResolvedExample:
 def test_a_part_by_itself_is_the_vector(gallery: GalleryFile) -> None:
     assert np.array_equal(encode(gallery, Query("red")), ColourText().encode("red").vector)
     example = shown(gallery)
-    assert encode(gallery, Query(example=example)) == pytest.approx(example.vector)
+    assert encode(gallery, Query(examples=(example,))) == pytest.approx(example.vector)
 
 
 def test_a_stored_vector_of_another_length_than_the_encoders_is_damage(gallery: GalleryFile) -> None:
     example = replace(shown(gallery), vector=np.ones(1, np.float32))
-    for asked in (Query("red", example), Query(None, example, without=("red",))):
+    for asked in (Query("red", (example,)), Query(None, (example,), without=("red",))):
         with pytest.raises(GalleryDamaged, match="as long as"):
             encode(gallery, asked)
 
 
 def test_weights_go_from_the_text_to_the_example(gallery: GalleryFile) -> None:
     green = shown(gallery)
-    red, both, only_green = (encode(gallery, Query("red", green, weight)) for weight in (0, 0.5, 1))
+    red, both, only_green = (encode(gallery, Query("red", (green,), weight)) for weight in (0, 0.5, 1))
     assert red == pytest.approx(ColourText().encode("red").vector, abs=1e-5)
     assert only_green == pytest.approx(green.vector, abs=1e-5)
     share = [float(vector[1] / vector[0]) for vector in (red, both)]
@@ -334,7 +335,7 @@ class Gapped:
 def test_the_gap_between_texts_and_pictures_shifts_no_weight(
     gallery: GalleryFile, without: tuple[str, ...]
 ) -> None:
-    asked = Query("red", shown(gallery), without=without)
+    asked = Query("red", (shown(gallery),), without=without)
     plain, gapped = encode(gallery, asked), encode(gallery, asked, Gapped())
     seen = [vector[:4] / np.linalg.norm(vector[:4]) for vector in (plain, gapped)]
     assert seen[0] @ seen[1] > 0.999
@@ -346,7 +347,7 @@ def test_what_is_not_wanted_is_ranked_down(gallery: GalleryFile) -> None:
     only = encode(gallery, Query("red", without=("blue", "green")))
     assert only[0] > 0 > only[2]
     assert only[1] < 0
-    example = encode(gallery, Query(example=shown(gallery, 0), without=("green",)))
+    example = encode(gallery, Query(examples=(shown(gallery, 0),), without=("green",)))
     assert names(gallery, example).index("green") > names(gallery, example).index("red")
 
 
@@ -356,7 +357,7 @@ def test_not_what_is_asked_for_is_a_contradiction(gallery: GalleryFile) -> None:
     assert caught.value.text == "a red one"
     example = replace(shown(gallery), vector=ColourText().encode("green").vector)
     with pytest.raises(QueryContradicts):
-        encode(gallery, Query(example=example, without=("green",)))
+        encode(gallery, Query(examples=(example,), without=("green",)))
 
 
 def test_a_query_without_anything_to_find_is_empty(gallery: GalleryFile) -> None:
@@ -371,12 +372,12 @@ def test_one_photo_alone_gives_no_unit_but_an_answer(tmp_path: Path) -> None:
     (path,) = save_scenes(tmp_path / "photos", a="")
     with GalleryFile.open(tmp_path / "gallery.db", create=True) as gallery:
         list(add_photos(gallery, [path], IndexingModels(ColourProposer, ColourEncoder), previews=False))
-        vector = encode(gallery, Query("red", Example(path)))
+        vector = encode(gallery, Query("red", (Example(path),)))
     assert np.isfinite(vector).all()
 
 
 def test_an_example_that_was_not_looked_at_is_looked_at(gallery: GalleryFile) -> None:
-    asked = Query(example=Example(known(gallery), point=Point(50, 30)))
+    asked = Query(examples=(Example(known(gallery), point=Point(50, 30)),))
     assert encode(gallery, asked) == pytest.approx(shown(gallery).vector, abs=1e-5)
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters
 from matir_cli.search.pipeline import SearchOptions
+from matir_cli.search.query import ExampleRule
 from matir_cli.search.saved_query import LONGEST_JSON, SavedExample, SavedQuery, read_saved_query
 
 DIGEST = "0123456789abcdef" * 4
 
 FULL = SavedQuery(
     "a red ball",
-    SavedExample(DIGEST, Box(1, 2.5, 30, 40)),
+    (SavedExample(DIGEST, Box(1, 2.5, 30, 40)), SavedExample(DIGEST)),
     0.25,
     ("a cat", "a hat"),
     SearchOptions(
@@ -33,6 +34,8 @@ FULL = SavedQuery(
         budget=2.5,
         filters=Filters((Path("/photos/caf\udce9"),), "2024-05", "2025", "Pixel", 0.1, 0.5),
     ),
+    (SavedExample(DIGEST, point=Point(3, 4)),),
+    "mean",
 )
 
 
@@ -43,7 +46,7 @@ def test_everything_is_read_again() -> None:
 
 
 def test_defaults_are_not_written() -> None:
-    plain = SavedQuery("a ball", None, 0.5, (), SearchOptions())
+    plain = SavedQuery("a ball", (), 0.5, (), SearchOptions())
     assert json.loads(plain.to_json()) == {"query": {"text": "a ball"}}
     assert read_saved_query('{"query": {"text": "a ball"}}') == plain
 
@@ -52,26 +55,43 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
     lambda text: text.strip("\ufeff").strip() == text
 )
 share = st.floats(0, 1)
+examples = st.builds(SavedExample, st.just(DIGEST), st.none(), st.none() | st.just(Point(3, 4)))
 
 
 @given(
     st.none() | words.map(lambda text: f"a {text}"),
-    st.builds(SavedExample, st.just(DIGEST), st.none(), st.none() | st.just(Point(3, 4))),
+    st.lists(examples, min_size=1, max_size=3).map(tuple),
     share,
     st.lists(words.map(lambda text: f"a {text}"), max_size=2, unique=True).map(tuple),
     st.builds(
         SearchOptions, limit=st.integers(1, 1000), certainty=share, whole=st.booleans(), ground=st.booleans()
     ),
+    st.lists(examples, max_size=2).map(tuple),
+    st.sampled_from(["max", "mean"]),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_query_is_read_again(
-    text: str | None, example: SavedExample, weight: float, without: tuple[str, ...], options: SearchOptions
+    text: str | None,
+    shown: tuple[SavedExample, ...],
+    weight: float,
+    without: tuple[str, ...],
+    options: SearchOptions,
+    unlike: tuple[SavedExample, ...],
+    rule: ExampleRule,
 ) -> None:
-    saved = SavedQuery(text, example, weight, without, options)
+    saved = SavedQuery(text, shown, weight, without, options, unlike, rule)
     assert read_saved_query(saved.to_json()) == saved
 
 
-PATHS = [(), ("query",), ("query", "example"), ("query", "example", "box"), ("filters",), ("options",)]
+PATHS: list[tuple[str | int, ...]] = [
+    (),
+    ("query",),
+    ("query", "examples", 0),
+    ("query", "examples", 0, "box"),
+    ("query", "unlike", 0),
+    ("filters",),
+    ("options",),
+]
 
 ODD: list[Any] = [
     None,
@@ -93,7 +113,7 @@ ODD: list[Any] = [
 @given(st.sampled_from(PATHS), st.data())
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_a_changed_query_is_one_that_could_be_saved_or_is_refused(
-    path: tuple[str, ...], data: st.DataObject
+    path: tuple[str | int, ...], data: st.DataObject
 ) -> None:
     saved = json.loads(FULL.to_json())
     place = saved
@@ -130,8 +150,14 @@ def test_a_changed_query_is_one_that_could_be_saved_or_is_refused(
         '{"query": {"text": "a"}, "filters": {"places": ["/a\\u0000b"]}}',
         '{"query": {"text": "a"}, "filters": {"since": "yesterday"}}',
         '{"query": {"text": "a", "image": "/etc/passwd"}}',
-        '{"query": {"example": {"photo": "/etc/passwd"}}}',
-        f'{{"query": {{"example": {{"photo": "{DIGEST}", "box": {{"x0": 3, "y0": 1, "x1": 2, "y1": 2}}}}}}}}',
+        '{"query": {"examples": [{"photo": "/etc/passwd"}]}}',
+        '{"query": {"examples": "a"}}',
+        f'{{"query": {{"unlike": [{{"photo": "{DIGEST}"}}]}}}}',
+        f'{{"query": {{"text": "a", "examples": {json.dumps([{"photo": DIGEST}] * 33)}}}}}',
+        f'{{"query": {{"examples": [{{"photo": "{DIGEST}"}}], "rule": "least"}}}}',
+        '{"query": {"examples": [{"photo": "DIGEST", "box": {"x0": 3, "y0": 1, "x1": 2, "y1": 2}}]}}'.replace(
+            "DIGEST", DIGEST
+        ),
         "[" * 5000,
         f'{{"query": {{"text": "{"a" * LONGEST_JSON}"}}}}',
     ],

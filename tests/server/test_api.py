@@ -107,13 +107,23 @@ def test_the_object_of_a_region_is_found_in_all_photos(server: Server) -> None:
     # The same as an example, and as a box around it.
     box = region["box"]
     for example in ({"region": region["id"]}, {"photo": photo["photo"], "box": box}):
-        assert results_of(server, {"example": example, "limit": 3}) == similar
+        assert results_of(server, {"examples": [example], "limit": 3}) == similar
+    # Several are merged, and what is unlike them is moved down.
+    other = similar[1]["region_id"]
+    both = {"examples": [{"region": region["id"]}, {"region": other}], "limit": 2}
+    found = results_of(server, both)
+    assert {each["region_id"] for each in found} == {region["id"], other}
+    assert all(each["result"]["score"] == pytest.approx(1, abs=0.01) for each in found)
+    (mean,) = results_of(server, {**both, "rule": "mean", "limit": 1})
+    assert mean["result"]["score"] < 0.9999
+    unlike = results_of(server, {"examples": [{"region": region["id"]}], "unlike": [{"region": other}]})
+    assert unlike[0]["region_id"] != other
     # A box that fits no region is found by the proposer in the stored picture.
     width, height = shown["width"], shown["height"]
     odd = {"photo": photo["photo"], "box": [0, 0, width * 0.6, height * 0.6]}
-    assert len(results_of(server, {"example": odd, "limit": 3})) == 3
+    assert len(results_of(server, {"examples": [odd], "limit": 3})) == 3
     middle = {"photo": photo["photo"], "point": [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]}
-    assert len(results_of(server, {"text": QUERY, "rerank": False, "example": middle})) == PHOTOS
+    assert len(results_of(server, {"text": QUERY, "rerank": False, "examples": [middle]})) == PHOTOS
 
 
 @pytest.mark.parametrize("size", [1, 160, 200, 5000])
@@ -178,9 +188,12 @@ def test_exports_are_the_files_of_find(server: Server, tmp_path: Path) -> None:
         ({"text": QUERY, "min_p": 0.5, "rerank": False}, "min_p needs the judge"),
         ({"text": QUERY, "since": "yesterday"}, "is no date"),
         ({"text": QUERY, "places": ["photos"]}, "absolute"),
-        ({"text": QUERY, "example": {"path": "/etc/passwd"}}, "path"),
-        ({"example": {"photo": 1, "region": 1}}, "a region or a photo"),
-        ({"example": {"photo": 1, "box": [5, 5, 1, 1]}}, "X0 < X1"),
+        ({"text": QUERY, "examples": [{"path": "/etc/passwd"}]}, "path"),
+        ({"examples": [{"photo": 1, "region": 1}]}, "a region or a photo"),
+        ({"examples": [{"photo": 1}] * 33}, "examples"),
+        ({"unlike": [{"photo": 1}]}, "show one in examples"),
+        ({"examples": [{"photo": 1}], "rule": "least"}, "rule"),
+        ({"examples": [{"photo": 1, "box": [5, 5, 1, 1]}]}, "X0 < X1"),
         ({"text": QUERY, "image": "/etc/passwd"}, "image"),
         ([QUERY], "object"),
     ],
@@ -198,8 +211,10 @@ def test_a_search_that_fails_says_why(server: Server) -> None:
     for body, kind in (
         ({"text": "  "}, "QueryEmpty"),
         ({"text": QUERY, "without": [QUERY]}, "QueryContradicts"),
-        ({"example": {"photo": 1, "box": [9e8, 9e8, 9.1e8, 9.1e8]}}, "ExampleOutside"),
-        ({"example": {"region": 10**9}}, "PhotoUnknown"),
+        ({"examples": [{"photo": 1, "box": [9e8, 9e8, 9.1e8, 9.1e8]}]}, "ExampleOutside"),
+        ({"examples": [{"region": 10**9}]}, "PhotoUnknown"),
+        ({"text": QUERY, "unlike": [{"region": 10**9}]}, "PhotoUnknown"),
+        ({"examples": [{"region": 1}], "unlike": [{"region": 1}]}, "QueryContradicts"),
     ):
         ((name, data),) = events_of(server, server.post("/api/searches", body))
         assert (name, data["kind"]) == ("error", kind)

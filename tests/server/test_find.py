@@ -97,6 +97,11 @@ def test_near_copies_are_left_out_alike(server: Server) -> None:
 def test_an_example_and_queries_on_standard_input(server: Server, indexed: Indexed) -> None:
     photo = min(indexed.photos.glob("*.png"))
     assert same(server, "--image", photo, "--jsonl")[0] == 0
+    first, second, third, *_ = sorted(indexed.photos.glob("*.png"))
+    shown = ("--image", first, "--image", second, "--box", "5,5,60,60", "--unlike", third)
+    several = (*shown, "--jsonl", "--explain")
+    for words in (several, (*several, "--examples", "mean"), ("red house", *several)):
+        assert same(server, *words)[0] == 0
     code, output = same(server, "-", "--image", photo, given=b"red house\nblue car\nred house\n")
     assert code == 0
     assert [json.loads(line)["query"] for line in output.splitlines()] == [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.outlines import svg_path
 from matir_cli.output.printable import printable
-from matir_cli.server.command_lines import _FLAGS, _VALUES, shell_word
+from matir_cli.server.command_lines import _FLAGS, _LISTS, _VALUES, shell_word
 from matir_cli.server.facts import gallery_facts
 from matir_cli.server.photos import newest_photos
 from matir_cli.server.searches import SearchBody
@@ -86,9 +86,12 @@ LINES: list[dict[str, Any]] = [
     {"text": QUERY, "rerank": False, "limit": 4, "without": ["tree", "-dash"], "max_size": 0.5},
     {"text": QUERY, "limit": 2, "candidates": 5, "certainty": 1, "min_p": 0.01, "min_iou": 0.2},
     {"text": "-q house", "rerank": False, "limit": 2, "camera": ""},
-    {"example": {"region": 2}, "limit": 5},
-    {"text": QUERY, "rerank": False, "limit": 5, "example": {"region": 3}, "weight": 0.25},
-    {"example": {"photo": 3}, "limit": 2, "until": "2999-01"},
+    {"examples": [{"region": 2}], "limit": 5},
+    {"text": QUERY, "rerank": False, "limit": 5, "examples": [{"region": 3}], "weight": 0.25},
+    {"examples": [{"region": 3}, {"photo": 2}], "rule": "mean", "unlike": [{"region": 5}], "limit": 4},
+    {"examples": [{"photo": 3}], "limit": 2, "until": "2999-01"},
+    {"text": QUERY, "rerank": False, "limit": 4, "rating": [0, 3], "no_keywords": ["a*", "b"]},
+    {"text": QUERY, "rerank": False, "limit": 4, "rating": [-1, -1], "keywords": ["-x"]},
     {"text": QUERY, "rerank": False, "limit": 4, "near": [-30.5, 0], "within": 2500.5, "unique": True},
     {"text": QUERY, "rerank": False, "limit": 4, "has_gps": False, "orientation": "portrait", "sort": "path"},
 ]
@@ -107,10 +110,9 @@ def test_the_command_line_of_a_search_does_the_same_search(server: Server, body:
 
 
 def test_the_command_line_knows_all_settings() -> None:
-    settings = {name for name, _ in _FLAGS} | set(_VALUES)
-    assert settings | {"text", "without", "example", "weight", "places", "limit", "outlines"} == set(
-        SearchBody.__struct_fields__
-    )
+    settings = {name for name, _ in _FLAGS} | set(_VALUES) | set(_LISTS)
+    others = {"text", "examples", "unlike", "rule", "weight", "limit", "outlines"}
+    assert settings | others == set(SearchBody.__struct_fields__)
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from("'\\\"$`!\n\x1b\x03\u202e\udc80\udcff"))))
@@ -125,7 +127,7 @@ def test_a_word_is_one_word_for_a_shell(text: str) -> None:
 
 
 def test_the_command_line_of_a_photo_that_is_gone(server: Server) -> None:
-    status, _, content = server.request("POST", "/api/commands", {"example": {"region": 10**9}})
+    status, _, content = server.request("POST", "/api/commands", {"examples": [{"region": 10**9}]})
     assert status == 404
     check(server, "Error", json.loads(content))
 
@@ -203,7 +205,7 @@ def test_the_command_line_shows_a_point_and_a_box(server: Server) -> None:
         ({"point": [40, 50.5]}, "--point 40,50.5"),
         ({"box": [-1, 0, 9, 1e3]}, "--box=-1,0,9,1000"),
     ):
-        line = server.post("/api/commands", {"example": {"photo": 1, **shown}})["command"]
+        line = server.post("/api/commands", {"examples": [{"photo": 1, **shown}]})["command"]
         assert line == f"matir find --image {shell_word(path)} {option} -n 50 {shell_words(server)}"
 
 

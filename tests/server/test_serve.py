@@ -66,9 +66,10 @@ def test_status_and_stop(gallery: Path, model_set: Path) -> None:
 
 
 def test_servers_that_tests_leave_behind_are_ended(
-    gallery: Path, model_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gallery: Path, model_set: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    # The path of a socket has 107 characters at most, which `tmp_path` may exceed.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     assert matir("serve", "--detach", "--db", gallery, "--models", model_set).returncode == 0
     assert find_server(gallery) is not None
     end_servers()

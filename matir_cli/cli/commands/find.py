@@ -41,7 +41,7 @@ from matir_cli.cli.results import (
     OutcomeWriter,
     event_printer,
     open_output,
-    resolve_and_say_example,
+    resolve_and_say_examples,
     say_unread_metadata,
     why_empty,
 )
@@ -102,7 +102,8 @@ def find(
     there. `matir parse` shows the parts of a description; --whole ignores them.
 
     An object can be shown instead of described, or both: --image is any photo, and --box or
-    --point selects the object in it. An example without words cannot be put to the judge, so
+    --point behind it selects the object in it. Several examples may be given, and with --unlike
+    what is not wanted. An example without words cannot be put to the judge, so
     stage 1 ranks. With --not, photos rank by the probability that they show QUERY and not TEXT.
 
     If QUERY is -, queries are read from standard input, one per line. Each is answered at once
@@ -124,6 +125,7 @@ def find(
       matir find "dog led by rope" -n 20 --masks out/
       matir find --no-rerank "red car"
       matir find --image mug.jpg --box 310,220,480,400
+      matir find --image mug.jpg --point 390,300 --image cup.jpg --unlike jug.jpg
       matir find "a mug on a desk" --image mug.jpg --point 390,300 --weight 0.3
       matir find "a dog" --not "a dog on a lead" --in ~/Photos/2024
       matir find "a bicycle" --since 2023-06 --until 2023-08 --camera pixel --min-size 0.1
@@ -150,7 +152,7 @@ def find(
         check_searchable(gallery, query)
         say_unread_metadata(gallery, arguments.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-        query = resolve_and_say_example(gallery, engines, query)
+        query = resolve_and_say_examples(gallery, engines, query)
         searcher = CommandSearcher(gallery, engines, use_server=use_server)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)

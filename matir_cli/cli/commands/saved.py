@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ from matir_cli.output.printable import printable
 from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
-from matir_cli.search.query import Example, Query
+from matir_cli.search.query import Example, ResolvedExample
 from matir_cli.search.saved_query import SavedExample, SavedQuery, read_saved_query
 
 
@@ -89,8 +89,8 @@ def add(
     """Save a search as NAME; nothing is searched yet.
 
     QUERY and the options are those of `matir find`. What is written and where, the models and the
-    device are given when it is run. The photo of --image must be in the gallery: the search keeps
-    its content's hash, no file name. --fresh is not kept.
+    device are given when it is run. The photos of --image and --unlike must be in the gallery: the
+    search keeps the hashes of their contents, no file names. --fresh is not kept.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -111,10 +111,12 @@ def add(
     with GalleryFile.open(gallery_path) as gallery:
         asked = SavedQuery(
             query.text,
-            _saved_example(gallery, query),
+            _saved_examples(gallery, query.examples),
             query.weight,
             query.without,
             _with_filters(options, arguments),
+            _saved_examples(gallery, query.unlike),
+            query.rule,
         )
         save_search(gallery, name, asked.to_json(), replace=replace)
     say(f"saved; run it with: matir saved run {shlex.quote(name)}")
@@ -124,16 +126,20 @@ def _with_filters(options: SearchOptions, arguments: QueryArguments) -> SearchOp
     return replace(options, fresh=False, filters=arguments.filters)
 
 
-def _saved_example(gallery: GalleryFile, query: Query) -> SavedExample | None:
-    """Return the query's example as a photo of the gallery; UsageError if the gallery does not hold it."""
-    if not isinstance(query.example, Example):
-        return None
-    digest = hash_file(stat_file(query.example.path))
+def _saved_examples(
+    gallery: GalleryFile, examples: Sequence[Example | ResolvedExample]
+) -> tuple[SavedExample, ...]:
+    """Return examples as photos of the gallery; UsageError if the gallery does not hold one."""
+    return tuple(_saved_example(gallery, each) for each in examples if isinstance(each, Example))
+
+
+def _saved_example(gallery: GalleryFile, example: Example) -> SavedExample:
+    digest = hash_file(stat_file(example.path))
     if gallery.photo_with(digest) is None:
         raise click.UsageError(
-            f"A saved search shows a photo of the gallery; add it first: matir add {query.example.path}"
+            f"A saved search shows photos of the gallery; add it first: matir add {example.path}"
         )
-    return SavedExample(digest.hex(), query.example.box, query.example.point)
+    return SavedExample(digest.hex(), example.box, example.point)
 
 
 @saved.command(cls=SectionedCommand, sections={"What to write": OUTPUT_SECTION})

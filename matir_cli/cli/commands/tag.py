@@ -44,7 +44,7 @@ from matir_cli.cli.options.search import (
     whole_option,
 )
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.results import resolve_and_say_example, say_unread_metadata, why_empty
+from matir_cli.cli.results import resolve_and_say_examples, say_unread_metadata, why_empty
 from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
@@ -246,7 +246,7 @@ def tag(
         else:
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
-            query = resolve_and_say_example(gallery, engines, arguments.query)
+            query = resolve_and_say_examples(gallery, engines, arguments.query)
             result = CommandSearcher(gallery, engines, use_server=use_server).run(query, options)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:

@@ -127,8 +127,12 @@ def null_option(text: str) -> OptionDecorator:
 _OTHER_OPTIONS = "Other options"
 
 
+OPTION_ORDER = "matir_cli.option_order"
+"""Key in a context's `meta`: the names of the parameters in the order in which the user gave them."""
+
+
 class SectionedCommand(click.Command):
-    """A command whose help lists its options in sections."""
+    """A command whose help lists its options in sections, and that knows in which order they were given."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **others: Any) -> None:
         """Create the command.
@@ -139,6 +143,13 @@ class SectionedCommand(click.Command):
         super().__init__(*args, **others)
         self._sections = sections
         self._heading = {name: heading for heading, names in sections.items() for name in names}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of the command line, and note the order of the options."""
+        # click gives a command the values of each option, not how options follow one another.
+        *_, given = self.make_parser(ctx).parse_args([*args])
+        ctx.meta[OPTION_ORDER] = tuple(parameter.name for parameter in given)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, one section after the other."""

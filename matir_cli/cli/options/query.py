@@ -1,4 +1,4 @@
-"""The query on the command line: words, an example, exclusions and filters."""
+"""The query on the command line: words, examples, exclusions and filters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.options.common import CommandFunction, PathName
+from matir_cli.cli.options.examples import SECTION as EXAMPLE_SECTION
+from matir_cli.cli.options.examples import ExampleArguments, example_options
+from matir_cli.cli.text import count_of
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import absolute_path
-from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters, parse_date
-from matir_cli.search.query import Example, Query
-
-MAX_COORDINATE = 1e9
-"""Pixels; no photo is that large."""
+from matir_cli.search.query import Query
 
 SHORTENED_LENGTH = 60
 """Characters of a description shown in a message; a shell may have expanded a * into many file names."""
@@ -27,7 +26,7 @@ STREAM = "-"
 
 NO_QUERY = "Describe an object, or show one with --image."
 
-QUERY_SECTION = ("image", "box", "point", "weight", "without")
+QUERY_SECTION = (*EXAMPLE_SECTION, "weight", "without")
 """Names of the options that describe what to find, for the help."""
 
 FILTER_SECTION = ("places", "since", "until", "camera", "min_size", "max_size")
@@ -41,20 +40,22 @@ class QueryArguments:
     """What to find, and in which photos."""
 
     query: Query
-    """Its example has not been resolved yet."""
+    """Its examples have not been resolved yet."""
     filters: Filters | None
     """None: all photos."""
 
     @property
     def is_empty(self) -> bool:
-        """True if there is neither QUERY nor an example."""
-        return self.query.text is None and self.query.example is None
+        """True if there is neither QUERY nor an example to find."""
+        return self.query.text is None and not self.query.examples
 
     @property
     def title(self) -> str:
         """The query in a few words."""
-        if self.query.text is None and self.query.example is not None:
-            return f"like {self.query.example.path.name}"
+        if self.query.text is None and self.query.examples:
+            first, *others = self.query.examples
+            more = f" and {count_of(len(others), 'other')}" if others else ""
+            return f"like {first.path.name}{more}"
         return self.query.text or ""
 
 
@@ -65,23 +66,6 @@ def _parse_date(_context: click.Context, _parameter: click.Parameter, value: str
         return parse_date(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-
-
-def _parse_numbers(
-    _context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    """Parse numbers separated by commas, as many as the option's metavar has names."""
-    if value is None:
-        return None
-    form = str(parameter.metavar)
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    # The comparison is also false for NaN.
-    if len(numbers) != len(form.split(",")) or not all(abs(number) < MAX_COORDINATE for number in numbers):
-        raise click.BadParameter(f"{value!r} is not {form}, in pixels.")
-    return numbers
 
 
 def _join_words(context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> str | None:
@@ -95,31 +79,14 @@ def _join_words(context: click.Context, _parameter: click.Parameter, words: tupl
 
 
 def query_options(command: CommandFunction) -> CommandFunction:
-    """Add QUERY and the options that refine it; the command gets them as its parameter `arguments`."""
+    """Add QUERY and the options that refine it; a `SectionedCommand` gets them as `arguments`."""
 
     @click.argument("query", nargs=-1, required=False, metavar="[QUERY]", callback=_join_words)
-    @click.option(
-        "--image",
-        type=PathName(),
-        metavar="FILE",
-        help="Find what this photo shows; it need not be in the gallery.",
-    )
-    @click.option(
-        "--box",
-        callback=_parse_numbers,
-        metavar="X0,Y0,X1,Y1",
-        help="The object in that photo: a box around it, in pixels of the photo as it is displayed.",
-    )
-    @click.option(
-        "--point",
-        callback=_parse_numbers,
-        metavar="X,Y",
-        help="The object in that photo: a point on it.",
-    )
+    @example_options
     @click.option(
         "--weight",
         type=_SHARE,
-        help="Share of the example next to QUERY.  [default: 0.5]",
+        help="Share of --image next to QUERY.  [default: 0.5]",
         metavar="FRACTION",
     )
     @click.option(
@@ -162,9 +129,7 @@ def query_options(command: CommandFunction) -> CommandFunction:
     def with_arguments(
         *,
         query: str | None,
-        image: Path | None,
-        box: tuple[float, float, float, float] | None,
-        point: tuple[float, float] | None,
+        shown: ExampleArguments,
         weight: float | None,
         without: tuple[str, ...],
         places: tuple[Path, ...],
@@ -175,30 +140,15 @@ def query_options(command: CommandFunction) -> CommandFunction:
         max_size: float | None,
         **others: object,
     ) -> object:
-        example = _example(image, box, point)
-        if weight is not None and (query is None or example is None):
+        if weight is not None and (query is None or not shown.good):
             raise click.UsageError("--weight is the share of --image next to QUERY: give both.")
         arguments = QueryArguments(
-            Query(query, example, 0.5 if weight is None else weight, without),
+            Query(query, shown.good, 0.5 if weight is None else weight, without, shown.bad, shown.rule),
             _filters(places, since, until, camera, min_size, max_size),
         )
         return command(arguments=arguments, **others)
 
     return with_arguments
-
-
-def _example(
-    image: Path | None, box: tuple[float, float, float, float] | None, point: tuple[float, float] | None
-) -> Example | None:
-    if image is None:
-        if box is not None or point is not None:
-            raise click.UsageError("--box and --point refer to --image, which is missing.")
-        return None
-    if box is not None and point is not None:
-        raise click.UsageError("Give --box or --point, not both.")
-    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
-        raise click.UsageError("--box starts with the left and upper edges: X0 < X1 and Y0 < Y1.")
-    return Example(image, None if box is None else Box(*box), None if point is None else Point(*point))
 
 
 def _filters(

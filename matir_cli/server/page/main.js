@@ -7,7 +7,7 @@ import { Grid, headingsOf } from "./grid.js";
 import { notifyError, notifyFacts, withdraw } from "./notices.js";
 import { PhotoDialog } from "./photo.js";
 import { ProgressLine } from "./progress.js";
-import { emptyQuery, fromAddress, isEmpty, MOST_LIKES, toAddress } from "./query.js";
+import { emptyQuery, fromAddress, isEmpty, MOST_EXAMPLES, toAddress } from "./query.js";
 import { forgetTexts, recentTexts, rememberText } from "./recent.js";
 import { DEEPEST, plainItem, Search } from "./search.js";
 import { Selection, showSelection } from "./selection.js";
@@ -33,7 +33,7 @@ const dialog = new PhotoDialog({
   neighbour: (item, steps) => grid.neighbour(item.id, steps),
   selection,
   use: useExample,
-  hasText: () => query.text.trim() !== "",
+  hasQuery: () => !isEmpty(query),
   shown: (item) => history.replaceState({ photo: true }, "", `#photo-${item.id}`),
   closed: photoClosed,
 });
@@ -130,22 +130,23 @@ function drawQuery() {
   if (document.activeElement !== byId("text") || byId("text").value.trim() !== query.text) byId("text").value = query.text;
   byId("judge").checked = query.judge;
   showChips(query);
-  byId("likes").replaceChildren(...query.likes.map((like, index) => likeChip(like, index)));
+  byId("likes").replaceChildren(...["likes", "unlikes"].flatMap((list) => query[list].map((each) => exampleChip(each, list))));
   byId("weight").hidden = !(query.likes.length && query.text.trim());
   byId("weight").querySelector("input").value = 100 * query.weight;
 }
 
 /** Make the chip of an example, which shows the object. */
-function likeChip(like, index) {
+function exampleChip(example, list) {
   const picture = svg("svg", { "aria-hidden": "true", preserveAspectRatio: "xMidYMid slice" });
-  Promise.all([api.photo(like.photo), like.region ? api.regions(like.photo) : null]).then(([photo, shown]) => {
-    const box = like.box ?? shown?.regions.find(({ id }) => id === like.region)?.box ?? [0, 0, photo.width, photo.height];
+  Promise.all([api.photo(example.photo), example.region ? api.regions(example.photo) : null]).then(([photo, shown]) => {
+    const box = example.box ?? shown?.regions.find(({ id }) => id === example.region)?.box ?? [0, 0, photo.width, photo.height];
     setViewBox(picture, box);
     picture.append(svg("image", { href: api.imageUrl(photo.id, 320), width: photo.width, height: photo.height }));
   }).catch(() => {});
-  return element("span", { class: "like" }, picture, element("button", {
-    type: "button", class: "remove", "aria-label": "Remove the example",
-    on: { click: () => go({ ...query, likes: query.likes.filter((_, each) => each !== index) }) },
+  const [kind, label] = list === "likes" ? ["like", "Remove the example"] : ["like unlike", "Remove what is not wanted"];
+  return element("span", { class: kind }, picture, element("button", {
+    type: "button", class: "remove", "aria-label": label,
+    on: { click: () => go({ ...query, [list]: query[list].filter((each) => each !== example) }) },
   }));
 }
 
@@ -154,8 +155,11 @@ function setViewBox(picture, [x0, y0, x1, y1]) {
 }
 
 function useExample(example, use) {
-  const likes = use === "find" ? [example] : [...query.likes, example].slice(-MOST_LIKES);
-  const next = use === "find" ? { ...emptyQuery(), judge: query.judge, likes } : { ...query, likes };
+  const next = use === "find" ? { ...emptyQuery(), judge: query.judge } : { ...query };
+  const word = JSON.stringify(example); // one object is not both wanted and unwanted
+  for (const list of ["likes", "unlikes"]) next[list] = next[list].filter((each) => JSON.stringify(each) !== word);
+  const list = use === "unlike" ? "unlikes" : "likes";
+  next[list] = [...next[list], example].slice(-MOST_EXAMPLES);
   history.replaceState({}, "", location.pathname + location.search);
   dialog.close();
   go(next);

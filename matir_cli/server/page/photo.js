@@ -6,7 +6,8 @@ import { RegionView } from "./regions.js";
 
 const USES = [
   ["find", "Find this object", "What you click on, or draw a box around, is found in all photos."],
-  ["like", "Find it with the text", "What you click on, or draw a box around, becomes an example beside the text."],
+  ["like", "Like this too", "What you click on, or draw a box around, becomes one more example of what you look for."],
+  ["unlike", "Not this", "What you click on, or draw a box around, is not what you look for."],
 ];
 
 export class PhotoDialog {
@@ -15,7 +16,7 @@ export class PhotoDialog {
    * @param {function(Item, number): ?Item} page.neighbour the next or the previous photo
    * @param {Selection} page.selection
    * @param {function({photo, region, box}, string): void} page.use called with an object and what it is for
-   * @param {function(): boolean} page.hasText whether the query has a text
+   * @param {function(): boolean} page.hasQuery whether there is a query to add to
    * @param {function(Item): void} page.shown called when another photo is shown
    * @param {function(Item): void} page.closed
    */
@@ -102,7 +103,7 @@ export class PhotoDialog {
   }
 
   _drawUses() {
-    const uses = this.page.hasText() ? USES : USES.slice(0, 1);
+    const uses = this.page.hasQuery() ? USES : USES.slice(0, 1);
     if (!uses.some(([use]) => use === this._use)) this._use = "find";
     const legend = this._uses.firstChild;
     const labels = uses.map(([use, text, hint]) => {

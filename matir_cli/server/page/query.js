@@ -3,14 +3,14 @@
 /** The query that finds nothing. */
 export function emptyQuery() {
   return {
-    text: "", without: [], likes: [], weight: 0.5,
+    text: "", without: [], likes: [], unlikes: [], weight: 0.5,
     places: [], since: "", until: "", camera: "", orientation: "", minSize: null, maxSize: null,
     judge: true,
   };
 }
 
-/** Examples that a search takes. */
-export const MOST_LIKES = 1;
+/** Examples that a search takes, good ones and bad ones. */
+export const MOST_EXAMPLES = 32;
 
 export const isEmpty = (query) => !query.text.trim() && !query.likes.length;
 
@@ -22,18 +22,21 @@ export function searchBody(query) {
   const body = { without: query.without, places: query.places };
   if (query.text.trim()) body.text = query.text.trim();
   if (query.likes.length) {
-    const { photo, region, box } = query.likes[0];
-    body.example = region ? { region } : box ? { photo, box } : { photo };
+    body.examples = query.likes.map(exampleBody);
     body.weight = query.weight;
   }
+  if (query.unlikes.length) body.unlike = query.unlikes.map(exampleBody);
   for (const name of ["since", "until", "camera", "orientation"]) if (query[name]) body[name] = query[name];
   if (query.minSize !== null) body.min_size = query.minSize;
   if (query.maxSize !== null) body.max_size = query.maxSize;
   return body;
 }
 
+const exampleBody = ({ photo, region, box }) => (region ? { region } : box ? { photo, box } : { photo });
+
 const TEXTS = { q: "text", since: "since", until: "until", camera: "camera", shape: "orientation" };
 const LISTS = { not: "without", in: "places" };
+const EXAMPLES = { like: "likes", unlike: "unlikes" };
 const NUMBERS = { min: "minSize", max: "maxSize" };
 
 /** Return the part of the page's address after "?", which is empty for the empty query. */
@@ -42,8 +45,10 @@ export function toAddress(query) {
   for (const [key, name] of Object.entries(TEXTS)) if (query[name]) words.set(key, query[name]);
   for (const [key, name] of Object.entries(LISTS)) for (const each of query[name]) words.append(key, each);
   for (const [key, name] of Object.entries(NUMBERS)) if (query[name] !== null) words.set(key, query[name]);
-  for (const { photo, region, box } of query.likes) {
-    words.append("like", region ? `${photo}.${region}` : box ? `${photo}~${box.join("~")}` : photo);
+  for (const [key, name] of Object.entries(EXAMPLES)) {
+    for (const { photo, region, box } of query[name]) {
+      words.append(key, region ? `${photo}.${region}` : box ? `${photo}~${box.join("~")}` : photo);
+    }
   }
   if (query.likes.length && query.weight !== 0.5) words.set("weight", query.weight);
   if (!query.judge) words.set("judge", "off");
@@ -57,7 +62,9 @@ export function fromAddress(address) {
   for (const [key, name] of Object.entries(TEXTS)) query[name] = words.get(key) ?? "";
   for (const [key, name] of Object.entries(LISTS)) query[name] = words.getAll(key);
   for (const [key, name] of Object.entries(NUMBERS)) query[name] = share(words.get(key));
-  query.likes = words.getAll("like").map(likeOf).filter((like) => like !== null).slice(0, MOST_LIKES);
+  for (const [key, name] of Object.entries(EXAMPLES)) {
+    query[name] = words.getAll(key).map(exampleOf).filter((each) => each !== null).slice(0, MOST_EXAMPLES);
+  }
   query.weight = share(words.get("weight")) ?? 0.5;
   query.judge = words.get("judge") !== "off";
   return query;
@@ -68,11 +75,11 @@ function share(word) {
   return number >= 0 && number <= 1 ? number : null;
 }
 
-function likeOf(word) {
+function exampleOf(word) {
   const match = /^(\d{1,15})(?:\.(\d{1,15})|((?:~-?[\d.]{1,12}){4}))?$/.exec(word);
   if (match === null) return null;
-  const like = { photo: Number(match[1]) };
-  if (match[2]) like.region = Number(match[2]);
-  if (match[3]) like.box = match[3].slice(1).split("~").map(Number);
-  return like;
+  const example = { photo: Number(match[1]) };
+  if (match[2]) example.region = Number(match[2]);
+  if (match[3]) example.box = match[3].slice(1).split("~").map(Number);
+  return example;
 }

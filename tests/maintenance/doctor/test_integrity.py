@@ -51,7 +51,7 @@ def only(path: Path) -> Finding:
 def test_a_sound_gallery_has_no_problem(path: Path, deep: bool) -> None:
     before = path.read_bytes()
     found = states(path, deep=deep)
-    assert len(found) == 14
+    assert len(found) == 15
     assert {name for name, state in found.items() if state is not FindingState.OK} == {"gallery files"}
     assert found["gallery files"] is FindingState.WARNING
     assert path.read_bytes() == before
