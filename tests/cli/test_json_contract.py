@@ -117,6 +117,24 @@ def test_listings_and_reports(indexed: Indexed) -> None:
     check("models-try", printed("models", "try", "tiny", "--part", "encoder", "--json"))
 
 
+def test_saved_searches_and_duplicates(indexed: Indexed, tmp_path: Path) -> None:
+    folder, gallery = tmp_path / "photos", tmp_path / "gallery.db"
+    folder.mkdir()
+    first = min(indexed.photos.glob("*.png"))
+    for name in ("a.png", "b.png"):
+        shutil.copy(first, folder / name)
+    db = ("--db", gallery)
+    assert matir("add", folder, *db, "--models", "tiny").returncode == 0
+    check("duplicates", printed("duplicates", "--json", *db))
+    check("duplicates", records(matir("duplicates", "--jsonl", *db)))
+    assert matir("saved", "add", "houses", "red house", "--no-rerank", "--rating", "1+", *db).returncode == 0
+    check("saved-list", printed("saved", "list", "--json", *db))
+    assert matir("saved", "run", "houses", *db).returncode == 1
+    assert matir("saved", "add", "all", "red house", "--no-rerank", *db).returncode == 0
+    check("saved-run", printed("saved", "run", "all", "--json", "--sort", "path", *db))
+    check("saved-list", printed("saved", "list", "--json", *db))
+
+
 @pytest.mark.parametrize("text", ["dog", "two red houses without a door, left of a tree, and a cat"])
 def test_descriptions(text: str) -> None:
     check("parse", [printed("parse", text, "--json")])

@@ -60,7 +60,7 @@ def test_an_example_is_a_photo_of_the_gallery(gallery: Path, indexed: Indexed, t
     assert matir("saved", "add", "alike", *words, *on).returncode == 0
     (saved,) = json.loads(matir("saved", "list", "--json", *on).stdout)
     assert str(indexed.photos) not in json.dumps(saved["search"])
-    assert saved["run_at"] is None
+    assert "run_at" not in saved
     alike = matir("saved", "run", "alike", "--paths", *on)
     assert alike.returncode == 0
     assert alike.stdout == matir("find", *words, "--paths", *on).stdout

@@ -18,7 +18,9 @@ from matir_cli.cli.commands.config import SettingRow
 from matir_cli.cli.commands.doctor import FindingRow
 from matir_cli.cli.commands.info import InfoReport
 from matir_cli.cli.commands.models import ModelSetRow, TrialRow
+from matir_cli.cli.commands.saved import SavedSearchRow
 from matir_cli.cli.progress import ProgressRecord
+from matir_cli.maintenance.duplicates import DuplicateGroup
 from matir_cli.maintenance.export import VectorId
 from matir_cli.maintenance.listing import ListedFile, SkippedFile
 from matir_cli.maintenance.show import PhotoDetails
@@ -58,6 +60,19 @@ CONTRACTS = (
         "ls-skipped",
         "One file of `matir ls --skipped`: --jsonl prints one per line, --json an array.",
         (SkippedFile,),
+    ),
+    Contract(
+        "duplicates",
+        "One group of `matir duplicates`: --jsonl prints one per line, --json an array.",
+        (DuplicateGroup,),
+    ),
+    Contract(
+        "saved-run",
+        "One result of `matir saved run`, as of `matir find`.",
+        (ResultRecord,),
+    ),
+    Contract(
+        "saved-list", "One element of the array that `matir saved list --json` prints.", (SavedSearchRow,)
     ),
     Contract("show", "The object that `matir show --json` prints.", (PhotoDetails,)),
     Contract("info", "The object that `matir info --json` prints.", (InfoReport,)),

@@ -10,6 +10,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import PathName, gallery_option, output_form_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import count_of
@@ -25,6 +26,7 @@ LONG_SECONDS = 5.0
 
 @click.command(short_help="List near-copies of photos, for cleaning up.")
 @gallery_option
+@progress_option
 @click.option(
     "--in", "folder", type=PathName(), metavar="PATH", help="Only files at or below PATH are compared."
 )

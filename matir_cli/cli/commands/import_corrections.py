@@ -18,6 +18,7 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
@@ -32,6 +33,7 @@ from matir_cli.model_sets.session import ModelSession
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @click.pass_context
 def import_corrections(

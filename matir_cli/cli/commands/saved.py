@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +22,10 @@ from matir_cli.cli.options.common import (
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
+from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options, sort_option
 from matir_cli.cli.options.output import SECTION as OUTPUT_SECTION
 from matir_cli.cli.options.output import OutputOptions, output_options
+from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.options.query import (
     FILTER_SECTION,
     NO_QUERY,
@@ -33,6 +36,7 @@ from matir_cli.cli.options.query import (
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
+from matir_cli.cli.results import say_unread_metadata
 from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import GalleryDamaged
@@ -48,12 +52,14 @@ from matir_cli.gallery.saved_searches import (
     saved_searches,
 )
 from matir_cli.model_sets.session import ModelSession
+from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Example, ResolvedExample
 from matir_cli.search.saved_query import SavedExample, SavedQuery, read_saved_query
+from matir_cli.search.sorting import SortKey
 
 
 @click.group()
@@ -76,12 +82,17 @@ def _check_name(_context: click.Context, _parameter: click.Parameter, value: str
 
 @saved.command(
     cls=SectionedCommand,
-    sections={"What to find": QUERY_SECTION, "Where": FILTER_SECTION, "How": SEARCH_SECTION},
+    sections={
+        "What to find": QUERY_SECTION,
+        "Where": (*FILTER_SECTION, *METADATA_SECTION),
+        "How": SEARCH_SECTION,
+    },
 )
 @click.argument("name", callback=_check_name)
 @gallery_option
 @click.option("--replace", is_flag=True, help="Replace a saved search of this name.")
 @query_options
+@metadata_options
 @search_options
 def add(
     name: str, gallery_path: Path, replace: bool, arguments: QueryArguments, options: SearchOptions
@@ -142,15 +153,17 @@ def _saved_example(gallery: GalleryFile, example: Example) -> SavedExample:
     return SavedExample(digest.hex(), example.box, example.point)
 
 
-@saved.command(cls=SectionedCommand, sections={"What to write": OUTPUT_SECTION})
+@saved.command(cls=SectionedCommand, sections={"What to write": ("sort", *OUTPUT_SECTION)})
 @click.argument("name")
 @gallery_option
 @click.option("--new", "only_new", is_flag=True, help="Only photos that earlier runs have not returned.")
 @models_option
 @device_option
 @decode_timeout_option
+@progress_option
 @verbose_option
 @server_option
+@sort_option
 @output_options
 def run(
     name: str,
@@ -159,6 +172,7 @@ def run(
     model_set: str | None,
     device: str,
     use_server: bool,
+    sort: SortKey,
     output: OutputOptions,
 ) -> None:
     """Run the saved search NAME, and write its results as `matir find` does.
@@ -180,12 +194,14 @@ def run(
         stored = find_saved_search(gallery, name)
         asked = _read(gallery, stored)
         check_searchable(gallery, asked.text or "like an example")
+        options = replace(asked.options, sort=sort, explain=output.explain)
+        if options.filters is not None:
+            say_unread_metadata(gallery, options.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = asked.resolve(gallery, engines)
-        check_background(asked.options, query, output)
+        check_background(options, query, output)
         searcher = CommandSearcher(gallery, engines, use_server=use_server)
         select = _leave_out(returned_photos(gallery, stored)) if only_new else None
-        options = replace(asked.options, explain=output.explain)
         code, outcome = answer_query(gallery, searcher, query, options, output, asked.title, select)
         if outcome.complete:
             remember_outcome(gallery, stored, outcome)
@@ -218,6 +234,21 @@ def remember_outcome(gallery: GalleryFile, stored: StoredSearch, outcome: Search
     remember_results(gallery, stored, [result.photo.id for result in outcome.results])
 
 
+@dataclass(frozen=True, slots=True)
+class SavedSearchRow:
+    """A saved search, as `list --json` prints it."""
+
+    name: str
+    search: dict[str, Any]
+    """The query, the filters and the options that differ from their defaults."""
+    saved_at: str
+    """ISO 8601, UTC."""
+    run_at: str | None
+    """Last run, ISO 8601, UTC; absent if there was none."""
+    returned: int
+    """Number of photos that it has returned so far."""
+
+
 @saved.command("list")
 @gallery_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
@@ -235,17 +266,13 @@ def list_searches(gallery_path: Path, as_json: bool) -> None:
     with GalleryFile.open(gallery_path) as gallery:
         rows = [(stored, _read(gallery, stored)) for stored in saved_searches(gallery)]
     if as_json:
-        records = [
-            {
-                "name": stored.name,
-                "search": json.loads(stored.search),
-                "saved_at": stored.saved_at,
-                "run_at": stored.run_at,
-                "returned": stored.returned,
-            }
+        records = (
+            SavedSearchRow(
+                stored.name, json.loads(stored.search), stored.saved_at, stored.run_at, stored.returned
+            )
             for stored, _ in rows
-        ]
-        click.echo(json.dumps(records))
+        )
+        click.echo(f"[{', '.join(map(to_json, records))}]")
         return
     for stored, asked in rows:
         cells = stored.name, str(stored.returned), stored.run_at or "never", asked.title
