@@ -199,6 +199,7 @@ class Gallery:
         refine: bool = False,
         fresh: bool = False,
         budget: float | None = None,
+        explain: bool = False,
     ) -> list[Hit]:
         """Find the photos that show what is described or shown, best first, like `matir find`.
 
@@ -246,6 +247,7 @@ class Gallery:
             refine: if no region fits, ask the proposer for the mask in the box.
             fresh: ask the judge again, ignoring remembered verdicts.
             budget: seconds, 0 or more, after which the judge is asked about no further photo.
+            explain: let each hit say where its score and its mask come from (`Hit.explanation`).
 
         Returns:
             At most `limit` hits, in the order of `sort`; an empty list if nothing is good enough.
@@ -302,6 +304,7 @@ class Gallery:
             budget=budget,
             filters=filters if filters != Filters() else None,
             sort=sort,
+            explain=explain,
         )
         with translated(self.path):
             file = self._opened()

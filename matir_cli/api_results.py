@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
 from matir_cli.records import Box, MaskArray
+from matir_cli.search.explanation import Explanation
 from matir_cli.search.results import GroundedObject, SearchResult
 
 
@@ -125,6 +126,11 @@ class Hit:
     def p_true(self) -> float | None:
         """Probability, by the judge, that the photo shows the object, 0..1 (eq. 2); None if not judged."""
         return None if self.found.verdict is None else self.found.verdict.p_true
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """Where the score and the mask come from; None unless found with `explain`."""
+        return self.found.explanation
 
     @property
     def instances(self) -> tuple[Instance, ...]:

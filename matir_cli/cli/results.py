@@ -24,7 +24,7 @@ from matir_cli.output.event_records import event_record, final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
 from matir_cli.output.result_pixels import ResultPixels
-from matir_cli.output.terminal import HEADER, format_corners, table_rows
+from matir_cli.output.terminal import HEADER, explanation_rows, format_corners, table_rows
 from matir_cli.search.events import SearchEvent, SearchOutcome
 from matir_cli.search.filters import Filters
 from matir_cli.search.models import SearchModels
@@ -191,6 +191,9 @@ def _print_table(gallery: GalleryFile, found: Sequence[SearchResult], output: Ou
     for result in found:
         for row in table_rows(result, all_instances=output.all_instances, link_host=host):
             click.echo(row)
+        if result.explanation is not None:
+            for row in explanation_rows(result.explanation):
+                click.echo(f"      {row}")
         if show_picture is not None:
             show_picture(ResultPixels(gallery, result, all_instances=output.all_instances))
 

@@ -56,6 +56,16 @@ class DenseEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PromptVector:
+    """One of the sentences that a query is put into, encoded."""
+
+    text: str
+    """The sentence."""
+    vector: FloatArray
+    """(d,) float32 of unit length."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueryVector:
     """A query encoded in the space of the region vectors."""
 
@@ -63,6 +73,8 @@ class QueryVector:
     """(d,) float32 of unit length."""
     truncated: bool
     """True if the query was longer than the encoder's context and its end was left out."""
+    prompts: tuple[PromptVector, ...] = ()
+    """The sentences whose mean `vector` is; empty if the encoder uses none."""
 
 
 class TextEncoder(Protocol):

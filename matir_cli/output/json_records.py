@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from matir_cli import masks
 from matir_cli.records import RegionOrigin
+from matir_cli.search.explanation import Explanation
 from matir_cli.search.results import GroundedObject, SearchResult
 
 BoxRecord: TypeAlias = tuple[float, float, float, float]
@@ -103,6 +104,8 @@ class ResultRecord:
     """Path of the photo with its objects drawn onto it, if requested."""
     instances: tuple[InstanceRecord, ...] | None
     """Every object that the judge pointed at, if requested."""
+    explanation: Explanation | None
+    """Where the score and the mask come from, if requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ def result_record(
         cutout_file=first.cutout_file,
         overlay_file=None if files.overlay is None else str(files.overlay),
         instances=instances if all_instances else None,
+        explanation=result.explanation,
     )
 
 

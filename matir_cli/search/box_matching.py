@@ -34,7 +34,7 @@ HUMAN_IOU = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BoxMatch:
-    """The stored region that fits a box best."""
+    """A stored region that a box may stand for."""
 
     region: StoredRegion
     iou: float
@@ -70,16 +70,30 @@ def match_box(
     Returns:
         None if the photo has no region besides the whole photo.
     """
+    return next(iter(rank_matches(box, regions, similarities, human_iou)), None)
+
+
+def rank_matches(
+    box: Box,
+    regions: Sequence[StoredRegion],
+    similarities: Mapping[int, float] | None = None,
+    human_iou: float = HUMAN_IOU,
+) -> list[BoxMatch]:
+    """Return the regions that `match_box` chooses among, the one that it returns first."""
     matches = [BoxMatch(region, box_iou(box, region.box)) for region in regions if region.ordinal > 0]
 
     def key(match: BoxMatch) -> tuple[bool, float, float, int]:
-        predicted, score = match.region.region.predicted_iou, match.iou
-        if similarities is not None:
-            score += SIMILARITY * similarities[match.region.id] + PREDICTED_IOU * predicted
+        score = match.iou if similarities is None else joint_score(match, similarities)
         is_drawn = match.region.region.is_human and match.iou >= human_iou
-        return is_drawn, score, predicted, -match.region.ordinal
+        return is_drawn, score, match.region.region.predicted_iou, -match.region.ordinal
 
-    return max(matches, key=key, default=None)
+    return sorted(matches, key=key, reverse=True)
+
+
+def joint_score(match: BoxMatch, similarities: Mapping[int, float]) -> float:
+    """Return the score of a match by the rule "joint"; arguments as for `match_box`."""
+    similarity, predicted = similarities[match.region.id], match.region.region.predicted_iou
+    return match.iou + (SIMILARITY * similarity + PREDICTED_IOU * predicted)
 
 
 def match_boxes(

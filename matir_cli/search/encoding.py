@@ -35,9 +35,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from matir_cli.engines.protocols import PromptVector, QueryVector
 from matir_cli.errors import EngineFailed, GalleryDamaged, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
+from matir_cli.search.explanation import TermKind
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import PartQuery, Role, Scores
 from matir_cli.search.phrases.description import Description, Phrase, RelationKind
@@ -68,6 +70,23 @@ LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
+class QueryTerm:
+    """A part of a query: what regions are compared with, and how much that counts."""
+
+    kind: TermKind
+    weight: float
+    """Amount that a cosine of 1 adds to a region's score."""
+    vectors: FloatArray
+    """(k, d) float32 of unit length; the best of the cosines counts."""
+    text: str | None = None
+    """None for examples."""
+    examples: tuple[ResolvedExample, ...] = ()
+    """Those whose vectors are the k ones; of the kind "mean", those whose mean the one vector is."""
+    prompts: tuple[PromptVector, ...] = ()
+    """Sentences that the text is put into."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedQuery:
     """A query as stage 1 compares it with regions."""
 
@@ -81,6 +100,9 @@ class EncodedQuery:
     published, which measures nothing by it."""
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
+    terms: tuple[QueryTerm, ...] = ()
+    """The parts of `vectors`, whose best inner product with a region is the sum of what the parts add. At
+    most one part has several vectors."""
 
     @property
     def handicap(self) -> float:
@@ -94,25 +116,16 @@ class _Encoder:
 
     gallery: GalleryFile
     models: SearchModels
-    texts: dict[str, FloatArray] = field(default_factory=dict)
+    texts: dict[str, QueryVector] = field(default_factory=dict)
     truncated: bool = False
 
-    def encode(self, text: str) -> FloatArray:
-        """Return the (1, d) unit vector of a text."""
+    def encode(self, kind: TermKind, text: str, weight: float) -> QueryTerm:
+        """Return the term of a text."""
         if text not in self.texts:
-            encoded = self.models.text_encoder.encode(text)
-            self.texts[text] = encoded.vector[np.newaxis]
-            self.truncated = self.truncated or encoded.truncated
-        return self.texts[text]
-
-
-@dataclass(frozen=True, slots=True)
-class _Term:
-    """A part of a query."""
-
-    weight: float
-    vectors: FloatArray
-    """(k, d); a region is compared with the one that it is most like."""
+            self.texts[text] = self.models.text_encoder.encode(text)
+            self.truncated = self.truncated or self.texts[text].truncated
+        encoded = self.texts[text]
+        return QueryTerm(kind, weight, encoded.vector[np.newaxis], text, prompts=encoded.prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,8 @@ class _Sum:
     """(k, d)"""
     samples: Scores
     """(k, n) inner products with the sample of the gallery."""
+    terms: tuple[QueryTerm, ...]
+    """What is summed; the weights are those in units of spreads."""
 
     @property
     def sample(self) -> Scores:
@@ -132,6 +147,10 @@ class _Sum:
     @property
     def mean(self) -> float:
         return float(self.sample.mean()) if self.samples.size else 0.0
+
+    def scaled(self, factor: float) -> tuple[QueryTerm, ...]:
+        """Return the terms of the sum times a factor."""
+        return tuple(replace(term, weight=term.weight * factor) for term in self.terms)
 
 
 def encode_query(
@@ -154,13 +173,13 @@ def encode_query(
     good, bad = (resolve_each(gallery, models, examples) for examples in (query.examples, query.unlike))
     encoder = _Encoder(gallery, models)
     share = 1.0 if not good else 1.0 - query.weight
-    wanted: list[_Term] = []
+    wanted: list[QueryTerm] = []
     is_scene = False
     if query.text is not None:
-        wanted.append(_Term(share, encoder.encode(query.text)))
+        wanted.append(encoder.encode("text", query.text, share))
     if good:
         weight = 1.0 if query.text is None else query.weight
-        wanted.append(_Term(weight, _example_vectors(gallery, good, query.rule)))
+        wanted.append(_example_term(gallery, good, query.rule, weight))
         is_scene = all(example.share >= 1.0 for example in good)
     _check_lengths(gallery, [term.vectors for term in wanted])
     unwanted = _unwanted_terms(encoder, query.without, bad, wanted)
@@ -186,28 +205,35 @@ def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
     return np.asarray(encoded.vectors / (spread if spread > LEAST_SPREAD else 1.0), np.float32)
 
 
-def _example_vectors(
-    gallery: GalleryFile, examples: Sequence[ResolvedExample], rule: ExampleRule
-) -> FloatArray:
-    """Return (k, d): the unit vectors of examples, or that of their mean."""
+def _example_term(
+    gallery: GalleryFile, examples: Sequence[ResolvedExample], rule: ExampleRule, weight: float
+) -> QueryTerm:
+    """Return the term of examples: with the unit vector of each, or with that of their mean."""
     vectors = [example.vector for example in examples]
     _check_lengths(gallery, vectors)
     if rule == "mean" and len(vectors) > 1:
-        return _unit(np.mean(vectors, axis=0, keepdims=True))
-    return np.stack(vectors)
+        mean = _unit(np.mean(vectors, axis=0, keepdims=True))
+        return QueryTerm("mean", weight, mean, examples=(*examples,))
+    return QueryTerm("example", weight, np.stack(vectors), examples=(*examples,))
 
 
 def _unwanted_terms(
-    encoder: _Encoder, texts: Sequence[str], examples: Sequence[ResolvedExample], wanted: Sequence[_Term]
-) -> list[_Term]:
+    encoder: _Encoder,
+    texts: Sequence[str],
+    examples: Sequence[ResolvedExample],
+    wanted: Sequence[QueryTerm],
+) -> list[QueryTerm]:
     """Return the terms of what must not be found."""
-    named = [(text, encoder.encode(text), -AVERSION / len(texts)) for text in texts]
-    named += [(str(each.path), each.vector[np.newaxis], -DISLIKE / len(examples)) for each in examples]
-    for name, vector, _ in named:
-        _check_lengths(encoder.gallery, [vector, *(term.vectors for term in wanted)])
-        if any(float((term.vectors @ vector[0]).max()) > SAME_COSINE for term in wanted):
-            raise QueryContradicts(name)
-    return [_Term(weight, vector) for _, vector, weight in named]
+    terms = [encoder.encode("not", text, -AVERSION / len(texts)) for text in texts]
+    terms += [
+        QueryTerm("unlike", -DISLIKE / len(examples), each.vector[np.newaxis], examples=(each,))
+        for each in examples
+    ]
+    for term in terms:
+        _check_lengths(encoder.gallery, [term.vectors, *(other.vectors for other in wanted)])
+        if any(float((other.vectors @ term.vectors[0]).max()) > SAME_COSINE for other in wanted):
+            raise QueryContradicts(str(term.examples[0].path) if term.text is None else term.text)
+    return terms
 
 
 def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
@@ -226,18 +252,23 @@ def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
         raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
 
 
-def _encode_whole(encoder: _Encoder, terms: list[_Term], *, handicapped: bool) -> EncodedQuery:
+def _encode_whole(encoder: _Encoder, terms: list[QueryTerm], *, handicapped: bool) -> EncodedQuery:
     """Encode a query without parts."""
     if len(terms) == 1 and not handicapped:
-        return EncodedQuery(_unit(terms[0].vectors), encoder.truncated)
+        (alone,) = terms
+        length = _longest(alone.vectors)
+        return EncodedQuery(
+            _unit(alone.vectors), encoder.truncated, terms=(replace(alone, weight=1.0 / length),)
+        )
     (total,) = _sums(encoder.gallery, [terms])
-    deviation = _spread(total.sample) / _longest(total.vectors)
+    length = _longest(total.vectors)
+    deviation = _spread(total.sample) / length if handicapped else 0.0
     vectors = terms[0].vectors if len(terms) == 1 else total.vectors
-    return EncodedQuery(_unit(vectors), encoder.truncated, deviation if handicapped else 0.0)
+    return EncodedQuery(_unit(vectors), encoder.truncated, deviation, terms=total.scaled(1.0 / length))
 
 
 def _encode_parts(
-    encoder: _Encoder, terms: list[_Term], description: Description, share: float, *, handicapped: bool
+    encoder: _Encoder, terms: list[QueryTerm], description: Description, share: float, *, handicapped: bool
 ) -> EncodedQuery:
     """Encode a query whose text has parts.
 
@@ -255,7 +286,8 @@ def _encode_parts(
     vectors = _unit(total)
     handicap = WHOLE_PHOTO * deviation
     parts = PartQuery(vectors, target, share / length, handicap) if target.relations else None
-    return EncodedQuery(vectors, encoder.truncated, deviation, parts)
+    together = (*base.scaled(1.0 / length), *roles[0].scaled(share / length))
+    return EncodedQuery(vectors, encoder.truncated, deviation, parts, together)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:
@@ -272,11 +304,11 @@ def _others(phrase: Phrase) -> Iterator[Phrase]:
             yield from _others(relation.other)
 
 
-def _phrase_terms(encoder: _Encoder, phrase: Phrase) -> list[_Term]:
+def _phrase_terms(encoder: _Encoder, phrase: Phrase) -> list[QueryTerm]:
     """Return the terms of a phrase and of what it denies."""
     weight = -NEGATION / max(1, len(phrase.absences))
-    denied = [_Term(weight, encoder.encode(each.counterpart)) for each in phrase.absences]
-    return [_Term(1.0, encoder.encode(phrase.text)), *denied]
+    denied = [encoder.encode("denied", each.counterpart, weight) for each in phrase.absences]
+    return [encoder.encode("object", phrase.text, 1.0), *denied]
 
 
 def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ()) -> Role:
@@ -289,10 +321,10 @@ def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ())
     scored = [each for each in phrase.relations if each.kind is not RelationKind.ATTRIBUTE]
     placed = [(each.kind, _role(each.other, sums)) for each in scored]
     anywhere = [(None, _role(other, sums)) for other in joined]
-    return Role(own.vectors[0], own.mean, (*placed, *anywhere))
+    return Role(own.vectors[0], own.mean, (*placed, *anywhere), phrase.text)
 
 
-def _sums(gallery: GalleryFile, sums: list[list[_Term]]) -> list[_Sum]:
+def _sums(gallery: GalleryFile, sums: list[list[QueryTerm]]) -> list[_Sum]:
     """Sum the terms of each list, all in units of their spreads over one sample of the gallery.
 
     At most one term of a list has several vectors, and the sum as many.
@@ -305,19 +337,24 @@ def _sums(gallery: GalleryFile, sums: list[list[_Term]]) -> list[_Sum]:
     # A single region, or regions that are all alike, have no spread to measure by.
     is_measured = min(spreads) > LEAST_SPREAD
     scaled = iter(
-        _Sum(np.multiply(factor, term.vectors, dtype=np.float64), factor * rows)
+        _Sum(
+            np.multiply(factor, term.vectors, dtype=np.float64),
+            factor * rows,
+            (replace(term, weight=factor),),
+        )
         for term, rows, spread in zip(terms, samples, spreads, strict=True)
         for factor in [term.weight / spread if is_measured else term.weight]
     )
     return [_add([next(scaled) for _ in each]) for each in sums]
 
 
-def _add(terms: Sequence[_Sum]) -> _Sum:
-    """Add terms, of which at most one has several vectors."""
-    vectors, samples = terms[0].vectors, terms[0].samples
-    for term in terms[1:]:
-        vectors, samples = vectors + term.vectors, samples + term.samples
-    return _Sum(np.asarray(vectors, np.float32), samples)
+def _add(parts: Sequence[_Sum]) -> _Sum:
+    """Add sums, of which at most one has several vectors."""
+    vectors, samples = parts[0].vectors, parts[0].samples
+    for part in parts[1:]:
+        vectors, samples = vectors + part.vectors, samples + part.samples
+    terms = tuple(term for part in parts for term in part.terms)
+    return _Sum(np.asarray(vectors, np.float32), samples, terms)
 
 
 def _spread(scores: Scores) -> float:

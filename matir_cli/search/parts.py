@@ -59,6 +59,8 @@ class Role:
     offset: float
     relations: tuple[tuple[RelationKind | None, Role], ...] = ()
     """The objects that it has relations to; None as kind: anywhere in the same photo."""
+    text: str = ""
+    """The object in words."""
 
     def others(self) -> Iterator[Role]:
         """Yield all other objects, also those that others have relations to."""
@@ -96,6 +98,25 @@ class _PhotoRegions:
     """(n, 4)"""
 
 
+@dataclass(frozen=True, slots=True)
+class RelationReach:
+    """What a relation of an object reaches in one photo, for one region as that object."""
+
+    role: Role
+    """The object that has the relation."""
+    kind: RelationKind | None
+    """None: anywhere in the same photo."""
+    other: Role
+    region_id: int
+    """Id of the region that is the other object."""
+    z_score: float
+    """Of that region as the other object, with its own relations, less `MISPLACED` if it is not so placed."""
+    is_placed: bool
+    """True if that region is placed as the relation says."""
+    lost: float = 0.0
+    """Amount that it takes from the score, 0 or more: only the relation that reaches least takes any."""
+
+
 def rank_by_parts(
     gallery: GalleryFile, query: PartQuery, limit: int, filters: Filters | None = None
 ) -> list[Candidate]:
@@ -126,6 +147,58 @@ def rank_by_parts(
         table = np.stack([scores[:count].max(axis=0), *scores[count:]])
     best = sorted(_best_regions(query, regions, table, is_answer), key=lambda c: (-c.score, c.photo_id))
     return best[:limit]
+
+
+def reach_relations(
+    gallery: GalleryFile, query: PartQuery, photo_id: int, region_id: int
+) -> list[RelationReach]:
+    """Return what each relation of a description reaches if a region of a photo is the described object.
+
+    Relations of the described object come first, each followed by those of its other object.
+
+    Raises:
+        GalleryDamaged: the photo does not have the region, or vectors or boxes are malformed.
+    """
+    regions = _read_regions(gallery, [photo_id])
+    roles = [query.target, *query.target.others()]
+    table = score_regions(gallery, regions.ids, np.stack([role.vector for role in roles]))
+    if region_id not in regions.ids:
+        raise GalleryDamaged(gallery.path, f"the vector of region {region_id} belongs to another photo")
+    index = int(np.flatnonzero(regions.ids == region_id)[0])
+    columns = {id(role): row[np.newaxis] for role, row in zip(roles, table, strict=True)}
+    reached = [*_reaches(query.target, index, regions, columns)]
+    direct = [each for each in reached if each.role is query.target]
+    least = min(direct, key=lambda each: each.z_score)
+    own = float(columns[id(query.target)][0, index]) - query.target.offset
+    lost = query.weight * max(0.0, own - least.z_score)
+    return [replace(each, lost=lost) if each is least else each for each in reached]
+
+
+def _reaches(
+    role: Role, index: int, regions: _PhotoRegions, columns: dict[int, Scores]
+) -> Iterator[RelationReach]:
+    """Yield what the relations of an object reach if the region at `index` is that object.
+
+    Args:
+        regions: those of one photo.
+        columns: (1, n) scores by the `id` of the role.
+    """
+    boxes = regions.boxes[np.newaxis]
+    is_whole = regions.is_whole[np.newaxis] & (regions.ids.size > 1)
+    for kind, other in role.relations:
+        below = (columns[id(each)] for each in other.others())
+        (theirs,) = _reached(other, columns[id(other)] - other.offset, below, boxes, is_whole)
+        is_placed = ~is_whole[0]
+        if kind is None:
+            is_placed[index] = False  # one region is not two objects
+        else:
+            is_placed &= relation_holds(kind, boxes)[0, index]
+        values = theirs - MISPLACED * ~is_placed
+        best = int(values.argmax())
+        yield RelationReach(
+            role, kind, other, int(regions.ids[best]), float(values[best]), bool(is_placed[best])
+        )
+        yield from _reaches(other, best, regions, columns)
 
 
 def _read_regions(gallery: GalleryFile, photos: list[int]) -> _PhotoRegions:

@@ -24,6 +24,7 @@ from matir_cli.search.events import (
     SearchOutcome,
     Stage1Event,
 )
+from matir_cli.search.explainer import Explainer
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.index import catch_up_index
@@ -93,6 +94,8 @@ class SearchOptions:
     """Restricts the search to a part of the gallery; None: all of it."""
     sort: SortKey = "score"
     """Order of the results that are returned; which ones these are depends on their scores alone."""
+    explain: bool = False
+    """Let each result say where its score and its mask come from."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "candidates"):
@@ -199,17 +202,23 @@ def _search_events(
     matching = _match_options(gallery, models, options, encoded) if grounding else MatchOptions()
     yield Stage1Event(tuple(ranked), results)
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
+    fusion = 0.0
     if session is not None:
+        fusion = fusion_weight(encoded, models)
         wanted = JudgingOptions(
             options.limit,
             options.certainty,
             options.budget,
             judge_all_places=options.min_p is not None,
-            fusion=fusion_weight(encoded, models),
+            fusion=fusion,
         )
         session = replace(session, directions=lambda: match_directions(gallery, encoded))
         outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
-    yield FinalEvent(replace(outcome, results=sort_results(outcome.results, options.sort)))
+    final = sort_results(outcome.results, options.sort)
+    if options.explain:
+        explainer = Explainer(gallery, encoded, judging, matching if grounding else None, fusion)
+        final = [explainer.explain(result) for result in final]
+    yield FinalEvent(replace(outcome, results=final))
 
 
 def _run_stage_2(

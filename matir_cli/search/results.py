@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
 from matir_cli.records import Box, Candidate, Rle, Verdict
+from matir_cli.search.explanation import Explanation
 
 MATCHED = "matched"
 """A stored region fits the judge's box; the mask is that region's."""
@@ -57,6 +58,8 @@ class SearchResult:
     """Outcome of grounding for the first object, one of the constants above; None if not grounded."""
     judge_failed: bool = False
     """True if the judge was asked about the photo and its model computes no numbers for it."""
+    explanation: Explanation | None = None
+    """How the score and the mask came about, if that was asked for."""
 
     @property
     def path(self) -> Path:

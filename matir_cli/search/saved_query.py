@@ -38,9 +38,9 @@ MOST_RESULTS = 100_000
 
 _QUERY_PARTS = ("text", "without", "examples", "weight", "unlike", "rule")
 
-_NOT_SAVED = ("filters", "fresh")
-"""Fields of `SearchOptions` that are not among the saved ones: filters are saved beside them, and a search
-that asks the judge anew would drop its answers in each run."""
+_NOT_SAVED = ("filters", "fresh", "explain")
+"""Fields of `SearchOptions` that are not among the saved ones: filters are saved beside them, a search that
+asks the judge anew would drop its answers in each run, and what is printed is said in each run."""
 
 Settings = TypeVar("Settings", Filters, SearchOptions)
 

@@ -51,6 +51,8 @@ def same(server: Server, *words: object, command: str = "find", given: bytes = b
         ("--no-rerank", "--max-size", "0.9"),
         ("--jsonl", "--not", "blue car", "--no-ground"),
         ("--budget", "0", "--fresh"),
+        ("--explain",),
+        ("--explain", "--jsonl", "--stream", "--not", "blue car", "--match", "joint"),
         ("--no-rerank", "--json", "--orientation", "landscape", "--no-gps", "--sort", "path"),
         ("--no-rerank", "--json", "--rating", "0+", "--no-keyword", "draft", "--sort", "size"),
     ],
@@ -96,7 +98,8 @@ def test_an_example_and_queries_on_standard_input(server: Server, indexed: Index
     photo = min(indexed.photos.glob("*.png"))
     assert same(server, "--image", photo, "--jsonl")[0] == 0
     first, second, third, *_ = sorted(indexed.photos.glob("*.png"))
-    several = ("--image", first, "--image", second, "--box", "5,5,60,60", "--unlike", third, "--jsonl")
+    shown = ("--image", first, "--image", second, "--box", "5,5,60,60", "--unlike", third)
+    several = (*shown, "--jsonl", "--explain")
     for words in (several, (*several, "--examples", "mean"), ("red house", *several)):
         assert same(server, *words)[0] == 0
     code, output = same(server, "-", "--image", photo, given=b"red house\nblue car\nred house\n")

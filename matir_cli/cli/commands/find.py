@@ -136,10 +136,11 @@ def find(
       matir find "a bicycle" --jsonl | jq -r 'select(.p_true > 0.9) | .path'
       matir find "a bicycle" --budget 60 --json --rle > bicycles.json
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
+      matir find "a dog left of a tree" -n 1 --explain
       matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
-    options = replace(options, filters=arguments.filters, sort=sort)
+    options = replace(options, filters=arguments.filters, sort=sort, explain=output.explain)
     query = arguments.query
     if arguments.is_empty:
         raise click.UsageError(NO_QUERY)

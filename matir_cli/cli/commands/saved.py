@@ -194,7 +194,7 @@ def run(
         stored = find_saved_search(gallery, name)
         asked = _read(gallery, stored)
         check_searchable(gallery, asked.text or "like an example")
-        options = replace(asked.options, sort=sort)
+        options = replace(asked.options, sort=sort, explain=output.explain)
         if options.filters is not None:
             say_unread_metadata(gallery, options.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)

@@ -75,6 +75,8 @@ class OutputOptions:
     """File of Label Studio's tasks."""
     document_root: Path = Path(os.sep)
     """Folder that photos are relative to in these tasks; absolute."""
+    explain: bool = False
+    """Show where each score and mask come from."""
 
     def check(self) -> None:
         """Refuse what could not be written, before a long search starts.
@@ -87,6 +89,8 @@ class OutputOptions:
             raise click.UsageError("--preview goes with the table, not with --json, --jsonl, --paths or -0.")
         if self.stream and self.printed != "jsonl":
             raise click.UsageError("--stream prints lines of JSON: use it with --jsonl.")
+        if self.explain and (self.uses_stdout or self.printed in ("paths", "null")):
+            raise click.UsageError("--explain goes with the table, --json and --jsonl.")
         if self.uses_stdout and (self.preview or self.printed is not None or self.coco == self.html):
             raise click.UsageError("- is standard output, which can hold one form of output only.")
         if self.cutouts is None and (self.feather or self.background != "transparent"):
@@ -175,6 +179,9 @@ def output_options(command: CommandFunction) -> CommandFunction:
     @click.option(
         "--stream", is_flag=True, help="With --jsonl: print one event per line, as soon as it is known."
     )
+    @click.option(
+        "--explain", is_flag=True, help="Show where each score and mask come from, below the row or in JSON."
+    )
     @_folder_option("--masks", "Write each mask as PNG (0 / 255) at the photo's true size.")
     @click.option(
         "--mask-form",
@@ -241,6 +248,7 @@ def output_options(command: CommandFunction) -> CommandFunction:
         preview: bool,
         all_instances: bool,
         stream: bool,
+        explain: bool,
         masks: Path | None,
         mask_form: MaskForm,
         cutouts: Path | None,
@@ -277,6 +285,7 @@ def output_options(command: CommandFunction) -> CommandFunction:
             mask_form,
             labelstudio,
             absolute_path(document_root),
+            explain,
         )
         output.check()
         return command(output=output, **others)

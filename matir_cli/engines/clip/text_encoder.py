@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from matir_cli.engines.clip.options import ClipOptions, model_file
 from matir_cli.engines.clip.tokenizer import ClipTokenizer, load_tokenizer
 from matir_cli.engines.options import read_options
-from matir_cli.engines.protocols import QueryVector
+from matir_cli.engines.protocols import PromptVector, QueryVector
 from matir_cli.engines.tensors.safetensors_mmap import MappedTensors, NamedTensors
 from matir_cli.errors import CheckpointInvalid
 from matir_cli.records import EngineConfig, FloatArray
@@ -127,11 +127,11 @@ class ClipTextEncoder:
 
     def encode(self, query: str) -> QueryVector:
         """Return the vector of `query`: the mean of its prompts' unit vectors, scaled to unit length."""
-        texts = [
-            self._tokenizer.tokenize(prompt.replace("{}", query), self._context) for prompt in self._prompts
-        ]
-        vectors = self._encode_tokens([text.ids for text in texts])
-        return QueryVector(_unit(_unit(vectors).mean(axis=0)), any(text.truncated for text in texts))
+        prompts = [prompt.replace("{}", query) for prompt in self._prompts]
+        texts = [self._tokenizer.tokenize(prompt, self._context) for prompt in prompts]
+        vectors = _unit(self._encode_tokens([text.ids for text in texts]))
+        truncated = any(text.truncated for text in texts)
+        return QueryVector(_unit(vectors.mean(axis=0)), truncated, tuple(map(PromptVector, prompts, vectors)))
 
     def _encode_tokens(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         """Return (len(texts), d): the projected states at the texts' last tokens, not normalised."""
