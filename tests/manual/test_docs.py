@@ -16,13 +16,7 @@ import sqlite_vec
 
 from matir_cli.cli.group import matir
 from matir_cli.manual import read_page, topics
-from tests.manual.generate import (
-    commands_page,
-    help_text,
-    source_tree,
-    stale_pages,
-    walk_commands,
-)
+from tests.manual.generate import help_text, source_tree, walk_commands
 from tests.support.process import WARNINGS, Indexed
 
 ROOT = Path(__file__).parents[2]
@@ -53,16 +47,18 @@ def without_code(path: Path) -> str:
 
 
 def test_the_generated_pages_are_up_to_date() -> None:
-    assert [*stale_pages()] == [], "run: make docs"
+    # In a process of its own: commands that other tests have run here may have changed their options.
+    words = [sys.executable, "-m", "tests.manual.generate", "--check"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run: make docs\n{done.stdout}{done.stderr}"
 
 
-def test_the_help_of_every_command_is_in_the_page_of_commands() -> None:
+def test_every_command_is_in_the_page_of_commands() -> None:
     page = (MANUAL / "commands.md").read_text(encoding="utf-8")
     names = [name for name, _ in walk_commands(matir, "matir")]
     assert {"matir", "matir find", "matir models pull", "matir eval coco", "matir help"} <= {*names}
-    for name, command in walk_commands(matir, "matir"):
-        assert f"\n## {name}\n\n```console\n$ {name} --help\n{help_text(name, command)}\n```\n" in page
-    assert page == commands_page()
+    for name in names:
+        assert f"\n## {name}\n\n```console\n$ {name} --help\nUsage: {name} [OPTIONS]" in page
 
 
 def test_every_command_shows_examples() -> None:

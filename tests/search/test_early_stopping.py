@@ -78,8 +78,8 @@ def test_a_bonus_counts_beside_the_margins(case: tuple[Floats, Floats, int, floa
     assert done.ranking.tolist() == np.argsort(-keys, kind="stable").tolist()
     nothing = replay(scores, margins, limit, certainty, bonus=np.zeros(scores.size))
     assert nothing.asked.tolist() == replay(scores, margins, limit, certainty).asked.tolist()
-    # What is the same for all candidates changes nothing, up to rounding of huge margins.
-    kept = np.clip(margins, -50, 50)
+    # What is the same for all candidates changes nothing, where adding it is exact.
+    kept = np.round(np.clip(margins, -50, 50) * 1024) / 1024
     shifted = replay(scores, kept, limit, certainty, bonus=np.full(scores.size, 8.0))
     assert shifted.asked.tolist() == replay(scores, kept, limit, certainty).asked.tolist()
 
