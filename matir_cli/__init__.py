@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matir_cli.api_results import Hit, Instance, PhotoRegion
     from matir_cli.errors import MatirError
     from matir_cli.gallery.rows import StoredPhoto
-    from matir_cli.indexing.pipeline import Added, Linked, Refreshed, Skipped, Unchanged
+    from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
     from matir_cli.records import Box, PhotoRecord, Point
     from matir_cli.search.query import Example
 

@@ -34,7 +34,8 @@ from matir_cli.gallery.files import find_photo, forget_files
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.gallery.sqlite_errors import translated
-from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
+from matir_cli.indexing.outcomes import Outcome
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.maintenance.remove import files_of_photo
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights

@@ -14,7 +14,8 @@ from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, IndexingModels, Refreshed, Skipped
+from matir_cli.indexing.outcomes import Added, Refreshed, Skipped
+from matir_cli.indexing.pipeline import IndexingModels
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable

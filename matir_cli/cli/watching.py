@@ -12,7 +12,7 @@ from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder
-from matir_cli.indexing.pipeline import Skipped, Unchanged
+from matir_cli.indexing.outcomes import Skipped, Unchanged
 from matir_cli.indexing.sync import Dropped, SyncOutcome
 from matir_cli.indexing.watch import changed_roots
 

@@ -26,7 +26,8 @@ from matir_cli.evaluation.reporting.provenance import record_provenance
 from matir_cli.evaluation.reporting.reports import Report
 from matir_cli.evaluation.run import EvaluationOutcome, EvaluationPlan, run_evaluation
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import IndexingModels, Outcome, add_photos
+from matir_cli.indexing.outcomes import Outcome
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import INDEXING_PARTS, ModelSession, locate_part
 from matir_cli.model_sets.weights import locate_files

@@ -26,7 +26,8 @@ from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.indexing.annotations import NO_OBJECT, AnnotatedImage, AnnotationFile
-from matir_cli.indexing.pipeline import ATTEMPTS, IndexingModels, Skipped
+from matir_cli.indexing.outcomes import Skipped
+from matir_cli.indexing.pipeline import ATTEMPTS, IndexingModels
 from matir_cli.photos.decode import DecodedPhoto
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import ImageArray, OriginKind, PhotoRecord, Region, RegionOrigin, Rle

@@ -28,12 +28,13 @@ from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
 from matir_cli.indexing.file_state import FileState
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.prefetch import prefetch
 from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
 from matir_cli.photos.discover import ALL_FILES, FolderRules, find_photo_files, hash_file, stat_file
 from matir_cli.photos.preview import encode_preview
 from matir_cli.photos.siblings import DescribedFile
-from matir_cli.records import FileRecord, FloatArray, Note, Region
+from matir_cli.records import FileRecord, FloatArray, Region
 from matir_cli.search.index import seal_index, store_vectors
 
 PREFETCH = 3
@@ -87,51 +88,6 @@ ProposeRegions: TypeAlias = Callable[[DecodedPhoto, Callable[[], RegionProposer]
 def propose_all(photo: DecodedPhoto, proposer: Callable[[], RegionProposer]) -> list[Region]:
     """Return the regions that the proposer finds."""
     return proposer().propose(photo.image)
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """A new photo, or a new version of one, was added to the gallery."""
-
-    path: Path
-    regions: int
-    """Number of its regions, not counting the whole photo."""
-    notes: tuple[Note, ...] = ()
-    """What could not be read of the file; usually nothing. The gallery remembers it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """The file holds a photo that was already in the gallery: a copy, a renamed file, or its raw file."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Unchanged:
-    """The file has not changed since it was indexed, and was not read."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """The file has not changed, but its sidecar has, or its rating and keywords had not been read."""
-
-    path: Path
-    notes: tuple[Note, ...] = ()
-    """States that the sidecar cannot be read; usually nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """The file cannot be indexed."""
-
-    path: Path
-    reason: str
-
-
-Outcome = Added | Linked | Unchanged | Refreshed | Skipped
 
 
 @dataclass(frozen=True, slots=True)

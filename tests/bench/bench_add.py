@@ -37,7 +37,8 @@ from matir_cli.engines.sam2.model import load_model
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, IndexingModels, add_photos
+from matir_cli.indexing.outcomes import Added
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.photos.decode import decode_photo

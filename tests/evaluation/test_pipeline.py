@@ -18,7 +18,7 @@ from matir_cli.evaluation.pipeline import (
 )
 from matir_cli.evaluation.reporting.reports import Report, write_report
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, Skipped, Unchanged
+from matir_cli.indexing.outcomes import Added, Skipped, Unchanged
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.models.tiny.benchmark import WORLD
 from matir_cli.progress import Advance, no_progress

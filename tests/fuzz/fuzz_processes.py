@@ -17,7 +17,8 @@ from matir_cli.errors import GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files
 from matir_cli.gallery.read_only import open_read_only
-from matir_cli.indexing.pipeline import IndexingModels, Skipped, add_photos
+from matir_cli.indexing.outcomes import Skipped
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import folder_roots, sync_folders
 from matir_cli.maintenance.compact import compact_gallery
 from matir_cli.maintenance.doctor.findings import FindingState

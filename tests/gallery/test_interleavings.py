@@ -13,7 +13,8 @@ from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery.absence import missing_files, still_missing
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files, known_files, skipped_files
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, add_photos
+from matir_cli.indexing.outcomes import Added, Linked, Skipped
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import Dropped, sync_folders
 from matir_cli.records import FileRecord
 from matir_cli.search.query import Example, resolve_example

@@ -14,7 +14,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.notes import MOST_NOTES, stored_notes
 from matir_cli.gallery.read_only import open_read_only
 from matir_cli.gallery.rows import LONGEST_TEXT
-from matir_cli.indexing.pipeline import Added, IndexingModels
+from matir_cli.indexing.outcomes import Added
+from matir_cli.indexing.pipeline import IndexingModels
 from matir_cli.indexing.sync import sync_folders
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery

@@ -10,7 +10,8 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files, skip_reason, skipped_files
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Outcome, Skipped, Unchanged, add_photos
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Skipped, Unchanged
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import ChangeKind, FileChange, check_folders, list_changes, sync_folders
 from tests.support.fakes import ColourEncoder, ColourProposer
 from tests.support.pictures import save_scenes

@@ -7,7 +7,8 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import count_unread
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Refreshed, Unchanged, add_photos
+from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Unchanged
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import ChangeKind, SyncOutcome, folder_roots, list_changes, sync_folders
 from matir_cli.output.sidecars import Sidecar
 from matir_cli.output.xmp import XmpTag

@@ -19,8 +19,9 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.indexing import annotations as reasons
 from matir_cli.indexing.annotations import AnnotationFile
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Outcome, Skipped, Unchanged, add_photos
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.records import Box, ImageArray, MaskArray, OriginKind, PhotoRecord, Region, RegionOrigin

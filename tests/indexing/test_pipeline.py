@@ -14,16 +14,8 @@ from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import skip_reason
-from matir_cli.indexing.pipeline import (
-    Added,
-    IndexingModels,
-    Linked,
-    Outcome,
-    Skipped,
-    Unchanged,
-    add_photos,
-    pending_files,
-)
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Skipped, Unchanged
+from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
 from matir_cli.photos.decode import set_decode_timeout
 from matir_cli.photos.decoder_process import DECODE_SECONDS
 from matir_cli.photos.image_file import CUT

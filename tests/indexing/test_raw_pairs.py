@@ -8,15 +8,8 @@ import pytest
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import forget_files, known_files
-from matir_cli.indexing.pipeline import (
-    Added,
-    IndexingModels,
-    Linked,
-    Refreshed,
-    Skipped,
-    Unchanged,
-    add_photos,
-)
+from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import Dropped, SyncOutcome, check_folders, folder_roots, sync_folders
 from matir_cli.maintenance.merge import merge_gallery
 from matir_cli.maintenance.remove import files_of_photo

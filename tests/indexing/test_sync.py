@@ -11,7 +11,8 @@ from matir_cli.cli.group import matir
 from matir_cli.gallery.absence import AbsentFolder, missing_files
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files, skipped_files
-from matir_cli.indexing.pipeline import Added, IndexingModels, Linked, Skipped, Unchanged, add_photos
+from matir_cli.indexing.outcomes import Added, Linked, Skipped, Unchanged
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import (
     ChangeKind,
     Dropped,

@@ -29,19 +29,9 @@ from matir_cli.cli.progress import shows_progress
 from matir_cli.cli.text import count_of
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.annotations import AnnotationFile
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
-from matir_cli.indexing.pipeline import (
-    Added,
-    IndexingModels,
-    Linked,
-    Outcome,
-    Refreshed,
-    Skipped,
-    Unchanged,
-    add_photos,
-    pending_files,
-    propose_all,
-)
+from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files, propose_all
 from matir_cli.photos.discover import FolderRules, find_photo_files
 
 

@@ -185,7 +185,7 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
     from matir_cli.evaluation import pipeline
     from matir_cli.evaluation.reporting.reports import write_report
     from matir_cli.gallery.database import GalleryFile
-    from matir_cli.indexing.pipeline import Added
+    from matir_cli.indexing.outcomes import Added
     from matir_cli.model_sets.catalogue import load_model_set
 
     models = choose_model_set(None, arguments.model_set)

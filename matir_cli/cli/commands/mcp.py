@@ -12,6 +12,7 @@ from matir_cli.cli.options.common import (
     choose_model_set,
     device_option,
     gallery_option,
+    idle_option,
     models_option,
     verbose_option,
 )
@@ -32,15 +33,7 @@ from matir_cli.gallery.database import GalleryFile
     metavar="FOLDER",
     help="Let agents save masks and cut-outs in this folder; without it, they cannot write.",
 )
-@click.option(
-    "--idle",
-    "idle_minutes",
-    type=click.FloatRange(0, min_open=True),
-    default=15.0,
-    show_default=True,
-    metavar="MINUTES",
-    help="Free the models after this time without a search.",
-)
+@idle_option
 def mcp(
     gallery_path: Path,
     model_set: str | None,

@@ -18,6 +18,7 @@ from matir_cli.cli.options.common import (
     choose_model_set,
     device_option,
     gallery_option,
+    idle_option,
     models_option,
     verbose_option,
 )
@@ -63,15 +64,7 @@ _START = (
     metavar="TEXT",
     help="Answer only requests with this token.",
 )
-@click.option(
-    "--idle",
-    "idle_minutes",
-    type=click.FloatRange(0, min_open=True),
-    default=15.0,
-    show_default=True,
-    metavar="MINUTES",
-    help="Free the models after this time without a search.",
-)
+@idle_option
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser once it is ready.")
 @click.option("--detach", is_flag=True, help="Go on in the background, and return once it is ready.")
 @click.option("--status", is_flag=True, help="Say whether a server runs, and what it does.")

@@ -29,7 +29,7 @@ from matir_cli.cli.watching import watch_folders
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.pipeline import Added, Linked, Refreshed, Skipped, Unchanged
+from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.sync import (
     ChangeKind,
     Dropped,

@@ -100,6 +100,16 @@ device_option = click.option(
     help="Device that runs the models.",
 )
 
+idle_option = click.option(
+    "--idle",
+    "idle_minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=15.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Free the models after this time without a search.",
+)
+
 limit_option = partial(click.option, "-n", "--limit", "limit", type=click.IntRange(1, 100_000))
 
 
