@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from matir_cli.gallery.brush_rle import encode_brush
 from matir_cli.gallery.rows import StoredPhoto
@@ -110,6 +109,9 @@ class TaskFile:
     def end(self) -> None:
         """Complete both files."""
         self._tasks.write("\n]\n")
+        # Imported here: it imports an HTTP client, which a plain search must not wait for.
+        from xml.sax.saxutils import quoteattr
+
         labels = "".join(f"    <Label value={quoteattr(_printable(label))}/>\n" for label in self._labels)
         self._configuration.write(
             f'<View>\n  <Image name="{IMAGE}" value="${IMAGE}" zoom="true"/>\n'

@@ -188,6 +188,7 @@ def test_a_gallery_made_with_other_models_is_refused(indexed: Indexed, tmp_path:
 
 def test_help_and_find_stay_light(indexed: Indexed) -> None:
     heavy = {"torch", "torchvision", "llama_cpp", "transformers", "sam2", "huggingface_hub", "open_clip"}
+    heavy |= {"http.client", "lxml.etree", "asyncio", "starlette", "mcp"}
     for words in (
         ["--help"],
         ["find", "--help"],
