@@ -9,8 +9,10 @@ from matir_cli.cli.commands.demo import draw
 from tests.support.process import PHOTOS, Indexed, matir
 from tests.support.server import end_servers
 
-# A shell lets background processes ignore Ctrl-C; the processes that tests interrupt must not inherit that.
+# A shell lets background processes ignore Ctrl-C, and nohup SIGHUP; the processes that tests interrupt must not
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # pytest-xdist sets the size of the terminal that the tests run in; those that they open have their own.
 for _name in ("COLUMNS", "LINES"):
@@ -19,8 +21,8 @@ for _name in ("COLUMNS", "LINES"):
 # Test processes that run side by side have cores of their own: threads that wait for those of another
 # process, as llama.cpp's do, make both ten times as slow.
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    _number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-    _cores = sorted(os.sched_getaffinity(0))[_number :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    _worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    _cores = sorted(os.sched_getaffinity(0))[_worker :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
     if _cores:
         os.sched_setaffinity(0, _cores)
 
