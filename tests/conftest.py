@@ -9,8 +9,8 @@ from matir_cli.cli.commands.demo import draw
 from tests.support.process import PHOTOS, Indexed, matir
 from tests.support.server import end_servers
 
-# A shell lets background processes ignore Ctrl-C, and nohup SIGHUP; the processes that tests interrupt must not
-# inherit that.
+# A shell lets background processes ignore Ctrl-C, and nohup SIGHUP; the processes that tests interrupt must
+# not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
