@@ -16,11 +16,10 @@ from tests.support.process import Indexed, matir, records
 POSITION = 'exif:GPSLatitude="45,26.2N" exif:GPSLongitude="12,20.1E"'
 
 
-@pytest.fixture
-def db(indexed: Indexed, tmp_path: Path) -> Path:
-    """A copy of the gallery, with three photos more: rated, in Venice; unrated; and with a raw file."""
-    path = Path(shutil.copy(indexed.gallery, tmp_path / "gallery.db"))
-    folder = tmp_path / "more"
+def with_more(gallery: Path, place: Path) -> Path:
+    """Copy a gallery into `place`, and add photos: rated, in Venice; unrated; and one with a raw file."""
+    path = Path(shutil.copy(gallery, place / "gallery.db"))
+    folder = place / "more"
     folder.mkdir()
     keywords = bag("dc:subject", "holiday", "\u202eevil")
     scene("red", size=(96, 128)).save(
@@ -35,6 +34,18 @@ def db(indexed: Indexed, tmp_path: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert b"matir: 3 added, 1 recognised, 0 unchanged, 0 skipped\n" in done.stderr
     return path
+
+
+@pytest.fixture(scope="module")
+def made(indexed: Indexed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gallery `with_more`; neither it nor its photos are changed."""
+    return with_more(indexed.gallery, tmp_path_factory.mktemp("metadata"))
+
+
+@pytest.fixture
+def db(made: Path, tmp_path: Path) -> Path:
+    """A copy of the gallery `with_more`."""
+    return Path(shutil.copy(made, tmp_path / "gallery.db"))
 
 
 def found(db: Path, *words: object) -> list[str]:
@@ -71,8 +82,8 @@ def test_a_raw_pair_is_one_result_with_both_paths(db: Path) -> None:
     assert b"/pair." not in matir("ls", "--db", db).stdout
 
 
-def test_listings_show_metadata_and_no_control_characters(db: Path, tmp_path: Path) -> None:
-    photo = tmp_path / "more" / "venice.jpg"
+def test_listings_show_metadata_and_no_control_characters(db: Path, made: Path) -> None:
+    photo = made.parent / "more" / "venice.jpg"
     listed = json.loads(matir("ls", "--json", "--in", photo, "--db", db).stdout)[0]
     assert (listed["rating"], listed["keywords"]) == (4, ["holiday", "\u202eevil"])
     assert listed["latitude"] == pytest.approx(45.43667, abs=1e-4)
@@ -85,8 +96,8 @@ def test_listings_show_metadata_and_no_control_characters(db: Path, tmp_path: Pa
     assert "\u202e" not in table + shown
 
 
-def test_tags_are_keywords_after_the_next_sync(db: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "more"
+def test_tags_are_keywords_after_the_next_sync(indexed: Indexed, tmp_path: Path) -> None:
+    db, folder = with_more(indexed.gallery, tmp_path), tmp_path / "more"
     words = ("--no-rerank", "-n", 1, "--in", folder / "plain.png", "--db", db)
     assert matir("tag", "a green ball", "--label", "seen", *words).returncode == 0
     assert found(db, "--keyword", "seen") == []
@@ -98,7 +109,7 @@ def test_tags_are_keywords_after_the_next_sync(db: Path, tmp_path: Path) -> None
     assert found(db, "--keyword", "seen") == ["plain.png"]
 
 
-def test_an_older_gallery_says_what_it_lacks_and_is_filled_in(db: Path, tmp_path: Path) -> None:
+def test_an_older_gallery_says_what_it_lacks_and_is_filled_in(db: Path, made: Path) -> None:
     connection = apsw.Connection(str(db))
     connection.pragma("foreign_keys", True)
     connection.execute("delete from file_metadata where path like '%/more/%'")
@@ -107,7 +118,7 @@ def test_an_older_gallery_says_what_it_lacks_and_is_filled_in(db: Path, tmp_path
     said = b"ratings and keywords of 4 files are not known yet: matir sync --metadata FOLDER reads them\n"
     assert asked.stderr.count(said) == 1
     assert said not in matir("find", "a ball", "--no-rerank", "--has-gps", "--db", db).stderr
-    filled = matir("sync", "--metadata", tmp_path / "more", "--db", db)
+    filled = matir("sync", "--metadata", made.parent / "more", "--db", db)
     assert b"4 with new metadata, 0 unchanged" in filled.stderr
     assert found(db, "--rating", "1+", "--sort", "path") == ["pair.jpg", "venice.jpg"]
     assert said not in matir("find", "a ball", "--no-rerank", "--rating", "1+", "--db", db).stderr

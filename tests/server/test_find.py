@@ -100,9 +100,9 @@ def test_an_example_and_queries_on_standard_input(server: Server, indexed: Index
     first, second, third, *_ = sorted(indexed.photos.glob("*.png"))
     shown = ("--image", first, "--image", second, "--box", "5,5,60,60", "--unlike", third)
     several = (*shown, "--jsonl", "--explain")
-    for words in (several, (*several, "--examples", "mean"), ("red house", *several)):
+    for words in (several, (*several, "--examples", "mean"), ("red house", *several, "-n", 2)):
         assert same(server, *words)[0] == 0
-    code, output = same(server, "-", "--image", photo, given=b"red house\nblue car\nred house\n")
+    code, output = same(server, "-", "--image", photo, "-n", 2, given=b"red house\nblue car\nred house\n")
     assert code == 0
     assert [json.loads(line)["query"] for line in output.splitlines()] == [
         "red house",
