@@ -22,7 +22,7 @@ from matir_cli.output.terminal import HEADER, table_rows
 from matir_cli.progress import Advance
 from matir_cli.search.events import GroundedEvent, SearchEvent, Stage1Event, VerdictEvent
 from matir_cli.search.grounding import results_by_region
-from matir_cli.search.rerank import JudgedCandidate
+from matir_cli.search.rerank import JudgedCandidate, order_by_verdict
 from matir_cli.search.results import SearchResult
 
 REDRAWN_AFTER = 0.1
@@ -40,6 +40,8 @@ class PreliminaryTable:
     """By photo id, those that have been shown or judged."""
     _items: dict[int, JudgedCandidate] = field(default_factory=dict)
     """All candidates by photo id, in stage-1 order."""
+    _fusion: float = 0.0
+    """As in `Stage1Event`."""
     _progress: str = ""
     _drawn: list[str] = field(default_factory=list)
     """Lines on the screen, without styles."""
@@ -52,6 +54,7 @@ class PreliminaryTable:
             case Stage1Event():
                 self._items = {item.photo_id: JudgedCandidate(item, None) for item in event.candidates}
                 self._results = {result.photo.id: result for result in event.results}
+                self._fusion = event.fusion
                 self._draw()  # other events are followed by progress
             case VerdictEvent(item=item):
                 self._items[item.candidate.photo_id] = item
@@ -99,7 +102,7 @@ class PreliminaryTable:
 
     def _lines(self, most: int) -> list[_Line]:
         """Return at most so many lines of the table: what was judged True, what is unknown, what is False."""
-        ranked = sorted(self._items.values(), key=lambda item: -item.verdict.margin if item.verdict else 0.0)
+        ranked = sorted(order_by_verdict([*self._items.values()], self._fusion), key=_group)
         lines: list[_Line] = []
         for item in ranked[: min(self.limit, most)]:
             result = self._result(item)
@@ -140,6 +143,11 @@ class _Line:
 
     def styled(self, has_colours: bool) -> str:
         return click.style(self.text, dim=True) if self.is_dim and has_colours else self.text
+
+
+def _group(item: JudgedCandidate) -> int:
+    """Return 0 for what was judged True, 1 for what is unknown and 2 for what was judged False."""
+    return 1 if item.verdict is None else 0 if item.verdict.margin >= 0 else 2
 
 
 def _write(text: str) -> None:

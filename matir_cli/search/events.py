@@ -50,6 +50,8 @@ class Stage1Event:
     """All photos that the judge may be asked about, best first; without the judge, those of the results."""
     results: tuple[SearchResult, ...]
     """The first `SearchOptions.limit` of them; the mask of each is that of its best region."""
+    fusion: float = 0.0
+    """Weight of the stage-1 score beside zTrue - zFalse, as in `rerank.order_by_verdict`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,11 +200,10 @@ def _search_events(
     results = tuple(results_by_region(gallery, first))
     grounding = judging and options.ground
     matching = _match_options(gallery, models, options, encoded) if grounding else MatchOptions()
-    yield Stage1Event(tuple(ranked), results)
+    fusion = 0.0 if session is None else fusion_weight(encoded, models)
+    yield Stage1Event(tuple(ranked), results, fusion)
     outcome = SearchOutcome([*results], encoded.truncated, 0, 0, complete=True, best_score=best_score)
-    fusion = 0.0
     if session is not None:
-        fusion = fusion_weight(encoded, models)
         wanted = JudgingOptions(
             options.limit,
             options.certainty,

@@ -10,8 +10,14 @@ import subprocess
 import termios
 from pathlib import Path
 
+import click
 import pytest
 
+from matir_cli.cli.preliminary_table import PreliminaryTable
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.records import Candidate, Verdict
+from matir_cli.search.events import Stage1Event, VerdictEvent
+from matir_cli.search.rerank import JudgedCandidate
 from tests.support.process import (
     MATIR,
     PHOTOS,
@@ -126,3 +132,25 @@ def test_ctrl_c_and_another_size_leave_a_clean_screen(gallery: Path, slow: Path)
     assert "judging" not in end
     judged = [line for line in end.splitlines() if ".png" in line]
     assert 1 <= len(judged) < PHOTOS
+
+
+def test_photos_are_in_the_order_in_which_the_results_will_be(
+    gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was judged True before what is unknown before what was judged False; in each, as it is ranked."""
+    monkeypatch.setenv("COLUMNS", "300")
+    with GalleryFile.open(gallery) as file, click.Context(click.Command("find"), color=False):
+        rows = [*file.connection.execute("select photo_id, min(id) from regions group by photo_id limit 5")]
+        candidates = [
+            Candidate(*row, score) for row, score in zip(rows, (5.0, 4.0, 3.0, 2.0, 1.0), strict=True)
+        ]
+        table = PreliminaryTable(file, 5)
+        table.observe(Stage1Event(tuple(candidates), (), fusion=1.0))
+        margins = {0: -1.0, 1: 2.0, 3: 3.0, 4: 4.5}
+        for asked, (place, margin) in enumerate(margins.items(), 1):
+            table.observe(VerdictEvent(JudgedCandidate(candidates[place], Verdict(margin, 0.0)), asked))
+        capsys.readouterr()
+        with table.progress("judging", 5, "photo"):
+            drawn = capsys.readouterr().err
+        names = [file.paths(photo_id)[0].name for photo_id, _ in rows]
+    assert sorted(names, key=drawn.index) == [names[place] for place in (1, 4, 3, 2, 0)]
