@@ -109,12 +109,20 @@ class _Api:
         facts = await self._with_gallery(lambda opened: gallery_facts(opened, self._jobs.models))
         return Response(to_json(facts), media_type=JSON)
 
+    async def _read(self, request: Request, kind: type[Value]) -> Value:
+        """Return the content of a request, which is JSON of this kind."""
+        content = await read_body(request, self._jobs.limits.request_seconds)
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.MsgspecError as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
+
     # Searches
 
     async def start(self, request: Request) -> Response:
         """Start a search."""
         try:
-            search = (await _read(request, SearchBody)).search()
+            search = (await self._read(request, SearchBody)).search()
         except ValueError as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
         try:
@@ -132,7 +140,7 @@ class _Api:
 
     async def command(self, request: Request) -> Response:
         """Answer with the command line of a search."""
-        body = await _read(request, SearchBody)
+        body = await self._read(request, SearchBody)
         line = await self._with_gallery(lambda opened: command_line(opened, body, self._jobs.models))
         return JSONResponse({"command": line})
 
@@ -205,7 +213,7 @@ class _Api:
 
     async def export(self, request: Request) -> Response:
         """Answer with a file of the selected results."""
-        wanted = await _read(request, ExportBody)
+        wanted = await self._read(request, ExportBody)
         jobs = [self._jobs.get(each) for each in (wanted.search, *wanted.further)]
         job = jobs[0]
         if job is None or (wanted.photos is None and job.outcome is None):
@@ -238,14 +246,6 @@ async def _server_sent(job: SearchJob, start: int) -> AsyncGenerator[bytes, None
             if event is not None:
                 name, data = event
                 yield f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode()
-
-
-async def _read(request: Request, kind: type[Value]) -> Value:
-    """Return the content of a request, which is JSON of this kind."""
-    try:
-        return msgspec.json.decode(await read_body(request), type=kind)
-    except msgspec.MsgspecError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
 
 
 def _id(request: Request) -> int:

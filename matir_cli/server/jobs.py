@@ -32,15 +32,13 @@ from matir_cli.search.query import Query
 from matir_cli.search.results import SearchResult
 from matir_cli.server.engines import JobModels, WarmEngines
 from matir_cli.server.messages import Message, Step, Waiting, WireError, event_message
+from matir_cli.server.options import Limits
 
 MOST_SEARCHES = 16
 """Searches at work or waiting; further ones are refused."""
 
 KEPT_SEARCHES = 16
 """Finished searches whose results can still be asked for."""
-
-UNHEARD_SECONDS = 30.0
-"""Time after which a search of the HTTP API that nobody listens to is ended; browsers reconnect sooner."""
 
 _NEWEST = 0.2
 """Weight of the last photo in the mean time that the judge takes for one."""
@@ -148,6 +146,7 @@ class SearchJob:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._listeners = 0
+        self._unheard_timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
         self._ended = threading.Event()
         self._has_turn = False
@@ -188,6 +187,7 @@ class SearchJob:
     async def messages(self, start: int = 0) -> AsyncGenerator[tuple[int, Message], None]:
         """Yield the messages from number `start` on with their numbers, until the last."""
         self._listeners += 1
+        self._forget_timer()
         number = start
         try:
             while True:
@@ -208,20 +208,30 @@ class SearchJob:
             self._listeners -= 1
 
     def expect_listener(self) -> None:
-        """End the search if nobody listens: at once, or after `UNHEARD_SECONDS` if it is to be kept."""
-        if self.search.kept:
-            self._loop.call_later(UNHEARD_SECONDS, self._end_if_unheard)
-        else:
+        """End the search if nobody listens: at once, or after a while if it is to be kept."""
+        if not self.search.kept:
             self._end_if_unheard()
+        elif not self._listeners and not self.is_over:
+            self._forget_timer()
+            seconds = self._jobs.limits.unheard_seconds
+            self._unheard_timer = self._loop.call_later(seconds, self._end_if_unheard)
 
     def _end_if_unheard(self) -> None:
         if not self._listeners and not self.is_over:
             self.end("nobody listens")
 
+    def _forget_timer(self) -> None:
+        """Do not end the search; the timer would also keep it, with all its results, in memory."""
+        if self._unheard_timer is not None:
+            self._unheard_timer.cancel()
+            self._unheard_timer = None
+
     def _append(self, message: Message) -> None:
         if self.is_over:
             return
         self.history.append(message)
+        if message.is_last:
+            self._forget_timer()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -328,6 +338,7 @@ class Jobs:
         device: str,
         idle_seconds: float,
         log: Callable[[str], object],
+        limits: Limits | None = None,
     ) -> None:
         """Create an empty queue.
 
@@ -337,6 +348,7 @@ class Jobs:
             log: called with a line for the user of the server.
         """
         self.gallery, self.models, self.device = gallery, models, device
+        self.limits = limits or Limits()
         self.engines = WarmEngines()
         self.turns = _Turns()
         self._idle_seconds = idle_seconds

@@ -10,6 +10,16 @@ LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Times after which the server gives a client up."""
+
+    request_seconds: float = 10.0
+    """Time in which the head of a request must arrive, and then its content; also that between requests."""
+    unheard_seconds: float = 30.0
+    """Time after which a search of the HTTP API ends if nobody listens to it; browsers come back sooner."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Settings of a server."""
 
@@ -26,6 +36,7 @@ class ServerOptions:
     """Token that requests by TCP must have."""
     idle_seconds: float = 900.0
     """Time without a search after which the models are freed."""
+    limits: Limits = Limits()
 
     @property
     def is_loopback(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from matir_cli.errors import ServerFailed
 from matir_cli.server.api import api_app
+from matir_cli.server.connections import timed_connection
 from matir_cli.server.guard import Access, Guard, loopback_hosts
 from matir_cli.server.jobs import Jobs
 from matir_cli.server.options import ServerOptions
@@ -31,6 +34,9 @@ from matir_cli.server.socket_app import socket_app
 
 MOST_CONNECTIONS = 256
 """Connections at a time; further ones are answered with 503."""
+
+_M_ARENA_MAX = -8
+"""From glibc's malloc.h."""
 
 LAST_SECONDS = 2
 """Time that answers get to end when the server ends."""
@@ -52,6 +58,7 @@ def run_server(
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ServerFailed("this system has no Unix sockets")
+    _share_arenas()
     # What strangers send that is no HTTP, and tracebacks, are shown with -v only.
     logging.getLogger("uvicorn").propagate = logging.getLogger().isEnabledFor(logging.DEBUG)
     logging.getLogger("uvicorn").addHandler(logging.NullHandler())
@@ -66,6 +73,16 @@ def run_server(
             announce(record)
 
         _Server(options, tcp.getsockname()[1], ready, log).run([unix, tcp])
+
+
+def _share_arenas() -> None:
+    """Let glibc's threads share two arenas of memory, where there is glibc.
+
+    Each search has a thread of its own. By default there are eight arenas per core, each of which keeps what
+    its largest search has needed: memory would grow for as long as searches of other sizes meet in one.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def _record(options: ServerOptions, files: RuntimeFiles, tcp: socket.socket) -> ServerRecord:
@@ -114,7 +131,7 @@ class _Server(uvicorn.Server):
                 self._app,
                 interface="asgi3",
                 loop="asyncio",
-                http="h11",
+                http=timed_connection(options.limits.request_seconds),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -133,7 +150,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Make the applications, which belong to the event loop, and accept connections."""
         options = self._options
-        jobs = Jobs(options.gallery, options.models, options.device, options.idle_seconds, self._log)
+        jobs = Jobs(
+            options.gallery, options.models, options.device, options.idle_seconds, self._log, options.limits
+        )
         hosts = frozenset[str]()
         if options.is_loopback:
             hosts = loopback_hosts(self._port)

@@ -33,7 +33,7 @@ def socket_app(jobs: Jobs, end: Callable[[], object]) -> Starlette:
 
     async def find(request: Request) -> Response:
         try:
-            wanted = decode_request(await read_body(request))
+            wanted = decode_request(await read_body(request, jobs.limits.request_seconds))
             query = wanted.query()
         except BodyRefused as refused:
             return PlainTextResponse(f"refuses the request: {refused}", refused.status)

@@ -13,9 +13,6 @@ from starlette.types import Receive, Scope, Send
 LONGEST_BODY = 1 << 20
 """Bytes of a request's content at most."""
 
-BODY_SECONDS = 10.0
-"""Time in which the content of a request must arrive."""
-
 
 class BodyRefused(Exception):
     """The content of a request is too long, or comes too slowly; `status` says so."""
@@ -26,11 +23,11 @@ class BodyRefused(Exception):
         self.status = status
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the content of a request; BodyRefused if it is out of bounds."""
+async def read_body(request: Request, seconds: float) -> bytes:
+    """Return the content of a request; BodyRefused if it is too long, or takes longer than `seconds`."""
     content = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 content += chunk
                 if len(content) > LONGEST_BODY:

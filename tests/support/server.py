@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from matir_cli.server.client import ServerUnusable, ask_server
+from matir_cli.server.options import ServerOptions
+from matir_cli.server.process import run_server as run_server_here
 from matir_cli.server.runtime import RuntimeFiles, ServerRecord, ServerStatus, find_server
 from tests.support.process import MATIR
 
@@ -109,6 +113,34 @@ def run_server(gallery: Path, models: object, *words: object) -> Iterator[Server
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+@contextmanager
+def server_thread(options: ServerOptions) -> Iterator[str]:
+    """Run a server in a thread of this process until the block ends; yield its address."""
+    ready: Queue[str] = Queue()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_server_here(options, lambda record: ready.put(record.url), lambda _: None)
+        except BaseException as error:
+            failures.append(error)
+            ready.put("")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    url = ready.get(timeout=LAST_SECONDS)
+    assert url, failures
+    try:
+        yield url
+    finally:
+        record = find_server(options.gallery)
+        assert record is not None
+        ask_server(record, "POST", "/shutdown")
+        thread.join(LAST_SECONDS)
+    assert not thread.is_alive()
+    assert not failures
 
 
 def end_servers() -> None:
