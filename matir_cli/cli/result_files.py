@@ -88,12 +88,12 @@ class ResultFiles:
                     for data_set in self._sets:
                         data_set.add_background(ResultPixels(self._gallery, result, all_instances=False))
             wanted = self._backgrounds.wanted(len(labelled))
-            few = (
-                f" of {wanted}: the judge called no more False for every query"
-                if len(chosen) < wanted
-                else ""
-            )
-            self._said.append(f"{len(chosen)} background photos{few}")
+            few = ""
+            if not wanted:
+                few = f": {self._options.background_photos:g} of so few photos is less than one"
+            elif len(chosen) < wanted:
+                few = f" of {wanted}: the judge called no more False for every query"
+            self._said.append(f"{count_of(len(chosen), 'background photo')}{few}")
         if self._split:
             photos = set[int]().union(*(data_set.photo_ids for data_set in self._split))
             val = val_photos(self._gallery, photos, self._options.val)

@@ -12,8 +12,8 @@ from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder
-from matir_cli.indexing.outcomes import Skipped, Unchanged
-from matir_cli.indexing.sync import Dropped, SyncOutcome
+from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
+from matir_cli.indexing.sync import ChangeKind, Dropped, SyncOutcome
 from matir_cli.indexing.watch import changed_roots
 
 
@@ -22,8 +22,8 @@ def watch_folders(
 ) -> None:
     """Bring the gallery up to date with folders now and whenever they change; never returns.
 
-    Added and updated files (+) and dropped ones (-) are written to standard output, problems to standard
-    error, each once.
+    Added and updated files (+), those with another sidecar (*) and dropped ones (-) are written to standard
+    output, problems to standard error, each once.
 
     Args:
         roots: as returned by `folder_roots`.
@@ -56,8 +56,18 @@ def _show(outcome: SyncOutcome, said: set[str]) -> None:
         case AbsentFolder():
             _say_once(f"kept {describe_absent(outcome)}", said)
         case _:
-            write_path(outcome.path, null=False, before=b"- " if isinstance(outcome, Dropped) else b"+ ")
+            write_path(outcome.path, null=False, before=f"{_mark(outcome).value} ".encode())
             sys.stdout.flush()
+
+
+def _mark(outcome: Added | Linked | Refreshed | Dropped) -> ChangeKind:
+    match outcome:
+        case Dropped():
+            return ChangeKind.GONE
+        case Refreshed():
+            return ChangeKind.METADATA
+        case _:
+            return ChangeKind.NEW
 
 
 def _say_once(line: str, said: set[str]) -> None:

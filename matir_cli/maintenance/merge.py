@@ -17,7 +17,7 @@ from matir_cli.gallery.file_metadata import store_metadata, stored_sidecar
 from matir_cli.gallery.files import photo_in_file
 from matir_cli.gallery.notes import store_notes, stored_notes
 from matir_cli.gallery.paths import encode_path
-from matir_cli.gallery.raw_pairs import join_raw_files
+from matir_cli.gallery.raw_pairs import join_raw_files, shared_photo
 from matir_cli.gallery.region_rows import store_origin
 from matir_cli.maintenance.merge_source import (
     JudgeAnswer,
@@ -52,13 +52,20 @@ class Combined:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """A raw file that is the same photo as a picture of its name in this gallery."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A photo not added, since all of its files hold other photos by now."""
 
     sha256: bytes
 
 
-Outcome = TakenOver | Combined | LeftOut
+Outcome = TakenOver | Combined | Joined | LeftOut
 
 
 def merge_gallery(
@@ -104,7 +111,14 @@ def _plan(gallery: GalleryFile, photo: SourcePhoto) -> tuple[Outcome, list[FileR
     files = [file for file in photo.files if _is_wanted(gallery, file, present)]
     if present is not None:
         return Combined((*gallery.paths(present), Path())[0]), files
+    if files and all(_picture_of(gallery, file) is not None for file in files):
+        return Joined(files[0].path), files
     return (TakenOver(files[0].path) if files else LeftOut(photo.record.sha256)), files
+
+
+def _picture_of(gallery: GalleryFile, file: FileRecord) -> int | None:
+    """Return the photo that a raw file would share here; None if it is none, or has no picture."""
+    return shared_photo(gallery.connection, file.path) if is_raw(file.path) else None
 
 
 def _is_wanted(gallery: GalleryFile, file: FileRecord, photo_id: int | None) -> bool:
@@ -134,6 +148,12 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
     match outcome:
         case LeftOut():
             return outcome
+        case Joined():
+            for file in files:
+                if (picture := _picture_of(gallery, file)) is not None:
+                    gallery.link(file, picture)
+                    _store_metadata(gallery, photo, picture)
+            return outcome
         case TakenOver():
             photo_id, ids = gallery.add_photo(
                 files[0], photo.record, photo.regions, photo.preview, photo.notes
@@ -151,9 +171,7 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
                 store_notes(db, photo_id, photo.notes)
     for file in files:
         gallery.link(file, photo_id)
-    for path, stored in photo.metadata.items():
-        if photo_in_file(gallery, path) == photo_id and not stored_sidecar(db, gallery.path, path)[0]:
-            store_metadata(db, path, stored.metadata, stored.sidecar)
+    _store_metadata(gallery, photo, photo_id)
     for table, answers in (("verdicts", photo.verdicts), ("groundings", photo.groundings)):
         for answer in answers:
             _store_answer(gallery, table, photo_id, answer)
@@ -161,6 +179,14 @@ def _merge_photo(gallery: GalleryFile, photo: SourcePhoto) -> Outcome:
         if is_raw(file.path):  # its picture may be in this gallery alone
             join_raw_files(db, file.path)
     return outcome
+
+
+def _store_metadata(gallery: GalleryFile, photo: SourcePhoto, photo_id: int) -> None:
+    """Store the metadata of the source's files that hold the photo here, unless they have some."""
+    db = gallery.connection
+    for path, stored in photo.metadata.items():
+        if photo_in_file(gallery, path) == photo_id and not stored_sidecar(db, gallery.path, path)[0]:
+            store_metadata(db, path, stored.metadata, stored.sidecar)
 
 
 def _combine_regions(gallery: GalleryFile, photo_id: int, photo: SourcePhoto) -> None:

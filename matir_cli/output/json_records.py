@@ -97,7 +97,7 @@ class ResultRecord:
     mask: RleRecord | None
     """COCO compressed RLE at the photo's true size, if requested."""
     mask_file: str | None
-    """Path of the PNG mask, if requested."""
+    """Path of the mask, if requested."""
     cutout_file: str | None
     """Path of the cut-out, if requested."""
     overlay_file: str | None

@@ -170,4 +170,7 @@ def _exif(candidates: list[bytes]) -> Image.Image:
 def _reason(error: Exception) -> str:
     words = error.args[0] if error.args else ""
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
-    return decode_reason(ValueError(" ".join(text.split()).lower() or "LibRaw cannot read it"))
+    said = " ".join(text.split()).lower()
+    if said == "unsupported file format or not raw file":
+        return "not supported: not a raw file that LibRaw reads"
+    return decode_reason(ValueError(said or "LibRaw cannot read it"))

@@ -124,9 +124,9 @@ class SavedQuery:
         if self.without:
             query["without"] = [*self.without]
         if self.examples:
-            query |= {"examples": _plain(self.examples), "weight": self.weight}
+            query |= {"examples": _plain_examples(self.examples), "weight": self.weight}
         if self.unlike:
-            query["unlike"] = _plain(self.unlike)
+            query["unlike"] = _plain_examples(self.unlike)
         if self.rule != "max":
             query["rule"] = self.rule
         saved = {
@@ -226,3 +226,9 @@ def _changed(settings: Filters | SearchOptions) -> dict[str, object]:
 def _plain(value: object) -> object:
     """Return a value in JSON's terms."""
     return msgspec.to_builtins(value, enc_hook=str)
+
+
+def _plain_examples(examples: tuple[SavedExample, ...]) -> list[dict[str, object]]:
+    """Return examples in JSON's terms, without what is None."""
+    plain: list[dict[str, object]] = msgspec.to_builtins(examples)
+    return [{name: value for name, value in each.items() if value is not None} for each in plain]

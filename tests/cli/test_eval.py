@@ -19,6 +19,7 @@ from matir_cli.model_sets.weights import locate_files
 from matir_cli.models.tiny import benchmark
 from matir_cli.models.tiny.grammar import parse
 from matir_cli.models.tiny.world import SPLITS, picture
+from tests.cli.test_json_contract import check
 from tests.support.process import BEGUN, MATIR, matir, open_terminal
 
 IMAGES, QUERIES = 5, 12
@@ -70,7 +71,7 @@ def test_the_four_tables_are_printed_and_written(world: Evaluated) -> None:
         summary = methods[method]["summary"]
         assert isinstance(summary, dict)
         assert 0 < summary["interval"]["low"] <= summary["mean_by_relevant"] <= summary["interval"]["high"]
-    assert methods["Dense-CLIP"]["summary"] is None
+    assert "summary" not in methods["Dense-CLIP"]
     assert "Dense-CLIP | – | – | 77.59 | 25.31 | not among the baselines asked for" in text
     assert rows(world.out, 4).keys() == {
         "stage 1's best region, stage 1's order",
@@ -81,6 +82,7 @@ def test_the_four_tables_are_printed_and_written(world: Evaluated) -> None:
 
 def test_the_figures_of_each_query_and_their_provenance_are_written(world: Evaluated) -> None:
     result = json.loads((world.out / "results.json").read_text())
+    check("eval", [result])
     asked = result["dataset"]["queries_with_a_relevant_image"]
     with (world.out / "per_query.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
@@ -125,14 +127,16 @@ def test_running_again_asks_nothing_and_imported_masks_score_the_same(
     second = rows(again.out, 2)
     assert second["ours"]["summary"] == second["MaTIR"]["summary"] == second["APE"]["summary"]
     assert second["APE"]["paper"] == {"coco": 71.27, "d3": 41.56}
-    assert second["MaTIR with --refine"]["summary"] is not None
+    assert "summary" in second["MaTIR with --refine"]
     ranking = (world.out.parent / "ranking.jsonl").read_text().splitlines()
     assert f"of {len(ranking)} ranked images" in str(second["ours"]["note"])
     assert set(json.loads(ranking[0])) == {"query_id", "query", "rank", "image_id", "image"}
 
 
 def test_each_ablation_is_a_table_that_starts_with_the_base_setting(again: Evaluated) -> None:
-    found = json.loads((again.out / "results.json").read_text())["ablations"]
+    results = json.loads((again.out / "results.json").read_text())
+    check("eval", [results])
+    found = results["ablations"]
     assert [each["ablation"] for each in found] == list(ABLATIONS)
     settings = {each["ablation"]: [row["setting"] for row in each["rows"]] for each in found}
     assert settings["prompts"] == ["the query alone", "a photo of a {}.", "CLIP's seven"]
@@ -238,7 +242,7 @@ def test_coco_then_d3(drawn: Path) -> None:
     assert whole == {"whole image (alpha_clip_tiny_drawn_world)", "whole image (another)"}
     assert "LISA++" not in text
     assert "paper" not in text.split("## Table 3")[1].split("##")[0]  # not one of the paper's data sets
-    assert rows(drawn / "out", 1)["MaTIR without reranking (stage 1)"]["summary"] is not None
+    assert rows(drawn / "out", 1)["MaTIR without reranking (stage 1)"]["summary"]
     # The published file is recognised by name: the paper's figures are shown, differences are noted.
     shutil.copy(drawn / "coco" / "instances.json", drawn / "coco" / "instances_val2017.json")
     done = on_coco(drawn, "--baselines", "none", annotations="instances_val2017.json")

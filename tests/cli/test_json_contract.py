@@ -33,6 +33,14 @@ def check(name: str, values: list[Any]) -> None:
     validator = jsonschema.Draft202012Validator(strict_schema(name))
     for value in values:
         validator.validate(value)
+        assert not has_null_field(value)
+
+
+def has_null_field(value: Any) -> bool:
+    """True if a field is null at any depth."""
+    if isinstance(value, dict):
+        return any(each is None or has_null_field(each) for each in value.values())
+    return isinstance(value, list) and any(map(has_null_field, value))
 
 
 def printed(*words: object, given: bytes = b"") -> Any:
@@ -131,6 +139,7 @@ def test_saved_searches_and_duplicates(indexed: Indexed, tmp_path: Path) -> None
     check("saved-list", printed("saved", "list", "--json", *db))
     assert matir("saved", "run", "houses", *db).returncode == 1
     assert matir("saved", "add", "all", "red house", "--no-rerank", *db).returncode == 0
+    assert matir("saved", "add", "like", "--image", first, *db).returncode == 0
     check("saved-run", printed("saved", "run", "all", "--json", "--sort", "path", *db))
     check("saved-list", printed("saved", "list", "--json", *db))
 

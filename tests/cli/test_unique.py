@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from matir_cli.cli.commands.demo import draw
+from matir_cli.cli.text import readable_size
 from tests.support.process import matir, records
 
 QUERY = ("find", "red house", "--no-rerank", "-n", 20)
@@ -90,7 +91,7 @@ def test_paths_are_those_beside_the_originals(doubled: Path) -> None:
         "\0", "\n"
     )
     size = sum((doubled.parent / "photos" / name).stat().st_size for name in names)
-    assert f"2 groups: 4 files beside the originals, {size / 1e6:.1f} MB" in done.stderr.decode()
+    assert f"2 groups: 4 files beside the originals, {readable_size(size)}" in done.stderr.decode()
 
 
 def test_json_and_the_table_hold_the_same_groups(doubled: Path) -> None:

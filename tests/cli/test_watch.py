@@ -8,6 +8,7 @@ from typing import Self
 
 import pytest
 
+from tests.photos.packets import described
 from tests.support.process import MATIR, Indexed, matir
 
 
@@ -64,6 +65,8 @@ def test_changes_are_followed_until_a_signal(indexed: Indexed, folder: Path, num
         shutil.copy(indexed.photos / "0001.png", folder / "draft.png")
         shutil.copy(indexed.photos / "0001.png", folder / "second.png")
         assert watching.change() == f"+ {folder}/second.png"
+        (folder / "second.png.xmp").write_bytes(described('xmp:Rating="4"'))
+        assert watching.change() == f"* {folder}/second.png"
         (folder / "first.png").unlink()
         assert watching.change() == f"- {folder}/first.png"
         (folder / "zero.png").touch()

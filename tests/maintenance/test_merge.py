@@ -13,16 +13,26 @@ import pytest
 from matir_cli import errors, masks
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.file_metadata import StoredMetadata, store_metadata, stored_metadata
 from matir_cli.gallery.read_only import open_read_only
 from matir_cli.gallery.region_rows import store_origin
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
-from matir_cli.maintenance.merge import PHOTOS_AT_ONCE, Combined, LeftOut, Outcome, TakenOver, merge_gallery
+from matir_cli.maintenance.merge import (
+    PHOTOS_AT_ONCE,
+    Combined,
+    Joined,
+    LeftOut,
+    Outcome,
+    TakenOver,
+    merge_gallery,
+)
 from matir_cli.maintenance.merge_source import check_mergeable
 from matir_cli.photos.discover import stat_file
 from matir_cli.records import (
     Box,
+    FileMetadata,
     FileRecord,
     Grounding,
     ModelIdentity,
@@ -122,6 +132,25 @@ def test_files_verdicts_and_previews_of_one_photo_are_combined(tmp_path: Path) -
         assert VerdictCache(gallery, JUDGE, "a cat").verdict(1) == Verdict(0.0, 5.0)
         assert VerdictCache(gallery, JUDGE, "a cat").grounding(1) == grounding
         assert VerdictCache(gallery, JUDGE, "a cat").verdict(2) is None
+
+
+def test_a_raw_file_joins_its_picture(tmp_path: Path) -> None:
+    here, there = tmp_path / "here.db", tmp_path / "there.db"
+    craft(here, ["foo.JPG"]).connection.close()
+    with craft(there, ["b", "foo.CR2"]) as gallery:
+        VerdictCache(gallery, JUDGE, "a dog").remember(2, Verdict(3.0, 1.0))
+        store_metadata(gallery.connection, place("foo.CR2"), FileMetadata(4), None)
+    expected = [TakenOver(place("b")), Joined(place("foo.CR2"))]
+    assert merged(here, there, dry_run=True) == expected
+    assert merged(here, there) == expected
+    assert kinds(merged(here, there)) == {Combined: 1, LeftOut: 1}
+    with GalleryFile.open(here) as gallery:
+        assert gallery.count_photos() == 2
+        assert gallery.paths(1) == (place("foo.JPG"), place("foo.CR2"))
+        stored = stored_metadata(gallery.connection, place("foo.CR2"))
+        assert stored == StoredMetadata(FileMetadata(4), None)
+        # The judge has seen the raw file's own pixels.
+        assert VerdictCache(gallery, JUDGE, "a dog").verdict(1) is None
 
 
 def test_a_file_with_two_contents_has_the_one_on_disk(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from matir_cli.cli.commands.info import InfoReport
 from matir_cli.cli.commands.models import ModelSetRow, TrialRow
 from matir_cli.cli.commands.saved import SavedSearchRow
 from matir_cli.cli.progress import ProgressRecord
+from matir_cli.evaluation.reporting.result_records import ResultsRecord
 from matir_cli.maintenance.duplicates import DuplicateGroup
 from matir_cli.maintenance.export import VectorId
 from matir_cli.maintenance.listing import ListedFile, SkippedFile
@@ -86,6 +87,7 @@ CONTRACTS = (
     Contract(
         "export-ids", "One line of the file FILE.ids.jsonl that `matir export --vectors` writes.", (VectorId,)
     ),
+    Contract("eval", "The file `results.json` that `matir eval` writes.", (ResultsRecord,)),
     Contract("progress", "One line that `--progress json` prints on standard error.", (ProgressRecord,)),
 )
 

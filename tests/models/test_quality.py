@@ -50,4 +50,4 @@ def test_the_judges_boxes_find_the_mask(results: dict[str, Any]) -> None:
 
 def test_the_proposer_sees_the_objects(results: dict[str, Any]) -> None:
     covered = results["coverage"]
-    assert covered["iou_0.75"] / covered["objects"] >= 0.85
+    assert covered["covered"]["0.75"] / covered["objects"] >= 0.85

@@ -136,6 +136,10 @@ def test_find_writes_the_same_split_to_yolo_and_coco(indexed: Indexed, tmp_path:
     said = done.stderr.decode()
     assert f"{len(backgrounds)} background photos" in said
     assert f"{len(sides['train'])} photos to train with, {len(sides['val'])} to validate with" in said
+    few = matir(
+        "find", "a red house", *on[:4], "-n", 1, "--background-photos", "0.1", "--yolo", tmp_path / "few"
+    )
+    assert b"0 background photos: 0.1 of so few photos is less than one" in few.stderr
     again = tmp_path / "again"
     matir("find", "-", *words, *on, "--yolo", again, given=b"a tree\na red house\n")
     assert {side: {*images} for side, images in check_yolo(again).items()} == {

@@ -79,7 +79,7 @@ def test_a_large_photo_is_developed_at_half_its_size(tmp_path: Path) -> None:
 def test_a_file_that_is_no_raw_is_named(tmp_path: Path) -> None:
     path = tmp_path / "photo.nef"
     path.write_bytes(b"hello" * 100)
-    assert reason(path) == "not supported: unsupported file format or not raw file"
+    assert reason(path) == "not supported: not a raw file that LibRaw reads"
 
 
 def test_a_raw_beside_its_jpeg_is_the_same_photo(tmp_path: Path) -> None:

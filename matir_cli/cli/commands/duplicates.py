@@ -13,7 +13,7 @@ from matir_cli.cli.options.common import PathName, gallery_option, output_form_o
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import show_progress
-from matir_cli.cli.text import count_of
+from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.duplicates import DuplicateGroup, estimate_duration, find_duplicates
 from matir_cli.output.json_encoding import to_json
@@ -66,8 +66,8 @@ def duplicates(gallery_path: Path, folder: Path | None, bursts: bool, form: str 
         groups = find_duplicates(gallery, within, bursts=bursts, progress=show_progress)
     _print(groups, form)
     others = [file for group in groups for file in group.others]
-    size = sum(file.bytes for file in others) / 1e6
-    beside = f"{count_of(len(others), 'file')} beside the originals, {size:.1f} MB"
+    size = readable_size(sum(file.bytes for file in others))
+    beside = f"{count_of(len(others), 'file')} beside the originals, {size}"
     say(f"{count_of(len(groups), 'group')}: {beside}")
 
 
@@ -93,4 +93,4 @@ def _print(groups: Sequence[DuplicateGroup], form: str | None) -> None:
                 for file in group.files:
                     size = f"{file.width}x{file.height}"
                     path = printable(str(file.path))
-                    write(f"{file.relation:<10}  {size:>11}  {file.bytes / 1e6:8.1f} MB  {path}\n")
+                    write(f"{file.relation:<10}  {size:>11}  {readable_size(file.bytes):>9}  {path}\n")

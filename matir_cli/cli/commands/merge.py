@@ -14,7 +14,7 @@ from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import progress_bar
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.read_only import open_read_only
-from matir_cli.maintenance.merge import Combined, LeftOut, Outcome, TakenOver, merge_gallery
+from matir_cli.maintenance.merge import Combined, Joined, LeftOut, Outcome, TakenOver, merge_gallery
 from matir_cli.maintenance.merge_saved import merge_saved_searches
 from matir_cli.maintenance.merge_source import check_mergeable
 
@@ -61,6 +61,6 @@ def merge(other: Path, gallery_path: Path, dry_run: bool, null: bool) -> None:
 
 
 def _summary(counts: Counter[type[Outcome]], done: str) -> str:
-    text = f"{counts[TakenOver]} {done}, {counts[Combined]} already present"
+    text = f"{counts[TakenOver]} {done}, {counts[Combined] + counts[Joined]} already present"
     left_out = counts[LeftOut]
     return f"{text}, {left_out} left out: their files have changed since" if left_out else text

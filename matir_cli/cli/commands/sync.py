@@ -107,7 +107,8 @@ def sync(
     could not be read before, are reported on standard error.
 
     --watch then keeps the gallery up to date while files change, and prints a mark and the file
-    for each: + added or updated, - dropped. The models stay loaded. Ctrl-C ends it.
+    for each: + added or updated, * with another sidecar, - dropped. The models stay loaded. Ctrl-C
+    ends it.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but some files were skipped or folders kept,

@@ -17,8 +17,10 @@ from matir_cli.evaluation.metrics import Difference, Summary
 from matir_cli.evaluation.reporting.comparison import Comparison, method_differences
 from matir_cli.evaluation.reporting.paper import NONE
 from matir_cli.evaluation.reporting.provenance import Provenance
+from matir_cli.evaluation.reporting.result_records import DatasetRecord, ResultsRecord, results_record
 from matir_cli.evaluation.reporting.tables import AblationTable, Row, Table
 from matir_cli.evaluation.run import EvaluationOutcome
+from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 
 _NO_FIGURE = "–"
@@ -70,7 +72,7 @@ def write_report(report: Report, folder: Path) -> str:
     with atomic_write(folder / "tables.md", force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     with atomic_write(folder / "results.json", force=True) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_json_values(report)), indent=1))
+        temporary.write_text(msgspec.json.format(to_json(_results(report)), indent=1))
     with (
         atomic_write(folder / "per_query.csv", force=True) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
@@ -241,81 +243,13 @@ def _cell(text: str) -> str:
 
 
 # JSON and CSV
-def _json_values(report: Report) -> dict[str, object]:
-    outcome, data = report.outcome, report.dataset
-    return {
-        "dataset": {
-            "name": data.name,
-            "images": len(data.images),
-            "queries": len(data.queries),
-            "queries_with_a_relevant_image": len(report.queries),
-            "annotations_sha256": data.digest,
-            "notes": list(report.notes),
-        },
-        "settings": report.provenance.settings,
-        "models": report.provenance.models,
-        "versions": report.provenance.versions,
-        "tables": [
-            {
-                "number": table.number,
-                "title": table.title,
-                "measure": table.measure,
-                "rows": [_row_values(row, report.queries) for row in table.rows],
-            }
-            for table in outcome.tables
-        ],
-        "differences": [
-            {
-                "method": each.method,
-                "less": each.less,
-                "stage_1": each.stage_1,
-                "measure": each.measure,
-                "all": each.overall,
-                "by_group": each.by_group,
-            }
-            for each in method_differences(outcome.comparison, report.queries)
-        ],
-        "verdicts": [
-            {
-                "method": point.row.method,
-                "candidates": point.candidates,
-                "verdicts_per_query": point.row.verdicts_per_query,
-                "mAP@50": point.row.summary,
-            }
-            for point in outcome.comparison.curve
-        ],
-        "ablations": [
-            {
-                "ablation": table.ablation,
-                "rows": [
-                    {
-                        "setting": row.setting,
-                        "stage_1": row.stage_1.summary,
-                        "mAP@50": row.matir.summary,
-                        "mAP@50@50": row.boxes.summary,
-                    }
-                    for row in table.rows
-                ],
-            }
-            for table in outcome.ablations
-        ],
-        "coverage": {
-            "objects": outcome.coverage.objects,
-            **{f"iou_{level}": n for level, n in zip(IOU_LEVELS, outcome.coverage.covered, strict=True)},
-        },
-        "boxes_in_relevant_images": outcome.groundings,
-    }
-
-
-def _row_values(row: Row, queries: Sequence[EvalQuery]) -> dict[str, object]:
-    return {
-        "method": row.method,
-        "summary": row.summary,
-        "verdicts_per_query": row.verdicts_per_query,
-        "by_group": row.by_group(queries) if row.values else {},
-        "paper": row.paper,
-        "note": row.note,
-    }
+def _results(report: Report) -> ResultsRecord:
+    data = report.dataset
+    dataset = DatasetRecord(
+        data.name, len(data.images), len(data.queries), len(report.queries), data.digest, report.notes
+    )
+    differences = [*method_differences(report.outcome.comparison, report.queries)]
+    return results_record(dataset, report.queries, report.outcome, report.provenance, differences)
 
 
 def _csv_lines(report: Report) -> Iterator[Sequence[object]]:

@@ -125,7 +125,7 @@ def test_the_report_has_verdicts_differences_and_the_curve(
     assert [row["verdicts_per_query"] for row in results["tables"][4]["rows"]] == [0, 6, 0, 4]
     difference = results["differences"][0]
     assert (difference["method"], difference["less"], difference["stage_1"]) == (BACKWARDS, "MaTIR", True)
-    assert difference["all"]["interval"]["low"] <= difference["all"]["mean"] < 0
+    assert difference["overall"]["interval"]["low"] <= difference["overall"]["mean"] < 0
     assert set(difference["by_group"]) == {"r", "g", "b"}
     assert [point["candidates"] for point in results["verdicts"]] == [0, 16, 25, 35, 50, 100, 0, 4]
     with (tmp_path / "per_query.csv").open(newline="", encoding="utf-8") as stream:

@@ -52,7 +52,7 @@ def test_the_files_agree(report: Report, tmp_path: Path) -> None:
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == text
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["dataset"]["notes"] == list(report.notes)
-    assert results["coverage"] == {"objects": 4, "iou_0.5": 3, "iou_0.75": 1}
+    assert results["coverage"] == {"objects": 4, "covered": {"0.5": 3, "0.75": 1}}
     assert results["models"] == {"encoder": "a|b"}
     with (tmp_path / "per_query.csv").open(newline="", encoding="utf-8") as stream:
         lines = list(csv.DictReader(stream))
