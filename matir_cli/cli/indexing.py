@@ -33,6 +33,8 @@ def open_for_indexing(
     """Open the gallery, or create it, together with the models to index with, bound to it."""
     chosen = _choose(gallery_path, model_set)
     check_indexing_weights(chosen, gallery_path)
+    if model_set is None and not gallery_path.exists():
+        _say_licences(chosen)
     with GalleryFile.open(gallery_path, create=True) as gallery:
         engines = ModelSession(gallery, chosen, device)
         engines.bind()
@@ -66,6 +68,15 @@ def say_passed_over(passed_over: Counter[str]) -> None:
         say(f"{count_of(passed_over.total(), 'file')} {verb} of {formats} not read ({kinds})")
     if not reads_raw() and passed_over.keys() & RAW_SUFFIXES:
         say(NEEDS_RAW)
+
+
+def _say_licences(chosen: ModelSet) -> None:
+    """Report the licences of a new gallery's model set, which the user has not chosen."""
+    licences = "; ".join(dict.fromkeys(part.licence for part in chosen.parts))
+    say(
+        f"new gallery with the default model set {chosen.name}, licences: {licences}; "
+        "sets for any use: matir models list --long"
+    )
 
 
 def _choose(gallery_path: Path, name: str | None) -> ModelSet:

@@ -15,6 +15,7 @@ from matir_cli.engines.clip.options import ClipOptions, PlainClipOptions
 from matir_cli.engines.options import EngineOptions, read_options
 from matir_cli.engines.protocols import DenseEncoder, Judge, RegionEncoder, RegionProposer, TextEncoder
 from matir_cli.engines.qwen_vl.options import Qwen3VlOptions, QwenVlOptions
+from matir_cli.engines.region_tokens.options import RegionTokensOptions
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.errors import ModelSetInvalid
 from matir_cli.records import EngineConfig
@@ -22,12 +23,16 @@ from matir_cli.records import EngineConfig
 PROPOSERS = {"sam2": "matir_cli.engines.sam2.proposer:load_sam2_proposer"}
 """Loaders (config, device) -> `RegionProposer`, by engine name."""
 
-REGION_ENCODERS = {"alpha_clip": "matir_cli.engines.clip.alpha_encoder:load_alpha_clip_encoder"}
+REGION_ENCODERS = {
+    "alpha_clip": "matir_cli.engines.clip.alpha_encoder:load_alpha_clip_encoder",
+    "region_tokens": "matir_cli.engines.region_tokens.encoder:load_region_tokens_encoder",
+}
 """Loaders (config, device) -> `RegionEncoder`, by engine name."""
 
 TEXT_ENCODERS = {
     "alpha_clip": "matir_cli.engines.clip.text_encoder:load_clip_text_encoder",
     "clip": "matir_cli.engines.clip.checkpoint:load_checkpoint_text_encoder",
+    "region_tokens": "matir_cli.engines.region_tokens.text:load_region_tokens_text_encoder",
 }
 """Loaders (config) -> `TextEncoder`, by engine name; they need no device."""
 
@@ -50,6 +55,7 @@ OPTIONS: dict[str, type[EngineOptions]] = {
     "sam2": Sam2Options,
     "alpha_clip": ClipOptions,
     "clip": PlainClipOptions,
+    "region_tokens": RegionTokensOptions,
     **JUDGE_OPTIONS,
 }
 """Options class of each engine."""

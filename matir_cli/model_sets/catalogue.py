@@ -10,6 +10,12 @@ judge, the set serves only the first stage; with an encoder alone, only as a bas
     fusion = 0                            # weight of stage 1 beside the judge; 0 (default): none
     trial = "shapes"                      # pictures of `matir models try`: shapes (default), drawn_world
 
+    [abilities]                           # optional: what `matir models list --long` shows
+    languages = "109 languages"
+    commercial_use = true                 # whether every file may be used for commercial purposes
+    memory_mb = 4500                      # main memory that the largest part needs, in 10^6 bytes
+    measured = "what was measured, and with what"
+
     [encoder]
     name = "alpha_clip_vit_l14_grit20m"   # name of the model, for people
     engine = "alpha_clip"                 # engine that loads it
@@ -31,18 +37,19 @@ A file from `hub` or `url` also needs `bytes`, its exact size, or `about_bytes` 
 size. `sha256` is given if upstream publishes one. Nothing here accesses the network.
 """
 
-import ipaddress
 import os
 import re
 import tomllib
 from importlib import util
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
 from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing
+from matir_cli.model_sets.abilities import Abilities, Text
+from matir_cli.model_sets.addresses import address_fault
 from matir_cli.records import MatchRule
 
 DEFAULT_MODEL_SET = "full"
@@ -59,8 +66,6 @@ SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 TrialWorldName: TypeAlias = Literal["shapes", "drawn_world"]
 """Pictures that a set is tried with, see `trial.worlds`."""
 
-_Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=2000)]
-
 _Size: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=1 << 50)]
 
 _Table = TypeVar("_Table")
@@ -74,8 +79,6 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _REPO_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 
 _REPO = re.compile(f"{_REPO_NAME}/{_REPO_NAME}")
-
-_ADDRESS = re.compile(r"[!-~]{1,2000}")
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -183,6 +186,8 @@ class ModelSet(msgspec.Struct, frozen=True):
     fusion: float = 0.0
     """Weight of stage 1 in the ranking by verdicts: what one standard deviation of a photo's score counts
     beside zTrue - zFalse, where the parts of a description are scored; 0, as in the paper: none."""
+    abilities: Abilities = Abilities()
+    """What the set can do."""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -202,33 +207,34 @@ class ModelSet(msgspec.Struct, frozen=True):
 
 
 class _FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    hub: _Text | None = None
-    url: _Text | None = None
-    path: _Text | None = None
-    file: _Text | None = None
-    revision: _Text | None = None
-    mirrors: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=8)] = ()
+    hub: Text | None = None
+    url: Text | None = None
+    path: Text | None = None
+    file: Text | None = None
+    revision: Text | None = None
+    mirrors: Annotated[tuple[Text, ...], msgspec.Meta(max_length=8)] = ()
     bytes: _Size | None = None
     about_bytes: _Size | None = None
-    sha256: _Text | None = None
+    sha256: Text | None = None
 
 
 class _PartTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: _Text
-    engine: _Text
-    licence: _Text
+    name: Text
+    engine: Text
+    licence: Text
     files: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1, max_length=32)]
     options: dict[str, Any] = {}
     reference: Annotated[tuple[float, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: _Text
-    description: _Text
+    name: Text
+    description: Text
     encoder: dict[str, Any]
     proposer: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
-    note: _Text = ""
+    note: Text = ""
+    abilities: dict[str, Any] = {}
     trial: TrialWorldName = "shapes"
     match: MatchRule = "iou"
     fusion: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
@@ -284,31 +290,6 @@ def read_model_set(path: Path, handle: str) -> ModelSet:
     if len(raw) > LARGEST_TOML:
         raise ModelSetInvalid(handle, f"it is larger than {LARGEST_TOML} bytes")
     return _TomlReader(handle, path.parent.resolve()).model_set(raw)
-
-
-def address_fault(url: str) -> str | None:
-    """Return the reason why a model must not be fetched from `url`, None if it may."""
-    if not _ADDRESS.fullmatch(url):
-        return "an address must be plain ASCII without spaces"
-    try:
-        parts: SplitResult = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port  # raises ValueError for an invalid port
-    except ValueError as error:
-        return f"not an address: {error}"
-    if not host or parts.username is not None or parts.password is not None:
-        return "an address must have a host and no user name"
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
-        return None
-    return "an address must start with https:// (http:// on this machine itself)"
-
-
-def _is_loopback(host: str) -> bool:
-    """Return True if `host` is this machine: localhost or a loopback IP address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _packaged() -> Path:
@@ -378,7 +359,14 @@ class _TomlReader:
             trial=table.trial,
             match=table.match,
             fusion=table.fusion,
+            abilities=self.abilities(table.abilities),
         )
+
+    def abilities(self, value: dict[str, Any]) -> Abilities:
+        table = self.table(value, Abilities, "abilities")
+        for key in ("languages", "measured"):
+            self.text(getattr(table, key), f"abilities.{key}")
+        return table
 
     def part(self, kind: str, value: dict[str, Any]) -> ModelPart:
         table = self.table(value, _PartTable, kind)

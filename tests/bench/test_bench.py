@@ -57,6 +57,13 @@ ROWS = {
         "time of an answer",
         "memory of the server after each third, MB",
     ],
+    "tokens": [
+        "3 regions of a photo, Alpha-CLIP",
+        "3 regions of a photo, region tokens, crops = 2",
+        "a process that encodes a query, SigLIP 2",
+        "`matir add`",
+        "`matir find`",
+    ],
 }
 """First cells of rows that each bench prints."""
 

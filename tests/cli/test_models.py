@@ -165,6 +165,34 @@ def test_list_is_a_table_on_a_terminal() -> None:
     assert any("research use only" in line for line in lines)
 
 
+def test_long_list_shows_all_that_is_known(machine: Machine) -> None:
+    ran = machine.run("list", "--long")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = [line.split("\t") for line in ran.stdout.splitlines()]
+    assert list(dict.fromkeys(name for name, _, _ in rows)) == model_set_names()
+    found = {(name, key): value for name, key, value in rows}
+    assert found["open-lite", "commercial use"] == "permitted"
+    assert found["full", "commercial use"] == "not permitted"
+    assert found["open", "languages"].startswith("109 languages")
+    assert found["open", "size"] == "11.09 GB, missing"
+    assert found["tiny", "memory"] == "about 1.00 GB"
+    licences = [value for name, key, value in rows if (name, key) == ("open", "licence")]
+    assert licences == [f"{part.name}: {part.licence}" for part in load_model_set("open").parts]
+    listed = {row["name"]: row for row in json.loads(machine.run("list", "--json").stdout)}
+    abilities = load_model_set("open-lite").abilities
+    assert listed["open-lite"]["languages"] == abilities.languages
+    assert listed["open-lite"]["memory_mb"] == abilities.memory_mb
+    assert listed["open-lite"]["measured"] == abilities.measured
+    assert (listed["open-lite"]["commercial_use"], listed["lite"]["commercial_use"]) == (True, False)
+
+
+def test_long_list_on_a_terminal() -> None:
+    lines = on_a_terminal("models", "list", "--long").decode().splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == model_set_names()
+    assert all(len(line) <= 100 and "\t" not in line for line in lines)
+    assert sum(line.split()[0] == "measured" for line in lines) == len(model_set_names())
+
+
 def test_path_prints_where_files_should_lie_and_fails(machine: Machine) -> None:
     ran = machine.run("path", "full")
     assert ran.returncode == 2

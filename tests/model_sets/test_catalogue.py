@@ -7,7 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from matir_cli.engines.options import read_options
+from matir_cli.engines.registry import OPTIONS
 from matir_cli.errors import MatirError, ModelSetInvalid, ModelSetUnknown, PartMissing
+from matir_cli.model_sets.abilities import Abilities
 from matir_cli.model_sets.catalogue import (
     HubSource,
     LocalSource,
@@ -86,6 +89,43 @@ def test_packaged_sets_name_engines_files_sizes_and_licences(name: str) -> None:
             assert len(file.source.revision) == 40, "a branch would change under its users"
     unpublished = {file.label for file in model_set.files if file.sha256 is None}
     assert unpublished == ({"encoder.visual"} if name == "full" else {"encoder.visual", "encoder.text"})
+
+
+@pytest.mark.parametrize("name", ["open", "open-lite"])
+def test_the_free_sets_are_free_and_pinned(name: str) -> None:
+    model_set = load_model_set(name)
+    assert [part.engine for part in model_set.parts] == ["sam2", "region_tokens", "qwen3_vl"]
+    assert all(part.licence.startswith("Apache-2.0 ") for part in model_set.parts)
+    assert model_set.abilities.commercial_use
+    for part in model_set.parts:
+        assert OPTIONS[part.engine]
+        assert read_options(part.options, OPTIONS[part.engine], part.name)
+    for file in model_set.files:
+        assert file.exact
+        assert file.sha256 is not None
+        assert isinstance(file.source, HubSource)
+        assert len(file.source.revision) == 40, "a branch would change under its users"
+
+
+def test_a_set_is_for_commercial_use_if_all_its_parts_are() -> None:
+    for name in model_set_names():
+        model_set = load_model_set(name)
+        research = any("research" in part.licence for part in model_set.parts)
+        assert model_set.abilities.commercial_use == (not research)
+        assert bool(model_set.note) == (research or name == "tiny")
+        assert model_set.abilities.languages
+        assert model_set.abilities.measured
+        assert model_set.abilities.memory_mb
+
+
+def test_what_a_set_can_do_is_optional_and_checked(tmp_path: Path) -> None:
+    assert read(tmp_path, MINIMAL).abilities == Abilities()
+    table = "\n[abilities]\nlanguages = 'Basque'\ncommercial_use = true\nmemory_mb = 7\nmeasured = 'x'\n"
+    assert read(tmp_path, MINIMAL + table).abilities == Abilities("Basque", True, 7, "x")
+    for line in ("memory_mb = 0", "memory_mb = '1'", "languages = 3", "speed = 2", "commercial_use = 'no'"):
+        assert "abilities" in refused(tmp_path, f"{MINIMAL}\n[abilities]\n{line}\n")
+    escape = refused(tmp_path, MINIMAL + '\n[abilities]\nmeasured = "\\u001b[31m"\n')
+    assert "abilities.measured: must be one line" in escape
 
 
 def test_every_packaged_set_is_named_like_its_file() -> None:
@@ -319,6 +359,8 @@ def test_a_set_says_how_regions_are_matched(tmp_path: Path) -> None:
     assert {name: load_model_set(name).match for name in model_set_names()} == {
         "full": "iou",
         "lite": "iou",
+        "open": "iou",
+        "open-lite": "iou",
         "tiny": "joint",
     }
 
@@ -330,5 +372,5 @@ def test_a_set_says_how_much_stage_1_counts_beside_the_judge(tmp_path: Path) -> 
         assert "fusion" in refused(tmp_path, f"fusion = {value}\n" + MINIMAL)
     # Nobody has measured it with real models yet.
     weights = {name: load_model_set(name).fusion for name in model_set_names()}
-    assert (weights["full"], weights["lite"]) == (0, 0)
+    assert {weights[name] for name in ("full", "lite", "open", "open-lite")} == {0}
     assert weights["tiny"] > 0

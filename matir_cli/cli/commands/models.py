@@ -46,11 +46,14 @@ def models() -> None:
 
 
 @models.command("list")
+@click.option("--long", is_flag=True, help="Show all that is known about each set.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def list_sets(as_json: bool) -> None:
+def list_sets(long: bool, as_json: bool) -> None:
     """List the model sets: name, size, present or missing, description, licences.
 
     On a terminal, a table with a header; elsewhere one set per line, with columns separated by TAB.
+    With --long, also languages, commercial use, memory, and what was measured: a line for each of
+    them, elsewhere with set, name and value separated by TAB.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -58,11 +61,16 @@ def list_sets(as_json: bool) -> None:
     \b
     Examples:
       matir models list
+      matir models list --long
       matir models list --json | jq -r '.[] | select(.present) | .name'
     """
     rows = [_row(load_model_set(name)) for name in model_set_names()]
     if as_json:
         click.echo(f"[{', '.join(map(to_json, rows))}]")
+        return
+    if long:
+        for line in _long_table(rows) if sys.stdout.isatty() else _long_lines(rows):
+            click.echo(line)
         return
     cells = [_cells(row) for row in rows]
     for line in _table(cells) if sys.stdout.isatty() else map("\t".join, cells):
@@ -263,6 +271,14 @@ class ModelSetRow:
     """True if every file is on this machine."""
     licences: dict[str, str]
     """Licence by the name of the model."""
+    languages: str
+    """Languages of queries; empty if unknown."""
+    commercial_use: bool | None
+    """True if the licences of all files permit commercial use; null if unknown."""
+    memory_mb: int | None
+    """Main memory that the largest part needs on a CPU, in 10^6 bytes; null if unknown."""
+    measured: str
+    """What was measured, and with what; empty if nothing."""
 
 
 def _cells(row: ModelSetRow) -> list[str]:
@@ -270,6 +286,39 @@ def _cells(row: ModelSetRow) -> list[str]:
     state = "present" if row.present else "missing"
     licences = "; ".join(dict.fromkeys(row.licences.values()))
     return [row.name, readable_size(row.bytes), state, row.description, licences]
+
+
+def _details(row: ModelSetRow) -> Iterator[tuple[str, str]]:
+    """Return names and values of what `list --long` shows about a set; unknown ones are left out."""
+    yield "description", row.description
+    yield "size", f"{readable_size(row.bytes)}, {'present' if row.present else 'missing'}"
+    for model, licence in row.licences.items():
+        yield "licence", f"{model}: {licence}"
+    if row.commercial_use is not None:
+        yield "commercial use", "permitted" if row.commercial_use else "not permitted"
+    if row.languages:
+        yield "languages", row.languages
+    if row.memory_mb is not None:
+        yield "memory", f"about {readable_size(row.memory_mb * 10**6)}"
+    if row.measured:
+        yield "measured", row.measured
+
+
+def _long_lines(rows: list[ModelSetRow]) -> Iterator[str]:
+    """Format the details of sets for programs: set, name and value."""
+    return ("\t".join((row.name, *detail)) for row in rows for detail in _details(row))
+
+
+def _long_table(rows: list[ModelSetRow]) -> Iterator[str]:
+    """Format the details of sets for people; long values are wrapped."""
+    indent = 2 + max(len(name) for row in rows for name, _ in _details(row)) + 2
+    width = max(min(shutil.get_terminal_size().columns, MOST_COLUMNS) - indent, LEAST_COLUMNS)
+    for row in rows:
+        yield row.name
+        for name, value in _details(row):
+            first, *others = textwrap.wrap(value, width)
+            yield f"  {name}".ljust(indent) + first
+            yield from (" " * indent + line for line in others)
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
@@ -293,4 +342,8 @@ def _row(model_set: ModelSet) -> ModelSetRow:
         bytes=sum(file.bytes or (place.stat().st_size if place else 0) for file, place in places),
         present=all(place is not None for _, place in places),
         licences={part.name: part.licence for part in model_set.parts},
+        languages=model_set.abilities.languages,
+        commercial_use=model_set.abilities.commercial_use,
+        memory_mb=model_set.abilities.memory_mb,
+        measured=model_set.abilities.measured,
     )

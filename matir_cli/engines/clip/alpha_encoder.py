@@ -14,7 +14,7 @@ from torch.nn import functional
 from matir_cli import masks
 from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.clip.alpha_tower import VisualTower, load_tower
-from matir_cli.engines.clip.options import ClipOptions, Transform, model_file
+from matir_cli.engines.clip.options import ClipOptions, TowerOptions, Transform, model_file
 from matir_cli.engines.options import read_options
 from matir_cli.records import EngineConfig, FloatArray, ImageArray, Rle
 
@@ -181,7 +181,7 @@ def load_visual_tower(config: EngineConfig, options: ClipOptions, device: str) -
     return tower
 
 
-def choose_dtype(options: ClipOptions, device: str) -> torch.dtype:
+def choose_dtype(options: TowerOptions, device: str) -> torch.dtype:
     """Return the dtype in which a visual tower computes on `device`."""
     if options.precision == "auto":
         # Upstream runs in half precision on CUDA.
@@ -189,6 +189,6 @@ def choose_dtype(options: ClipOptions, device: str) -> torch.dtype:
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[options.precision]
 
 
-def choose_batch_size(options: ClipOptions, device: str) -> int:
+def choose_batch_size(options: TowerOptions, device: str) -> int:
     """Return the number of images per forward pass of a visual tower on `device`."""
     return options.batch_size or _BATCH_SIZES.get(torch.device(device).type, _BATCH_SIZES["cpu"])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from matir_cli.engines.tensors.torch_checkpoint import describe_mismatch, read_tensors
+from matir_cli.engines.tensors.torch_checkpoint import load_weights, read_tensors
 from matir_cli.errors import CheckpointInvalid
 
 _LAYER_LIMIT = 256
@@ -118,11 +118,13 @@ class _Attention(nn.Module):
 
     def attend_to_self_only(self, x: Tensor) -> Tensor:
         """Return (batch, tokens, width): each token's output if it attends to itself alone."""
-        width = x.shape[-1]
-        y: Tensor = self.out_proj(
-            functional.linear(x, self.in_proj.weight[2 * width :], self.in_proj.bias[2 * width :])
-        )
+        y: Tensor = self.out_proj(self.project_values(x))
         return y
+
+    def project_values(self, x: Tensor) -> Tensor:
+        """Return (batch, tokens, width): each token's value, before the output projection."""
+        width = x.shape[-1]
+        return functional.linear(x, self.in_proj.weight[2 * width :], self.in_proj.bias[2 * width :])
 
     def _split(self, x: Tensor) -> Tensor:
         """Reshape (batch, tokens, width) to (batch, heads, tokens, width / heads)."""
@@ -174,21 +176,30 @@ class _Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, 1, width): the first token's state after the last block."""
-        *blocks, last = self.resblocks
+    @property
+    def last(self) -> _Block:
+        """The last block."""
+        block = self.resblocks[-1]
+        assert isinstance(block, _Block)
+        return block
+
+    def run_all_but_last(self, x: Tensor) -> tuple[Tensor, _Block]:
+        """Return (batch, tokens, width), the input of the last block, and that block."""
+        *blocks, _ = self.resblocks
         for block in blocks:
             x = block(x)
+        return x, self.last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 1, width): the first token's state after the last block."""
+        x, last = self.run_all_but_last(x)
         # The last block's other tokens are not used.
         y: Tensor = last(x, queries=1)
         return y
 
     def forward_dense(self, x: Tensor) -> Tensor:
         """Return (batch, tokens - 1, width): all tokens but the first, in MaskCLIP's form."""
-        *blocks, last = self.resblocks
-        for block in blocks:
-            x = block(x)
-        assert isinstance(last, _Block)
+        x, last = self.run_all_but_last(x)
         return last.forward_without_attention(x[:, 1:])
 
 
@@ -245,6 +256,31 @@ class VisualTower(nn.Module):
         y: Tensor = self.ln_post(x) @ self.proj
         return y
 
+    def encode_values(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors and what the last block's attention would mix.
+
+        Args:
+            patches: (n, width, grid, grid) embedded patches.
+
+        Returns:
+            (n, d) vectors as of `encode_patches`, and (n, grid^2, width) values in the last block's
+            attention, one per patch, row by row.
+        """
+        x, last = self.transformer.run_all_but_last(self._tokens(patches))
+        vectors: Tensor = self.ln_post(last(x, queries=1)[:, 0]) @ self.proj
+        return vectors, last.attn.project_values(last.ln_1(x[:, 1:]))
+
+    def project_pooled(self, values: Tensor) -> Tensor:
+        """Return (r, d) vectors, not normalised, of (r, width) mixtures of values from `encode_values`.
+
+        The last block without its residual connection around attention, as in TextRegion.
+        """
+        last = self.transformer.last
+        x = last.attn.out_proj(values)[None]  # (1, r, width)
+        x = x + last.mlp(last.ln_2(x))
+        y: Tensor = self.ln_post(x[0]) @ self.proj
+        return y
+
     def _tokens(self, patches: Tensor) -> Tensor:
         """Return (n, 1 + grid^2, width): the input of the first block."""
         x = patches.flatten(2).transpose(1, 2)  # (n, grid^2, width)
@@ -287,16 +323,3 @@ def build_tower(path: Path, state: Mapping[str, Tensor], heads: int | None, role
         tower = VisualTower(shape)
     load_weights(path, tower, state, role)
     return tower
-
-
-def load_weights(path: Path, model: nn.Module, state: Mapping[str, Tensor], role: str) -> None:
-    """Assign the tensors in `state` to `model`, created on the meta device, and prepare it for inference.
-
-    Raises:
-        CheckpointInvalid: `state`, read from `path`, is not that of a `role`; the reason names tensors that
-            are missing, unexpected or of another shape.
-    """
-    if mismatch := describe_mismatch(model.state_dict(), state):
-        raise CheckpointInvalid(path, f"not {role}: {mismatch}")
-    model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False)

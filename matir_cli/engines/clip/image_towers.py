@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from matir_cli.engines.clip.alpha_encoder import normalise_alpha
-from matir_cli.engines.clip.alpha_tower import VisualTower, build_tower, grid_side, load_weights
+from matir_cli.engines.clip.alpha_tower import VisualTower, build_tower, grid_side
 from matir_cli.engines.clip.checkpoint import read_image_tower
+from matir_cli.engines.tensors.torch_checkpoint import load_weights
 from matir_cli.errors import CheckpointInvalid
 
 _ROLE = "the image tower of a CLIP"
@@ -188,6 +189,25 @@ def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dt
         network = _build_resnet(path, state, heads)
         network.to(device, dtype)
         return network
+    return VisionTransformer(_build_transformer(path, state, heads, device, dtype))
+
+
+def load_vision_transformer(path: Path, heads: int | None, device: str, dtype: torch.dtype) -> VisualTower:
+    """Load the image tower of the CLIP at `path`, which must be a ViT; arguments as in `load_image_tower`.
+
+    Raises:
+        CheckpointInvalid: the file holds no CLIP, or one whose image tower is no ViT.
+    """
+    state = read_image_tower(path)
+    if "attnpool.c_proj.weight" in state:
+        raise CheckpointInvalid(path, "its image tower is a ResNet, not a ViT")
+    return _build_transformer(path, state, heads, device, dtype)
+
+
+def _build_transformer(
+    path: Path, state: dict[str, Tensor], heads: int | None, device: str, dtype: torch.dtype
+) -> VisualTower:
+    """Build the ViT whose weights are `state`, with a mask embedding of zeros; errors as in `build_tower`."""
     if "conv1.weight" in state:
         first = state["conv1.weight"]
         if first.ndim != 4:
@@ -195,7 +215,7 @@ def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dt
         state["conv1_alpha.weight"] = torch.zeros_like(first[:, :1])
     tower = build_tower(path, state, heads, _ROLE)
     tower.move(device, dtype)
-    return VisionTransformer(tower)
+    return tower
 
 
 def _build_resnet(path: Path, state: Mapping[str, Tensor], heads: int | None) -> ModifiedResNet:

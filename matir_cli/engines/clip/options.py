@@ -27,7 +27,22 @@ SEVEN_PROMPTS: tuple[Prompt, ...] = (
 """The ImageNet templates that OpenAI chose by forward selection (CLIP's prompt notebook)."""
 
 
-class ClipOptions(EngineOptions, frozen=True):
+class TowerOptions(EngineOptions, frozen=True):
+    """Options that all image towers with a text tower have."""
+
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    """Images, or regions, encoded together; chosen by device if None."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Dtype in which the visual tower computes; "auto" is float16 on CUDA and float32 elsewhere. CPUs with
+    AMX are several times faster in bfloat16, others are slower."""
+    heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """Attention heads of the visual tower; if None, those of the published models of its width: width / 64 in
+    all of OpenAI's CLIPs."""
+    text_heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """Attention heads of the text tower; as `heads` if None."""
+
+
+class ClipOptions(TowerOptions, frozen=True):
     """Options of Alpha-CLIP's visual tower and CLIP's text tower."""
 
     IDENTITY_OPTIONS = ("transform", "heads")
@@ -35,15 +50,6 @@ class ClipOptions(EngineOptions, frozen=True):
 
     transform: Transform = "letterbox"
     """Method to fit a photo and its masks into the tower's square."""
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
-    """Regions encoded together; chosen by device if None."""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Dtype in which the visual tower computes; "auto" is float16 on CUDA and float32 elsewhere. CPUs with
-    AMX are several times faster in bfloat16, others are slower."""
-    heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
-    """Attention heads of the visual tower; width / 64, as in all of OpenAI's CLIPs, if None."""
-    text_heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
-    """Attention heads of the text tower; width / 64 if None."""
     prompts: Annotated[tuple[Prompt, ...], msgspec.Meta(min_length=1, max_length=1000)] = SEVEN_PROMPTS
     """Sentences into which a query is inserted; its vector is the mean of their vectors."""
 

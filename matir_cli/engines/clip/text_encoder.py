@@ -8,12 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from matir_cli.engines.clip.options import ClipOptions, model_file
 from matir_cli.engines.clip.tokenizer import ClipTokenizer, load_tokenizer
 from matir_cli.engines.options import read_options
 from matir_cli.engines.protocols import PromptVector, QueryVector
+from matir_cli.engines.tensors.numpy_transformer import (
+    BlockKind,
+    apply_block,
+    count_blocks,
+    matrix_shape,
+    normalise,
+    read_block,
+    read_norm,
+    unit_rows,
+)
 from matir_cli.engines.tensors.safetensors_mmap import MappedTensors, NamedTensors
 from matir_cli.errors import CheckpointInvalid
 from matir_cli.records import EngineConfig, FloatArray
@@ -23,31 +32,6 @@ _EMBEDDINGS = "text_model.embeddings"
 _LAYERS = "text_model.encoder.layers"
 
 _LAYER_NORM_EPSILON = 1e-5
-
-_LAYER_LIMIT = 256
-"""Largest number of layers that is accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Affine:
-    """A linear layer, x -> x @ weight.T + bias, or the scale and shift of a layer norm."""
-
-    weight: FloatArray
-    bias: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Weights of one transformer block."""
-
-    norm_1: _Affine
-    query: _Affine
-    key: _Affine
-    value: _Affine
-    out: _Affine
-    norm_2: _Affine
-    up: _Affine
-    down: _Affine
 
 
 @dataclass(slots=True)
@@ -106,17 +90,19 @@ class ClipTextEncoder:
         self._tokenizer = tokenizer
         self._prompts = options.prompts
         self._weights = weights
-        self._vocabulary_shape = _matrix_shape(weights, f"{_EMBEDDINGS}.token_embedding.weight")
+        self._vocabulary_shape = matrix_shape(weights, f"{_EMBEDDINGS}.token_embedding.weight")
         width = self._vocabulary_shape[1]
-        self._context, _ = _matrix_shape(weights, f"{_EMBEDDINGS}.position_embedding.weight")
+        self._context, _ = matrix_shape(weights, f"{_EMBEDDINGS}.position_embedding.weight")
         self._positions = weights.read(f"{_EMBEDDINGS}.position_embedding.weight", self._context, width)
-        dimensions, _ = _matrix_shape(weights, "text_projection.weight")
+        dimensions, _ = matrix_shape(weights, "text_projection.weight")
         self._projection = weights.read("text_projection.weight", dimensions, width)
-        self._norm = _read_norm(weights, "text_model.final_layer_norm", width)
-        self._layers = [_read_layer(weights, f"{_LAYERS}.{n}", width) for n in range(_depth(weights))]
-        self._heads = options.text_heads or max(1, width // 64)
-        if width % self._heads:
-            raise CheckpointInvalid(weights.path, f"{self._heads} heads do not divide the width {width}")
+        self._norm = read_norm(weights, "text_model.final_layer_norm", width)
+        depth = count_blocks(weights, _LAYERS)
+        self._layers = [read_block(weights, f"{_LAYERS}.{n}", width) for n in range(depth)]
+        heads = options.text_heads or max(1, width // 64)
+        if width % heads:
+            raise CheckpointInvalid(weights.path, f"{heads} heads do not divide the width {width}")
+        self._kind = BlockKind(heads, _LAYER_NORM_EPSILON, _quick_gelu)
         if self._context < 2 or tokenizer.largest_id >= self._vocabulary_shape[0]:
             raise CheckpointInvalid(weights.path, "does not fit the vocabulary")
 
@@ -129,9 +115,11 @@ class ClipTextEncoder:
         """Return the vector of `query`: the mean of its prompts' unit vectors, scaled to unit length."""
         prompts = [prompt.replace("{}", query) for prompt in self._prompts]
         texts = [self._tokenizer.tokenize(prompt, self._context) for prompt in prompts]
-        vectors = _unit(self._encode_tokens([text.ids for text in texts]))
+        vectors = unit_rows(self._encode_tokens([text.ids for text in texts]))
         truncated = any(text.truncated for text in texts)
-        return QueryVector(_unit(vectors.mean(axis=0)), truncated, tuple(map(PromptVector, prompts, vectors)))
+        return QueryVector(
+            unit_rows(vectors.mean(axis=0)), truncated, tuple(map(PromptVector, prompts, vectors))
+        )
 
     def _encode_tokens(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         """Return (len(texts), d): the projected states at the texts' last tokens, not normalised."""
@@ -146,28 +134,8 @@ class ClipTextEncoder:
             for n, layer in enumerate(self._layers):
                 # The last layer's other nodes are not used.
                 queries = ends if n == len(self._layers) - 1 else all_nodes
-                x = x[queries] + self._attend(layer, _normalise(layer.norm_1, x), queries, mask)
-                x = x + _apply(layer.down, _quick_gelu(_apply(layer.up, _normalise(layer.norm_2, x))))
-            return np.asarray(_normalise(self._norm, x) @ self._projection.T)
-
-    def _attend(
-        self, layer: _Layer, x: FloatArray, queries: NDArray[np.intp], mask: FloatArray
-    ) -> FloatArray:
-        """Return (len(queries), width): the output of self-attention at the nodes `queries`."""
-        query = self._split(_apply(layer.query, x[queries]))
-        key, value = self._split(_apply(layer.key, x)), self._split(_apply(layer.value, x))
-        scores: FloatArray = query @ key.transpose(0, 2, 1)  # (heads, queries, nodes)
-        scores *= np.float32(query.shape[2] ** -0.5)
-        scores += mask[queries]
-        scores -= scores.max(axis=2, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=2, keepdims=True)
-        mixed: FloatArray = (scores @ value).transpose(1, 0, 2).reshape(len(queries), -1)
-        return _apply(layer.out, mixed)
-
-    def _split(self, x: FloatArray) -> FloatArray:
-        """Reshape (nodes, width) to (heads, nodes, width / heads)."""
-        return x.reshape(len(x), self._heads, -1).transpose(1, 0, 2)
+                x = apply_block(layer, self._kind, x, queries, mask)
+            return np.asarray(normalise(self._norm, x, _LAYER_NORM_EPSILON) @ self._projection.T)
 
 
 def load_clip_text_encoder(config: EngineConfig) -> ClipTextEncoder:
@@ -184,73 +152,8 @@ def load_clip_text_encoder(config: EngineConfig) -> ClipTextEncoder:
     return ClipTextEncoder(weights, load_tokenizer(model_file(config, "vocabulary")), options)
 
 
-def _depth(weights: NamedTensors) -> int:
-    """Return the number of layers; CheckpointInvalid if there are none or too many."""
-    depth = 0
-    while f"{_LAYERS}.{depth}.layer_norm1.weight" in weights:
-        depth += 1
-    if not 1 <= depth <= _LAYER_LIMIT:
-        raise CheckpointInvalid(weights.path, f"has {depth} layers under {_LAYERS}")
-    return depth
-
-
-def _matrix_shape(weights: NamedTensors, name: str) -> tuple[int, int]:
-    """Return the shape of tensor `name`; CheckpointInvalid if it is not a matrix with elements."""
-    shape = weights.shape(name)
-    if len(shape) != 2 or 0 in shape:
-        raise CheckpointInvalid(weights.path, f"{name} has shape {list(shape)}, expected a matrix")
-    return shape[0], shape[1]
-
-
-def _read_layer(weights: NamedTensors, name: str, width: int) -> _Layer:
-    """Read one transformer block."""
-    wide, _ = _matrix_shape(weights, f"{name}.mlp.fc1.weight")
-    return _Layer(
-        norm_1=_read_norm(weights, f"{name}.layer_norm1", width),
-        query=_read_affine(weights, f"{name}.self_attn.q_proj", width, width),
-        key=_read_affine(weights, f"{name}.self_attn.k_proj", width, width),
-        value=_read_affine(weights, f"{name}.self_attn.v_proj", width, width),
-        out=_read_affine(weights, f"{name}.self_attn.out_proj", width, width),
-        norm_2=_read_norm(weights, f"{name}.layer_norm2", width),
-        up=_read_affine(weights, f"{name}.mlp.fc1", wide, width),
-        down=_read_affine(weights, f"{name}.mlp.fc2", width, wide),
-    )
-
-
-def _read_affine(weights: NamedTensors, name: str, outputs: int, inputs: int) -> _Affine:
-    """Read a linear layer."""
-    return _Affine(weights.read(f"{name}.weight", outputs, inputs), weights.read(f"{name}.bias", outputs))
-
-
-def _read_norm(weights: NamedTensors, name: str, width: int) -> _Affine:
-    """Read the scale and shift of a layer norm."""
-    return _Affine(weights.read(f"{name}.weight", width), weights.read(f"{name}.bias", width))
-
-
-def _apply(affine: _Affine, x: FloatArray) -> FloatArray:
-    """Apply a linear layer to the rows of `x`."""
-    y: FloatArray = x @ affine.weight.T
-    y += affine.bias
-    return y
-
-
-def _normalise(affine: _Affine, x: FloatArray) -> FloatArray:
-    """Apply a layer norm to the rows of `x`."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centred).mean(axis=-1, keepdims=True)
-    y: FloatArray = centred / np.sqrt(variance + np.float32(_LAYER_NORM_EPSILON))
-    return y * affine.weight + affine.bias
-
-
 def _quick_gelu(x: FloatArray) -> FloatArray:
     """Compute OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
     gate: FloatArray = np.exp(x * np.float32(-1.702))
     gate += 1
     return np.divide(x, gate, out=gate)
-
-
-def _unit(x: FloatArray) -> FloatArray:
-    """Scale rows to unit length; a row of length 0 becomes NaN."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        unit: FloatArray = x / np.linalg.norm(x, axis=-1, keepdims=True)
-    return unit

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matir_cli.engines.tensors.safetensors_mmap import MappedTensors
 from matir_cli.errors import CheckpointInvalid
@@ -131,6 +131,19 @@ def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
         ("wrong shape or type of", wrong),
     )
     return "; ".join(f"{fault} {_first_names(names)}" for fault, names in faults if names)
+
+
+def load_weights(path: Path, model: nn.Module, state: Mapping[str, Tensor], role: str) -> None:
+    """Assign the tensors in `state` to `model`, created on the meta device, and prepare it for inference.
+
+    Raises:
+        CheckpointInvalid: `state`, read from `path`, is not that of a `role`; the reason names tensors that
+            are missing, unexpected or of another shape.
+    """
+    if mismatch := describe_mismatch(model.state_dict(), state):
+        raise CheckpointInvalid(path, f"not {role}: {mismatch}")
+    model.load_state_dict(state, assign=True)
+    model.eval().requires_grad_(False)
 
 
 def _first_names(names: Iterable[str]) -> str:
