@@ -1,11 +1,13 @@
 """Codes: their bytes, their estimates of cosines and the error of these."""
 
+import numkong
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from matir_cli.records import FloatArray
 from matir_cli.search.codes import (
+    BlockQueries,
     CodeQuery,
     Codes,
     encode_block,
@@ -24,15 +26,22 @@ def codes_of(rows: FloatArray) -> tuple[FloatArray, Codes]:
     return encode_block(quantise(rows))
 
 
-def bounds_of(query: CodeQuery, codes: Codes, deviations: float) -> NDArray[np.float64]:
-    return query.upper_bounds(codes, codes.levels & np.uint8(15), deviations)
+def bounds_of(query: CodeQuery, codes: Codes, deviations: float) -> FloatArray:
+    return np.asarray(table_of([query], codes, deviations)[0])
+
+
+def table_of(queries: list[CodeQuery], codes: Codes, deviations: float) -> FloatArray:
+    """(k, n) upper bounds."""
+    scales = read_scales(codes.tobytes()[: scales_bytes(len(codes.levels))])
+    table = np.empty((len(queries), len(codes.levels)), np.float32)
+    BlockQueries(queries, deviations).upper_bounds(scales, codes.levels, table)
+    return table
 
 
 def levels_of(codes: Codes, dimensions: int) -> NDArray[np.float64]:
     """(n, d) the levels of codes: -7.5 to 7.5."""
-    high = (codes.levels.view(np.int8) >> 4) + 0.5
-    low = (codes.levels & 15) - 7.5
-    return np.concatenate([high, low], axis=1)[:, :dimensions]
+    digits = np.concatenate([codes.levels >> 4, codes.levels & 15], axis=1)
+    return digits[:, :dimensions] - 7.5
 
 
 @pytest.mark.parametrize("dimensions", SIZES)
@@ -96,6 +105,26 @@ def test_vectors_without_a_common_direction_have_codes() -> None:
 
 def test_a_query_along_the_centre_has_no_error_of_levels() -> None:
     centre, codes = codes_of(like_clip(100, 64))
-    ready = CodeQuery(np.zeros(32, np.int8), np.zeros(32, np.int8), 1.0, 1.0, 0.0, 0.5, 0.0)
-    assert bounds_of(ready, codes, 4.0) == pytest.approx(0.5 * codes.along)
+    ready = CodeQuery(np.full((2, 32), [[0x88], [0x00]], np.uint8), 0.001, 0.0, 0.5, 0.0)
+    assert bounds_of(ready, codes, 4.0) == pytest.approx(0.5 * codes.along, abs=1e-6)
     assert centre.shape == (64,)
+
+
+def test_queries_are_compared_together_as_one_by_one() -> None:
+    rows, queries = like_clip(300, 101), like_clip(19, 101, seed=4)
+    centre, codes = codes_of(rows)
+    ready = [prepare_query(query, centre[np.newaxis])[0] for query in queries]
+    one_by_one = np.stack([bounds_of(each, codes, 3.0) for each in ready])
+    for count in (2, 3, 19):
+        assert table_of(ready[:count], codes, 3.0) == pytest.approx(one_by_one[:count], abs=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", SIZES)
+def test_products_are_those_of_the_digits(dimensions: int) -> None:
+    """The library's kernels for this processor are exact, also for rows of lengths that no register has."""
+    rng = np.random.default_rng(5)
+    levels = rng.integers(0, 256, (70, row_bytes(dimensions)), np.uint8)
+    queries = rng.integers(0, 256, (6, row_bytes(dimensions)), np.uint8)
+    products = np.asarray(numkong.dots_packed(levels, numkong.dots_pack(queries, dtype="uint4")))
+    digits = [np.concatenate([rows >> 4, rows & 15], axis=1).astype(np.int64) for rows in (levels, queries)]
+    assert (products == digits[0] @ digits[1].T).all()
