@@ -60,15 +60,14 @@ class FileState:
         """Return True if the gallery knows the raw file at `path` with the photo of a picture of its name."""
         return shares_photo(self._gallery.connection, path)
 
-    def describe(self, path: Path, metadata: FileMetadata | None = None) -> DescribedFile:
-        """Read the metadata of a file and its sidecar.
+    def sidecar(self, path: Path) -> FileRecord | None:
+        """Return the sidecar that describes the photo at `path`, None if there is none."""
+        return self._siblings.sidecar(path)
 
-        Args:
-            metadata: what the file itself says, if that is known. Nothing, if it cannot be read.
-        """
-        if metadata is None:
-            try:
-                metadata = read_metadata(path)
-            except PhotoUnreadable:
-                metadata = FileMetadata()
+    def describe(self, path: Path) -> DescribedFile:
+        """Read the metadata of a file, none if it cannot be read, and of its sidecar."""
+        try:
+            metadata = read_metadata(path)
+        except PhotoUnreadable:
+            metadata = FileMetadata()
         return describe_file(metadata, self._siblings.sidecar(path))

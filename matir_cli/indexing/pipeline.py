@@ -15,26 +15,40 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-import numpy as np
-
-from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder, RegionProposer
-from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
+from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.absence import WAS_ABSENT
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
 from matir_cli.indexing.file_state import FileState
+from matir_cli.indexing.in_progress import (
+    EncodedPhoto,
+    FileNote,
+    KnownFile,
+    NewFile,
+    ProposedPhoto,
+    RawBeside,
+    RefreshedFile,
+    RefusedFile,
+)
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.prefetch import prefetch
-from matir_cli.photos.decode import DecodedPhoto, decode_photo, start_decoder
+from matir_cli.indexing.steps import (
+    ProposeRegions,
+    decode_new_file,
+    describe_photo,
+    encode_regions,
+    propose_all,
+    propose_regions,
+    refuse,
+)
+from matir_cli.photos.decode import DecodedPhoto, start_decoder
 from matir_cli.photos.discover import ALL_FILES, FolderRules, find_photo_files, hash_file, stat_file
-from matir_cli.photos.preview import encode_preview
-from matir_cli.photos.siblings import DescribedFile
-from matir_cli.records import FileRecord, FloatArray, Region
+from matir_cli.records import FileRecord
 from matir_cli.search.index import seal_index, store_vectors
 
 PREFETCH = 3
@@ -66,6 +80,19 @@ class IndexingSession(Protocol):
         ...
 
 
+class RemoteStages(Protocol):
+    """Decodes, proposes and encodes photos in other processes, on this machine or on others."""
+
+    def __call__(
+        self, items: Generator[NewFile | FileNote, None, None], previews: bool
+    ) -> Generator[EncodedPhoto | FileNote, None, None]:
+        """Yield the photos of the new files, in any order, and pass all else on; closes `items`.
+
+        A `KnownFile` comes after the photo whose bytes it has. Photos are without their pixels.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexingModels:
     """Loaders of the models that index photos; each is called once, when the first photo needs it."""
@@ -74,77 +101,13 @@ class IndexingModels:
     encoder: Callable[[], RegionEncoder]
     side_by_side: Callable[[], bool] = lambda: False
     """Returns True if both may run at a time, since they do not compete for the processor's cores."""
+    remote: RemoteStages | None = None
+    """Indexes new photos instead of the two models, which may then be needed for other photos."""
 
     @classmethod
     def of(cls, session: IndexingSession) -> IndexingModels:
         """Wrap the models of a session; nothing is loaded yet."""
         return cls(lambda: session.proposer, lambda: session.region_encoder, lambda: session.side_by_side)
-
-
-ProposeRegions: TypeAlias = Callable[[DecodedPhoto, Callable[[], RegionProposer]], list[Region]]
-"""Returns the regions of a photo, without the whole photo; the proposer is loaded when it is called."""
-
-
-def propose_all(photo: DecodedPhoto, proposer: Callable[[], RegionProposer]) -> list[Region]:
-    """Return the regions that the proposer finds."""
-    return proposer().propose(photo.image)
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownFile:
-    """A file with the same bytes as a photo in the gallery, or one about to be added."""
-
-    file: FileRecord
-    sha256: bytes
-    described: DescribedFile
-
-
-@dataclass(frozen=True, slots=True)
-class _DescribedFile:
-    """An unchanged file whose metadata has been read anew."""
-
-    file: FileRecord
-    described: DescribedFile
-
-
-@dataclass(frozen=True, slots=True)
-class _RawBeside:
-    """A raw file that is the same photo as the picture beside it."""
-
-    file: FileRecord
-    described: DescribedFile | None
-    """None if the metadata that is stored of it is that of today."""
-
-
-@dataclass(frozen=True, slots=True)
-class _RefusedFile:
-    """A file that cannot be indexed."""
-
-    path: Path
-    file: FileRecord | None
-    """None if the system does not let it be read, and nothing is known of what it holds now."""
-    reason: str
-    sha256: bytes | None = None
-    """Of the file; None if it was refused before it was decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ProposedPhoto:
-    """A photo with its regions, before encoding."""
-
-    photo: DecodedPhoto
-    preview: bytes | None
-    regions: list[Region]
-    """The whole photo first; working pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class _EncodedPhoto:
-    """A photo with everything that will be written to the gallery."""
-
-    proposed: _ProposedPhoto
-    vectors: FloatArray
-    """(len(regions), d) float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +120,8 @@ class _Reading:
     fill_metadata: bool
     pictures_first: bool = True
     """The pictures beside raw files may be among the files still to come: they are waited for."""
-
-
-_FileNote = Unchanged | _KnownFile | _DescribedFile | _RawBeside | _RefusedFile
-"""A file without a new photo, which the stages pass on unchanged."""
+    decodes_here: bool = True
+    """New photos are decoded by this process."""
 
 
 def pending_files(
@@ -241,17 +202,22 @@ def _index(
     in_progress: set[bytes] = set()
     refused: set[bytes] = set()
     listed_again: list[Path] = []
-    files = _read_photos(reading, paths, in_progress, listed_again)
-    read = prefetch(files, PREFETCH)
-    encoded = prefetch(_propose_and_encode(read, models, previews, propose), PREFETCH)
+    reading = replace(reading, decodes_here=models.remote is None)
+    found = _find_new_files(reading, paths, in_progress, listed_again)
+    if models.remote is not None:
+        assert propose is propose_all, "other ways to propose regions have state in this process"
+        encoded = models.remote(prefetch(found, PREFETCH), previews)
+    else:
+        read = prefetch(_decode_photos(found, in_progress), PREFETCH)
+        encoded = prefetch(_propose_and_encode(read, models, previews, propose), PREFETCH)
     written = 0
     for item in encoded:
         outcome = _write(gallery, item, refused)
         if outcome is None:
-            assert isinstance(item, _KnownFile | _DescribedFile | _RawBeside)
+            assert isinstance(item, KnownFile | RefreshedFile | RawBeside)
             lost.append(item.file.path)
             continue
-        if isinstance(item, _EncodedPhoto):
+        if isinstance(item, EncodedPhoto):
             in_progress.discard(item.proposed.photo.record.sha256)
             written += 1
             if written % SEAL_EVERY == 0:
@@ -263,10 +229,10 @@ def _index(
         forget_skipped(gallery, listed_again)
 
 
-def _read_photos(
+def _find_new_files(
     reading: _Reading, paths: Iterable[Path], in_progress: set[bytes], listed_again: list[Path]
-) -> Iterator[DecodedPhoto | _FileNote]:
-    """Run stage 1, on a connection of its own: find, read, hash and decode files that are not indexed yet.
+) -> Generator[NewFile | FileNote, None, None]:
+    """Run the first half of stage 1, on a connection of its own: find and hash files not indexed yet.
 
     Args:
         in_progress: SHA-256 of the photos between this stage and the last one; extended here.
@@ -286,42 +252,53 @@ def _read_photos(
                 if (note := _note(state, file, pictures_first=reading.pictures_first)) is not None:
                     yield note
                     continue
-                start_decoder()  # it takes a moment, in which the file is hashed
+                if reading.decodes_here:
+                    start_decoder()  # it takes a moment, in which the file is hashed
                 digest = hash_file(file)
-                if digest in in_progress or known.photo_with(digest) is not None:
-                    yield _KnownFile(file, digest, state.describe(path))
-                    continue
-                photo = decode_photo(file, digest)
-            except PhotoInaccessible as error:
-                yield _RefusedFile(path, None, error.reason)
-                continue
             except PhotoUnreadable as error:
-                yield _RefusedFile(path, file or FileRecord(path, 0, 0), error.reason)
+                yield refuse(path, file, error)
+                continue
+            if digest in in_progress or known.photo_with(digest) is not None:
+                yield KnownFile(file, digest, state.describe(path))
                 continue
             in_progress.add(digest)
-            described = state.describe(path, photo.metadata)
-            notes = (*photo.notes, *described.notes)
-            yield replace(photo, metadata=described.metadata, sidecar=described.sidecar, notes=notes)
+            yield NewFile(file, digest, state.sidecar(path))
 
 
-def _note(state: FileState, file: FileRecord, *, pictures_first: bool) -> _FileNote | None:
+def _decode_photos(
+    items: Iterable[NewFile | FileNote], in_progress: set[bytes]
+) -> Generator[DecodedPhoto | FileNote, None, None]:
+    """Run the second half of stage 1. A copy of a file that cannot be decoded is tried for itself."""
+    for item in items:
+        if not isinstance(item, NewFile):
+            yield item
+            continue
+        decoded = decode_new_file(item)
+        if isinstance(decoded, RefusedFile):
+            in_progress.discard(item.sha256)
+            yield decoded
+        else:
+            yield describe_photo(decoded, item.sidecar)
+
+
+def _note(state: FileState, file: FileRecord, *, pictures_first: bool) -> FileNote | None:
     """Return what there is to do for a file without decoding it; None if it must be decoded."""
     is_current = state.is_current(file)
     due = is_current and state.is_metadata_due(file.path)
     if state.is_beside(file.path, pictures_first=pictures_first):
         is_known = is_current and not due and state.shares_photo(file.path)
-        return _RawBeside(file, None if is_known else state.describe(file.path))
+        return RawBeside(file, None if is_known else state.describe(file.path))
     if is_current:
-        return _DescribedFile(file, state.describe(file.path)) if due else Unchanged(file.path)
+        return RefreshedFile(file, state.describe(file.path)) if due else Unchanged(file.path)
     return None
 
 
 def _propose_and_encode(
-    items: Generator[DecodedPhoto | _FileNote, None, None],
+    items: Generator[DecodedPhoto | FileNote, None, None],
     models: IndexingModels,
     previews: bool,
     propose: ProposeRegions,
-) -> Iterator[_EncodedPhoto | _FileNote]:
+) -> Iterator[EncodedPhoto | FileNote]:
     """Run stages 2 and 3; no model is needed, and no device chosen, before the first new photo."""
     with closing(items):
         for item in items:
@@ -338,41 +315,28 @@ def _propose_and_encode(
 
 
 def _propose_regions(
-    items: Iterable[DecodedPhoto | _FileNote],
+    items: Iterable[DecodedPhoto | FileNote],
     proposer: Callable[[], RegionProposer],
     previews: bool,
     propose: ProposeRegions,
-) -> Generator[_ProposedPhoto | _FileNote, None, None]:
-    """Run stage 2. The whole photo becomes a region too, so that scenes are found as well as objects."""
+) -> Generator[ProposedPhoto | FileNote, None, None]:
+    """Run stage 2."""
     for item in items:
-        if not isinstance(item, DecodedPhoto):
+        if isinstance(item, DecodedPhoto):
+            yield propose_regions(item, proposer, previews, propose)
+        else:
             yield item
-            continue
-        height, width = item.image.shape[:2]
-        rle = masks.whole(height, width)
-        whole = Region(rle, masks.box(rle), height * width, 1.0, 1.0)
-        preview = encode_preview(item.image) if previews else None
-        yield _ProposedPhoto(item, preview, [whole, *propose(item, proposer)])
 
 
 def _encode_regions(
-    items: Iterable[_ProposedPhoto | _FileNote], encoder: Callable[[], RegionEncoder]
-) -> Iterator[_EncodedPhoto | _FileNote]:
-    """Run stage 3. Vectors with NaN or infinity are refused: they would outrank everything."""
+    items: Iterable[ProposedPhoto | FileNote], encoder: Callable[[], RegionEncoder]
+) -> Iterator[EncodedPhoto | FileNote]:
+    """Run stage 3."""
     for item in items:
-        if not isinstance(item, _ProposedPhoto):
-            yield item
-            continue
-        vectors = encoder().encode(item.photo.image, [region.rle for region in item.regions])
-        if np.isfinite(vectors).all():
-            yield _EncodedPhoto(item, vectors)
-        else:
-            file = item.photo.file
-            reason = "the encoder gave a vector that is not a number"
-            yield _RefusedFile(file.path, file, reason, item.photo.record.sha256)
+        yield encode_regions(item, encoder()) if isinstance(item, ProposedPhoto) else item
 
 
-def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[bytes]) -> Outcome | None:
+def _write(gallery: GalleryFile, item: EncodedPhoto | FileNote, refused: set[bytes]) -> Outcome | None:
     """Run stage 4 for one file, in one transaction.
 
     Args:
@@ -384,7 +348,7 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
     match item:
         case Unchanged():
             return item
-        case _RefusedFile(path, file, reason, digest):
+        case RefusedFile(path, file, reason, digest):
             if digest is not None:
                 refused.add(digest)
             if file is None:
@@ -392,16 +356,16 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
             else:
                 gallery.remember_skipped(file, reason)
             return Skipped(path, reason)
-        case _DescribedFile(file, described):
+        case RefreshedFile(file, described):
             with gallery.atomic():
                 if not gallery.is_unchanged(file):  # another process has written it meanwhile
                     return None
                 store_metadata(gallery.connection, file.path, described.metadata, described.sidecar)
                 return Refreshed(file.path, described.notes)
-        case _RawBeside():
+        case RawBeside():
             with gallery.atomic():
                 return _write_raw(gallery, item)
-        case _KnownFile(file, digest, described):
+        case KnownFile(file, digest, described):
             with gallery.atomic():
                 if gallery.link_file(file, digest):
                     store_metadata(gallery.connection, file.path, described.metadata, described.sidecar)
@@ -411,7 +375,7 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
             reason = "the same bytes as a file that was skipped"
             gallery.remember_skipped(file, reason)
             return Skipped(file.path, reason)
-        case _EncodedPhoto(_ProposedPhoto(photo, preview, regions), vectors):
+        case EncodedPhoto(ProposedPhoto(photo, preview, regions), vectors):
             with gallery.atomic():
                 # Another process may have added the photo since it was read.
                 present = gallery.link_file(photo.file, photo.record.sha256)
@@ -425,7 +389,7 @@ def _write(gallery: GalleryFile, item: _EncodedPhoto | _FileNote, refused: set[b
                 return Added(photo.file.path, len(regions) - 1, photo.notes)
 
 
-def _write_raw(gallery: GalleryFile, raw: _RawBeside) -> Outcome | None:
+def _write_raw(gallery: GalleryFile, raw: RawBeside) -> Outcome | None:
     """Let a raw file share the photo of the picture beside it; the caller holds the transaction.
 
     Returns:

@@ -229,6 +229,18 @@ def hash_file(file: FileRecord) -> bytes:
         raise PhotoInaccessible(file.path, _system_reason(error)) from error
 
 
+def read_file(file: FileRecord) -> bytes:
+    """Return the file's content.
+
+    Raises:
+        PhotoInaccessible: the system fails to read the file.
+    """
+    try:
+        return file.path.read_bytes()
+    except OSError as error:
+        raise PhotoInaccessible(file.path, _system_reason(error)) from error
+
+
 def _system_reason(error: OSError | ValueError) -> str:
     """Return the system's error message, lower case and without the path."""
     text = error.strerror if isinstance(error, OSError) else None

@@ -31,7 +31,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.annotations import AnnotationFile
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
-from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files, propose_all
+from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
+from matir_cli.indexing.steps import propose_all
 from matir_cli.photos.discover import FolderRules, find_photo_files
 
 
