@@ -7,8 +7,10 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from matir_cli.search.filters import WITHIN, Orientation
 from matir_cli.search.query import MOST_EXAMPLES
-from matir_cli.server.searches import MOST_CANDIDATES, MOST_RESULTS, ExampleBody, SearchBody
+from matir_cli.search.sorting import SortKey
+from matir_cli.server.searches import MOST_CANDIDATES, MOST_RESULTS, ExampleBody, SearchBody, Stars
 
 MOST_PER_PAGE = 50
 """Results of a page at most."""
@@ -90,6 +92,34 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_size: Annotated[
         Share | None, Meta(description="Greatest fraction of the photo that the object covers.")
     ] = None
+    near: Annotated[
+        Annotated[list[float], Meta(min_length=2, max_length=2)] | None,
+        Meta(description="Only photos near this place: latitude, longitude in degrees; see within."),
+    ] = None
+    within: Annotated[float, Meta(gt=0, le=1e9, description="Greatest distance from near, metres.")] = WITHIN
+    has_gps: Annotated[bool | None, Meta(description="Only photos with a position, or without one.")] = None
+    orientation: Annotated[
+        Orientation | None, Meta(description="Only upright, wide or square photos, as they are displayed.")
+    ] = None
+    rating: Annotated[
+        Annotated[list[Stars], Meta(min_length=2, max_length=2)] | None,
+        Meta(description="Only photos with these ratings: least, greatest; -1 rejected, 0 unrated, to 5."),
+    ] = None
+    keywords: Annotated[
+        list[Words], Meta(max_length=100, description="Keywords that the photos have; * is anything.")
+    ] = []
+    no_keywords: Annotated[
+        list[Words], Meta(max_length=100, description="Keywords that the photos do not have.")
+    ] = []
+    unique: Annotated[
+        bool, Meta(description="Leave out near-copies, and other photos of a burst, of better results.")
+    ] = False
+    sort: Annotated[SortKey, Meta(description="Order: best, oldest or largest object first, or by path.")] = (
+        "score"
+    )
+    explain: Annotated[
+        bool, Meta(description="Let each result say where its score and its mask come from.")
+    ] = False
     judge: Annotated[
         bool,
         Meta(
@@ -132,6 +162,16 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             camera=self.camera,
             min_size=self.min_size,
             max_size=self.max_size,
+            near=None if self.near is None else (self.near[0], self.near[1]),
+            within=self.within,
+            has_gps=self.has_gps,
+            orientation=self.orientation,
+            rating=None if self.rating is None else (self.rating[0], self.rating[1]),
+            keywords=self.keywords,
+            no_keywords=self.no_keywords,
+            unique=self.unique,
+            sort=self.sort,
+            explain=self.explain,
             limit=self.limit,
             candidates=self.candidates,
             rerank=self.judge,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
+from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 from matir_cli.search.results import SearchResult
 
@@ -39,6 +41,13 @@ class FoundPhoto(msgspec.Struct, frozen=True):
     height: int
     taken_at: str | None
     camera: str | None
+    explanation: Annotated[
+        dict[str, Any] | None,
+        Meta(
+            description="Where score and mask come from, as matir find --json --explain has it; null unless "
+            "asked for with explain."
+        ),
+    ]
 
 
 class ResultPage(msgspec.Struct, frozen=True):
@@ -156,4 +165,5 @@ def found_photo(result: SearchResult) -> FoundPhoto:
         height=record.height,
         taken_at=record.taken_at,
         camera=record.camera,
+        explanation=None if result.explanation is None else json.loads(to_json(result.explanation)),
     )

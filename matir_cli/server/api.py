@@ -29,6 +29,7 @@ from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.query import Query, resolve_region
 from matir_cli.search.results import SearchResult
 from matir_cli.server.command_lines import command_line
+from matir_cli.server.explanations import ExplanationBody, explain_photo
 from matir_cli.server.exports import MEDIA_TYPES, ExportBody, selected, write_export
 from matir_cli.server.facts import gallery_facts
 from matir_cli.server.jobs import Jobs, QueueFull, SearchJob
@@ -68,6 +69,7 @@ def api_app(jobs: Jobs) -> Starlette:
             Route("/api/searches/{id}/events", api.events),
             Route("/api/searches/{id}/stop", api.stop, methods=["POST"]),
             Route("/api/commands", api.command, methods=["POST"]),
+            Route("/api/explanations", api.explanation, methods=["POST"]),
             Route("/api/photos", api.newest),
             Route("/api/photos/{id:int}", api.photo),
             Route("/api/photos/{id:int}/image", api.image),
@@ -143,6 +145,22 @@ class _Api:
         body = await self._read(request, SearchBody)
         line = await self._with_gallery(lambda opened: command_line(opened, body, self._jobs.models))
         return JSONResponse({"command": line})
+
+    async def explanation(self, request: Request) -> Response:
+        """Answer with where the score and the mask of a photo come from."""
+        body = await self._read(request, ExplanationBody)
+        jobs = self._jobs
+
+        def explain(opened: GalleryFile) -> str:
+            session = ModelSession(opened, load_model_set(jobs.models), jobs.device)
+            explanation = explain_photo(opened, session, jobs.engines, body)
+            return "null" if explanation is None else to_json(explanation)
+
+        try:
+            content = await self._with_gallery(explain)
+        except ValueError as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return Response(f'{{"explanation":{content}}}', media_type=JSON)
 
     async def state(self, request: Request) -> Response:
         """Answer with the state of a search."""

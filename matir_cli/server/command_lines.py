@@ -35,6 +35,7 @@ _FLAGS = {
     ("refine", True): "--refine",
     ("fresh", True): "--fresh",
     ("unique", True): "--unique",
+    ("explain", True): "--explain",
     ("has_gps", True): "--has-gps",
     ("has_gps", False): "--no-gps",
 }
@@ -58,6 +59,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "certainty": ("--certainty", _number),
     "min_score": ("--min-score", _number),
     "min_p": ("--min-p", _number),
+    "match": ("--match", str),
     "min_iou": ("--min-iou", _number),
     "budget": ("--budget", _number),
 }

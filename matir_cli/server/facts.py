@@ -19,6 +19,9 @@ MOST_FOLDERS = 500
 MOST_CAMERAS = 200
 """Cameras that are listed at most, the most frequent first."""
 
+MOST_KEYWORDS = 200
+"""Keywords that are listed at most, the most frequent first."""
+
 
 @dataclass(frozen=True, slots=True)
 class MonthCount:
@@ -35,6 +38,14 @@ class CameraCount:
 
     camera: str
     photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordCount:
+    """Number of files with a keyword."""
+
+    keyword: str
+    files: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,11 @@ class GalleryFacts:
     cameras: tuple[CameraCount, ...]
     folders: tuple[FolderCount, ...]
     """Those whose names are UTF-8, in order; the first is the one that has all, if there is one."""
+    keywords: tuple[KeywordCount, ...]
+    located: int
+    """Number of photos with a position."""
+    rated: int
+    """Number of files with a rating."""
     models: str
     """The server's model set."""
     searchable: str | None
@@ -76,6 +92,8 @@ def gallery_facts(gallery: GalleryFile, models: str) -> GalleryFacts:
         regions = gallery.checked_id(db.execute("select count(*) from regions where ordinal > 0").get)
         months = db.execute(_MONTHS).fetchall()
         cameras = db.execute(_CAMERAS, (MOST_CAMERAS,)).fetchall()
+        keywords = db.execute(_KEYWORDS, (MOST_KEYWORDS,)).fetchall()
+        located, rated = (gallery.checked_id(db.execute(each).get) for each in (_LOCATED, _RATED))
         folders = _folders(gallery)
     dated = [
         MonthCount(gallery.checked_text(month, "a date"), gallery.checked_id(count))
@@ -93,6 +111,12 @@ def gallery_facts(gallery: GalleryFile, models: str) -> GalleryFacts:
             for name, count in cameras
         ),
         folders=folders,
+        keywords=tuple(
+            KeywordCount(gallery.checked_text(keyword, "a keyword"), gallery.checked_id(count))
+            for keyword, count in keywords
+        ),
+        located=located,
+        rated=rated,
         models=models,
         searchable=_why_missing(gallery, models, "encoder"),
         judgeable=_why_missing(gallery, models, "judge"),
@@ -105,6 +129,15 @@ _CAMERAS = (
     "select camera, count(*) as count from photos where camera is not null "
     "group by camera order by count desc, camera limit ?"
 )
+
+_KEYWORDS = (
+    "select keyword, count(*) as files from file_keywords "
+    "group by keyword order by files desc, keyword limit ?"
+)
+
+_LOCATED = "select count(*) from photos where latitude is not null and longitude is not null"
+
+_RATED = "select count(*) from file_metadata where rating is not null"
 
 
 def _folders(gallery: GalleryFile) -> tuple[FolderCount, ...]:

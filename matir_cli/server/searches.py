@@ -16,7 +16,7 @@ from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.output.outlines import svg_path
 from matir_cli.photos.descriptive import HIGHEST, REJECTED
-from matir_cli.records import Box, Point
+from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
 from matir_cli.search.models import SearchModels
@@ -30,7 +30,7 @@ from matir_cli.search.query import (
     resolve_region,
 )
 from matir_cli.search.results import SearchResult
-from matir_cli.search.sorting import SortKey
+from matir_cli.search.sorting import SortKey, object_share
 from matir_cli.server.jobs import Search
 from matir_cli.server.messages import Message
 
@@ -126,10 +126,12 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_score: Number | None = None
     min_p: Share | None = None
     unique: bool = False
+    match: MatchRule | None = None
     min_iou: Share | None = None
     refine: bool = False
     fresh: bool = False
     budget: Annotated[float, Meta(ge=0)] | None = None
+    explain: bool = False
     outlines: Annotated[int, Meta(ge=0, le=MOST_RESULTS)] = MOST_RESULTS
     """Results, from the first on, that come with the outline of their region."""
 
@@ -168,12 +170,14 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             min_score=self.min_score,
             min_p=self.min_p,
             unique=self.unique,
+            match=self.match,
             min_iou=self.min_iou,
             refine=self.refine,
             fresh=self.fresh,
             budget=self.budget,
             filters=None if filters == Filters() else filters,
             sort=self.sort,
+            explain=self.explain,
         )
         title = self.text or "like an example"
         return Search(self._query, options, title, kept=True, outlines=self.outlines)
@@ -200,6 +204,8 @@ class ShownResult:
     """SVG path of the mask, in half working pixels, to be filled by the even-odd rule."""
     taken_at: str | None
     camera: str | None
+    share: float | None
+    """Fraction of the photo that the object covers, 0..1, by which `sort` orders results by size."""
     result: ResultRecord
     """As in the output of `matir find --json`."""
 
@@ -237,6 +243,7 @@ def shown_result(result: SearchResult, *, outlined: bool = True) -> ShownResult:
         outline=None if mask is None else svg_path(mask),
         taken_at=record.taken_at,
         camera=record.camera,
+        share=round(object_share(result), 6) if result.objects else None,
         result=result_record(result, WrittenFiles(), with_rle=False, all_instances=False),
     )
 

@@ -51,6 +51,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "update photos set taken_at = printf('2024-%02d-%02dT12:00:00', 1 + id % 8, 1 + id % 28), "
             "camera = iif(id % 3, 'First <b>Camera', 'Second') where id > 4"
         )
+        opened.connection.execute("update photos set latitude = 52.5, longitude = 13.4 + id where id <= 10")
+        opened.connection.execute("update file_metadata set rating = 4 where path like '%/more/%'")
+        opened.connection.execute(
+            "insert into file_keywords select path, 'Places|<i>Here' from file_metadata where rating = 4"
+        )
     return gallery
 
 
@@ -257,6 +262,70 @@ def test_filters(open_page: Open, server: Server) -> None:
     expect(page.locator(".chip.set").last).to_have_text("not rope")
 
 
+def test_filters_by_metadata_and_the_order(open_page: Open, server: Server) -> None:
+    page = open_page(server, "?q=yellow+tree&judge=off")
+    status(page, f"{PHOTOS} photos by likeness")
+    sets = page.locator(".chip.set")
+
+    def chip(name: str) -> None:
+        page.locator(f"[data-filter={name}]").click()
+        expect(page.locator("#panel")).to_be_visible()
+
+    chip("place")
+    near = page.get_by_label("Near (latitude, longitude)")
+    near.fill("52.5, 999")
+    page.keyboard.press("Enter")
+    assert near.evaluate("field => field.validationMessage").startswith("Latitude")
+    near.fill("52.5, 14.4")
+    page.keyboard.press("Enter")
+    status(page, "^1 photo by likeness")
+    page.get_by_role("spinbutton", name="Within").fill("70")
+    page.keyboard.press("Enter")
+    status(page, "^2 photos by likeness")
+    expect(sets).to_have_text("within 70 km of 52.5, 14.4")
+    page.get_by_role("button", name="Without one").click()
+    status(page, "^30 photos by likeness")
+    page.get_by_label("Remove without a position").click()
+    chip("rating")
+    page.get_by_role("button", name="★ 3 or more").click()
+    status(page, "^10 photos by likeness")
+    page.keyboard.press("Escape")
+    chip("keywords")
+    page.get_by_role("button", name="Places|<i>Here").click()
+    page.get_by_label("Keyword; * stands for anything").fill("indoors")
+    page.get_by_role("button", name="Without", exact=True).click()
+    expect(sets.last).to_have_text("without “indoors”")
+    page.keyboard.press("Escape")
+    chip("unique")
+    page.get_by_role("button", name="Show once").click()
+    page.keyboard.press("Escape")
+    chip("sort")
+    page.get_by_role("button", name="By path").click()
+    page.keyboard.press("Escape")
+    expect(sets).to_have_text(
+        ["★ 3 or more", "Places|<i>Here", "without “indoors”", "near-copies once", "by path"]
+    )
+    status(page, "^10 photos by likeness")
+    paths = [server.get(f"/api/photos/{each}")["paths"][0] for each in shown(page)]
+    assert len(paths) == 10
+    assert paths == sorted(paths)
+    # The command does the same search, and the address holds it.
+    page.get_by_role("button", name="As a command").click()
+    line = page.locator("#command textarea")
+    expect(line).to_have_value(re.compile("--sort path"))
+    done = subprocess.run(
+        [*MATIR, *shlex.split(line.input_value())[1:], "--jsonl"], capture_output=True, check=True
+    )
+    assert [json.loads(each)["path"] for each in done.stdout.splitlines()] == paths
+    page.reload()
+    expect(sets).to_have_count(5)
+    page.keyboard.press("Escape")
+    for _ in range(5):
+        sets.first.locator(".remove").click()
+    expect(sets).to_have_count(0)
+    status(page, f"{PHOTOS} photos by likeness")
+
+
 def test_recent_queries_and_the_back_button(open_page: Open, server: Server) -> None:
     page = open_page(server)
     search(page, "red house")
@@ -277,6 +346,48 @@ def test_recent_queries_and_the_back_button(open_page: Open, server: Server) -> 
 
 
 # A photo large
+
+
+def test_a_photo_says_why_it_is_there(open_page: Open, server: Server) -> None:
+    text = "house left of a tree"
+    page = open_page(server, f"?q={text.replace(' ', '+')}")
+    status(page, "judged")
+    page.locator(".tile .open").first.click()
+    why = page.locator(".why")
+    expect(why.locator("h3")).to_have_text(
+        ["Likeness, part by part", "The judge", "Regions that fit the judge's box"]
+    )
+    photo = int(urlsplit(page.url).fragment.removeprefix("photo-"))
+    made = server.post("/api/explanations", {"search": {"text": text}, "photo": photo})["explanation"]
+    terms, relations = made["stage1"]["terms"], made["stage1"]["relations"]
+    parts = why.locator(".parts > li")
+    assert parts.count() == len(terms) + len(relations) + bool(made["stage1"]["whole_photo"])
+    expect(parts.first).to_contain_text(f"“{text}”")
+    expect(parts.first).to_contain_text(f"+{terms[0]['contribution']:.3f}")
+    expect(why).to_contain_text(f"the sum is {made['stage1']['score']:.3f}")
+    expect(why).to_contain_text(f"True {made['verdict']['z_true']:.2f}")
+    matches = made["boxes"][0]["matches"]
+    assert why.locator(".matches li").all_inner_texts() == [
+        f"{'✓ ' if each['chosen'] else ''}region {each['region']['ordinal']}, "
+        f"{each['region']['share']:.0%} of the photo: IoU {each['iou']:.2f}"
+        for each in matches
+    ]
+    why.locator("summary").first.click()
+    assert why.locator("details li").count() == len(terms[0]["prompts"]) > 0
+    page.keyboard.press("ArrowRight")  # the next photo has an explanation of its own, as open as this one
+    expect(why.locator("details[open]")).to_have_count(1)
+    page.keyboard.press("Escape")
+
+
+def test_photos_near_a_photo_are_found(open_page: Open, server: Server) -> None:
+    page = open_page(server, "?q=yellow+tree&judge=off&place=")
+    status(page, "by likeness")
+    page.goto(f"{page.url}#photo-3")
+    expect(page.locator("#photo dl")).to_contain_text("52.5000, 16.4000")
+    page.get_by_role("button", name="Find photos from here").click()
+    status(page, "^1 photo by likeness")
+    assert shown(page) == [3]
+    assert address(page)["near"] == ["52.5~16.4"]
 
 
 def test_a_region_is_found_in_all_photos(open_page: Open, server: Server) -> None:
@@ -517,7 +628,7 @@ def test_nothing_hinders_people(open_page: Open, server: Server, scheme: str) ->
     status(page, "judged")
     page.locator(".tick").first.click()
     check()
-    for name in ("places", "dates", "camera", "size", "without"):
+    for name in ("places", "dates", "place", "rating", "keywords", "size", "without", "unique", "sort"):
         page.locator(f"[data-filter={name}]").click()
         check()
         page.keyboard.press("Escape")
@@ -562,6 +673,15 @@ def test_a_large_gallery_scrolls(open_page: Open, gallery: Path, capsys: pytest.
         status(page, "200 photos by likeness")
         page.get_by_role("button", name="Show more").click()
         status(page, "1,000 photos by likeness")
+        inspector = page.context.new_cdp_session(page)
+        inspector.send("Performance.enable")
+
+        def spent() -> dict[str, float]:
+            """Seconds that the main thread has spent so far, by kind of work."""
+            metrics = inspector.send("Performance.getMetrics")["metrics"]
+            return {each["name"]: each["value"] for each in metrics if each["name"].endswith("Duration")}
+
+        before = spent()
         figures: dict[str, Any] = page.evaluate("""async () => {
             const times = [];
             let nodes = 0;
@@ -579,9 +699,16 @@ def test_a_large_gallery_scrolls(open_page: Open, gallery: Path, capsys: pytest.
             const at = (share) => times[Math.floor(share * (times.length - 1))];
             return { frames: times.length, median: at(0.5), p95: at(0.95), most: at(1), nodes };
         }""")
+        parts = ("ScriptDuration", "RecalcStyleDuration", "LayoutDuration")
+        after = spent()
+        work = {part: round(1000 * (after[part] - before[part]) / figures["frames"], 2) for part in parts}
         with capsys.disabled():
-            sys.stdout.write(f"\n1,000 results of 20,000 photos, frames while scrolling: {figures}\n")
+            sys.stdout.write(
+                f"\n1,000 results of 20,000 photos, frames while scrolling, ms: {figures}\n"
+                f"of these the page's own work, mean per frame, ms: {work}\n"
+            )
         assert figures["frames"] > 100
+        assert sum(work.values()) < 8  # half of a frame at 60 per second
         assert figures["nodes"] < 1500
         expect(page.locator(".tile").last).to_be_attached()
         assert page.locator(".tile").count() < 120

@@ -93,11 +93,17 @@ def test_pages_hold_all_results_once(agent: Agent) -> None:
 
 def test_settings_are_those_of_find(agent: Agent, searched: Path, model_set: Path, indexed: Indexed) -> None:
     common = ("--jsonl", "--no-rerank", "--db", searched, "--models", model_set)
+    first = search(agent)["results"][0]
+    shapes = {-1: "portrait", 0: "square", 1: "landscape"}
+    orientation = shapes[(first["width"] > first["height"]) - (first["width"] < first["height"])]
     for arguments, words in (
         ({"min_size": 0.01, "max_size": 0.5}, ("--min-size", 0.01, "--max-size", 0.5)),
         ({"without": ["blue car"]}, ("--not", "blue car")),
         ({"places": [str(indexed.photos)], "limit": 3}, ("--in", indexed.photos, "-n", 3)),
         ({"min_score": 0.35}, ("--min-score", 0.35)),
+        ({"unique": True, "sort": "path", "rating": [0, 0]}, ("--unique", "--sort", "path", "--rating", 0)),
+        ({"has_gps": False, "no_keywords": ["a*"]}, ("--no-gps", "--no-keyword", "a*")),
+        ({"orientation": orientation}, ("--orientation", orientation)),
     ):
         found = search(agent, **arguments)["results"]
         limit = () if "-n" in words else ("-n", 20)
@@ -105,8 +111,16 @@ def test_settings_are_those_of_find(agent: Agent, searched: Path, model_set: Pat
         assert found
         assert all(same_numbers(*pair) for pair in zip(found, printed, strict=True))
     assert search(agent, places=["/nowhere"])["notes"] == ["nothing found: no photo passes the filters"]
-    assert search(agent, since="2030")["total"] == 0
+    for none in ({"since": "2030"}, {"near": [-30.5, 0], "within": 2500}, {"keywords": ["a"]}):
+        assert search(agent, **none)["total"] == 0
     assert "the best photo scores" in search(agent, min_score=0.999)["notes"][0]
+
+
+def test_results_say_where_they_come_from(agent: Agent, searched: Path, model_set: Path) -> None:
+    words = ("find", QUERY, "-n", 3, "--jsonl", "--explain", "--db", searched, "--models", model_set)
+    found = agent.call("search_photos", text=QUERY, limit=3, explain=True)["results"]
+    assert [each["explanation"] for each in found] == [each["explanation"] for each in records(matir(*words))]
+    assert all(each["explanation"] is None for each in search(agent)["results"])
 
 
 def test_examples_are_regions_photos_and_boxes(agent: Agent) -> None:

@@ -5,6 +5,8 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from matir_cli.search.filters import Filters
+from matir_cli.search.pipeline import SearchOptions
+from matir_cli.server.searches import SearchBody
 from tests.support.load import run_clients
 from tests.support.process import PHOTOS, matir, records
 from tests.support.server import Server, run_server
@@ -124,6 +129,67 @@ def test_the_object_of_a_region_is_found_in_all_photos(server: Server) -> None:
     assert len(results_of(server, {"examples": [odd], "limit": 3})) == 3
     middle = {"photo": photo["photo"], "point": [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]}
     assert len(results_of(server, {"text": QUERY, "rerank": False, "examples": [middle]})) == PHOTOS
+
+
+def test_results_say_where_they_come_from(server: Server) -> None:
+    body: dict[str, Any] = {
+        "text": "red house left of a tree",
+        "limit": 3,
+        "candidates": 4,
+        "certainty": 1,
+        "without": ["car"],
+    }
+    wanted = {"search": body, "photo": 0}
+
+    def explain(photo: int, **changes: object) -> Any:
+        asked = {**wanted, "photo": photo, "search": {**body, **changes}}
+        return server.post("/api/explanations", asked)["explanation"]
+
+    # Nothing is remembered yet, and the judge is not asked.
+    assert "verdict" not in explain(1)
+    results = results_of(server, {**body, "explain": True})
+    for each in results:
+        check(server, "Result", each)
+        made = each["result"]["explanation"]
+        assert "verdict" in made
+        assert explain(each["photo"]) == made
+        alone = explain(each["photo"], rerank=False)
+        assert alone["stage1"] == made["stage1"]
+        assert "verdict" not in alone
+        # What the list was cut off by does not count for a photo that is in it.
+        assert explain(each["photo"], unique=True, min_p=1, budget=0, sort="path")["stage1"] == made["stage1"]
+    assert explain(1, since="2999") is None
+    words = ("-n", 3, "--candidates", 4, "--certainty", 1, "--not", "car", "--explain")
+    printed = records(matir("find", body["text"], "--jsonl", *words, *server.options))
+    assert [each["result"] for each in results] == printed
+    for changes, status in (
+        ({"photo": 10**9}, 404),
+        ({"photo": "1"}, 400),
+        ({"path": "/etc/passwd"}, 400),
+        ({"search": {**body, "since": "yesterday"}}, 400),
+        ({"search": {}}, 400),
+    ):
+        code, _, content = server.request("POST", "/api/explanations", {**wanted, "photo": 1, **changes})
+        assert code == status
+        check(server, "Error", json.loads(content))
+
+
+def test_the_description_has_the_settings_and_records_of_find(server: Server) -> None:
+    schemas = server.get("/api/openapi.json")["components"]["schemas"]
+    settings = schemas["Search"]["properties"]
+    assert set(settings) == set(SearchBody.__struct_fields__)
+    assert {f.name for f in fields(SearchOptions)} - {"filters"} <= set(settings)
+    assert {f.name for f in fields(Filters)} - {"whole"} <= set(settings)
+    defaults = SearchBody(text="")
+    assert all(
+        each["default"] == getattr(defaults, name) for name, each in settings.items() if "default" in each
+    )
+    printed = json.loads(files("matir_cli.manual").joinpath("schemas/find.json").read_text())["$defs"]
+    shared = [name for name in printed if name.startswith("Expla") or name.endswith("Cosine")]
+    assert len(shared) == 10
+    for name in shared:
+        here = json.dumps(schemas[name]).replace("/components/schemas/", "/$defs/")
+        assert json.loads(here) == printed[name]
 
 
 @pytest.mark.parametrize("size", [1, 160, 200, 5000])
@@ -260,5 +326,5 @@ def test_many_clients_at_once(server: Server) -> None:
     assert set(load.statuses) <= {200, 202, 429}
     assert load.statuses[202] > 16
     assert load.statuses[200] >= 100 + load.statuses[202]
-    assert load.memory[1] < load.memory[0] + (32 << 20)
+    assert load.memory[1] < load.memory[0] + (16 << 20)
     assert server.status.searches == 0

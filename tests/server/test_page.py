@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.output.outlines import svg_path
 from matir_cli.output.printable import printable
@@ -93,6 +94,7 @@ LINES: list[dict[str, Any]] = [
     {"text": QUERY, "rerank": False, "limit": 4, "rating": [0, 3], "no_keywords": ["a*", "b"]},
     {"text": QUERY, "rerank": False, "limit": 4, "rating": [-1, -1], "keywords": ["-x"]},
     {"text": QUERY, "rerank": False, "limit": 4, "near": [-30.5, 0], "within": 2500.5, "unique": True},
+    {"text": QUERY, "limit": 2, "candidates": 3, "explain": True, "match": "iou"},
     {"text": QUERY, "rerank": False, "limit": 4, "has_gps": False, "orientation": "portrait", "sort": "path"},
 ]
 
@@ -160,6 +162,28 @@ def test_outlines_come_with_the_first_results_and_on_request(server: Server) -> 
     with GalleryFile.open(server.gallery) as opened:
         region = opened.region(ids[0])
     assert full[ids[0]] == svg_path(region.region.rle)
+
+
+def test_a_page_is_told_what_it_can_filter_by(gallery: Path) -> None:
+    with GalleryFile.open(gallery) as opened:
+        db = opened.connection
+        facts = gallery_facts(opened, "tiny")
+        assert (facts.keywords, facts.located, facts.rated) == ((), 0, 0)
+        paths = [path for (path,) in db.execute("select path from file_metadata order by path")]
+        assert len(paths) == PHOTOS
+        words = [("b", 2), ("a", 2), ("c<b>", 3)]
+        for word, count in words:
+            db.executemany(
+                "insert into file_keywords values (?, ?)", [(path, word) for path in paths[:count]]
+            )
+        db.execute("update file_metadata set rating = 3 where path <= ?", (paths[4],))
+        db.execute("update photos set latitude = 1, longitude = 2 where id = 3")
+        facts = gallery_facts(opened, "tiny")
+        assert [(each.keyword, each.files) for each in facts.keywords] == [("c<b>", 3), ("a", 2), ("b", 2)]
+        assert (facts.located, facts.rated) == (1, 5)
+        db.execute("update file_keywords set keyword = x'ff' where keyword = 'a'")
+        with pytest.raises(GalleryDamaged):
+            gallery_facts(opened, "tiny")
 
 
 def test_folders_are_counted_with_those_below(gallery: Path) -> None:

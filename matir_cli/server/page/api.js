@@ -34,6 +34,7 @@ export const photo = (id) => json(`/api/photos/${id}`);
 export const regions = (id) => json(`/api/photos/${id}/regions`);
 export const outlines = async (ids) => (await json(`/api/regions/outlines?ids=${ids.join(",")}`)).outlines;
 export const commandLine = async (search) => (await json("/api/commands", search)).command;
+export const explanation = async (search, photo) => (await json("/api/explanations", { search, photo })).explanation;
 export const startSearch = (search) => json("/api/searches", search);
 
 const SIZES = [160, 320, 640, 1024];

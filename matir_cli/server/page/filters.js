@@ -1,13 +1,16 @@
 // Filters as chips. Each is one entry of FILTERS: what it is called, what it says, and how it is edited.
 
+import { choice, row } from "./choices.js";
 import { countOf, element, fileName } from "./dom.js";
 import { histogram } from "./histogram.js";
+import { KEYWORDS, PLACE, RATING } from "./metadata_filters.js";
 
 /**
  * A filter.
  * @typedef {Object} Filter
  * @property {string} name
  * @property {string} label what it is called while it is not set
+ * @property {function(Object): boolean} [isOffered] whether the gallery, by its facts, has photos to tell apart by it
  * @property {function(Object): string[]} texts what it says of a query, per value that can be removed
  * @property {function(Object, number): void} remove takes a value out of a query
  * @property {function(Object, Object, function(Object): void): Node[]} edit makes its fields, for a query, the
@@ -27,10 +30,10 @@ const PLACES = {
       list.replaceChildren(...shown.map(({ folder, files }) => {
         const depth = part ? 0 : roots.filter((root) => folder.startsWith(`${root}/`)).length;
         const name = depth ? fileName(folder) : folder;
-        return element("li", {}, choice(name, files, query.places.includes(folder), depth, () => {
-          const others = query.places.filter((place) => place !== folder);
-          change({ places: others.length < query.places.length ? others : [...others, folder] });
-        }));
+        const isChosen = query.places.includes(folder);
+        const others = query.places.filter((place) => place !== folder);
+        const click = () => change({ places: isChosen ? others : [...others, folder] });
+        return element("li", {}, choice(name, isChosen, click, { count: files, depth }));
       }));
     };
     fill("");
@@ -73,8 +76,10 @@ const CAMERA = {
   texts: ({ camera }) => (camera ? [camera] : []),
   remove: (query) => { query.camera = ""; },
   edit(query, facts, change) {
-    const list = facts.cameras.slice(0, 50).map(({ camera, photos }) => element("li", {}, choice(
-      camera, photos, query.camera === camera, 0, () => change({ camera: query.camera === camera ? "" : camera }))));
+    const list = facts.cameras.slice(0, 50).map(({ camera, photos }) => {
+      const isChosen = query.camera === camera;
+      return element("li", {}, choice(camera, isChosen, () => change({ camera: isChosen ? "" : camera }), { count: photos }));
+    });
     if (!list.length) return [element("p", { class: "note", text: "No photo of this gallery names its camera." })];
     return [element("ul", { class: "choices" }, ...list)];
   },
@@ -87,10 +92,10 @@ const SHAPE = {
   label: "Shape",
   texts: ({ orientation }) => SHAPES.filter(([, value]) => value === orientation).map(([text]) => text),
   remove: (query) => { query.orientation = ""; },
-  edit: (query, facts, change) => [element("div", { class: "row" }, ...SHAPES.map(([text, orientation]) => element("button", {
-    type: "button", class: "choice", text, "aria-pressed": String(query.orientation === orientation),
-    on: { click: () => change({ orientation: query.orientation === orientation ? "" : orientation }) },
-  })))],
+  edit: (query, facts, change) => [row(...SHAPES.map(([text, orientation]) => {
+    const isChosen = query.orientation === orientation;
+    return choice(text, isChosen, () => change({ orientation: isChosen ? "" : orientation }));
+  }))],
 };
 
 const SIZES = [["Small", null, 0.02], ["Medium", 0.02, 0.2], ["Large", 0.2, null]];
@@ -110,13 +115,11 @@ const SIZE = {
       type: "number", min: 0, max: 100, step: "any", value: query[name] === null ? "" : Number((100 * query[name]).toPrecision(3)),
       on: { change: ({ target }) => target.checkValidity() && change({ [name]: target.value === "" ? null : target.value / 100 }) },
     }), "%"));
-    const presets = SIZES.map(([text, minSize, maxSize]) => element("button", {
-      type: "button", class: "choice", text, "aria-pressed": String(query.minSize === minSize && query.maxSize === maxSize),
-      on: { click: () => change({ minSize, maxSize }) },
-    }));
+    const presets = SIZES.map(([text, minSize, maxSize]) =>
+      choice(text, query.minSize === minSize && query.maxSize === maxSize, () => change({ minSize, maxSize })));
     return [
       element("p", { class: "note", text: "The part of the photo that the object covers" }),
-      element("div", { class: "row" }, ...presets),
+      row(...presets),
       element("div", { class: "pair" }, field("minSize", "From"), field("maxSize", "To")),
     ];
   },
@@ -138,15 +141,29 @@ const WITHOUT = {
   },
 };
 
-/** All filters, in the order of their chips. @type {Filter[]} */
-export const FILTERS = [PLACES, DATES, CAMERA, SHAPE, SIZE, WITHOUT];
+const COPIES = {
+  name: "unique",
+  label: "Near-copies",
+  texts: ({ unique }) => (unique ? ["near-copies once"] : []),
+  remove: (query) => { query.unique = false; },
+  edit: (query, facts, change) => [
+    element("p", { class: "note", text: "Near-copies of a photo, and others of its burst, can be left out where a better one is found." }),
+    row(choice("Show all", !query.unique, () => change({ unique: false })), choice("Show once", query.unique, () => change({ unique: true }))),
+  ],
+};
 
-function choice(text, count, pressed, depth, click) {
-  const button = element("button", { type: "button", class: "choice", "aria-pressed": String(pressed), on: { click } },
-    element("span", { text }), element("small", { text: count.toLocaleString("en") }));
-  button.style.setProperty("--depth", depth);
-  return button;
-}
+const ORDERS = [["Best first", "score"], ["Oldest first", "taken"], ["By path", "path"], ["Largest object first", "size"]];
+
+const ORDER = {
+  name: "sort",
+  label: "Order",
+  texts: ({ sort }) => ORDERS.slice(1).filter(([, value]) => value === sort).map(([text]) => text.toLowerCase()),
+  remove: (query) => { query.sort = "score"; },
+  edit: (query, facts, change) => [row(...ORDERS.map(([text, sort]) => choice(text, query.sort === sort, () => change({ sort }))))],
+};
+
+/** All filters, in the order of their chips. @type {Filter[]} */
+export const FILTERS = [PLACES, DATES, CAMERA, SHAPE, SIZE, PLACE, RATING, KEYWORDS, WITHOUT, COPIES, ORDER];
 
 /**
  * Show the chips.
@@ -189,6 +206,7 @@ export function showFilters(place, facts, search) {
           chips.querySelector(`[data-filter="${filter.name}"]`)?.focus();
         } },
       })));
+    if (!set.length && filter.isOffered && !filter.isOffered(facts())) return [];
     return [...set, element("button", {
       type: "button", class: "chip", "data-filter": filter.name, "data-key": filter.name, text: filter.label,
       "aria-haspopup": "dialog", "aria-expanded": String(editing === filter.name), on: { click: () => open(filter) },

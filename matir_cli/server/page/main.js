@@ -15,7 +15,7 @@ import { Selection, showSelection } from "./selection.js";
 const DEPTH = 200; // photos that are shown at first
 const PAUSE = 200; // milliseconds between two changes of the order
 
-let facts = { photos: 0, folders: [], months: [], cameras: [], undated: 0, judgeable: "" };
+let facts = { photos: 0, folders: [], months: [], cameras: [], keywords: [], located: 0, rated: 0, undated: 0, judgeable: "" };
 let query = emptyQuery();
 let search = null;
 let earlier = []; // searches that found photos which may still be selected
@@ -33,6 +33,8 @@ const dialog = new PhotoDialog({
   neighbour: (item, steps) => grid.neighbour(item.id, steps),
   selection,
   use: useExample,
+  explain: async (item) => search?.explain(item) ?? null,
+  near: (position) => leaveFor({ ...query, near: position, hasPosition: null }),
   hasQuery: () => !isEmpty(query),
   shown: (item) => history.replaceState({ photo: true }, "", `#photo-${item.id}`),
   closed: photoClosed,
@@ -160,6 +162,11 @@ function useExample(example, use) {
   for (const list of ["likes", "unlikes"]) next[list] = next[list].filter((each) => JSON.stringify(each) !== word);
   const list = use === "unlike" ? "unlikes" : "likes";
   next[list] = [...next[list], example].slice(-MOST_EXAMPLES);
+  leaveFor(next);
+}
+
+/** Leave the photo that is large for a search. */
+function leaveFor(next) {
   history.replaceState({}, "", location.pathname + location.search);
   dialog.close();
   go(next);

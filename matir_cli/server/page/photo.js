@@ -1,8 +1,11 @@
 // A photo large, with its regions, and the reasons why it is among the results.
 
 import * as api from "./api.js";
-import { byId, element, fileName, isTyping, percent, setText } from "./dom.js";
+import { byId, element, fileName, isTyping, setText } from "./dom.js";
+import { explained, reasons } from "./reasons.js";
 import { RegionView } from "./regions.js";
+
+const PAUSE = 150; // milliseconds for which a photo is shown before it is explained
 
 const USES = [
   ["find", "Find this object", "What you click on, or draw a box around, is found in all photos."],
@@ -16,6 +19,8 @@ export class PhotoDialog {
    * @param {function(Item, number): ?Item} page.neighbour the next or the previous photo
    * @param {Selection} page.selection
    * @param {function({photo, region, box}, string): void} page.use called with an object and what it is for
+   * @param {function(Item): Promise<?Object>} page.explain returns where the score and the mask of a photo come from
+   * @param {function([number, number]): void} page.near called with the position near which to search
    * @param {function(): boolean} page.hasQuery whether there is a query to add to
    * @param {function(Item): void} page.shown called when another photo is shown
    * @param {function(Item): void} page.closed
@@ -30,6 +35,7 @@ export class PhotoDialog {
     this.dialog.addEventListener("close", () => {
       const { item } = this;
       this.item = null;
+      clearTimeout(this._timer);
       this.view.clear();
       page.closed(item);
     });
@@ -48,6 +54,9 @@ export class PhotoDialog {
     this._uses = element("fieldset", { class: "uses" }, element("legend", { class: "hidden", text: "What a click on an object does" }));
     this._hint = element("p", { class: "note" });
     this._facts = element("dl");
+    this._why = element("section", { class: "why", "aria-label": "Where the score comes from" });
+    this._near = element("button", { type: "button", text: "Find photos from here", on: {
+      click: () => this.page.near([this.item.latitude, this.item.longitude]) } });
     this._whole = element("button", { type: "button", text: "Find photos like this one", on: {
       click: () => this.page.use({ photo: this.item.id }, this._use) } });
     this._box = element("button", { type: "button", text: "Draw a box by keys", on: { click: () => this.view.drawByKeys() } });
@@ -57,8 +66,8 @@ export class PhotoDialog {
       element("div", { class: "side" },
         element("div", { class: "head" }, this._title, button("close", "Close", () => this.dialog.close())),
         this._uses, this._hint, this.view.name,
-        element("div", { class: "actions" }, this._tick, this._whole, this._box),
-        this._facts),
+        element("div", { class: "actions" }, this._tick, this._whole, this._near, this._box),
+        this._facts, this._why),
     );
   }
 
@@ -70,6 +79,7 @@ export class PhotoDialog {
     this.view.show(item);
     this._drawUses();
     this._drawTick();
+    this._showWhy(null);
     this._drawFacts();
     if (!this.dialog.open) {
       this.dialog.showModal();
@@ -127,8 +137,13 @@ export class PhotoDialog {
 
   _drawFacts() {
     const { item } = this;
+    this._near.hidden = item.latitude === undefined || !this.page.hasQuery();
+    const place = item.latitude === undefined ? "" : `${item.latitude.toFixed(4)}, ${item.longitude.toFixed(4)}`;
     const rows = [...reasons(item), ["File", item.path], ["Taken", item.taken?.replace("T", " ")], ["Camera", item.camera],
-      ["Size", `${item.width} × ${item.height} pixels`]];
+      ["Place", place], ["Rating", item.rating === -1 ? "rejected" : item.rating ? "★".repeat(item.rating) : ""],
+      ["Keywords", item.keywords?.join(", ")], ["Size", `${item.width} × ${item.height} pixels`]];
+    clearTimeout(this._timer);
+    this._timer = setTimeout(() => this._explain(item), PAUSE);
     this._facts.replaceChildren(...rows.filter(([, text]) => text).flatMap(([name, text, share]) => {
       const value = element("dd", { text });
       if (share !== undefined) {
@@ -138,6 +153,23 @@ export class PhotoDialog {
       }
       return [element("dt", { text: name }), value];
     }));
+  }
+
+  /** Show where the score comes from, anew only if something has become known since. */
+  async _explain(item) {
+    const known = `${item.p} ${item.grounding}`;
+    if (item.known !== known) Object.assign(item, { known, explanation: this.page.explain(item) });
+    const explanation = await item.explanation;
+    if (this.item !== item || item.known !== known || this._explained === explanation) return;
+    this._showWhy(explanation);
+  }
+
+  _showWhy(explanation) {
+    this._explained = explanation;
+    const details = this._why.querySelector("details");
+    if (details) this._isOpen = details.open; // those of the next explanation stay so
+    this._why.replaceChildren(...(explanation ? explained(explanation) : []));
+    for (const each of this._why.querySelectorAll("details")) each.open = this._isOpen === true;
   }
 
   _key(event) {
@@ -152,28 +184,3 @@ export class PhotoDialog {
     event.stopPropagation();
   }
 }
-
-/** Return why a photo is among the results: name, sentence, and perhaps a share to draw. */
-function reasons(item) {
-  if (item.plain) return [];
-  const rows = [];
-  if (item.p !== null) rows.push(["Judge", `${percent(item.p)} likely (p ${item.p.toFixed(4)}, margin ${item.margin.toFixed(2)})`, item.p]);
-  else rows.push(["Judge", item.failed ? "It could not answer." : "Not asked about this photo."]);
-  const place = item.place ? `, place ${item.place}` : "";
-  rows.push(["Likeness", `${item.likeness.toFixed(3)}${place}`, Math.max(0, item.likeness)]);
-  if (item.box) rows.push(["Box", item.box.map((edge) => Math.round(edge)).join(", ")]);
-  rows.push(["Mask", maskText(item)]);
-  return rows;
-}
-
-function maskText({ grounding, region, iou }) {
-  const fit = iou === undefined ? "" : `, IoU ${iou.toFixed(2)}`;
-  return {
-    matched: `The judge drew the box; region ${region} fits it best${fit}.`,
-    refined: "The judge drew the box; no stored region fits it, so the proposer made this mask inside it.",
-    unmatched: `The judge drew the box; no stored region fits it, so there is no mask${fit && ` (best${fit})`}.`,
-    "no box": "The judge drew no box.",
-    unreadable: "The judge's answer has no box that can be read.",
-  }[grounding] ?? (region === undefined ? "" : region === 0 ? "The photo as a whole is most like what you look for." : `Region ${region} is most like what you look for.`);
-}
-

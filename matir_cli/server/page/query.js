@@ -1,11 +1,14 @@
 // A query: what to find and where. It is kept in the page's address, so that the back button works.
 
+const WITHIN = 1000; // metres
+
 /** The query that finds nothing. */
 export function emptyQuery() {
   return {
     text: "", without: [], likes: [], unlikes: [], weight: 0.5,
     places: [], since: "", until: "", camera: "", orientation: "", minSize: null, maxSize: null,
-    judge: true,
+    near: null, within: WITHIN, hasPosition: null, rating: null, keywords: [], noKeywords: [],
+    unique: false, sort: "score", judge: true,
   };
 }
 
@@ -19,7 +22,8 @@ export const asksJudge = (query) => query.judge && query.text.trim() !== "";
 
 /** Return the settings of the HTTP API. */
 export function searchBody(query) {
-  const body = { without: query.without, places: query.places };
+  const { without, places, keywords, noKeywords } = query;
+  const body = { without, places, keywords, no_keywords: noKeywords };
   if (query.text.trim()) body.text = query.text.trim();
   if (query.likes.length) {
     body.examples = query.likes.map(exampleBody);
@@ -29,13 +33,18 @@ export function searchBody(query) {
   for (const name of ["since", "until", "camera", "orientation"]) if (query[name]) body[name] = query[name];
   if (query.minSize !== null) body.min_size = query.minSize;
   if (query.maxSize !== null) body.max_size = query.maxSize;
+  if (query.near) Object.assign(body, { near: query.near, within: query.within });
+  if (query.hasPosition !== null) body.has_gps = query.hasPosition;
+  if (query.rating) body.rating = query.rating;
+  if (query.unique) body.unique = true;
+  if (query.sort !== "score") body.sort = query.sort;
   return body;
 }
 
 const exampleBody = ({ photo, region, box }) => (region ? { region } : box ? { photo, box } : { photo });
 
 const TEXTS = { q: "text", since: "since", until: "until", camera: "camera", shape: "orientation" };
-const LISTS = { not: "without", in: "places" };
+const LISTS = { not: "without", in: "places", keyword: "keywords", "no-keyword": "noKeywords" };
 const EXAMPLES = { like: "likes", unlike: "unlikes" };
 const NUMBERS = { min: "minSize", max: "maxSize" };
 
@@ -50,6 +59,12 @@ export function toAddress(query) {
       words.append(key, region ? `${photo}.${region}` : box ? `${photo}~${box.join("~")}` : photo);
     }
   }
+  if (query.near) words.set("near", query.near.join("~"));
+  if (query.near && query.within !== WITHIN) words.set("within", query.within);
+  if (query.hasPosition !== null) words.set("position", query.hasPosition ? "yes" : "no");
+  if (query.rating) words.set("rating", query.rating.join("~"));
+  if (query.unique) words.set("unique", "yes");
+  if (query.sort !== "score") words.set("sort", query.sort);
   if (query.likes.length && query.weight !== 0.5) words.set("weight", query.weight);
   if (!query.judge) words.set("judge", "off");
   return words.toString();
@@ -65,14 +80,32 @@ export function fromAddress(address) {
   for (const [key, name] of Object.entries(EXAMPLES)) {
     query[name] = words.getAll(key).map(exampleOf).filter((each) => each !== null).slice(0, MOST_EXAMPLES);
   }
+  query.near = pair(words.get("near"), [-90, 90], [-180, 180]);
+  query.within = numberIn(words.get("within"), 1e-3, 1e9) ?? WITHIN;
+  query.hasPosition = { yes: true, no: false }[words.get("position")] ?? null;
+  query.rating = pair(words.get("rating"), [-1, 5], [-1, 5]);
+  if (query.rating && !query.rating.every(Number.isInteger)) query.rating = null;
+  query.unique = words.get("unique") === "yes";
+  query.sort = SORTS.includes(words.get("sort")) ? words.get("sort") : "score";
   query.weight = share(words.get("weight")) ?? 0.5;
   query.judge = words.get("judge") !== "off";
   return query;
 }
 
-function share(word) {
+const SORTS = ["score", "taken", "path", "size"];
+
+function numberIn(word, least, most) {
   const number = Number.parseFloat(word ?? "");
-  return number >= 0 && number <= 1 ? number : null;
+  return number >= least && number <= most ? number : null;
+}
+
+const share = (word) => numberIn(word, 0, 1);
+
+/** Return two numbers that are separated by "~", each in its range; null if they are none. */
+function pair(word, ...ranges) {
+  const words = (word ?? "").split("~");
+  const numbers = ranges.map(([least, most], index) => numberIn(words[index], least, most));
+  return words.length === 2 && !numbers.includes(null) ? numbers : null;
 }
 
 function exampleOf(word) {

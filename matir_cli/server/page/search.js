@@ -10,6 +10,16 @@ const MOST_CANDIDATES = 10000;
 
 export const [FOUND, OPEN, UNLIKELY] = [0, 1, 2]; // groups of photos
 
+const before = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+
+/** Orders of photos, as those of `matir find --sort`; ties are broken by likeliness. */
+const ORDERS = {
+  score: () => 0,
+  taken: (a, b) => before(a.taken ?? "~", b.taken ?? "~"), // "~" is after all digits
+  path: (a, b) => before(a.path, b.path),
+  size: (a, b) => b.share - a.share,
+};
+
 /** A photo as the search has found it so far. */
 class Item {
   constructor(shown) {
@@ -26,7 +36,9 @@ class Item {
     this.path = result.path;
     [this.width, this.height] = [result.width, result.height];
     [this.maskWidth, this.maskHeight] = [shown.mask_width, shown.mask_height];
-    [this.taken, this.camera] = [shown.taken_at, shown.camera];
+    [this.taken, this.camera, this.share] = [shown.taken_at, shown.camera, shown.share ?? -1];
+    [this.latitude, this.longitude, this.copies] = [result.latitude, result.longitude, result.near_copies];
+    [this.rating, this.keywords] = [result.rating, result.keywords];
     [this.region, this.box, this.iou, this.grounding] = [result.region, result.box, result.iou, result.grounding];
     const same = shown.region_id === this.regionId && this.isRegion;
     this.outline = shown.outline ?? (same ? this.outline : undefined);
@@ -63,7 +75,8 @@ class Item {
 
 /** Make an item of a photo that no search has found. */
 export function plainItem(photo) {
-  const result = { path: photo.paths[0], width: photo.width, height: photo.height, stage1_score: null };
+  const { paths: [path], width, height, latitude, longitude } = photo;
+  const result = { path, width, height, latitude, longitude, stage1_score: null };
   const item = new Item({ ...photo, photo: photo.id, result });
   item.plain = true;
   return item;
@@ -134,6 +147,12 @@ export class Search {
     }
   }
 
+  /** Return where the score and the mask of a photo come from; null if that is not known. */
+  async explain(item) {
+    const search = { ...searchBody(this.query), rerank: item.p !== null && this.judging };
+    return item.likeness === null ? null : api.explanation(search, item.id).catch(() => null);
+  }
+
   async _run(name, body, handlers) {
     const started = await api.startSearch(body);
     this.ids[name] = started.id;
@@ -156,11 +175,12 @@ export class Search {
     if (this.state === "judging" && this._started) api.stopSearch(this._started).catch(() => {});
   }
 
-  /** Judged photos that are likely, those not judged, and unlikely ones; in each the best first. */
+  /** Judged photos that are likely, those not judged, and unlikely ones; each in the order of the query. */
   ordered(leastP) {
     const items = [...this.items.values()].filter((item) => !item.dropped && (leastP === 0 || item.p >= leastP));
-    const better = (a, b) => a.group - b.group || (b.margin ?? 0) - (a.margin ?? 0) || b.likeness - a.likeness;
-    return items.sort((a, b) => better(a, b) || a.place - b.place);
+    const compare = ORDERS[this.query.sort];
+    const better = (a, b) => (b.margin ?? 0) - (a.margin ?? 0) || b.likeness - a.likeness || a.place - b.place;
+    return items.sort((a, b) => a.group - b.group || compare(a, b) || better(a, b));
   }
 
   get hasVerdicts() {
