@@ -133,33 +133,43 @@ class CodeQuery:
 class BlockQueries:
     """Queries to compare with one block of codes."""
 
-    def __init__(self, queries: Sequence[CodeQuery], deviations: float) -> None:
-        """Prepare k queries for upper bounds that lie `deviations` standard deviations above estimates."""
+    def __init__(
+        self, queries: Sequence[CodeQuery], scales: FloatArray, deviations: float, least_error: float = 0.0
+    ) -> None:
+        """Prepare k queries for upper bounds that lie `deviations` standard deviations above estimates.
+
+        Args:
+            scales: (2, n), from `read_scales`.
+            least_error: standard deviation of the error at least, also of codes that are more exact.
+        """
         # The product with a row of ones is what all levels of a query, 128 too large, add to its products.
         ones = np.full((1, queries[0].digits.shape[1]), 0x11, np.uint8)
         digits = np.concatenate([*(each.digits for each in queries), ones])
         self._packed = numkong.dots_pack(digits, dtype="uint4")
         count = len(queries)
-        scales = np.array([each.scale for each in queries], np.float32)
+        steps = np.array([each.scale for each in queries], np.float32)
         self._weights = np.zeros((2 * count + 1, count), np.float32)
-        self._weights[np.arange(0, 2 * count, 2), np.arange(count)] = _LEVELS * scales
-        self._weights[np.arange(1, 2 * count, 2), np.arange(count)] = scales
-        self._weights[-1] = -(_QUERY_LEVEL + 1) * scales
+        self._weights[np.arange(0, 2 * count, 2), np.arange(count)] = _LEVELS * steps
+        self._weights[np.arange(1, 2 * count, 2), np.arange(count)] = steps
+        self._weights[-1] = -(_QUERY_LEVEL + 1) * steps
+        _, self._spread = scales
+        error = max(min(each.error for each in queries), float(np.finfo(np.float32).tiny))
+        self._scales = np.stack([*scales, np.maximum(self._spread, np.float32(least_error / error))])
         self._factors = np.array(
-            [[each.centre_score, each.constant + deviations * each.error] for each in queries], np.float32
+            [[each.centre_score, each.constant, deviations * each.error] for each in queries], np.float32
         )
 
-    def upper_bounds(self, scales: FloatArray, levels: NDArray[np.uint8], out: FloatArray) -> None:
-        """Compute estimated cosines of n codes plus some standard deviations of their errors.
+    def upper_bounds(self, part: slice, levels: NDArray[np.uint8], out: FloatArray) -> None:
+        """Compute estimated cosines of m codes plus some standard deviations of their errors.
 
         Args:
-            scales: (2, n), from `read_scales`.
-            levels: (n, ceil(d / 2)), see `Codes`.
-            out: (k, n) for the result.
+            part: which codes of the block they are.
+            levels: (m, ceil(d / 2)), see `Codes`.
+            out: (k, m) for the result.
         """
-        products = np.asarray(numkong.dots_packed(levels, self._packed)).astype(np.float32)  # (n, 2k + 1)
-        np.multiply((products @ self._weights).T, scales[1], out=out)
-        out += self._factors @ scales
+        products = np.asarray(numkong.dots_packed(levels, self._packed)).astype(np.float32)  # (m, 2k + 1)
+        np.multiply((products @ self._weights).T, self._spread[part], out=out)
+        out += self._factors @ self._scales[:, part]
 
 
 def prepare_query(query: FloatArray, centres: FloatArray) -> list[CodeQuery]:

@@ -29,8 +29,9 @@ from matir_cli.search.codes import encode_block
 from matir_cli.search.quantisation import (
     Int8Array,
     ResidualArray,
-    cosine_table,
+    level_cosines,
     quantise_finely,
+    query_levels,
     refine,
     restore,
     unrefined,
@@ -48,6 +49,9 @@ RUN = np.dtype([("photo", "<i8"), ("first", "<i8"), ("count", "<i8")])
 
 LONGEST_RESIDUALS = 1 << 26
 """Bytes of a photo's residuals at most; those of fifty regions have some twenty thousand."""
+
+SCORED_AT_ONCE = 1024
+"""Regions whose exact vectors are in memory at once: they hardly leave the cache."""
 
 _MOST_IN_RUN = 2**31
 """Regions: far more than a photo has, and few enough that sums of counts do not overflow."""
@@ -232,10 +236,9 @@ def to_vectors(
         GalleryDamaged: one is no blob, all zeros, or of another length.
     """
     present = [blob for blob in blobs if isinstance(blob, bytes)]
+    lengths = {*map(len, present)}
     length = (len(present[0]) if present else 0) if dimensions is None else dimensions
-    if not (
-        len(present) == len(blobs) and all(0 < len(blob) == length <= LONGEST_VECTOR for blob in present)
-    ):
+    if len(present) != len(blobs) or lengths != {length} or not 0 < length <= LONGEST_VECTOR:
         raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
     stored = np.frombuffer(b"".join(present), np.int8).reshape(-1, length)
     if not stored.any(axis=1).all():
@@ -298,48 +301,107 @@ def stored_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions:
         GalleryDamaged: a region has no vector, or one of another length or of zeros.
     """
     rows = gallery.connection.execute(
-        f"select {VECTOR} from json_each(?) cross join vectors on region_id = value order by key",  # noqa: S608
+        f"select key, {VECTOR} from json_each(?) cross join vectors on region_id = value",  # noqa: S608
         (dimensions, json.dumps(regions.tolist())),
-    )
-    vectors = [vector for (vector,) in rows]
-    if len(vectors) != regions.size:
+    ).fetchall()
+    if len(rows) != regions.size:
         raise GalleryDamaged(gallery.path, "a region has no vector")
-    if not vectors:
+    if not rows:
         return np.zeros((0, dimensions), np.int8)
-    return to_vectors(gallery, vectors, dimensions)
+    # In practice they come in this order, but SQLite would copy them all to sort them.
+    rows.sort(key=itemgetter(0))
+    return to_vectors(gallery, [vector for _, vector in rows], dimensions)
 
 
 def exact_vectors(gallery: GalleryFile, regions: NDArray[np.int64], dimensions: int) -> NDArray[np.int16]:
     """Return the vectors of (n,) region ids as exactly as the gallery knows them: (n, d) as `refine` does.
+
+    Each photo's residuals are read once, if its regions follow each other.
 
     Raises:
         GalleryDamaged: a region has no vector, or a vector or residual has an impossible length.
     """
     stored = stored_vectors(gallery, regions, dimensions)
     length = -(-dimensions // 2)
-    rows = gallery.connection.execute(
-        "select key, iif(octet_length(residuals) <= ?3, substr(residuals, 1 + ordinal * ?1, ?1), null) "
-        "from json_each(?2) cross join regions on regions.id = value cross join residuals using (photo_id)",
-        (length, json.dumps(regions.tolist()), LONGEST_RESIDUALS),
-    ).fetchall()
+    rows = gallery.connection.execute(_PLACES, (json.dumps(regions.tolist()),))
+    try:
+        places = np.sort(np.fromiter(rows, _PLACE), order="key")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GalleryDamaged(gallery.path, f"a region's ordinal: {error}") from error
+    runs = np.flatnonzero(
+        (np.diff(places["photo"], prepend=-1) != 0) | (np.diff(places["ordinal"], prepend=-1) != 1)
+    )
+    counts = np.diff(runs, append=places.size)
+    asked = [places["photo"][runs].tolist(), places["ordinal"][runs].tolist(), counts.tolist()]
+    bindings = (length, json.dumps([*zip(*asked, strict=True)]), LONGEST_RESIDUALS)
+    found = gallery.connection.execute(_RESIDUALS, bindings).fetchall()
+    if not found:
+        return unrefined(stored)
+    numbers, blobs = zip(*found, strict=True)
+    known = np.array(numbers)
+    residuals = to_residuals(gallery, blobs, length, counts[known].tolist())
+    refined = places["key"][np.repeat(runs[known], counts[known]) + _counted(counts[known])]
+    if np.array_equal(refined, np.arange(len(stored))):
+        return refine(stored, residuals)
     levels = unrefined(stored)
-    if rows:
-        keys, blobs = zip(*rows, strict=True)
-        refined = np.array(keys)
-        levels[refined] = refine(stored[refined], to_residuals(gallery, blobs, length))
+    levels[refined] = refine(stored[refined], residuals)
     return levels
 
 
-def to_residuals(gallery: GalleryFile, blobs: Sequence[apsw.SQLiteValue], length: int) -> ResidualArray:
+_PLACE = np.dtype([("key", np.int64), ("photo", np.int64), ("ordinal", np.int64)])
+
+_PLACES = "select key, photo_id, ordinal from json_each(?) cross join regions on regions.id = value"
+
+_RESIDUALS = (
+    "select key, iif(octet_length(residuals) <= ?3, "
+    "substr(residuals, 1 + (value ->> 1) * ?1, (value ->> 2) * ?1), null) "
+    "from json_each(?2) cross join residuals on photo_id = value ->> 0"
+)
+
+
+def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 0, 1, ..., count - 1 for each of the counts, one after the other."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def to_residuals(
+    gallery: GalleryFile,
+    blobs: Sequence[apsw.SQLiteValue],
+    length: int,
+    counts: Sequence[int] | None = None,
+) -> ResidualArray:
     """Convert stored residuals, at least one, to (n, length) uint8.
+
+    Args:
+        counts: number of residuals in each blob; None: one.
 
     Raises:
         GalleryDamaged: one is no blob, or of another length.
     """
-    present = [blob for blob in blobs if isinstance(blob, bytes) and len(blob) == length]
+    sizes = [length] * len(blobs) if counts is None else [length * count for count in counts]
+    present = [
+        blob for blob, size in zip(blobs, sizes, strict=True) if isinstance(blob, bytes) and len(blob) == size
+    ]
     if len(present) != len(blobs):
         raise GalleryDamaged(gallery.path, "a vector's residual has an impossible length")
     return np.frombuffer(b"".join(present), np.uint8).reshape(-1, length)
+
+
+def exact_cosines(
+    gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray
+) -> NDArray[np.float64]:
+    """Return (k, n): cosines of n regions with (k, d) vectors, as exactly as the gallery knows them.
+
+    Raises:
+        GalleryDamaged: as `exact_vectors`.
+    """
+    levels = query_levels(vectors)
+    scores = np.empty((len(vectors), regions.size))
+    for start in range(0, regions.size, SCORED_AT_ONCE):
+        part = slice(start, start + SCORED_AT_ONCE)
+        exact = exact_vectors(gallery, regions[part], vectors.shape[1])
+        scores[:, part] = level_cosines(exact, levels)
+    return scores
 
 
 def score_regions(
@@ -350,6 +412,5 @@ def score_regions(
     Raises:
         GalleryDamaged: as `exact_vectors`.
     """
-    exact = exact_vectors(gallery, regions, vectors.shape[1])
     lengths = np.linalg.norm(vectors, axis=1)
-    return np.asarray(cosine_table(exact, vectors) * lengths[:, np.newaxis])
+    return np.asarray(exact_cosines(gallery, regions, vectors) * lengths[:, np.newaxis])

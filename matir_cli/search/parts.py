@@ -205,9 +205,10 @@ def _read_regions(gallery: GalleryFile, photos: list[int]) -> _PhotoRegions:
     """Read the regions of photos; GalleryDamaged if a box is impossible."""
     rows = gallery.connection.execute(_REGIONS, (json.dumps(photos),))
     try:
-        columns = np.array([*rows], np.float64).reshape(-1, 9)
+        columns = np.fromiter(rows, _REGION).view(np.float64).reshape(-1, 9)
     except (TypeError, ValueError) as error:
         raise GalleryDamaged(gallery.path, f"a region's box: {error}") from error
+    columns = columns[np.lexsort([columns[:, 2], columns[:, 1]])]
     sizes = columns[:, 7:]
     if not np.isfinite(columns).all() or (sizes <= 0).any():
         raise GalleryDamaged(gallery.path, "a region's box or its photo's size is impossible")
@@ -215,10 +216,11 @@ def _read_regions(gallery: GalleryFile, photos: list[int]) -> _PhotoRegions:
     return _PhotoRegions(ids, photo_ids, columns[:, 2] == 0, columns[:, 3:7] / np.tile(sizes, 2))
 
 
+_REGION = np.dtype([(str(number), np.float64) for number in range(9)])
+
 _REGIONS = (
     "select regions.id, photo_id, ordinal, x0, y0, x1, y1, width, height "
-    "from json_each(?) cross join photos on photos.id = value cross join regions on photo_id = photos.id "
-    "order by photo_id, ordinal"
+    "from json_each(?) cross join photos on photos.id = value cross join regions on photo_id = photos.id"
 )
 
 

@@ -33,6 +33,9 @@ RESIDUAL_STEPS = 16
 ROWS_AT_ONCE = 256
 """Vectors converted at once: as float64 they still fit a core's cache."""
 
+_ODD_STEPS = (2 * np.stack(np.divmod(np.arange(256), 16), axis=1) - 15).astype(np.int16).view(np.int32)[:, 0]
+"""(256,) by byte of a residual: its two values in units of 1/32 level, int16, side by side."""
+
 Int8Array = NDArray[np.int8]
 """Stored vectors: (n, d) levels of -127..127 in the rotated frame, each row at a scale of its own."""
 
@@ -107,14 +110,17 @@ def quantise_finely(vectors: FloatArray) -> tuple[Int8Array, ResidualArray]:
 
 def refine(stored: Int8Array, residuals: ResidualArray) -> NDArray[np.int16]:
     """Add residuals to stored vectors: return (n, d) int16 in units of 1/32 level, for `cosines`."""
-    steps = np.stack([residuals >> 4, residuals & 15], axis=2).reshape(len(residuals), -1)
-    odd = 2 * steps[:, : stored.shape[1]].astype(np.int16) - (RESIDUAL_STEPS - 1)
-    return np.asarray(unrefined(stored) + odd)
+    levels = np.empty(stored.shape, np.int16)
+    for start in range(0, len(levels), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        levels[part] = unrefined(stored[part])
+        levels[part] += _ODD_STEPS[residuals[part]].view(np.int16)[:, : stored.shape[1]]
+    return levels
 
 
 def unrefined(stored: Int8Array) -> NDArray[np.int16]:
     """Return (n, d) stored vectors in the units of `refine`, for those whose residuals are not known."""
-    return np.asarray(2 * RESIDUAL_STEPS * stored.astype(np.int16))
+    return np.multiply(stored, np.int16(2 * RESIDUAL_STEPS), dtype=np.int16)
 
 
 def rounding_error(dimensions: int) -> float:
@@ -143,7 +149,20 @@ def cosines(stored: Int8Array | NDArray[np.int16], query: FloatArray) -> NDArray
 
 def cosine_table(stored: Int8Array | NDArray[np.int16], queries: FloatArray) -> NDArray[np.float64]:
     """Return the (k, n) float64 cosines of (n, d) stored vectors with (k, d) `queries`, as `cosines` does."""
-    levels = _levels(queries, QUERY_LEVEL).astype(np.float64)
+    return level_cosines(stored, query_levels(queries))
+
+
+def query_levels(queries: FloatArray) -> NDArray[np.float64]:
+    """Return (k, d) `queries` as `level_cosines` takes them: rotated, and rounded to 16 bits.
+
+    Raises:
+        ValueError: a query holds a value that is not finite, or only zeros.
+    """
+    return _levels(queries, QUERY_LEVEL).astype(np.float64)
+
+
+def level_cosines(stored: Int8Array | NDArray[np.int16], levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (k, n) float64 cosines of (n, d) stored vectors with the queries of `query_levels`."""
     scores = np.empty((len(levels), len(stored)))
     for start in range(0, len(stored), ROWS_AT_ONCE):
         rows = stored[start : start + ROWS_AT_ONCE].astype(np.float64)

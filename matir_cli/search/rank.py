@@ -15,8 +15,9 @@ thousands is missed. The number of regions scored depends on the query and the g
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import apsw
 import numpy as np
@@ -27,8 +28,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.codes import Codes, prepare_query
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import RUN, exact_vectors, read_runs, stored_vectors
-from matir_cli.search.quantisation import Int8Array, cosine_table, cosines, quantise, rounding_error
+from matir_cli.search.index import RUN, exact_cosines, read_runs, stored_vectors
+from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, rounding_error
 from matir_cli.search.upper_bounds import BlockQuery, UpperBounds, compare_blocks
 
 SCORED_AT_ONCE = 4096
@@ -41,6 +42,13 @@ FEW_PHOTOS = 20
 SCAN_SHARE = 128
 """All regions of the photos that pass the filters are scored if these are at most so many, or one in so many
 of all photos: that costs no more than to compare the codes of all."""
+
+MANY_SHARE = 8
+"""Where more than one in so many regions of the index may be among the best, their vectors are read in the
+order of the file: no query takes much longer than to compare all codes and to read all vectors."""
+
+REGIONS_AT_ONCE = 16_384
+"""Regions scored in the order of the file at once."""
 
 SAMPLE = 256
 """Regions that `sample_scores` takes: a standard deviation of that many is right to about 4%."""
@@ -201,10 +209,14 @@ class _Scorer:
         if bounds is not None:
             if self.photos is not None:
                 bounds.keep_photos(self.photos)
-            scored = _score_promising(self, bounds, scored, limit)
+            scored, many = _score_promising(self, bounds, scored, limit)
+        else:
+            many = np.zeros(0, np.int64)
         scored = _rescore_best(self, scored, limit)
-        scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
-        best = scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
+        for start in range(0, many.size, REGIONS_AT_ONCE):
+            exact = self.score_exactly(many[start : start + REGIONS_AT_ONCE])
+            scored = _best_regions(np.concatenate([scored, exact]))
+        best = _best_regions(scored)
         best = best[np.lexsort([best["photo"], -best["score"]])][:limit]
         equal = self._equal_human_regions(best)
         return [Candidate(photo, equal.get(photo, region), score) for region, photo, score in best.tolist()]
@@ -217,10 +229,7 @@ class _Scorer:
         if not regions.size:
             return {}
         scored = self.score(regions)
-        dimensions = self.query.vector.size
-        scored["score"] = cosines(
-            exact_vectors(self.gallery, scored["region"], dimensions), self.query.vector
-        )
+        scored["score"] = exact_cosines(self.gallery, scored["region"], self.query.vector[np.newaxis])[0]
         scores = dict(zip(best["photo"].tolist(), best["score"].tolist(), strict=True))
         found = scored[np.argsort(-scored["region"])].tolist()
         return {photo: region for region, photo, score in found if scores[photo] == score}
@@ -261,18 +270,35 @@ class _Scorer:
             (self.rounded, json.dumps(np.sort(regions).tolist())),
         )
 
+    def score_exactly(self, regions: NDArray[np.int64]) -> ScoredArray:
+        """Score those of the (n,) region ids that still exist as exactly as possible, as `score` does."""
+        if self.query.filters is not None:
+            regions = self.query.filters.regions(self.gallery, regions)
+        rows = self.gallery.connection.execute(
+            "select region_id, photo_id, 0.0 from json_each(?) cross join vectors on region_id = value",
+            (json.dumps(regions.tolist()),),
+        )
+        scored = self._select(rows)
+        _set_exact_scores(self, scored)
+        return scored
+
     def _collect(self, select: str, bindings: tuple[apsw.SQLiteValue, ...]) -> ScoredArray:
-        try:
-            scored = np.fromiter(self.gallery.connection.execute(select, bindings), _SCORED)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise GalleryDamaged(self.gallery.path, f"a vector's photo: {error}") from error
+        scored = self._select(self.gallery.connection.execute(select, bindings))
         if np.isnan(scored["score"]).any():
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
-        if self.photos is not None:
-            # A region id in the index may belong to another photo now than when the codes were made.
-            scored = scored[np.isin(scored["photo"], self.photos)]
         self.handicap_whole_photos(scored)
         return scored
+
+    def _select(self, rows: Iterable[Any]) -> ScoredArray:
+        """Return the rows of photos that pass the filters."""
+        try:
+            scored = np.fromiter(rows, _SCORED)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise GalleryDamaged(self.gallery.path, f"a vector's photo: {error}") from error
+        if self.photos is None:
+            return scored
+        # A region id in the index may belong to another photo now than when the codes were made.
+        return scored[np.isin(scored["photo"], self.photos)]
 
     def handicap_whole_photos(self, scored: ScoredArray) -> None:
         """Subtract `handicap` from the scores, in place, of the regions that are whole photos.
@@ -333,8 +359,15 @@ def _bound_scores(gallery: GalleryFile, queries: Sequence[FloatArray]) -> list[U
     return [UpperBounds.of(joined, row) for row in bounds]
 
 
-def _score_promising(scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, limit: int) -> ScoredArray:
-    """Add to `scored` the scores of all regions whose bound exceeds the `limit`-th best photo's score."""
+def _score_promising(
+    scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, limit: int
+) -> tuple[ScoredArray, NDArray[np.int64]]:
+    """Add to `scored` the scores of all regions whose bound exceeds the `limit`-th best photo's score.
+
+    Returns:
+        What is scored, and the ids of these regions, in the order of the file, where they are so many that to
+        read them in this order and at once exactly costs less. They are not scored.
+    """
     # One region of each promising photo first, so that many regions of one photo cannot crowd out the others.
     chosen = bounds.best_of_runs(FIRST_PHOTOS * limit)
     at_once = SCORED_AT_ONCE
@@ -343,11 +376,19 @@ def _score_promising(scorer: _Scorer, bounds: UpperBounds, scored: ScoredArray, 
         scored = np.concatenate([scored, scorer.score(bounds.region_ids(chosen))])
         upper[chosen] = -np.inf
         chosen = np.flatnonzero(upper > _threshold(scored, limit))
+        if chosen.size * MANY_SHARE > upper.size:
+            return scored, np.sort(bounds.region_ids(chosen))
         if chosen.size > at_once:
             best = np.argpartition(upper[chosen], chosen.size - at_once)
             chosen = chosen[best[chosen.size - at_once :]]
             at_once *= 2
-    return scored
+    return scored, chosen
+
+
+def _best_regions(scored: ScoredArray) -> ScoredArray:
+    """Return each photo's best region, of equal ones the one with the lowest id."""
+    scored = scored[np.lexsort([scored["region"], -scored["score"], scored["photo"]])]
+    return scored[np.flatnonzero(np.diff(scored["photo"], prepend=-1))]
 
 
 def _best_of_photos(scored: ScoredArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -374,8 +415,12 @@ def _rescore_best(scorer: _Scorer, scored: ScoredArray, limit: int) -> ScoredArr
     margin = 6.0 * rounding_error(query.size)
     least = np.maximum(best, _threshold(scored, limit)) - margin
     close = scored[scored["score"] >= least[number]]
-    for start in range(0, close.size, SCORED_AT_ONCE):
-        part = close[start : start + SCORED_AT_ONCE]
-        part["score"] = cosines(exact_vectors(scorer.gallery, part["region"], query.size), query)
-    scorer.handicap_whole_photos(close)
+    _set_exact_scores(scorer, close)
     return close
+
+
+def _set_exact_scores(scorer: _Scorer, scored: ScoredArray) -> None:
+    """Set the scores of regions, in place, with vectors at 12 bits and the query at 16."""
+    vector = scorer.query.vector[np.newaxis]
+    scored["score"] = exact_cosines(scorer.gallery, scored["region"], vector)[0]
+    scorer.handicap_whole_photos(scored)

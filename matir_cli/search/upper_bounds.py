@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
 from matir_cli.search.codes import BlockQueries, CodeQuery, read_scales, row_bytes, scales_bytes
+from matir_cli.search.quantisation import rounding_error
 
 THREADS = 2
 """Threads that compare codes. More would wait for one another: half of the time is reading, which only one
@@ -100,6 +101,8 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
     upper = np.empty((len(blocks[0].queries), blocks[-1].end), np.float32)
     remaining = iter(blocks)
     reading = Lock()
+    # Scores are rounded as well: where vectors are alike, by more than the error of codes.
+    least_error = rounding_error(dimensions)
 
     def compare_some(blob: apsw.Blob) -> None:
         buffer = np.empty((ROWS_AT_ONCE, row_bytes(dimensions)), np.uint8)
@@ -110,14 +113,14 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
                 blob.reopen(block.id)
                 scales = read_scales(blob.read(scales_bytes(block.count)))
             with np.errstate(all="ignore"):  # the caller checks the result
-                queries = BlockQueries(block.queries, DEVIATIONS)
+                queries = BlockQueries(block.queries, scales, DEVIATIONS, least_error)
                 for at in range(0, block.count, ROWS_AT_ONCE):
                     part = slice(at, min(at + ROWS_AT_ONCE, block.count))
                     levels = buffer[: part.stop - at]
                     with reading:
                         blob.read_into(levels.data)
                     start = block.end - block.count + at
-                    queries.upper_bounds(scales[:, part], levels, upper[:, start : start + len(levels)])
+                    queries.upper_bounds(part, levels, upper[:, start : start + len(levels)])
 
     threads = min(THREADS, len(blocks))
     with ExitStack() as stack:

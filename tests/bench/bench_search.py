@@ -14,6 +14,7 @@ product has all vectors in memory, too, and is reduced to photos.
 import math
 import multiprocessing
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -414,7 +415,7 @@ def count_rows(folder: Path) -> list[int]:
     rows: list[int] = []
 
     def trace(_: object, statement: str, bindings: Any) -> bool:
-        if "vector" in statement and "json_each" in statement:
+        if re.search(r"\bvector\b", statement) and "json_each" in statement:
             rows[-1] += next(each for each in bindings if isinstance(each, str)).count(",") + 1
         return True
 
@@ -424,6 +425,33 @@ def count_rows(folder: Path) -> list[int]:
             rows.append(0)
             rank_photos(gallery, query, TOP)
     return rows
+
+
+def time_parts(folder: Path) -> tuple[Timings, Timings]:
+    """Timings of plain queries, and of the same with another object left of which theirs is, in turn."""
+    from matir_cli.gallery.database import GalleryFile
+    from matir_cli.search.parts import PartQuery, Role, rank_by_parts
+    from matir_cli.search.phrases.description import RelationKind
+    from matir_cli.search.rank import rank_photos, sample_scores
+
+    queries = np.load(folder / "queries.npy")
+    plain, parts = [], []
+    with GalleryFile.open(folder / "gallery.db") as gallery:
+        samples = sample_scores(gallery, queries)
+        spreads = samples.std(axis=1).tolist()
+        offsets = (samples.mean(axis=1) / spreads).tolist()
+        roles = [Role(q / np.float32(s), o) for q, s, o in zip(queries, spreads, offsets, strict=True)]
+        for number, query in enumerate(queries):
+            own, other = roles[number], roles[number - 1]
+            target = Role(own.vector, own.offset, ((RelationKind.LEFT_OF, other),))
+            asked = PartQuery(query[np.newaxis], target, 0.5 * spreads[number])
+            if number == 0:
+                rank_photos(gallery, query, TOP)
+                rank_by_parts(gallery, asked, TOP)
+            plain.append(time_once(partial(rank_photos, gallery, query, TOP))[0])
+            parts.append(time_once(partial(rank_by_parts, gallery, asked, TOP))[0])
+            time.sleep(AT_REST)
+    return Timings(tuple(plain)), Timings(tuple(parts))
 
 
 def score_spread(kind: str) -> float:
@@ -478,7 +506,12 @@ def measure(photos: int, kind: str, folder: Path) -> None:
     print(
         f"\nGallery: {statistics.median(rows):,.0f} rows scored (most: {max(rows):,}), "
         f"{built.bytes_per_photo / 1e3:.1f} kB of vectors and index per photo, one query in a new process "
-        f"{new_process}, with nothing in the system's cache {format_seconds(cold or math.nan)}\n",
+        f"{new_process}, with nothing in the system's cache {format_seconds(cold or math.nan)}\n"
+    )
+    plain, parts = in_new_process(time_parts, folder)
+    print(
+        f"With another object and a relation: {parts}, without: {plain}, "
+        f"{parts.median / plain.median:.1f}x\n",
         flush=True,
     )
 

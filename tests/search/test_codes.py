@@ -34,7 +34,7 @@ def table_of(queries: list[CodeQuery], codes: Codes, deviations: float) -> Float
     """(k, n) upper bounds."""
     scales = read_scales(codes.tobytes()[: scales_bytes(len(codes.levels))])
     table = np.empty((len(queries), len(codes.levels)), np.float32)
-    BlockQueries(queries, deviations).upper_bounds(scales, codes.levels, table)
+    BlockQueries(queries, scales, deviations).upper_bounds(slice(None), codes.levels, table)
     return table
 
 
@@ -128,3 +128,13 @@ def test_products_are_those_of_the_digits(dimensions: int) -> None:
     products = np.asarray(numkong.dots_packed(levels, numkong.dots_pack(queries, dtype="uint4")))
     digits = [np.concatenate([rows >> 4, rows & 15], axis=1).astype(np.int64) for rows in (levels, queries)]
     assert (products == digits[0] @ digits[1].T).all()
+
+
+def test_bounds_of_exact_codes_lie_above_by_the_least_error() -> None:
+    row, query = like_clip(1, 64), like_clip(1, 64, seed=2)[0]
+    centre, codes = codes_of(np.repeat(row, 3, axis=0))
+    (ready,) = prepare_query(query, centre[np.newaxis])
+    table = np.empty((1, 3), np.float32)
+    scales = read_scales(codes.tobytes()[: scales_bytes(3)])
+    BlockQueries([ready], scales, 3.0, 0.01).upper_bounds(slice(None), codes.levels, table)
+    assert table[0] - bounds_of(ready, codes, 0.0) == pytest.approx(0.03, abs=1e-5)

@@ -1,7 +1,10 @@
 """Ranking photos by their best region, against brute force over the stored vectors."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +12,9 @@ import pytest
 from matir_cli import errors
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.region_rows import store_origin
-from matir_cli.records import Candidate, OriginKind, RegionOrigin
+from matir_cli.records import Candidate, FloatArray, OriginKind, RegionOrigin
 from matir_cli.search.index import seal_index
-from matir_cli.search.rank import rank_photos, sample_scores
+from matir_cli.search.rank import FIRST_PHOTOS, MANY_SHARE, rank_photos, sample_scores
 from tests.search.vector_gallery import (
     blocks,
     brute_force,
@@ -216,3 +219,39 @@ def test_a_persons_region_is_the_best_of_equals(gallery: GalleryFile) -> None:
             seal_index(gallery, block_regions)
         found = rank_photos(gallery, vector, 2)
         assert [item.region_id for item in found] == [first[0].region_id, ids[3]]
+
+
+def alike(photos: int, kind: str) -> list[FloatArray]:
+    """Photos of 10 regions that codes tell apart badly or not at all."""
+    rng = np.random.default_rng(1)
+    shape = (photos, 10, 64)
+    match kind:
+        case "the same":
+            return list(np.broadcast_to(question(0), shape).astype(np.float32))
+        case "nearly the same":
+            return list(unit(question(0) + 1e-4 * rng.standard_normal(shape)))
+        case "two opposite ones":
+            return list(unit(question(0) * rng.choice([-1.0, 1.0], (photos, 10, 1))))
+        case _:
+            return list(unit(rng.standard_normal(shape)))
+
+
+@pytest.mark.parametrize("kind", ["the same", "nearly the same", "two opposite ones", "nothing in common"])
+@pytest.mark.parametrize("limit", [1, 50, 1000])
+def test_no_query_reads_many_more_vectors_than_there_are(gallery: GalleryFile, kind: str, limit: int) -> None:
+    put_all(gallery, alike(600, kind))
+    seal_index(gallery, 2048)
+    read: list[int] = []
+
+    def count(_: object, statement: str, bindings: Any) -> bool:
+        if re.search(r"\bvector\b", statement):
+            read.extend(len(json.loads(each)) for each in bindings if isinstance(each, str))
+        return True
+
+    for query in (question(0), question(1), -question(0)):
+        gallery.connection.exec_trace, read[:] = count, []
+        found = rank_photos(gallery, query, limit)
+        gallery.connection.exec_trace = None
+        assert found == brute_force(gallery, query)[:limit]
+        # Some regions are read to learn that most may be among the best, each of them at most twice.
+        assert 0 < sum(read) <= 6000 * (1 + 2 / MANY_SHARE) + 6 * FIRST_PHOTOS * limit
