@@ -91,6 +91,20 @@ class PromptDecoder:
             skip_full=(_subpixels(full, 2) + self._full_bias).to(full.dtype),
         )
 
+    def features_at(self, encoded: EncodedImage, points: Tensor) -> Tensor:
+        """Return (p, c / 4) float32: the features on twice the grid of image tokens, interpolated at points.
+
+        Args:
+            encoded: the image.
+            points: (p, 2) float32, x and y in pixels of the square input.
+        """
+        grid = self._model.sam_image_embedding_size
+        nested = encoded.skip_half.float().view(grid, grid, 2, 2, -1)  # rows and columns, of subpixels too
+        features = nested.permute(4, 0, 2, 1, 3).reshape(1, -1, 2 * grid, 2 * grid)
+        where = points[None, None] * (2 / self._model.image_size) - 1
+        found = F.grid_sample(features, where, mode="bilinear", padding_mode="border", align_corners=False)
+        return found[0, :, 0].T
+
     def decode(self, encoded: EncodedImage, points: Tensor, labels: Tensor) -> DecodedPrompts:
         """Run the transformer for b prompts.
 

@@ -52,7 +52,7 @@ class Sam2Options(EngineOptions, frozen=True):
     """Options of a SAM 2 proposer in a model set."""
 
     IDENTITY_OPTIONS = (
-        *("config", "image_size", "architecture", "points_per_side"),
+        *("config", "image_size", "architecture", "points_per_side", "points"),
         *("predicted_iou_threshold", "stability_threshold", "stability_offset", "nms_threshold"),
     )
     """Options that change the regions in a gallery; the others change speed and memory."""
@@ -65,6 +65,8 @@ class Sam2Options(EngineOptions, frozen=True):
     """Differences from `config`."""
     points_per_side: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
     """Points along each side of the grid of point prompts, which has the square of this number."""
+    points: Literal["grid", "adaptive"] = "grid"
+    """Points of the grid that are asked: all, as in the paper, or at most a third, see `adaptive`."""
     points_per_batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     """Points decoded together; None chooses by device. Changes speed and memory only."""
     predicted_iou_threshold: Fraction = 0.5

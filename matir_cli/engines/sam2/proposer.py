@@ -8,8 +8,11 @@ Each point gives three masks. The result is that of upstream's `SAM2AutomaticMas
 3. compute stability, area and box of the others at full size, and drop the unstable;
 4. non-maximum suppression (NMS) of boxes;
 5. run-length encoding of the masks that are left.
+
+With `points = "adaptive"`, steps 1 to 4 run for some points of the grid at a time, see `adaptive`.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,10 +29,13 @@ from torchvision.ops import nms
 
 from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.options import read_options
+from matir_cli.engines.sam2.adaptive import PointChooser
 from matir_cli.engines.sam2.decoder import EncodedImage, PromptDecoder
 from matir_cli.engines.sam2.model import load_model
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.records import Box, EngineConfig, ImageArray, Point, Region, Rle
+
+_log = logging.getLogger(__name__)
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation of RGB values in 0..1."""
@@ -49,6 +55,12 @@ _SLACK = 1.5
 A mask is computed at full size if that many more inner pixels would make it stable. Of 6,500 masks of a
 trained model that are stable at full size, at thresholds from 0.5 to 0.9, one needs a larger margin.
 """
+
+_REPEATED = 0.9
+"""IoU from which on a mask repeats an earlier one."""
+
+_QUIET_ROUNDS = 2
+"""Rounds in a row that bring nothing but repeated masks after which no more points are asked."""
 
 _FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = 1, 2, 3
 """Labels of the prompt encoder for a point on the object and for the corners of a box."""
@@ -103,20 +115,21 @@ class Sam2Proposer:
     def propose(self, image: ImageArray) -> list[Region]:
         """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first.
 
+        The number of points asked and of masks is logged at DEBUG.
+
         Raises:
             EngineFailed: the device has not enough memory for the image, or for one point at a time.
         """
         height, width, _ = image.shape
         points = self._point_grid()
-
-        def decode_batch(batch: slice) -> _MaskBatch:
-            return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
-
         with torch.inference_mode(), self._precision():
             encoded = self._encode(image)
-            stable = _join(list(self._points.run(len(points), decode_batch)))
-            kept = nms(stable.boxes.float(), stable.predicted_iou.float(), self._options.nms_threshold)
-            return self._to_regions(stable[kept], height, width)
+            if self._options.points == "grid":
+                asked, found = len(points), self._suppress(self._ask(encoded, points, height, width))
+            else:
+                asked, found = self._ask_adaptively(encoded, points, height, width)
+            _log.debug("asked %d of %d points, kept %d masks", asked, len(points), len(found.areas))
+            return self._to_regions(found, height, width)
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
         """Return SAM 2's region for each box, in pixels of `image` ((h, w, 3) uint8 RGB).
@@ -192,6 +205,42 @@ class Sam2Proposer:
         y, x = torch.meshgrid(along, along, indexing="ij")
         return torch.stack([x, y], dim=-1).view(-1, 1, 2).to(self._device)
 
+    def _ask(self, encoded: EncodedImage, points: Tensor, height: int, width: int) -> _MaskBatch:
+        """Return the likely and stable masks of `points` ((p, 1, 2) float32, in pixels of the square)."""
+
+        def decode_batch(batch: slice) -> _MaskBatch:
+            return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
+
+        return _join(list(self._points.run(len(points), decode_batch)))
+
+    def _ask_adaptively(
+        self, encoded: EncodedImage, points: Tensor, height: int, width: int
+    ) -> tuple[int, _MaskBatch]:
+        """Ask some of the grid's `points`; return their number, and the masks after suppression."""
+        features = self._decoder.features_at(encoded, points[:, 0])
+        chooser = PointChooser(self._options.points_per_side, features.float().cpu().numpy())
+        stable = self._ask(encoded, points[chooser.start()], height, width)
+        kept = self._suppress(stable)
+        quiet = 0
+        while quiet < _QUIET_ROUNDS:
+            chosen = chooser.next_round(self._covered(stable, points).cpu().numpy())
+            if not len(chosen):
+                break
+            stable, known = _join([stable, self._ask(encoded, points[chosen], height, width)]), kept
+            kept = self._suppress(stable)
+            quiet = quiet + 1 if _repeat(kept, known) else 0
+        return chooser.asked, kept
+
+    def _suppress(self, masks: _MaskBatch) -> _MaskBatch:
+        """Return the masks that are left after NMS of their boxes, highest predicted IoU first."""
+        return masks[nms(masks.boxes.float(), masks.predicted_iou.float(), self._options.nms_threshold)]
+
+    def _covered(self, masks: _MaskBatch, points: Tensor) -> Tensor:
+        """Return (m, p) bool: True where a mask contains one of (p, 1, 2) points, at low resolution."""
+        side = masks.logits.shape[-1]
+        columns, rows = (points[:, 0] * (side / self._options.image_size)).long().unbind(dim=1)
+        return masks.logits[:, rows, columns] > 0
+
     def _decode_likely(self, encoded: EncodedImage, points: Tensor) -> tuple[Tensor, Tensor]:
         """Decode `points`; return logits (m, s / 4, s / 4) and predicted IoU (m,) above the threshold."""
         labels = torch.full((len(points), 1), _FOREGROUND, device=self._device)
@@ -256,6 +305,16 @@ def _join(parts: Sequence[_MaskBatch]) -> _MaskBatch:
         torch.cat([part.boxes for part in parts]),
         torch.cat([part.areas for part in parts]),
     )
+
+
+def _repeat(masks: _MaskBatch, known: _MaskBatch) -> bool:
+    """Return True if each of `masks` nearly equals one of `known`, by IoU at low resolution."""
+    if not len(masks.areas) or not len(known.areas):
+        return not len(masks.areas)
+    new, old = ((batch.logits > 0).flatten(1).float() for batch in (masks, known))
+    shared = new @ old.T
+    union = new.sum(dim=1)[:, None] + old.sum(dim=1) - shared
+    return bool((shared >= _REPEATED * union).any(dim=1).all())
 
 
 def _stability_areas(logits: Tensor, offset: float) -> tuple[Tensor, Tensor]:
