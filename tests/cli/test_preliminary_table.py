@@ -141,8 +141,10 @@ def test_photos_are_in_the_order_in_which_the_results_will_be(
     monkeypatch.setenv("COLUMNS", "300")
     with GalleryFile.open(gallery) as file, click.Context(click.Command("find"), color=False):
         rows = [*file.connection.execute("select photo_id, min(id) from regions group by photo_id limit 5")]
+        scores = (5.0, 4.0, 3.0, 2.0, 1.0)
         candidates = [
-            Candidate(*row, score) for row, score in zip(rows, (5.0, 4.0, 3.0, 2.0, 1.0), strict=True)
+            Candidate(photo_id, region_id, score)
+            for (photo_id, region_id), score in zip(rows, scores, strict=True)
         ]
         table = PreliminaryTable(file, 5)
         table.observe(Stage1Event(tuple(candidates), (), fusion=1.0))
