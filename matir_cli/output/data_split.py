@@ -11,7 +11,6 @@ from collections.abc import Collection
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.search.events import SearchOutcome
-from matir_cli.search.near_copies import PhotoComparison, link_near_copies, read_traits
 from matir_cli.search.rerank import JudgedCandidate
 
 MOST_BACKGROUND = 0.9
@@ -23,6 +22,9 @@ def val_photos(gallery: GalleryFile, photo_ids: Collection[int], share: float) -
 
     A group of near-copies is on the side that the SHA-256 of the smallest SHA-256 in it chooses.
     """
+    # Here, since every search imports this module for its options.
+    from matir_cli.search.near_copies import PhotoComparison, link_near_copies, read_traits
+
     photos = read_traits(gallery, sorted(photo_ids))
     chosen = set[int]()
     for group in link_near_copies(gallery, photos, PhotoComparison(gallery)):
@@ -62,6 +64,8 @@ class BackgroundPhotos:
             photo_id: max((denied[photo_id] for denied in self._denied.values()), key=_margin)
             for photo_id in common - {*labelled}
         }
+        from matir_cli.search.near_copies import read_traits
+
         photos = sorted(
             read_traits(gallery, sorted(worst)), key=lambda photo: (_margin(worst[photo.id]), photo.sha256)
         )

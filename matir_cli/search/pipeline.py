@@ -24,13 +24,11 @@ from matir_cli.search.events import (
     SearchOutcome,
     Stage1Event,
 )
-from matir_cli.search.explainer import Explainer
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
-from matir_cli.search.near_copies import PhotoComparison, leave_out_near_copies
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
 from matir_cli.search.rank import rank_photos
@@ -215,6 +213,8 @@ def _search_events(
         outcome = yield from _run_stage_2(session, ranked, options, wanted, matching, outcome, progress)
     final = sort_results(outcome.results, options.sort)
     if options.explain:
+        from matir_cli.search.explainer import Explainer
+
         explainer = Explainer(gallery, encoded, judging, matching if grounding else None, fusion)
         final = [explainer.explain(result) for result in final]
     yield FinalEvent(replace(outcome, results=final))
@@ -319,12 +319,18 @@ def _rank(
     gallery: GalleryFile, query: EncodedQuery, limit: int, options: SearchOptions
 ) -> tuple[list[Candidate], float | None]:
     """Return the `limit` best photos that `options` let through, best first, and the best score of all."""
+    if not options.unique:
+        ranked = rank_encoded(gallery, query, limit, options.filters)
+        good = _drop_low_scores(ranked, options.min_score)
+        return good, ranked[0].score if ranked else None
+    from matir_cli.search.near_copies import PhotoComparison, leave_out_near_copies  # it imports Pillow
+
     comparison = PhotoComparison(gallery)
     depth = limit
     while True:
         ranked = rank_encoded(gallery, query, depth, options.filters)
         good = _drop_low_scores(ranked, options.min_score)
-        kept = leave_out_near_copies(gallery, good, comparison) if options.unique else good
+        kept = leave_out_near_copies(gallery, good, comparison)
         # Photos that were left out make room for others.
         if len(kept) >= limit or len(good) < depth:
             return kept[:limit], ranked[0].score if ranked else None
