@@ -28,6 +28,9 @@ from matir_cli.engines.qwen_vl.boxes import ImageSize, expected_continuation, pa
 from matir_cli.engines.qwen_vl.family import QWEN2_5_VL
 from matir_cli.engines.qwen_vl.preflight import check_files
 from matir_cli.engines.registry import OPTIONS
+from matir_cli.engines.siglip.image_tower import SiglipImageTower
+from matir_cli.engines.siglip.image_tower import load_image_tower as load_siglip_tower
+from matir_cli.engines.siglip.tokenizer import load_tokenizer as load_gemma_tokenizer
 from matir_cli.engines.tensors.torch_checkpoint import read_tensors
 from matir_cli.engines.tensors.torchscript import is_torchscript, read_torchscript_tensors
 from matir_cli.evaluation.datasets.coco import read_coco
@@ -53,6 +56,7 @@ from tests.support.clip_weights import save_small_vocabulary, save_torchscript
 from tests.support.fakes import ColourEncoder, ColourProposer
 from tests.support.gguf_edit import read_gguf
 from tests.support.pictures import save_scenes
+from tests.support.siglip_weights import random_strings, save_gemma_tokenizer
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ def made(name: str) -> bytes:
     """Return a valid file that a writer of the tests makes."""
     writers: dict[str, Callable[[Path], object]] = {
         "tokenizer.json": save_small_vocabulary,
+        "gemma/tokenizer.json": lambda path: save_gemma_tokenizer(
+            path.parent, random_strings(20, 1), size=300
+        ),
         "clip.pt": lambda path: save_torchscript({"visual.proj": torch.zeros(3, 2)}, path),
         "weights.pt": lambda path: torch.save(
             {"model": {"a": torch.zeros(3), "b": torch.ones(2, 2).half(), "c": torch.zeros(4, 4)[:, 1]}}, path
@@ -116,6 +123,20 @@ def read_clip(path: Path) -> None:
     load_image_tower(path, None, "cpu", torch.float32)
     tower = read_text_tower(path)
     tower.shape("text_projection.weight")
+
+
+def small_siglip() -> bytes:
+    """Return the image tower of a SigLIP as .safetensors, with one layer of width 8."""
+    torch.manual_seed(0)
+    state = SiglipImageTower(8, 16, 1, 1, 2, 2).state_dict()
+    return save({f"vision_model.{name}": torch.zeros_like(value) for name, value in state.items()})
+
+
+def read_gemma(path: Path) -> None:
+    """Load Gemma's tokenizer, and encode a short and a long text."""
+    tokenizer = load_gemma_tokenizer(path)
+    for text in ("Dog <h1>\u72d7 x", "long " * 60):
+        tokenizer.tokenize(text, 64)
 
 
 def header_of(content: bytes) -> bytes:
@@ -408,6 +429,11 @@ PARSERS: dict[str, Parser] = {
     "torch pickle": Parser(with_pickle(made("weights.pt"), read_checkpoint), [pickle_in(made("weights.pt"))]),
     "torchscript": Parser(file_reader("clip.pt", read_script), [made("clip.pt")]),
     "torchscript pickle": Parser(with_pickle(made("clip.pt"), read_script), [pickle_in(made("clip.pt"))]),
+    "siglip": Parser(
+        file_reader("a.safetensors", lambda path: load_siglip_tower(path, 1, "cpu", torch.float32)),
+        [small_siglip()],
+    ),
+    "gemma tokenizer": Parser(file_reader("tokenizer.json", read_gemma), [made("gemma/tokenizer.json")]),
     "tokenizer": Parser(file_reader("tokenizer.json", load_tokenizer), [made("tokenizer.json")]),
     "gguf header": Parser(read_judge_header, [read_gguf(_TINY["projector"]).pack_header()]),
     "model set": Parser(file_reader("set.toml", read_set), [MODEL_SET]),

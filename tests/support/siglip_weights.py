@@ -82,12 +82,15 @@ def random_strings(count: int, seed: int) -> list[str]:
     return strings
 
 
-def save_gemma_tokenizer(folder: Path, corpus: Sequence[str], *, pairs: bool = True) -> Path:
+def save_gemma_tokenizer(
+    folder: Path, corpus: Sequence[str], *, pairs: bool = True, size: int = 1200
+) -> Path:
     """Train a small tokenizer on `corpus` and write it with the structure of Gemma's files.
 
     Args:
         folder: where `tokenizer.json` and `tokenizer_config.json` are written.
         corpus: texts; what they lack is encoded as bytes.
+        size: tokens at most.
         pairs: whether merges are written as pairs, else as "left right" (both are found on the hub).
 
     Returns:
@@ -97,7 +100,7 @@ def save_gemma_tokenizer(folder: Path, corpus: Sequence[str], *, pairs: bool = T
     found = ["<h1>", "▁▁", "\n\n"]
     tokenizer = Tokenizer(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106 - a token
     tokenizer.normalizer = Normalizers([Lowercase(), Replace(" ", "▁")])
-    trainer = BpeTrainer(vocab_size=1200, special_tokens=[*names, *found, *BYTES], show_progress=False)
+    trainer = BpeTrainer(vocab_size=size, special_tokens=[*names, *found, *BYTES], show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     made = json.loads(tokenizer.to_str())
     kept = [token for token in made["added_tokens"] if token["content"] in {*names, *found}]

@@ -124,7 +124,7 @@ def suppress_global_patches(features: Tensor, shares: Tensor, threshold: float) 
     unit = functional.normalize(features, dim=1)
     inside = (shares > 0).float()
     # Mean cosine of each patch with the patches of each region, without the cosines of all pairs of patches.
-    alike = unit @ (inside @ unit / inside.sum(dim=1, keepdim=True)).T  # (patches, regions)
+    alike = unit @ (inside @ unit / inside.sum(dim=1, keepdim=True).clamp(min=1)).T  # (patches, regions)
     own, outside = inside.T, 1 - inside.T
     difference = (alike * own).sum(dim=1) / (own.sum(dim=1) + 1e-9)
     difference -= (alike * outside).sum(dim=1) / (outside.sum(dim=1) + 1e-9)

@@ -106,7 +106,7 @@ class SiglipRegionTower:
     def pool(self, features: Tensor, shares: Tensor) -> Tensor:
         """See `RegionTower.pool`."""
         touched = (shares > 0).float()
-        means = touched @ features / touched.sum(dim=1, keepdim=True)
+        means = touched @ features / touched.sum(dim=1, keepdim=True).clamp(min=1)
         return self._tower.project_pooled(means.to(self._tower.head.probe)).float()
 
 
