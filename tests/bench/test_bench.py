@@ -45,7 +45,6 @@ ROWS = {
     ],
     "scoring": ["COCO val2017: 100 x 4", "D3: 100 x 4", "D3, larger photos: 100 x 4"],
     "search": ["10,000"],
-    "shards": ["1", "100"],
     "serve": [
         "the tiny judge, nothing remembered",
         "the tiny judge, remembered",
