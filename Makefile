@@ -1,6 +1,6 @@
 # `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test browser-test gpu-check fix bench fuzz docs wheel clean help
+.PHONY: demo test test-ray browser-test gpu-check fix bench fuzz docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
@@ -15,6 +15,11 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# Ray is nothing that other tests need, and its processes take seconds to start.
+test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, about 2 minutes
+	$(BIN)/pip install --quiet --editable '.[ray]'
+	$(BIN)/pytest tests/cluster/check_ray.py
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
 browser-test: $(VENV)/installed-test ## Test the HTML pages in Chromium

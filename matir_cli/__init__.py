@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matir_cli import errors
     from matir_cli.api import Gallery
     from matir_cli.api_results import Hit, Instance, PhotoRegion
+    from matir_cli.cluster.options import RayOptions
     from matir_cli.errors import MatirError
     from matir_cli.gallery.rows import StoredPhoto
     from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
@@ -29,6 +30,7 @@ __all__ = [
     "PhotoRecord",
     "PhotoRegion",
     "Point",
+    "RayOptions",
     "Refreshed",
     "Skipped",
     "StoredPhoto",
@@ -42,6 +44,7 @@ _MODULES = {
     "matir_cli.errors": ("MatirError",),
     "matir_cli.gallery.rows": ("StoredPhoto",),
     "matir_cli.api_results": ("Hit", "Instance", "PhotoRegion"),
+    "matir_cli.cluster.options": ("RayOptions",),
     "matir_cli.records": ("Box", "PhotoRecord", "Point"),
     "matir_cli.search.query": ("Example",),
 }

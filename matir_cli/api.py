@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import TypeAlias
 
 from matir_cli.api_results import Hit, PhotoRegion
+from matir_cli.cluster.options import RayOptions
+from matir_cli.cluster.ray_workers import RayStages, indexing_on_ray
 from matir_cli.errors import GalleryMissing, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import count_unread
@@ -115,6 +117,7 @@ class Gallery:
         previews: bool = True,
         exclude: str | Iterable[str] = (),
         metadata: bool = False,
+        ray: str | RayOptions | None = None,
     ) -> Iterator[Outcome]:
         """Index photos: files, and folders recursively; `~` is the home folder.
 
@@ -127,6 +130,9 @@ class Gallery:
                 while its file is unavailable.
             exclude: patterns of files and folders to leave out, as in .gitignore.
             metadata: read ratings and keywords of unchanged files that a version which did not has added.
+            ray: let a Ray cluster index new photos: HOST:PORT, "auto" (the one in RAY_ADDRESS, else one that
+                is started on this machine), or `RayOptions`. A connection of this process to a cluster is
+                used and kept.
 
         Returns:
             One outcome per file: `Added`, `Linked` (the same bytes as a stored photo, or a raw file beside
@@ -136,6 +142,7 @@ class Gallery:
         Raises:
             WeightsMissing, WeightsChanged: raised at once; no file is created.
             ModelMismatch: raised at once; the gallery was created with other models.
+            PackageMissing: raised at once; Ray is not installed.
             MatirError: raised while iterating, for an error that ends the run, such as a full disk.
         """
         files = [Path(path).expanduser() for path in _listed(paths)]
@@ -147,18 +154,22 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             engines.bind()
+            options = RayOptions(ray) if isinstance(ray, str) else ray
+            stages = None if options is None else indexing_on_ray(engines, options)
         outcomes = add_photos(
             file,
             files,
-            IndexingModels.of(engines),
+            replace(IndexingModels.of(engines), remote=stages),
             previews=previews,
             rules=FolderRules(patterns),
             fill_metadata=metadata,
         )
-        return self._translated(outcomes)
+        return self._translated(outcomes, stages)
 
-    def _translated(self, outcomes: Generator[Outcome, None, None]) -> Iterator[Outcome]:
-        with translated(self.path), closing(outcomes):
+    def _translated(
+        self, outcomes: Generator[Outcome, None, None], stages: RayStages | None
+    ) -> Iterator[Outcome]:
+        with translated(self.path), stages or nullcontext(), closing(outcomes):
             yield from outcomes
 
     def find(

@@ -50,7 +50,7 @@ def path(indexed: Indexed, tmp_path: Path) -> Path:
 def test_the_public_names_are_these() -> None:
     assert sorted(matir_cli.__all__) == [
         *("Added", "Box", "Example", "Gallery", "Hit", "Instance", "Linked", "MatirError", "PhotoRecord"),
-        *("PhotoRegion", "Point", "Refreshed", "Skipped", "StoredPhoto", "Unchanged", "errors"),
+        *("PhotoRegion", "Point", "RayOptions", "Refreshed", "Skipped", "StoredPhoto", "Unchanged", "errors"),
     ]
     assert set(matir_cli.__all__) <= set(dir(matir_cli))
     assert all(getattr(matir_cli, name) is not None for name in matir_cli.__all__)

@@ -230,6 +230,15 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     errors.ModelSetUnknown: "Use one of these names, or the path of a TOML file.",
     errors.ModelSetInvalid: "Correct it in the TOML file.",
     errors.PartMissing: "Choose another model set with --models.",
+    errors.ClusterUnavailable: (
+        "Check the address, and that this machine is part of the cluster: ray status; or leave the address "
+        "out for one on this machine."
+    ),
+    errors.ClusterTooSmall: "Choose a lower --workers, --cpus-per-worker or --gpus-per-worker.",
+    errors.WorkerRefused: (
+        "Install the same version and models there (matir models pull SET), or send the models: --ship-models"
+    ),
+    errors.WorkersFailed: "Look into Ray's logs; what was indexed is kept, the same command goes on.",
     errors.WeightsChanged: (
         "Fetch it again: matir models pull SET; or accept it, if no hash of it is published: matir models "
         "pull --accept-changed SET"

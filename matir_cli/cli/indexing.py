@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import choose_model_set
 from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of, describe_absent, describe_notes
+from matir_cli.cluster.options import RayOptions
+from matir_cli.cluster.ray_workers import indexing_on_ray
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.outcomes import Added, Refreshed, Skipped
@@ -28,9 +31,13 @@ Outcome = TypeVar("Outcome")
 
 @contextmanager
 def open_for_indexing(
-    gallery_path: Path, model_set: str | None, device: str
+    gallery_path: Path, model_set: str | None, device: str, ray: RayOptions | None = None
 ) -> Iterator[tuple[GalleryFile, IndexingModels]]:
-    """Open the gallery, or create it, together with the models to index with, bound to it."""
+    """Open the gallery, or create it, together with the models to index with, bound to it.
+
+    Args:
+        ray: let a Ray cluster index new photos; it is joined or started when the first one is met.
+    """
     chosen = _choose(gallery_path, model_set)
     check_indexing_weights(chosen, gallery_path)
     if model_set is None and not gallery_path.exists():
@@ -38,7 +45,9 @@ def open_for_indexing(
     with GalleryFile.open(gallery_path, create=True) as gallery:
         engines = ModelSession(gallery, chosen, device)
         engines.bind()
-        yield gallery, IndexingModels.of(engines)
+        models = IndexingModels.of(engines)
+        with nullcontext() if ray is None else indexing_on_ray(engines, ray) as remote:
+            yield gallery, replace(models, remote=remote)
 
 
 @contextmanager

@@ -36,6 +36,11 @@
     │   ├── MemoryTooSmall             the machine has less memory than a model needs
     │   ├── ContextTooSmall            a question does not fit the model's context
     │   └── DownloadFailed             a file could not be fetched
+    ├── ClusterError                   about a cluster of machines that index photos
+    │   ├── ClusterUnavailable         it cannot be joined, or started
+    │   ├── ClusterTooSmall            it has no room for the workers that are asked for
+    │   ├── WorkerRefused              a worker would not index as this machine does
+    │   └── WorkersFailed              no worker can go on
     ├── EngineFailed                   a loaded model could not compute a result
     ├── PhotoUnreadable                a photo to skip, with the reason
     │   └── PhotoInaccessible          the system does not let it be read
@@ -65,12 +70,19 @@ An error carries its facts in named attributes. `str(error)` is one plain senten
 wrong; file names in it are not escaped. The remedy, which names commands, and the exit code belong to
 `matir_cli.cli.boundary`, through which errors reach a terminal.
 
-The classes are defined in `gallery`, `models`, `inputs`, `outputs` and `server` on top of `base`, and every
-other module imports them from here. The package imports nothing else of MaTIR.
+The classes are defined in the other modules of the package on top of `base`, and every other module of MaTIR
+imports them from here. The package imports nothing else of MaTIR.
 """
 
 from matir_cli.errors.base import (
     MatirError,
+)
+from matir_cli.errors.cluster import (
+    ClusterError,
+    ClusterTooSmall,
+    ClusterUnavailable,
+    WorkerRefused,
+    WorkersFailed,
 )
 from matir_cli.errors.gallery import (
     DiskFull,
@@ -145,6 +157,9 @@ from matir_cli.errors.server import (
 __all__ = [
     "AnnotationsInvalid",
     "CheckpointInvalid",
+    "ClusterError",
+    "ClusterTooSmall",
+    "ClusterUnavailable",
     "ContextTooSmall",
     "DecoderUnavailable",
     "DefaultsInvalid",
@@ -203,4 +218,6 @@ __all__ = [
     "SidecarUnusable",
     "WeightsChanged",
     "WeightsMissing",
+    "WorkerRefused",
+    "WorkersFailed",
 ]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.bench.__main__ import NAMES
+from tests.bench.bench_scaling import simulate, size_of
 from tests.bench.measuring import Timings, format_seconds
 
 ROWS = {
@@ -44,6 +46,7 @@ ROWS = {
         "size: 0.1% of the regions",
     ],
     "scoring": ["COCO val2017: 100 x 4", "D3: 100 x 4", "D3, larger photos: 100 x 4"],
+    "scaling": ["1, each shard once", "1,000, one shard lost, hedged", "10^6", "10^10"],
     "search": ["10,000"],
     "serve": [
         "the tiny judge, nothing remembered",
@@ -123,6 +126,24 @@ def test_a_failed_bench_does_not_stop_the_others(tmp_path: Path) -> None:
     assert done.stderr.endswith("failed: encoder\n")
     assert "## scoring" in done.stdout
     assert table_rows(done.stdout)["D3: 100 x 4"]
+
+
+def test_hedged_requests_hide_slow_and_lost_shards() -> None:
+    ways = simulate(100, 2000)
+    plain, hedged = ways["each shard once"], ways["hedged"]
+    assert (hedged.seconds <= plain.seconds).all()
+    assert np.quantile(hedged.seconds, 0.95) < 0.6 * np.quantile(plain.seconds, 0.95)
+    assert 1.05 <= hedged.requests <= 1.06  # one in twenty is late by definition, and the cold ones
+    assert np.isinf(ways["one shard lost"].seconds).all()
+    assert np.isfinite(ways["one shard lost, hedged"].seconds).all()
+
+
+def test_sizes_are_proportional() -> None:
+    small, large = size_of(10**6), size_of(10**8)
+    assert small.index_bytes == 105e9
+    assert small.core_seconds == pytest.approx(4.5)
+    assert large.core_seconds == pytest.approx(450)
+    assert (small.machines, large.machines) == (1, 8)
 
 
 def test_timings() -> None:

@@ -187,7 +187,16 @@ def test_a_gallery_made_with_other_models_is_refused(indexed: Indexed, tmp_path:
 
 
 def test_help_and_find_stay_light(indexed: Indexed) -> None:
-    heavy = {"torch", "torchvision", "llama_cpp", "transformers", "sam2", "huggingface_hub", "open_clip"}
+    heavy = {
+        "ray",
+        "torch",
+        "torchvision",
+        "llama_cpp",
+        "transformers",
+        "sam2",
+        "huggingface_hub",
+        "open_clip",
+    }
     network = {"http.client", "asyncio", "starlette", "mcp"}  # --help imports the commands of servers
     unasked = {"matir_cli.search.near_copies", "matir_cli.search.explainer"}  # for --unique and --explain
     for words, unused in (

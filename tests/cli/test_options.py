@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matir_cli.cli.group import matir
+from matir_cli.cli.options.cluster import ray_options
 from matir_cli.cli.options.common import PathName, SectionedCommand, check_distinct
 from matir_cli.cli.options.metadata import metadata_options
 from matir_cli.cli.options.output import OutputOptions, output_options
 from matir_cli.cli.options.query import QueryArguments, query_options
 from matir_cli.cli.options.search import check_judge_options, search_options
+from matir_cli.cluster.options import RayOptions
 from matir_cli.errors import OutputExists
 from matir_cli.records import Box, Point
 from matir_cli.search.filters import Filters
@@ -294,3 +296,27 @@ def test_standard_output_holds_one_form() -> None:
     for words in (["--coco", "-", "--html", "-"], ["--html", "-", "--json"], ["--coco", "-", "--preview"]):
         with pytest.raises(click.UsageError, match="one form of output only"):
             parse(output_options, "output", *words)
+
+
+def test_ray_is_off_by_default_and_local_without_an_address() -> None:
+    assert parse(ray_options, "ray") is None
+    assert parse(ray_options, "ray", "--ray") == RayOptions()
+    words = ("--workers", "3", "--gpus-per-worker", "0.5", "--cpus-per-worker", "2")
+    more = ("--shared-files", "--ship-models")
+    every = RayOptions("10.0.0.1:6379", 3, 0.5, 2, shared_files=True, ship_models=True)
+    assert parse(ray_options, "ray", "--ray=10.0.0.1:6379", *words, *more) == every
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "2"], "--workers goes with --ray"),
+        (["--ship-models"], "--ship-models goes with --ray"),
+        (["--ray", "photos"], "'photos' is no HOST:PORT"),
+        (["--ray", "ray://head:10001"], "is no HOST:PORT"),
+        (["--ray", "--workers", "0"], "0 is not in the range"),
+    ],
+)
+def test_options_of_workers_that_cannot_be_meant_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(click.UsageError, match=message):
+        parse(ray_options, "ray", *words)

@@ -29,6 +29,8 @@ TINY = Path(__file__).parents[2] / "models/tiny.toml"
 
 NOT_FOLLOWED = {
     errors.AnnotationsInvalid: "the file to correct is the user's; an evaluation takes minutes",
+    errors.ClusterTooSmall: "needs Ray; tests/cluster bring it about",
+    errors.ClusterUnavailable: "needs Ray; tests/cluster bring it about",
     errors.DecoderUnavailable: "needs a broken installation",
     errors.DiskFull: "needs a disk of the test's own",
     errors.DownloadFailed: "needs a server; tests/model_sets follow it with one of their own",
@@ -47,6 +49,8 @@ NOT_FOLLOWED = {
     errors.PackageMissing: "needs an environment without the package, and a package index",
     errors.RegionFileInvalid: "the file to correct is the user's; the forms are in the manual",
     errors.RoomTooSmall: "needs a disk of the test's own",
+    errors.WorkerRefused: "needs Ray, and two machines that differ",
+    errors.WorkersFailed: "needs Ray, and a machine that fails",
 }
 """Errors that no test can bring about or put right, with the reason."""
 

@@ -14,6 +14,7 @@ from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
+from matir_cli.cli.options.cluster import ray_options
 from matir_cli.cli.options.common import (
     PathName,
     device_option,
@@ -27,6 +28,7 @@ from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.cli.progress import shows_progress
 from matir_cli.cli.text import count_of
+from matir_cli.cluster.options import RayOptions
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.annotations import AnnotationFile
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
@@ -45,6 +47,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 @progress_option
 @verbose_option
 @folder_options
+@ray_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(
     "--regions",
@@ -72,6 +75,7 @@ def add(
     only_regions: bool,
     allow_root: bool,
     dry_run: bool,
+    ray: RayOptions | None,
 ) -> None:
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
 
@@ -87,6 +91,10 @@ def add(
     Ratings and keywords are read from the file and from its XMP sidecar, and read again when the
     sidecar changes.
 
+    With --ray, the photos are decoded and run through the models by workers on a cluster, while
+    this process reads and hashes files and writes the gallery: see `matir help scaling`. The
+    result is the same, except for the order of the photos.
+
     With --regions, a labelled data set is searched by its own objects: see `matir help regions`.
     Its file names are relative to a folder PATH, or absolute. Photos that were indexed before
     get their regions as well, and the same command again changes nothing.
@@ -100,16 +108,19 @@ def add(
       find . -name '*.jpg' -print0 | matir add -
       matir add ~/Photos --exclude '*.png' --exclude screenshots/
       matir add ~/Photos --dry-run | wc -l
+      matir add /mnt/photos --ray 10.0.0.1:6379 --shared-files
       matir add coco/val2017 --regions coco/annotations/instances_val2017.json --only-regions
     """
     if only_regions and regions is None:
         raise click.UsageError("--only-regions goes with --regions FILE.")
+    if ray is not None and regions is not None:
+        raise click.UsageError("--regions does not go with --ray: index first, then give the photos regions.")
     if dry_run:
         _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), rules)
         return
     passed_over = Counter[str]()
     own = None if regions is None else OwnRegions(AnnotationFile.read(regions), only_regions)
-    with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
+    with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
         expanded = expand_paths(paths, allow_root=allow_root)
         outcomes: Generator[_Outcome, None, None] = add_photos(
             gallery,

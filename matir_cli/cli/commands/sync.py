@@ -11,6 +11,7 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.indexing import open_for_indexing, open_or_empty, run_with_progress, say_passed_over
+from matir_cli.cli.options.cluster import ray_options
 from matir_cli.cli.options.common import (
     PathName,
     device_option,
@@ -26,6 +27,7 @@ from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import shows_progress
 from matir_cli.cli.text import count_of, describe_absent
 from matir_cli.cli.watching import watch_folders
+from matir_cli.cluster.options import RayOptions
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
@@ -53,6 +55,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 @progress_option
 @verbose_option
 @folder_options
+@ray_options
 @click.option("--no-previews", is_flag=True, help="Do not store the working-size JPEG of each photo.")
 @click.option(
     "--drop-all",
@@ -82,6 +85,7 @@ def sync(
     dry_run: bool,
     watch: bool,
     null: bool,
+    ray: RayOptions | None,
 ) -> None:
     """Add new photos, update changed ones, and drop those whose files are missing below PATH.
 
@@ -105,6 +109,8 @@ def sync(
     sidecar. It compares names, sizes and times only, so a renamed file is shown as both new and
     missing. Folders that it would keep, and files that it would skip, or try again because they
     could not be read before, are reported on standard error.
+
+    With --ray, workers on a cluster index new photos, as in `matir add`.
 
     --watch then keeps the gallery up to date while files change, and prints a mark and the file
     for each: + added or updated, * with another sidecar, - dropped. The models stay loaded. Ctrl-C
@@ -141,7 +147,7 @@ def sync(
             return
         total = None if watch else _count(gallery, roots, rules, drop_all=drop_all)
     passed_over = Counter[str]()
-    with open_for_indexing(gallery_path, model_set, device) as (gallery, models):
+    with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
         if watch:
 
             def sync_again(changed: Sequence[Path]) -> Generator[SyncOutcome, None, None]:

@@ -62,6 +62,7 @@ def examine_installation(
     yield from _devices()
     yield _heic()
     yield _raw()
+    yield _ray()
     yield _terminal()
     used = _used_set(path, default_set)
     yield from _model_sets(used, deep, progress)
@@ -176,6 +177,14 @@ def _raw() -> Finding:
     except ImportError:
         return warning("raw", "cameras' raw files are passed over", f"pip install '{DISTRIBUTION}[raw]'")
     return ok("raw", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}")
+
+
+def _ray() -> Finding:
+    """Check whether a cluster can be used, without loading Ray, which takes a second."""
+    try:
+        return ok("ray", f"Ray {metadata.version('ray')}")
+    except metadata.PackageNotFoundError:
+        return ok("ray", f"not installed; --ray needs it: pip install '{DISTRIBUTION}[ray]'")
 
 
 def _terminal() -> Finding:

@@ -1,6 +1,7 @@
 """All checks of `matir doctor`, as a function and as the command."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def test_without_a_gallery_only_the_default_models_are_missing(
         "room",
     } <= set(by_name)
     assert by_name["models tiny"].state is FindingState.OK
+    assert re.fullmatch(
+        r"Ray \d.*|not installed; --ray needs it: pip install 'matir-cli\[ray\]'", by_name["ray"].text
+    )
+    assert by_name["ray"].state is FindingState.OK
     assert not (tmp_path / "none.db").exists()
 
 
