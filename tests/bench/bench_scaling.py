@@ -103,12 +103,12 @@ class Costs:
     """Codes that every query reads: 392 MB per million regions, measured."""
     query_seconds: float = 50 * 90e-9
     """Processor time of stage 1: 90 ms per million regions, measured."""
-    gpu_seconds: float = 1.0
-    """Proposing and encoding on a GPU: assumed, never measured with the models of `full`."""
+    gpu_seconds: float = 2.0
+    """Proposing and encoding on a GPU with 24 GB: calculated on the evaluation page, never measured."""
     write_seconds: float = 3.5e-3
     """Storing, measured: what one file can take in."""
-    gpu_price: float = 2.0
-    """Per hour; assumed."""
+    gpu_price: float = 0.6
+    """USD per hour for such a GPU, 0.40 to 0.80."""
     memory_per_machine: float = 256e9
     """Bytes for codes in a machine's cache; assumed."""
     cores_per_machine: int = 64
