@@ -22,6 +22,8 @@ class Stage1Record:
     """Number of photos that the judge may be asked about."""
     results: tuple[ResultRecord, ...]
     """The first of them."""
+    fusion: float
+    """Judged photos are ranked by `logit_margin` + `fusion` x `stage1_score`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def event_record(
     match event:
         case Stage1Event():
             results = tuple(_record(result, all_instances=all_instances) for result in event.results)
-            return Stage1Record("stage1", query, len(event.candidates), results)
+            return Stage1Record("stage1", query, len(event.candidates), results, event.fusion)
         case VerdictEvent():
             for result in results_by_region(gallery, [event.item]):
                 record = _record(result, all_instances=False)

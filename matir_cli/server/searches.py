@@ -263,7 +263,8 @@ def event_json(message: Message, outlines: int = MOST_RESULTS) -> tuple[str, str
     if message.stage1 is not None:
         count = len(message.stage1.candidates)
         results = results_json(message.stage1.results, outlines)
-        return "stage1", f'{{"candidates":{count},"results":{results}}}'
+        fusion = message.stage1.fusion
+        return "stage1", f'{{"candidates":{count},"fusion":{fusion},"results":{results}}}'
     if message.verdict is not None:
         item = message.verdict.item
         verdict = item.verdict

@@ -52,6 +52,13 @@ def test_events_come_in_order_and_end_with_what_jsonl_prints(
     assert final["results"] == records(
         matir("find", QUERY, "--jsonl", *words, "--rle", "--masks", tmp_path / "masks")
     )
+    # The verdicts of the stream are enough to rank the photos.
+    worth = {
+        line["path"]: line["logit_margin"] + stage_1["fusion"] * line["stage1_score"]
+        for line in found["verdict"]
+    }
+    assert stage_1["fusion"] > 0
+    assert [line["path"] for line in final["results"]] == sorted(worth, key=lambda path: -worth[path])[:3]
     margins = {line["path"]: line["logit_margin"] for line in found["verdict"]}
     for grounded, result in zip(found["grounded"], final["results"], strict=True):
         assert margins[result["path"]] == result["logit_margin"]

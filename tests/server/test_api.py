@@ -66,6 +66,15 @@ def test_a_judged_search_comes_event_by_event(server: Server) -> None:
         check(server, {"grounded": "Result"}.get(name, name.capitalize()), data)
     assert [data["asked"] for name, data in events if name == "verdict"] == list(range(1, PHOTOS + 1))
     final = events[-1][1]
+    fusion = events[0][1]["fusion"]
+    assert fusion > 0
+    worth = {
+        data["photo"]: data["logit_margin"] + fusion * data["stage1_score"]
+        for name, data in events
+        if name == "verdict"
+    }
+    best = sorted(worth, key=lambda photo: -worth[photo])
+    assert [each["photo"] for each in final["results"]] == best[:5]
     assert (final["candidates"], final["judged"], final["complete"]) == (PHOTOS, PHOTOS, True)
     assert final["unlikely"] == 0
     printed = records(matir("find", QUERY, "--jsonl", "-n", 5, "--certainty", 1, *server.options))

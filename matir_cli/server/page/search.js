@@ -95,6 +95,7 @@ export class Search {
     this.items = new Map();
     this.state = "ranking"; // then "judging", "over" or "failed"
     this.candidates = this.asked = this.judged = this.unlikely = 0;
+    this.fusion = 0; // weight of the likeness beside the judge's margin
     this.complete = true;
     this.truncated = false;
     this.waiting = null;
@@ -135,7 +136,8 @@ export class Search {
       });
       if (this.judging && !this._left) {
         await this._run("judged", { ...this.judgedBody, outlines: 0 }, {
-          stage1: ({ candidates }) => this._set({ state: this.state === "failed" ? "failed" : "judging", candidates }),
+          stage1: ({ candidates, fusion }) =>
+            this._set({ state: this.state === "failed" ? "failed" : "judging", candidates, fusion }),
           waiting: (waiting) => this._set({ waiting }),
           verdict: (verdict) => this._judge(verdict),
           grounded: (shown) => this._ground(shown),
@@ -179,7 +181,8 @@ export class Search {
   ordered(leastP) {
     const items = [...this.items.values()].filter((item) => !item.dropped && (leastP === 0 || item.p >= leastP));
     const compare = ORDERS[this.query.sort];
-    const better = (a, b) => (b.margin ?? 0) - (a.margin ?? 0) || b.likeness - a.likeness || a.place - b.place;
+    const worth = ({ margin, likeness }) => (margin === null ? 0 : margin + this.fusion * likeness);
+    const better = (a, b) => worth(b) - worth(a) || b.likeness - a.likeness || a.place - b.place;
     return items.sort((a, b) => a.group - b.group || compare(a, b) || better(a, b));
   }
 
