@@ -8,9 +8,11 @@ import { FOUND, OPEN } from "./search.js";
 const HEADING = 44; // pixels
 const WAIT = 80; // milliseconds in which outlines are collected that are fetched together
 const MOST_OUTLINES = 100;
+const OUTSIDE = 99; // half working pixels by which what is darkened goes beyond a photo, so that its edge is not drawn
 
-/** Return the path data that darkens all of a photo but the object. */
-export const dimmed = (item) => `M0 0H${2 * item.maskWidth}V${2 * item.maskHeight}H0z${item.outline}`;
+/** Return the path data that darkens all of a photo, and `beyond` of its edges, but the object. */
+export const dimmed = (item, beyond = 0) =>
+  `M${-beyond} ${-beyond}H${2 * item.maskWidth + beyond}V${2 * item.maskHeight + beyond}H${-beyond}z${item.outline}`;
 
 export class Grid {
   /**
@@ -203,14 +205,11 @@ export class Grid {
       return;
     }
     if (!drawn) {
-      drawn = svg("svg", { "aria-hidden": "true", preserveAspectRatio: "xMidYMid slice" },
-        svg("path", { class: "dim" }), svg("path", { class: "edge" }));
+      drawn = svg("svg", { "aria-hidden": "true", preserveAspectRatio: "xMidYMid slice" }, svg("path", { class: "dim edged" }));
       button.append(drawn);
     }
     setAttribute(drawn, "viewBox", `0 0 ${2 * item.maskWidth} ${2 * item.maskHeight}`);
-    const [dim, edge] = drawn.children;
-    setAttribute(edge, "d", item.outline);
-    setAttribute(dim, "d", dimmed(item));
+    setAttribute(drawn.firstChild, "d", dimmed(item, OUTSIDE));
   }
 
   _drawLine(button, item) {

@@ -194,6 +194,7 @@ function drawStart() {
   const children = [
     element("p", { class: "lead", text: "Describe an object, or open a photo and click on one." }),
     element("p", { class: "note", text: `${countOf(photos, "photo")}, ${countOf(regions ?? 0, "object")}${years}${undated && first ? `, ${undated.toLocaleString("en")} without a date` : ""}` }),
+    toAddress({ ...query, judge: true }) ? element("p", { class: "note", text: "The filters are for the next search; below are the newest of all photos." }) : "",
     texts.length ? element("p", { class: "chips", "aria-label": "Searched for last" },
       ...texts.map((text) => element("button", { type: "button", class: "chip", text, on: { click: () => go({ ...emptyQuery(), text }) } })),
       element("button", { type: "button", class: "quiet", text: "Forget these", on: { click: () => {
