@@ -18,10 +18,18 @@ import torch
 
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.options import Sam2Options
-from matir_cli.models.tiny import recipe, train_alpha_clip, train_qwen_vl, train_qwen_vl_together, train_sam2
+from matir_cli.models.tiny import (
+    recipe,
+    train_alpha_clip,
+    train_clip,
+    train_qwen_vl,
+    train_qwen_vl_together,
+    train_sam2,
+)
 
 MODELS = ("sam2", "alpha_clip", "qwen_vl")
 FURTHER = "qwen_vl_further"
+PLAIN = "clip"
 MODEL_SET = Path(__file__).parent.parent / "tiny.toml"
 
 
@@ -34,8 +42,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "model",
-        choices=[*MODELS, FURTHER, "all"],
-        help=f"{FURTHER}: trains the judge in the package further, all of its weights together",
+        choices=[*MODELS, FURTHER, PLAIN, "all"],
+        help=f"{FURTHER}: trains the judge in the package further, all of its weights together; "
+        f"{PLAIN}: a CLIP without masks, for comparison",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
     parser.add_argument(
@@ -56,13 +65,15 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(model: str, folder: Path, scale: float, device: torch.device) -> tuple[Path, ...]:
-    """Train one of `MODELS`, or the judge further; return the files written."""
+    """Train one of `MODELS`, the judge further, or the plain CLIP; return the files written."""
     written: tuple[Path, ...]
     if model == "sam2":
         options = tomllib.loads(MODEL_SET.read_text())["proposer"]["options"]
         written = (train_sam2.train(folder, read_options(options, Sam2Options, "sam2"), scale, device),)
     elif model == "alpha_clip":
         written = train_alpha_clip.train(folder, scale, device)
+    elif model == PLAIN:
+        written = train_clip.train(folder, scale, device)
     elif model == FURTHER:
         written = train_qwen_vl_together.train(folder, scale, device)
     else:

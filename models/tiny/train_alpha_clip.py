@@ -172,12 +172,12 @@ def loss(towers: TwoTowers, batch: Batch) -> Tensor:
     logits = towers.logit_scale.clamp(max=4.6).exp() * (
         towers.regions(batch.images, batch.alphas) @ towers.phrases(batch.queries).T
     )
-    to_region = _cross_entropy(logits.T, batch.truth.T)
+    to_region = cross_entropy(logits.T, batch.truth.T)
     objects = batch.of_object
-    return to_region + _cross_entropy(logits[objects], batch.truth[objects])
+    return to_region + cross_entropy(logits[objects], batch.truth[objects])
 
 
-def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
     """Mean over rows of the cross-entropy, the row's true columns being equally likely."""
     return -(logits.log_softmax(1) * truth / truth.sum(1, keepdim=True)).sum(1).mean()
 
@@ -225,12 +225,12 @@ def write(towers: TwoTowers, folder: Path) -> tuple[Path, Path, Path]:
         folder / "clip_text.safetensors",
         folder / "tokenizer.json",
     )
-    torch.save(_half(towers.visual.state_dict()), visual)
-    text.write_bytes(save(_half(towers.text.state_dict())))
+    torch.save(half_precision(towers.visual.state_dict()), visual)
+    text.write_bytes(save(half_precision(towers.text.state_dict())))
     clip_tokenizer.build().save(str(words))
     return visual, text, words
 
 
-def _half(state: dict[str, Any]) -> dict[str, Tensor]:
+def half_precision(state: dict[str, Any]) -> dict[str, Tensor]:
     """The floating-point tensors in float16."""
     return {name: value.half().contiguous() for name, value in state.items() if value.is_floating_point()}
