@@ -6,7 +6,8 @@
 SAM 2.1 Hiera-T at 1024 pixels with seeded weights that were never trained but give local masks
 (`tests.support.crafted_sam2`); with --quick, a small model at 256 pixels. Both sides have the same
 weights and settings, and the thresholds pass the same shares of upstream's own masks whatever the
-photo. Without a PHOTO, a drawn scene is measured.
+photo. Without a PHOTO, a drawn scene is measured. "Adaptive" is `points = "adaptive"`, with the share of
+the grid's masks that it finds (IoU >= 0.75).
 """
 
 import warnings
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from matir_cli import masks
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.sam2.options import Architecture, Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
@@ -97,6 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "faster",
         "masks upstream / here",
         "matched here / upstream",
+        "adaptive",
+        "faster than here",
+        "its masks",
+        "of the grid's",
     )
     for title, photo in photos.items():
         _compare(f"{title} {photo.shape[1]} x {photo.shape[0]}", photo, model, device, batch, options.rounds)
@@ -133,6 +139,9 @@ def _compare(
     proposer = Sam2Proposer(model, options, device)
     ours_time, ours = _timed(lambda: proposer.propose(photo), device, rounds)
     here, there = match_shares(ours, theirs)
+    adaptive = Sam2Proposer(model, msgspec.structs.replace(options, points="adaptive"), device)
+    fewer_time, fewer = _timed(lambda: adaptive.propose(photo), device, rounds)
+    overlap = masks.iou([region.rle for region in fewer], [region.rle for region in ours])
     print_row(
         title,
         f"{chosen.predicted_iou:.3f}",
@@ -142,6 +151,10 @@ def _compare(
         f"{theirs_time.median / ours_time.median:.1f}x",
         f"{len(theirs)} / {len(ours)}",
         f"{here:.1%} / {there:.1%}",
+        fewer_time,
+        f"{ours_time.median / fewer_time.median:.1f}x",
+        len(fewer),
+        f"{(overlap.max(axis=0) >= 0.75).mean():.1%}",
     )
 
 

@@ -43,7 +43,7 @@ class PointChooser:
         centred = features - features.mean(axis=0)
         self._features = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
         self._side = side
-        self._rows, self._columns = np.divmod(np.arange(side * side), side)
+        self._rows, self._columns = np.divmod(np.arange(side * side, dtype=np.float32), np.float32(side))
         self._asked: list[int] = []
         self._most = max(1, int(SHARE * side * side))
         self._per_round = 1
@@ -70,22 +70,26 @@ class PointChooser:
         """
         count = min(self._per_round, self._most - len(self._asked))
         covered = masks.astype(np.float32)
-        novelty = np.full(self._side**2, np.inf)
-        for point in self._asked:
-            self._lower(novelty, point, covered)
+        novelty = self._differences(self._asked, covered).min(axis=1)
+        novelty[self._asked] = -1
         chosen: list[int] = []
         for _ in range(count):
-            chosen.append(int(novelty.argmax()))
-            self._lower(novelty, chosen[-1], covered)
+            point = int(novelty.argmax())
+            np.minimum(novelty, self._differences([point], covered)[:, 0], out=novelty)
+            novelty[point] = -1
+            chosen.append(point)
         self._asked += chosen
         return np.array(chosen, dtype=np.intp)
 
-    def _lower(self, novelty: NDArray[np.float64], point: int, covered: FloatArray) -> None:
-        """Lower the novelty of all points to their difference to `point`, now asked; its own to -1."""
-        steps = np.hypot(self._rows - self._rows[point], self._columns - self._columns[point])
-        difference = np.linalg.norm(self._features - self._features[point], axis=1)
-        difference += _PER_STEP * np.minimum(steps, _FAR)
-        only_one = np.abs(covered - covered[:, [point]]).sum(axis=0)
-        difference += np.minimum(only_one, _MOST_MASKS)
-        np.minimum(novelty, difference, out=novelty)
-        novelty[point] = -1
+    def _differences(self, points: list[int], covered: FloatArray) -> FloatArray:
+        """Return (side * side, len(points)): how much every point differs from each of `points`."""
+        likeness = self._features @ self._features[points].T
+        lengths = (self._features**2).sum(axis=1)
+        apart = np.sqrt(np.maximum(lengths[:, None] + lengths[points] - 2 * likeness, 0))
+        rows = self._rows[:, None] - self._rows[points]
+        columns = self._columns[:, None] - self._columns[points]
+        steps = np.minimum(np.hypot(rows, columns), _FAR)
+        containing = covered.sum(axis=0)
+        only_one = containing[:, None] + containing[points] - 2 * (covered.T @ covered[:, points])
+        difference: FloatArray = apart + np.float32(_PER_STEP) * steps + np.minimum(only_one, _MOST_MASKS)
+        return difference

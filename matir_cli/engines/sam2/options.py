@@ -54,6 +54,7 @@ class Sam2Options(EngineOptions, frozen=True):
     IDENTITY_OPTIONS = (
         *("config", "image_size", "architecture", "points_per_side", "points"),
         *("predicted_iou_threshold", "stability_threshold", "stability_offset", "nms_threshold"),
+        *("repeat_threshold", "min_area", "max_area", "max_regions"),
     )
     """Options that change the regions in a gallery; the others change speed and memory."""
 
@@ -77,3 +78,12 @@ class Sam2Options(EngineOptions, frozen=True):
     """Stability is the IoU of the masks cut at +offset and at -offset, in logits."""
     nms_threshold: Fraction = 0.7
     """Of two masks whose boxes overlap more (IoU), the one with the lower predicted IoU is dropped."""
+    repeat_threshold: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    """Of two masks that overlap this much or more (IoU of the masks), the one with the lower predicted IoU is
+    dropped; None leaves it at the boxes. A mask within a hardly larger one counts, too."""
+    min_area: Fraction = 0.0
+    """Masks that cover a smaller share of the photo are dropped."""
+    max_area: Fraction = 1.0
+    """Masks that cover a larger share of the photo are dropped."""
+    max_regions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Number of masks per photo at most, those with the highest predicted IoU x stability; None: any."""

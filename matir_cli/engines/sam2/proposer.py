@@ -7,7 +7,8 @@ Each point gives three masks. The result is that of upstream's `SAM2AutomaticMas
 2. drop clearly unstable masks, on the low-resolution logits;
 3. compute stability, area and box of the others at full size, and drop the unstable;
 4. non-maximum suppression (NMS) of boxes;
-5. run-length encoding of the masks that are left.
+5. if the options say so, drop masks that repeat others, very small and very large ones, and the worst;
+6. run-length encoding of the masks that are left.
 
 With `points = "adaptive"`, steps 1 to 4 run for some points of the grid at a time, see `adaptive`.
 """
@@ -21,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pycocotools import mask as coco
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
@@ -128,8 +130,10 @@ class Sam2Proposer:
                 asked, found = len(points), self._suppress(self._ask(encoded, points, height, width))
             else:
                 asked, found = self._ask_adaptively(encoded, points, height, width)
-            _log.debug("asked %d of %d points, kept %d masks", asked, len(points), len(found.areas))
-            return self._to_regions(found, height, width)
+            kept = self._reduce(found, height, width)
+            counts = (asked, len(points), len(kept.areas), len(found.areas))
+            _log.debug("asked %d of %d points, kept %d of %d masks", *counts)
+            return self._to_regions(kept, height, width)
 
     def refine(self, image: ImageArray, boxes: Sequence[Box]) -> list[Region | None]:
         """Return SAM 2's region for each box, in pixels of `image` ((h, w, 3) uint8 RGB).
@@ -235,6 +239,18 @@ class Sam2Proposer:
         """Return the masks that are left after NMS of their boxes, highest predicted IoU first."""
         return masks[nms(masks.boxes.float(), masks.predicted_iou.float(), self._options.nms_threshold)]
 
+    def _reduce(self, masks: _MaskBatch, height: int, width: int) -> _MaskBatch:
+        """Return the masks that are worth a pass of the encoder, by the options, in the same order."""
+        options = self._options
+        share = masks.areas / (height * width)
+        masks = masks[(share >= options.min_area) & (share <= options.max_area)]
+        if options.repeat_threshold is not None and len(masks.areas):
+            masks = masks[_distinct(_overlaps(masks, masks).cpu().numpy() >= options.repeat_threshold)]
+        if options.max_regions is not None:
+            order = (masks.predicted_iou.float() * masks.stability).argsort(descending=True, stable=True)
+            masks = masks[order[: options.max_regions].sort().values]
+        return masks
+
     def _covered(self, masks: _MaskBatch, points: Tensor) -> Tensor:
         """Return (m, p) bool: True where a mask contains one of (p, 1, 2) points, at low resolution."""
         side = masks.logits.shape[-1]
@@ -308,13 +324,27 @@ def _join(parts: Sequence[_MaskBatch]) -> _MaskBatch:
 
 
 def _repeat(masks: _MaskBatch, known: _MaskBatch) -> bool:
-    """Return True if each of `masks` nearly equals one of `known`, by IoU at low resolution."""
+    """Return True if each of `masks` nearly equals one of `known`."""
     if not len(masks.areas) or not len(known.areas):
         return not len(masks.areas)
-    new, old = ((batch.logits > 0).flatten(1).float() for batch in (masks, known))
-    shared = new @ old.T
-    union = new.sum(dim=1)[:, None] + old.sum(dim=1) - shared
-    return bool((shared >= _REPEATED * union).any(dim=1).all())
+    return bool((_overlaps(masks, known) >= _REPEATED).any(dim=1).all())
+
+
+def _overlaps(left: _MaskBatch, right: _MaskBatch) -> Tensor:
+    """Return the (len(left), len(right)) IoU of masks at low resolution; 0 if both are empty there."""
+    ours, theirs = ((batch.logits > 0).flatten(1).float() for batch in (left, right))
+    with torch.autocast(ours.device.type, enabled=False):  # bfloat16 cannot count pixels
+        shared = ours @ theirs.T
+    return shared / (ours.sum(dim=1)[:, None] + theirs.sum(dim=1) - shared).clamp(min=1)
+
+
+def _distinct(repeats: NDArray[np.bool_]) -> Tensor:
+    """Return the rows to keep of an (m, m) table of masks that repeat each other, best mask first."""
+    kept: list[int] = []
+    for row, repeated in enumerate(repeats):
+        if not repeated[kept].any():
+            kept.append(row)
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 def _stability_areas(logits: Tensor, offset: float) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,9 @@ class TestProposer:
             hook.remove()
         assert regions
         assert 16 < asked <= 48
-        assert caplog.messages == [f"asked {asked} of 144 points, kept {len(regions)} masks"]
+        assert caplog.messages == [
+            f"asked {asked} of 144 points, kept {len(regions)} of {len(regions)} masks"
+        ]
 
     def test_the_same_again_in_any_batches(
         self, model: SAM2Base, options: Sam2Options, image: ImageArray
