@@ -193,7 +193,7 @@ def _combine_regions(gallery: GalleryFile, photo_id: int, photo: SourcePhoto) ->
     """Add what a person or a data set has given to the photo in the source, unless it is there already."""
     stored = gallery.regions(photo_id)
     present = {(each.region.rle, each.region.origin) for each in stored}
-    proposed = {each.region.rle: each.id for each in stored if each.region.origin is None}
+    proposed = {e.region.rle: e.id for e in stored if e.region.origin is None and e.ordinal > 0}
     missing = []
     for place, region in enumerate(photo.regions):
         if region.origin is None or place == 0 or (region.rle, region.origin) in present:

@@ -73,7 +73,8 @@ def _term_rows(term: ExplainedTerm) -> Iterator[str]:
     examples = term.examples or ()
     name = f"of {len(examples)} examples" if term.kind == "mean" else term.text or _example(examples[0])
     words = printable(f"{term.kind} {name}")
-    yield f"  {term.contribution:+.6f}  {words}: cosine {term.cosine:+.6f} * {term.weight:+.6f}"
+    factor = "" if term.weight is None else f" * {term.weight:+.6f}"
+    yield f"  {term.contribution:+.6f}  {words}: cosine {term.cosine:+.6f}{factor}"
     for each in examples if len(examples) > 1 else ():
         yield f"    cosine {each.cosine:+.6f}  {printable(_example(each))}"
     for prompt in term.prompts or ():

@@ -5,15 +5,13 @@ small and close together, those with other regions are large and far apart ("Min
 NeurIPS 2022). So each part of a query is measured in its own unit, the standard deviation of its cosines
 with the gallery's regions, as in Montague and Aslam's scores of zero mean and unit variance ("Relevance
 score normalization for metasearch", CIKM 2001). Excluded texts are subtracted as in Rocchio's feedback
-("Relevance feedback in information retrieval", 1971), and so are bad examples, with less weight than the
-wanted parts:
+("Relevance feedback in information retrieval", 1971), with less weight than the wanted parts:
 
-    q  =  (1 - weight) t / s(t)  +  weight e / s(e)
-          - AVERSION * mean of n / s(n)  -  DISLIKE * mean of u / s(u)
+    q  =  (1 - weight) t / s(t)  +  weight e / s(e)  -  AVERSION * mean of n / s(n)
 
-with t the text, e the example, n each excluded text, u each bad example and s the standard deviation.
-Subtracting the means as well would shift all scores by the same amount, so it is left out. The result q is a
-single vector, and is searched like any other.
+with t the text, e the example, n each excluded text and s the standard deviation. Subtracting the means as
+well would shift all scores by the same amount, so it is left out. The result q is a single vector, and is
+searched like any other. Bad examples are no part of it: see `dislike`.
 
 Of several examples, e is their mean, or a region is compared with the one that it is most like: the largest
 cosine counts, and s(e) is its standard deviation. That is one vector q for each example, of which the best
@@ -39,6 +37,7 @@ from matir_cli.engines.protocols import PromptVector, QueryVector
 from matir_cli.errors import EngineFailed, GalleryDamaged, QueryContradicts
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
+from matir_cli.search.dislike import Dislike
 from matir_cli.search.explanation import TermKind
 from matir_cli.search.models import SearchModels
 from matir_cli.search.parts import PartQuery, Role, Scores
@@ -50,9 +49,12 @@ from matir_cli.search.rank import sample_scores
 AVERSION = 0.35
 """Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
 
-DISLIKE = 0.15
-"""Weight of bad examples. On the validation split of the drawn world, where these are what was found wrongly:
-more hides wanted objects, which are like them."""
+DISLIKE, MARGIN = 0.5, 0.0
+"""Weight of bad examples beside good ones, and standard deviations by which a region may be nearer to them.
+Chosen on the validation split of the drawn world, where the bad examples are what was found wrongly."""
+
+DISLIKE_OF_TEXTS, MARGIN_OF_TEXTS = 0.25, 0.5
+"""The same where the query is a text alone: a region is easily more like another one than like a text."""
 
 NEGATION = 0.3
 """Weight of what the words of a text deny. The best of 0.15 to 0.7 on the validation split of the drawn
@@ -100,6 +102,10 @@ class EncodedQuery:
     published, which measures nothing by it."""
     parts: PartQuery | None = None
     """Objects that the text relates to the described one; None if there are none."""
+    bad: tuple[ResolvedExample, ...] = ()
+    """Bad examples."""
+    unlike: Dislike | None = None
+    """What they take from scores, in the same order; also in `parts`."""
     terms: tuple[QueryTerm, ...] = ()
     """The parts of `vectors`, whose best inner product with a region is the sum of what the parts add. At
     most one part has several vectors."""
@@ -182,12 +188,15 @@ def encode_query(
         wanted.append(_example_term(gallery, good, query.rule, weight))
         is_scene = all(example.share >= 1.0 for example in good)
     _check_lengths(gallery, [term.vectors for term in wanted])
-    unwanted = _unwanted_terms(encoder, query.without, bad, wanted)
+    unwanted = [encoder.encode("not", text, -AVERSION / len(query.without)) for text in query.without]
+    _check_unwanted(gallery, [*unwanted, *(_bad_term(each) for each in bad)], wanted)
     description = None if whole or query.text is None else parse_phrase(query.text)
     if description is None or not description.has_parts:
-        return _encode_whole(encoder, wanted + unwanted, handicapped=not (whole or is_scene))
-    wanted[0] = replace(wanted[0], weight=share / 2)
-    return _encode_parts(encoder, wanted + unwanted, description, share / 2, handicapped=not is_scene)
+        encoded = _encode_whole(encoder, wanted + unwanted, handicapped=not (whole or is_scene))
+    else:
+        wanted[0] = replace(wanted[0], weight=share / 2)
+        encoded = _encode_parts(encoder, wanted + unwanted, description, share / 2, handicapped=not is_scene)
+    return _with_bad_examples(gallery, encoded, bad, is_text=not good) if bad else encoded
 
 
 def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
@@ -217,23 +226,38 @@ def _example_term(
     return QueryTerm("example", weight, np.stack(vectors), examples=(*examples,))
 
 
-def _unwanted_terms(
-    encoder: _Encoder,
-    texts: Sequence[str],
-    examples: Sequence[ResolvedExample],
-    wanted: Sequence[QueryTerm],
-) -> list[QueryTerm]:
-    """Return the terms of what must not be found."""
-    terms = [encoder.encode("not", text, -AVERSION / len(texts)) for text in texts]
-    terms += [
-        QueryTerm("unlike", -DISLIKE / len(examples), each.vector[np.newaxis], examples=(each,))
-        for each in examples
-    ]
-    for term in terms:
-        _check_lengths(encoder.gallery, [term.vectors, *(other.vectors for other in wanted)])
+def _bad_term(example: ResolvedExample) -> QueryTerm:
+    return QueryTerm("unlike", 0.0, example.vector[np.newaxis], examples=(example,))
+
+
+def _check_unwanted(gallery: GalleryFile, unwanted: Sequence[QueryTerm], wanted: Sequence[QueryTerm]) -> None:
+    """Check what must not be found against the rest of the query; errors as in `encode_query`."""
+    for term in unwanted:
+        _check_lengths(gallery, [term.vectors, *(other.vectors for other in wanted)])
         if any(float((other.vectors @ term.vectors[0]).max()) > SAME_COSINE for other in wanted):
             raise QueryContradicts(str(term.examples[0].path) if term.text is None else term.text)
-    return terms
+
+
+def _with_bad_examples(
+    gallery: GalleryFile, encoded: EncodedQuery, bad: Sequence[ResolvedExample], *, is_text: bool
+) -> EncodedQuery:
+    """Return the query with bad examples, whose cosines are brought to the scale of its scores."""
+    weight, margin = (DISLIKE_OF_TEXTS, MARGIN_OF_TEXTS) if is_text else (DISLIKE, MARGIN)
+    vectors = np.stack([example.vector for example in bad])
+    count = len(encoded.vectors)
+    sample = sample_scores(gallery, np.concatenate([encoded.vectors, vectors]))
+    lengths = np.linalg.norm(encoded.vectors, axis=1, keepdims=True)
+    own, theirs = (sample[:count] * lengths).max(axis=0), sample[count:]
+    factors, offsets = np.ones(len(bad)), np.zeros(len(bad))
+    spreads = np.array([_spread(row) for row in theirs])
+    # A single region, or regions that are all alike, have no spread to measure by.
+    if min(_spread(own), *spreads) > LEAST_SPREAD:
+        factors = _spread(own) / spreads
+        offsets = own.mean() - margin * own.std() - factors * theirs.mean(axis=1)
+    scaled = np.asarray(vectors * factors[:, np.newaxis], np.float32)
+    unlike = Dislike(scaled, offsets, weight)
+    parts = None if encoded.parts is None else replace(encoded.parts, unlike=unlike)
+    return replace(encoded, bad=(*bad,), unlike=unlike, parts=parts)
 
 
 def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
@@ -287,7 +311,7 @@ def _encode_parts(
     handicap = WHOLE_PHOTO * deviation
     parts = PartQuery(vectors, target, share / length, handicap) if target.relations else None
     together = (*base.scaled(1.0 / length), *roles[0].scaled(share / length))
-    return EncodedQuery(vectors, encoder.truncated, deviation, parts, together)
+    return EncodedQuery(vectors, encoder.truncated, deviation, parts, terms=together)
 
 
 def _scored_phrases(description: Description) -> Iterator[Phrase]:

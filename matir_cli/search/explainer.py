@@ -2,12 +2,13 @@
 
 Stage 1 is explained by the terms of the encoded query: its vector is their weighted sum, so a region's cosine
 with it is the sum of theirs. With several examples there is such a vector for each; they differ in the
-example alone, so the best of them has the example that is nearest. What relations take away is in `parts`.
+example alone, so the best of them has the example that is nearest. What relations take away is in `parts`,
+and what bad examples take is in `dislike`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -100,7 +101,7 @@ class Explainer:
         return ExplainedScore(
             _round(result.candidate.score),
             explained_region(result.photo, best),
-            tuple(self._term(term, best) for term in self.query.terms),
+            (*(self._term(term, best) for term in self.query.terms), *self._bad_examples(best)),
             relations,
             _round(-self.query.handicap) if handicapped else 0.0,
         )
@@ -123,6 +124,20 @@ class Explainer:
             _round(term.weight * cosine),
             prompts,
         )
+
+    def _bad_examples(self, region: StoredRegion) -> Iterator[ExplainedTerm]:
+        """Yield what each bad example takes from the score of a region."""
+        unlike = self.query.unlike
+        if unlike is None:
+            return
+        score = self._compare(region, self.query.vectors).max(keepdims=True)
+        losses = unlike.losses(self.gallery, np.array([region.id], np.int64), score)[:, 0]
+        for number, example in enumerate(self.query.bad):
+            cosine = float(self._compare(region, example.vector[np.newaxis])[0])
+            shown = ExampleCosine(example.path, _corners(example.box), _round(cosine))
+            counts = losses[number] > 0 and number == int(losses.argmax())
+            taken = _round(-losses[number]) if counts else 0.0
+            yield ExplainedTerm("unlike", None, (shown,), _round(cosine), None, taken, None)
 
     def _examples(self, term: QueryTerm, region: StoredRegion) -> tuple[ExampleCosine, ...]:
         """Compare each example of a term with a region; the nearest comes first."""

@@ -71,10 +71,11 @@ class ExplainedTerm:
     """The examples, the nearest to the region first; left out for a text."""
     cosine: float
     """Cosine with the best region, -1..1; of several examples the nearest one's, or that of their mean."""
-    weight: float
-    """What a cosine of 1 adds to the score; below 0 for what must not be found."""
+    weight: float | None
+    """What a cosine of 1 adds to the score; below 0 for what must not be found. Left out for bad examples."""
     contribution: float
-    """What it adds to the score: weight times cosine."""
+    """What it adds to the score: weight times cosine. Of a bad example 0 or less: what it takes from a region
+    that is nearer to it than to the query; of several, the one that takes most counts."""
     prompts: tuple[PromptCosine, ...] | None
     """The sentences whose mean the text is, if it is the whole text."""
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
+from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters
 from matir_cli.search.geometry import BoxArray, relation_holds
 from matir_cli.search.index import score_regions
@@ -82,6 +83,8 @@ class PartQuery:
     """Part of the score, on the scale of cosines, that one standard deviation of `target` makes."""
     handicap: float = 0.0
     """Amount that the whole photo loses as an answer."""
+    unlike: Dislike | None = None
+    """Bad examples, which lower the inner product with `vectors`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,8 @@ def rank_by_parts(
         depth = max(limit, LEAST_DEPTH)
         anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
         others = [RankQuery(role.vector, anywhere) for role in query.target.others()]
-        found = rank_queries(gallery, [RankQuery(query.vectors, filters, query.handicap), *others], depth)
+        whole = RankQuery(query.vectors, filters, query.handicap, query.unlike)
+        found = rank_queries(gallery, [whole, *others], depth)
         regions = _read_regions(gallery, sorted({each.photo_id for ranked in found for each in ranked}))
         is_answer = np.ones(regions.ids.size, np.bool_)
         if filters is not None:
@@ -144,7 +148,10 @@ def rank_by_parts(
         roles = [role.vector for role in (query.target, *query.target.others())]
         scores = score_regions(gallery, regions.ids, np.stack([*query.vectors, *roles]))
         count = len(query.vectors)
-        table = np.stack([scores[:count].max(axis=0), *scores[count:]])
+        flat = scores[:count].max(axis=0)
+        if query.unlike is not None:
+            flat = query.unlike.lower(gallery, regions.ids, flat)
+        table = np.stack([flat, *scores[count:]])
     best = sorted(_best_regions(query, regions, table, is_answer), key=lambda c: (-c.score, c.photo_id))
     return best[:limit]
 

@@ -312,7 +312,7 @@ def rank_encoded(
     """Stage 1 for a query with or without parts: return the `limit` best photos, best first."""
     if query.parts is not None:
         return rank_by_parts(gallery, query.parts, limit, filters)
-    return rank_photos(gallery, query.vectors, limit, filters, handicap=query.handicap)
+    return rank_photos(gallery, query.vectors, limit, filters, handicap=query.handicap, unlike=query.unlike)
 
 
 def _rank(

@@ -27,6 +27,7 @@ from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.codes import Codes, prepare_query
+from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import RUN, exact_cosines, read_runs, stored_vectors
 from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, rounding_error
@@ -66,6 +67,7 @@ def rank_photos(
     filters: Filters | None = None,
     *,
     handicap: float = 0.0,
+    unlike: Dislike | None = None,
 ) -> list[Candidate]:
     """Return the `limit` best photos by the largest score of their regions, best first (eq. 1).
 
@@ -77,11 +79,12 @@ def rank_photos(
         query: (d,) or (k, d) float32 of any length but zero, in the space of the region vectors.
         filters: photos and regions that do not pass are treated as if they did not exist.
         handicap: amount, 0 or more, that is subtracted from the score of a region that is the whole photo.
+        unlike: bad examples, which lower the scores of regions that are nearer to them.
 
     Raises:
         GalleryDamaged: vectors or blocks are malformed.
     """
-    return rank_queries(gallery, [RankQuery(query, filters, handicap)], limit)[0]
+    return rank_queries(gallery, [RankQuery(query, filters, handicap, unlike)], limit)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,16 @@ class RankQuery:
     """(d,) or (k, d)."""
     filters: Filters | None = None
     handicap: float = 0.0
+    unlike: Dislike | None = None
 
     def rows(self) -> Iterator[tuple[_RowQuery, float]]:
         """Yield a query for each vector, with the factor that brings its cosines to the scale of all."""
         vectors = np.atleast_2d(self.vectors)
         lengths = np.linalg.norm(vectors, axis=1)
         for vector, scale in zip(vectors, (lengths / lengths.max()).tolist(), strict=True):
-            yield _RowQuery(vector, self.filters, self.handicap / scale), scale
+            # What bad examples leave of a score grows with it, so the best row remains the best.
+            unlike = None if self.unlike is None else self.unlike.scaled(1.0 / scale)
+            yield _RowQuery(vector, self.filters, self.handicap / scale, unlike), scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class _RowQuery:
     """(d,)"""
     filters: Filters | None
     handicap: float
+    unlike: Dislike | None
 
 
 def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery], limit: int) -> list[list[Candidate]]:
@@ -229,7 +236,7 @@ class _Scorer:
         if not regions.size:
             return {}
         scored = self.score(regions)
-        scored["score"] = exact_cosines(self.gallery, scored["region"], self.query.vector[np.newaxis])[0]
+        _set_exact_scores(self, scored)
         scores = dict(zip(best["photo"].tolist(), best["score"].tolist(), strict=True))
         found = scored[np.argsort(-scored["region"])].tolist()
         return {photo: region for region, photo, score in found if scores[photo] == score}
@@ -286,7 +293,7 @@ class _Scorer:
         scored = self._select(self.gallery.connection.execute(select, bindings))
         if np.isnan(scored["score"]).any():
             raise GalleryDamaged(self.gallery.path, "a stored vector is all zeros")
-        self.handicap_whole_photos(scored)
+        self.lower(scored)
         return scored
 
     def _select(self, rows: Iterable[Any]) -> ScoredArray:
@@ -300,11 +307,13 @@ class _Scorer:
         # A region id in the index may belong to another photo now than when the codes were made.
         return scored[np.isin(scored["photo"], self.photos)]
 
-    def handicap_whole_photos(self, scored: ScoredArray) -> None:
-        """Subtract `handicap` from the scores, in place, of the regions that are whole photos.
+    def lower(self, scored: ScoredArray) -> None:
+        """Subtract from the scores, in place, what bad examples take, and `handicap` from whole photos.
 
         Where no other region was found, the whole photo is all there is, and loses nothing.
         """
+        if self.query.unlike is not None:
+            scored["score"] = self.query.unlike.lower(self.gallery, scored["region"], scored["score"])
         if self.query.handicap:
             photos = json.dumps([*{*scored["photo"].tolist()}])
             rows = self.gallery.connection.execute(_WHOLE_PHOTOS, (photos,))
@@ -413,6 +422,8 @@ def _rescore_best(scorer: _Scorer, scored: ScoredArray, limit: int) -> ScoredArr
     query = scorer.query.vector
     number, best = _best_of_photos(scored)
     margin = 6.0 * rounding_error(query.size)
+    if scorer.query.unlike is not None:  # an error is larger where a bad example is nearer
+        margin *= 1.0 + scorer.query.unlike.weight
     least = np.maximum(best, _threshold(scored, limit)) - margin
     close = scored[scored["score"] >= least[number]]
     _set_exact_scores(scorer, close)
@@ -423,4 +434,4 @@ def _set_exact_scores(scorer: _Scorer, scored: ScoredArray) -> None:
     """Set the scores of regions, in place, with vectors at 12 bits and the query at 16."""
     vector = scorer.query.vector[np.newaxis]
     scored["score"] = exact_cosines(scorer.gallery, scored["region"], vector)[0]
-    scorer.handicap_whole_photos(scored)
+    scorer.lower(scored)

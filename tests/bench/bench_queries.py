@@ -9,8 +9,9 @@ covers with an IoU above 0.5. Figures are the mean average precision of photos i
   photos with another object of the same colour, kind and texture. "Gap": the texts share a large
   component in a direction without regions, as CLIP's texts do.
 - Several examples: three or five of the same colour, kind and texture, each in a photo of its own, against
-  the mean of what one of them finds alone; no photo with an example is ranked. The bad examples are the best
-  regions of the first photos that are not relevant.
+  the mean of what one of them finds alone; no photo with an example is ranked.
+- Bad examples: the best regions of the first photos that are not relevant, which are not ranked either. The
+  query is one or three such examples, a text, or a text with an example.
 - Not: relevant are photos with an object that the query describes and the not-text does not.
 
 The filters are measured on random regions, 50 per photo, beside the search without any filter.
@@ -35,7 +36,13 @@ from matir_cli.model_sets.session import ModelSession
 from matir_cli.models.tiny import benchmark, world
 from matir_cli.models.tiny.grammar import fulfils, parse
 from matir_cli.models.tiny.shapes import COLOURS, KINDS, TEXTURES
-from matir_cli.search.encoding import AVERSION
+from matir_cli.search.encoding import (
+    AVERSION,
+    DISLIKE,
+    DISLIKE_OF_TEXTS,
+    MARGIN,
+    MARGIN_OF_TEXTS,
+)
 from matir_cli.search.filters import Filters
 from matir_cli.search.index import region_vector
 from matir_cli.search.rank import rank_photos
@@ -59,6 +66,21 @@ RESULTS = 10
 
 GAP = 3.0
 """Length of the component that gapped texts share, in lengths of a text vector."""
+
+SUBTRACTED = (0.15, 0.25, 0.35)
+"""Factors with which bad examples are subtracted from the query, the plain way."""
+
+DISLIKES = (
+    (0.25, 0.0),
+    (DISLIKE, MARGIN),
+    (1.0, 0.0),
+    (DISLIKE_OF_TEXTS, MARGIN_OF_TEXTS),
+    (0.5, MARGIN_OF_TEXTS),
+)
+"""Weights and margins, in standard deviations, with which `search/dislike.py` applies them."""
+
+FEW_RELEVANT = 4
+"""Photos that a text describes, at least."""
 
 MOST_SHOWN = 5
 """Examples at most, each in another photo."""
@@ -100,13 +122,13 @@ class IndexedPictures:
         Args:
             vector: (d,), or (k, d) of which the best one counts.
         """
-        hits = relevant[self.ranking(vector, left_out)]
-        return float((np.cumsum(hits) / np.arange(1, hits.size + 1))[hits].mean())
+        return self.precision_of_scores(self.scores(vector), relevant, left_out)
 
-    def ranking(self, vector: Floats, left_out: Sequence[int] = ()) -> NDArray[np.int64]:
-        """(photos,) the photos by their best region, best first; arguments as in `average_precision`."""
-        order = np.argsort(-np.maximum.reduceat(self.scores(vector), self.starts), kind="stable")
-        return order[~np.isin(order, left_out)]
+    def precision_of_scores(self, scores: Floats, relevant: Relevance, left_out: Sequence[int] = ()) -> float:
+        """Average precision of the photos ranked by the best of (n,) scores of regions."""
+        order = np.argsort(-np.maximum.reduceat(scores, self.starts), kind="stable")
+        hits = relevant[order[~np.isin(order, left_out)]]
+        return float((np.cumsum(hits) / np.arange(1, hits.size + 1))[hits].mean())
 
     def scores(self, vector: Floats) -> Floats:
         """(n,) the best score of each region with (d,) or (k, d) vectors."""
@@ -205,18 +227,56 @@ def show_several(indexed: IndexedPictures, count: int) -> Iterator[tuple[str, fl
             yield f"{shown}, best of them", precision(good[:shown])
             yield f"{shown}, mean of them", precision(good[:shown].mean(axis=0))
         for shown in (1, 3):
-            order = indexed.ranking(good[:shown], left_out)
-            wrong = order[~relevant[order]][:3]
-            scores = np.where(np.isin(indexed.photos, wrong), indexed.scores(good[:shown]), -np.inf)
-            best = [int(np.where(indexed.photos == photo, scores, -np.inf).argmax()) for photo in wrong]
-            others = [*left_out, *wrong.tolist()]
-            precision = partial(indexed.average_precision, relevant=relevant, left_out=others)
-            wanted = indexed.by_spread(good[:shown])
-            yield f"{shown}, the wrong ones known", precision(wanted)
-            for few in (1, 3):
-                unwanted = np.mean([indexed.by_spread(indexed.vectors[each]) for each in best[:few]], axis=0)
-                for aversion in AVERSIONS:
-                    yield f"{shown}, less {aversion} of {few} bad", precision(wanted - aversion * unwanted)
+            scores = indexed.scores(good[:shown])
+            yield from _show_bad(indexed, f"{shown} shown", scores, relevant, left_out)
+
+
+def exclude_shown(indexed: IndexedPictures) -> Iterator[tuple[str, float]]:
+    """Pairs of a query by a text, and how bad examples are applied, and an average precision."""
+    rng = np.random.default_rng(3)
+    for text in [f"{look} {kind}" for look in (*COLOURS, *TEXTURES) for kind in KINDS]:
+        matching = indexed.fulfilling(text)
+        relevant: Relevance = np.maximum.reduceat(matching, indexed.starts)
+        if relevant.sum() < FEW_RELEVANT:
+            continue
+        words = indexed.scores(indexed.encode(text))
+        yield from _show_bad(indexed, "text", words, relevant, [])
+        region = int(rng.choice(np.flatnonzero(matching)))
+        example = indexed.scores(indexed.vectors[region])
+        relevant = relevant.copy()
+        relevant[indexed.photos[region]] = False
+        both = words / words.std() + example / example.std()
+        yield from _show_bad(indexed, "text and example", both, relevant, [int(indexed.photos[region])])
+
+
+def _show_bad(
+    indexed: IndexedPictures, name: str, scores: Floats, relevant: Relevance, left_out: Sequence[int]
+) -> Iterator[tuple[str, float]]:
+    """Pairs of how one or three bad examples are applied to (n,) scores of a query, and a precision."""
+    best = np.maximum.reduceat(scores, indexed.starts)
+    order = np.argsort(-best, kind="stable")
+    order = order[~np.isin(order, left_out)]
+    wrong = order[~relevant[order]][:3]
+    bad = [int(np.where(indexed.photos == photo, scores, -np.inf).argmax()) for photo in wrong]
+    left_out = [*left_out, *wrong.tolist()]
+    precision = partial(indexed.precision_of_scores, relevant=relevant, left_out=left_out)
+    yield f"{name}, the wrong ones known", precision(scores)
+    for few in (1, 3):
+        near = np.stack([indexed.scores(indexed.vectors[each]) for each in bad[:few]])
+        subtracted = (near / near.std(axis=1, keepdims=True)).mean(axis=0)
+        for aversion in SUBTRACTED:
+            figure = precision(scores / scores.std() - aversion * subtracted)
+            yield f"{name}, less {aversion} of {few} bad", figure
+        excess = (_z_scores(near) - _z_scores(scores)).max(axis=0)
+        for weight, margin in DISLIKES:
+            figure = precision(_z_scores(scores) - weight * np.maximum(excess - margin, 0))
+            yield f"{name}, {few} bad, weight {weight}, margin {margin}", figure
+
+
+def _z_scores(scores: Floats) -> Floats:
+    """(..., n) in standard deviations from their mean."""
+    z: Floats = (scores - scores.mean(axis=-1, keepdims=True)) / scores.std(axis=-1, keepdims=True)
+    return z
 
 
 def _look(thing: world.Thing) -> Look:
@@ -284,7 +344,7 @@ def print_means(title: str, figures: Iterable[tuple[str, float]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print the four tables."""
+    """Measure and print the tables."""
     parser = BenchParser(__doc__, arguments)
     parser.add_size("--pictures", benchmark.WORLD.pictures, 16, "pictures of the drawn world")
     parser.add_size("--examples", 300, 2, "objects taken as examples")
@@ -301,6 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         indexed = index(Path(name), options.pictures)
         print_means("text and example", combine_text_and_example(indexed, options.examples))
         print_means("several examples", show_several(indexed, options.examples))
+        print_means("texts and bad examples", exclude_shown(indexed))
         print_means("not", subtract_unwanted(indexed))
     with tempfile.TemporaryDirectory() as name:
         print()

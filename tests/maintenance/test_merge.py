@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -333,3 +334,15 @@ def test_given_regions_are_copied_and_combined(tmp_path: Path) -> None:
             assert [each.region.origin for each in ours.regions(1)] == [None] * REGIONS
     findings = list(examine_gallery(tmp_path / "a.db", deep=True))
     assert {each.name for each in findings if each.state is FindingState.PROBLEM} == set()
+
+
+def test_a_persons_mask_of_the_whole_picture_is_an_object_beside_the_whole_photo(tmp_path: Path) -> None:
+    craft(tmp_path / "a.db", ["1.jpg"]).connection.close()
+    with craft(tmp_path / "b.db", ["1.jpg"]) as theirs:
+        stored = theirs.regions(1)
+        given = replace(stored[0].region, origin=RegionOrigin(OriginKind.HUMAN, "a wall"))
+        with theirs.atomic():
+            replace_regions(theirs, 1, stored, stored, [given], vectors("given")[:1])
+    merged(tmp_path / "a.db", tmp_path / "b.db")
+    with GalleryFile.open(tmp_path / "a.db") as ours:
+        assert [each.region for each in ours.regions(1)] == [*(each.region for each in stored), given]

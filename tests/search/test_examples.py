@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,19 @@ from matir_cli.errors import EngineFailed, GalleryDamaged, OutOfRange, QueryCont
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Candidate, FloatArray
-from matir_cli.search.encoding import DISLIKE, WHOLE_PHOTO, EncodedQuery, encode_query, match_directions
+from matir_cli.search.dislike import Dislike
+from matir_cli.search.encoding import (
+    DISLIKE,
+    DISLIKE_OF_TEXTS,
+    MARGIN,
+    MARGIN_OF_TEXTS,
+    WHOLE_PHOTO,
+    EncodedQuery,
+    encode_query,
+    match_directions,
+)
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import region_vector, seal_index
+from matir_cli.search.index import region_vector, score_regions, seal_index
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.pipeline import rank_encoded
 from matir_cli.search.query import MOST_EXAMPLES, Example, Query, ResolvedExample
@@ -180,15 +191,81 @@ def test_what_a_bad_example_shows_is_ranked_down(gallery: GalleryFile) -> None:
     less = names(gallery, replace(plain, unlike=(red,)))
     assert order.index("a_red") < order.index("c_blue")  # as near, and added before it
     assert less.index("c_blue") < less.index("a_red")
-    encoded = encode(gallery, replace(plain, unlike=(red, shown(gallery, "b_green"))))
-    bad = [red.vector, shown(gallery, "b_green").vector]
-    spreads = sample_scores(gallery, np.stack([violet.vector, *bad])).std(axis=1)
-    total = violet.vector / spreads[0]
-    total = total - DISLIKE / 2 * (bad[0] / spreads[1] + bad[1] / spreads[2])
-    assert encoded.vectors[0] == pytest.approx(total / np.linalg.norm(total), abs=1e-5)
     both_ways = [names(gallery, Query("green", unlike=(each,))) for each in (red, blue)]
     assert both_ways[0].index("c_blue") < both_ways[0].index("a_red")
     assert both_ways[1].index("a_red") < both_ways[1].index("c_blue")
+
+
+@pytest.mark.parametrize("text", [None, "red", "red left of a green"])
+def test_a_region_loses_only_what_it_is_nearer_to_a_bad_example(
+    gallery: GalleryFile, text: str | None
+) -> None:
+    good = () if text == "red" else (shown(gallery, "c_blue"),)
+    query = Query(text, good)
+    bad = shown(gallery, "b_green"), shown(gallery, "a_red", 0)
+    plain, encoded = encode(gallery, query), encode(gallery, replace(query, unlike=bad))
+    assert (encoded.vectors == plain.vectors).all()
+    regions = np.array([row[0] for row in gallery.connection.execute("select id from regions")], np.int64)
+    vectors = np.stack([*plain.vectors, *(each.vector for each in bad)])
+    scores = score_regions(gallery, regions, vectors)
+    own, theirs = scores[: len(plain.vectors)].max(axis=0), scores[len(plain.vectors) :]
+    weight, margin = (DISLIKE, MARGIN) if good else (DISLIKE_OF_TEXTS, MARGIN_OF_TEXTS)
+    excess = np.max([(row - row.mean()) / row.std() for row in theirs], axis=0)
+    excess -= (own - own.mean()) / own.std() + margin
+    assert encoded.unlike is not None
+    lowered = encoded.unlike.lower(gallery, regions, own)
+    assert lowered == pytest.approx(own - weight * own.std() * np.maximum(excess, 0), abs=2e-3)
+    assert 0 < (excess > 0).sum() < excess.size
+    before = {each.photo_id: each.score for each in rank_encoded(gallery, plain, 9)}
+    after = {each.photo_id: each.score for each in rank_encoded(gallery, encoded, 9)}
+    assert before.keys() == after.keys()
+    assert all(after[photo] <= before[photo] for photo in before)
+    assert after != before
+
+
+@given(
+    vectors=st.lists(st.tuples(st.integers(0, 9), LENGTHS), min_size=1, max_size=4),
+    bad=st.lists(
+        st.tuples(st.integers(0, 9), st.floats(0.5, 2), st.floats(-0.5, 0.5)), min_size=1, max_size=3
+    ),
+    weight=st.sampled_from([0.25, 1.0, 3.0]),
+    handicap=st.sampled_from([0.0, 0.05]),
+    sealed=st.sampled_from([0, 30, 60]),
+    limit=st.sampled_from([1, 5, 60]),
+)
+@settings(derandomize=True, max_examples=15, deadline=None)
+def test_the_ranking_is_that_of_the_lowered_scores(
+    tmp_path_factory: pytest.TempPathFactory,
+    vectors: list[tuple[int, float]],
+    bad: list[tuple[int, float, float]],
+    weight: float,
+    handicap: float,
+    sealed: int,
+    limit: int,
+) -> None:
+    photos = clustered(60, 4, D, limit)
+    with open_vectors(tmp_path_factory.mktemp("vectors")) as gallery:
+        put_all(gallery, photos[:sealed])
+        seal_index(gallery, 64)
+        put_all(gallery, photos[sealed:])
+        query = np.stack([np.float32(length) * question(number, D) for number, length in vectors])
+        disliked = np.stack([np.float32(length) * question(number, D) for number, length, _ in bad])
+        unlike = Dislike(disliked, np.array([offset for *_, offset in bad]), weight)
+        rows: Any = gallery.connection.execute(
+            "select id, photo_id, ordinal from regions order by id"
+        ).fetchall()
+        regions, owners, ordinals = np.array(rows, np.int64).T
+        own = score_regions(gallery, regions, query / np.linalg.norm(query, axis=1).max()).max(axis=0)
+        scores = unlike.lower(gallery, regions, own) - handicap * (ordinals == 0)
+        best = np.array([scores[owners == photo].max() for photo in np.unique(owners)])
+        by_region = dict(zip(regions.tolist(), scores.tolist(), strict=True))
+        for filters in (None, Filters(tuple(Path(f"/photos/{number}") for number in range(20)))):
+            found = rank_photos(gallery, query, limit, filters, handicap=handicap, unlike=unlike)
+            expected = np.sort(best if filters is None else best[:20])[::-1][:limit]
+            # Vectors are rounded to 16 bits after they were scaled.
+            wanted = pytest.approx(expected.tolist(), abs=1e-4)
+            assert [each.score for each in found] == wanted
+            assert [by_region[each.region_id] for each in found] == wanted
 
 
 def test_whole_photos_are_objects_among_others(gallery: GalleryFile) -> None:
