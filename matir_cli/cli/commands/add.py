@@ -20,6 +20,7 @@ from matir_cli.cli.options.common import (
     gallery_option,
     models_option,
     verbose_option,
+    where_it_applies,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
@@ -101,6 +102,7 @@ def add(
       matir add ~/Photos --dry-run | wc -l
       matir add coco/val2017 --regions coco/annotations/instances_val2017.json --only-regions
     """
+    only_regions = where_it_applies("only_regions", only_regions, False, applies=regions is not None)
     if only_regions and regions is None:
         raise click.UsageError("--only-regions goes with --regions FILE.")
     if dry_run:
