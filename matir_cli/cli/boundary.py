@@ -225,7 +225,7 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
     ),
     errors.ModelMismatch: (
         "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "
-        "another folder with --out)."
+        "another folder with --out). New vectors by another encoder: matir reencode --models SET."
     ),
     errors.ModelSetUnknown: "Use one of these names, or the path of a TOML file.",
     errors.ModelSetInvalid: "Correct it in the TOML file.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -114,13 +114,21 @@ def _defaults(path: Path, name: str, command: click.Command, own: Table, shared:
         return defaults
     options = settable_options(command)
     if unknown := next((key for key in own if key not in options), None):
-        raise DefaultsInvalid(path, f"{name}.{unknown}", "the command has no such option that a file may set")
+        reason = f"the command has no such option that a file may set{_suggestion(unknown, options)}"
+        raise DefaultsInvalid(path, f"{name}.{unknown}", reason)
     found = {}
     for key, value in {**{k: v for k, v in shared.items() if k in options}, **own}.items():
         where = f"{name if key in own else ALL}.{key}"
         found[str(options[key].name)] = _checked(path, where, command, options[key], value)
         _add_opposite(command, key, options[key])
     return found
+
+
+def _suggestion(key: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # for a mistake alone
+
+    close = get_close_matches(key, known, 1)
+    return f"; the nearest is {close[0]}" if close else ""
 
 
 def _checked(path: Path, where: str, command: click.Command, option: click.Option, value: object) -> object:
@@ -135,7 +143,7 @@ def _checked(path: Path, where: str, command: click.Command, option: click.Optio
     texts = [_text(path, where, option, each) for each in (value if isinstance(value, list) else [value])]
     given = texts if several else texts[0]
     try:
-        option.type_cast_value(click.Context(command), given)
+        option.process_value(click.Context(command), given)
     except click.BadParameter as error:
         raise DefaultsInvalid(path, where, error.message.rstrip(".")) from error
     return given

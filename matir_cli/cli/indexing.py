@@ -70,6 +70,10 @@ def say_passed_over(passed_over: Counter[str]) -> None:
     if unused:
         count = count_of(unused, f"file {IGNORE_FILE}", f"files {IGNORE_FILE}")
         say(f"{count} not used: unreadable, not UTF-8, or more than 64 KiB")
+    if reads_raw():
+        raw = sum(passed_over.pop(suffix, 0) for suffix in RAW_SUFFIXES)
+        if raw:
+            say(f"{count_of(raw, 'raw file')} passed over (--no-raw)")
     if passed_over:
         kinds = ", ".join(f"{suffix[1:].upper()} {count:,}" for suffix, count in passed_over.most_common())
         verb = "is" if passed_over.total() == 1 else "are"

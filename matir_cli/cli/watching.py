@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matir_cli.cli.boundary import explain, say
 from matir_cli.cli.path_lists import write_path
-from matir_cli.cli.text import count_of, describe_absent
+from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
@@ -58,6 +58,8 @@ def _show(outcome: SyncOutcome, said: set[str]) -> None:
         case _:
             write_path(outcome.path, null=False, before=f"{_mark(outcome).value} ".encode())
             sys.stdout.flush()
+            if isinstance(outcome, Added | Refreshed) and outcome.notes:
+                _say_once(f"incomplete {outcome.path}: {describe_notes(outcome.notes)}", said)
 
 
 def _mark(outcome: Added | Linked | Refreshed | Dropped) -> ChangeKind:

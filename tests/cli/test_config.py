@@ -57,6 +57,26 @@ def test_defaults_take_effect_and_can_be_overridden(indexed: Indexed, file: Path
     assert b"0000.png" in matir("ls", MATIR_CONFIG=str(file)).stdout
 
 
+def test_options_that_go_with_others_wait_for_these(indexed: Indexed, file: Path, tmp_path: Path) -> None:
+    waiting = ['mask-form = "npz"', "feather = 3", 'background = "white"', "val = 0.2", 'within = "5km"']
+    waiting += [
+        "weight = 0.7",
+        "background-photos = 0.1",
+        "preview = true",
+        "explain = true",
+        "stream = true",
+    ]
+    file.write_text("\n".join([f'[all]\ndb = "{indexed.gallery}"', "[find]", *waiting]))
+    plain = matir("find", "red house", "--no-rerank", "--paths", "-n", 2, MATIR_CONFIG=str(file))
+    assert (plain.returncode, plain.stdout.count(b"\n")) == (0, 2), plain.stderr
+    words = ("find", "red house", "--no-rerank", "-n", 1, "--json", "--masks", tmp_path / "masks")
+    (found,) = json.loads(matir(*words, MATIR_CONFIG=str(file)).stdout)
+    assert found["mask_file"].endswith(".npz")
+    assert "explanation" in found
+    refused = matir("find", "red house", "--no-rerank", "--mask-form", "npz", MATIR_CONFIG=str(file))
+    assert (refused.returncode, b"--mask-form goes with --masks" in refused.stderr) == (2, True)
+
+
 def test_an_option_from_the_file_is_named_when_it_contradicts(indexed: Indexed, file: Path) -> None:
     file.write_text(f'[find]\nmin-p = 0.5\ndb = "{indexed.gallery}"\n')
     done = matir("find", "red house", "--no-rerank", MATIR_CONFIG=str(file))
@@ -66,7 +86,10 @@ def test_an_option_from_the_file_is_named_when_it_contradicts(indexed: Indexed, 
 
 WRONG = [
     ("[fnid]\nlimit = 1", "fnid: there is no such command"),
-    ("[find]\nlimt = 1", "find.limt: the command has no such option"),
+    (
+        "[find]\nlimt = 1",
+        "option that a file may set; the nearest is limit.",
+    ),
     ("[find]\nimage = ['a.jpg']", "find.image: the command has no such option that a file may set"),
     ("[find]\nbox = ['1,1,9,9']", "find.box: the command has no such option"),
     ("[find]\nlimit = 0", "find.limit: 0 is not in the range"),
@@ -75,6 +98,9 @@ WRONG = [
     ("[find]\nlimit = [1]", "find.limit: must be one value"),
     ("[find]\nwhole = 1", "find.whole: must be true or false"),
     ("[find]\nnot = 'x'", "find.not: must be a list"),
+    ("[find]\nrating = '9'", "find.rating: '9' is no rating"),
+    ("[find]\nnear = '91,0'", "find.near: '91,0' is no latitude and longitude"),
+    ("[find]\nkeyword = [' ']", "find.keyword: it is empty"),
     ("[find]\ndevice = 'gpu'", "find.device: 'gpu' is not one of"),
     ("[find]\nlimit = {a = 1}", "find.limit: must be a text"),
     ("limit = 1", "limit: there is no such command"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +16,8 @@ from matir_cli.gallery.working_image import load_working_image
 from matir_cli.output import drawing
 from matir_cli.records import FileRecord
 from tests.photos.dng import dng
+from tests.photos.heif import heic
+from tests.photos.icc import DISPLAY_P3
 from tests.support.pictures import scene
 from tests.support.process import MATIR, PHOTOS, Indexed, matir, on_a_terminal
 
@@ -96,25 +99,37 @@ def test_raw_files_are_noted_and_no_reason_to_fail(copies: list[Path], db: Path)
     for words in (["add"], ["add", "--dry-run"], ["sync"], ["sync", "--dry-run"]):
         done = matir(*words, folder, "--no-raw", "--db", db)
         assert (done.returncode, done.stdout) == (0, b"")
-        assert done.stderr.count(b"matir: 3 files are of formats that are not read (CR2 2, NEF 1)\n") == 1
+        assert done.stderr.count(b"matir: 3 raw files passed over (--no-raw)\n") == 1
     (folder / "b.NEF").unlink()
     (folder / "c.cr2").unlink()
     one = matir("add", folder, "--no-raw", "--db", db)
-    assert b"matir: 1 file is of a format that is not read (CR2 1)\n" in one.stderr
+    assert b"matir: 1 raw file passed over (--no-raw)\n" in one.stderr
 
 
-def test_a_raw_file_shares_the_photo_of_the_picture_beside_it(copies: list[Path], db: Path) -> None:
+def test_raw_files_formats_and_colours_of_cameras(copies: list[Path], db: Path) -> None:
     folder = copies[0].parent
     picture = scene("red", "blue", size=(128, 96))
     (folder / "alone.dng").write_bytes(dng(picture, preview=picture))
     (folder / "pair.dng").write_bytes(dng(picture))
     picture.save(folder / "pair.jpg")
+    # Formats and colours that phones write are read by the process in the same way.
+    (folder / "phone.heic").write_bytes(heic(scene("green", size=(128, 96))))
+    Image.new("RGB", (64, 48), (234, 51, 35)).save(folder / "p3.avif", icc_profile=DISPLAY_P3, quality=100)
+    Image.new("RGB", (64, 48), (255, 0, 0)).save(folder / "srgb.png")
     done = matir("add", folder, "--db", db)
     assert done.returncode == 0, done.stderr
-    assert b"matir: 2 added, 1 recognised, 6 unchanged, 0 skipped\n" in done.stderr
+    assert b"matir: 5 added, 1 recognised, 6 unchanged, 0 skipped\n" in done.stderr
     listed = [json.loads(line) for line in matir("ls", "--jsonl", "--db", db).stdout.splitlines()]
     ids = {Path(row["path"]).name: row["id"] for row in listed}
     assert ids["pair.dng"] == ids["pair.jpg"] != ids["alone.dng"]
+    with GalleryFile.open(db) as gallery:
+        names = ("p3.avif", "srgb.png", "phone.heic")
+        red, same, phone = (load_working_image(gallery, ids[name], prefer_file=True) for name in names)
+    assert red is not None
+    assert same is not None
+    assert np.abs(red.astype(int) - same).max() <= 2
+    assert phone is not None
+    assert phone.shape == (96, 128, 3)
 
 
 def test_what_is_left_out_is_counted_and_not_read(copies: list[Path], db: Path) -> None:

@@ -172,10 +172,14 @@ def test_corrections_come_back_and_win(tmp_path: Path) -> None:
 
 
 def test_masks_in_other_forms(indexed: Indexed, tmp_path: Path) -> None:
-    for form, suffix in (("darktable", ".pfm"), ("npz", ".npz")):
+    for form, suffix, background in (("darktable", ".pfm", "white"), ("npz", ".npz", "blur")):
         folder = tmp_path / form
         words = ("find", "house", "--no-rerank", "-n", "2", "--masks", folder, "--mask-form", form, "--jsonl")
-        found = records(matir(*words, "--db", indexed.gallery))
+        cutouts = ("--cutouts", tmp_path / background, "--feather", 4, "--background", background)
+        found = records(matir(*words, *cutouts, "--db", indexed.gallery))
+        for each in found:
+            with Image.open(each["cutout_file"]) as cutout:
+                assert cutout.mode == "RGB"
         assert {str(path) for path in folder.iterdir()} == {each["mask_file"] for each in found}
         assert {path.suffix for path in folder.iterdir()} == {suffix}
     refused = matir("find", "house", "--mask-form", "npz", "--db", indexed.gallery)

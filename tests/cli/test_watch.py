@@ -67,6 +67,10 @@ def test_changes_are_followed_until_a_signal(indexed: Indexed, folder: Path, num
         assert watching.change() == f"+ {folder}/second.png"
         (folder / "second.png.xmp").write_bytes(described('xmp:Rating="4"'))
         assert watching.change() == f"* {folder}/second.png"
+        (folder / "second.png.xmp").write_bytes(b"none")
+        assert watching.change() == f"* {folder}/second.png"
+        incomplete = f"matir: incomplete {folder}/second.png: its sidecar second.png.xmp cannot be read"
+        assert watching.said().startswith(incomplete)
         (folder / "first.png").unlink()
         assert watching.change() == f"- {folder}/first.png"
         (folder / "zero.png").touch()

@@ -21,6 +21,7 @@ from matir_cli.cli.options.common import (
     gallery_option,
     models_option,
     verbose_option,
+    where_it_applies,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
@@ -111,6 +112,7 @@ def add(
       matir add /mnt/photos --ray 10.0.0.1:6379 --shared-files
       matir add coco/val2017 --regions coco/annotations/instances_val2017.json --only-regions
     """
+    only_regions = where_it_applies("only_regions", only_regions, False, applies=regions is not None)
     if only_regions and regions is None:
         raise click.UsageError("--only-regions goes with --regions FILE.")
     if ray is not None and regions is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.options.common import PathName, gallery_option, output_form_option
+from matir_cli.cli.options.common import PathName, gallery_option, output_form_option, where_it_applies
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
@@ -90,6 +90,7 @@ def ls(
         raise click.UsageError("--long is a table of photos: use --json with --skipped, or neither.")
     if skipped and incomplete:
         raise click.UsageError("--skipped and --incomplete list different files: choose one.")
+    absent = where_it_applies("absent", absent, False, applies=missing)
     if absent and not missing:
         raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import click
 import platformdirs
@@ -201,6 +201,24 @@ def output_form_option(target: str, form: str, *names: str, text: str) -> Option
     return click.option(
         *names, f"{target}_{form}", is_flag=True, expose_value=False, callback=choose, help=text
     )
+
+
+Value = TypeVar("Value")
+
+
+def where_it_applies(name: str, value: Value, otherwise: Value, *, applies: bool) -> Value:
+    """Return the value of an option that goes with others, or `otherwise` if it is set in the defaults file.
+
+    On the command line, an option without those that it goes with is a mistake, which the caller reports. In
+    the defaults file it is meant for command lines that have them.
+
+    Args:
+        name: of the parameter.
+        otherwise: returned for a value of the file if the others are not given.
+        applies: True if the others are given.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return otherwise if source is ParameterSource.DEFAULT_MAP and not applies else value
 
 
 def check_distinct(*targets: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar, get_args
 
 import click
 
-from matir_cli.cli.options.common import CommandFunction
+from matir_cli.cli.options.common import CommandFunction, where_it_applies
 from matir_cli.cli.options.query import QueryArguments
 from matir_cli.search.distances import parse_distance, parse_position
 from matir_cli.search.filters import WITHIN, Filters, Orientation
@@ -103,6 +103,7 @@ def metadata_options(command: CommandFunction) -> CommandFunction:
         orientation: Orientation | None,
         **others: object,
     ) -> object:
+        within = where_it_applies("within", within, None, applies=near is not None)
         if within is not None and near is None:
             raise click.UsageError("--within is the distance from --near, which is missing.")
         filters = replace(

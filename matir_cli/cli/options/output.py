@@ -17,6 +17,7 @@ from matir_cli.cli.options.common import (
     PathName,
     check_distinct,
     output_form_option,
+    where_it_applies,
 )
 from matir_cli.errors import OutputExists
 from matir_cli.gallery.label_studio import configuration_path
@@ -265,6 +266,16 @@ def output_options(command: CommandFunction) -> CommandFunction:
         force: bool,
         **others: object,
     ) -> object:
+        json_or_table = printed in (None, "json", "jsonl") and STREAM not in (coco, html)
+        preview = where_it_applies("preview", preview, False, applies=printed is None)
+        stream = where_it_applies("stream", stream, False, applies=printed == "jsonl")
+        explain = where_it_applies("explain", explain, False, applies=json_or_table)
+        mask_form = where_it_applies("mask_form", mask_form, "png", applies=masks is not None)
+        feather = where_it_applies("feather", feather, 0, applies=cutouts is not None)
+        background = where_it_applies("background", background, "transparent", applies=cutouts is not None)
+        in_data_set = bool(coco or yolo)
+        val = where_it_applies("val", val, 0.0, applies=in_data_set)
+        background_photos = where_it_applies("background_photos", background_photos, 0.0, applies=in_data_set)
         output = OutputOptions(
             printed,
             rle,

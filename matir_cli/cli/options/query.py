@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import CommandFunction, PathName
+from matir_cli.cli.options.common import CommandFunction, PathName, where_it_applies
 from matir_cli.cli.options.examples import SECTION as EXAMPLE_SECTION
 from matir_cli.cli.options.examples import ExampleArguments, example_options
 from matir_cli.cli.text import count_of
@@ -140,6 +140,7 @@ def query_options(command: CommandFunction) -> CommandFunction:
         max_size: float | None,
         **others: object,
     ) -> object:
+        weight = where_it_applies("weight", weight, None, applies=query is not None and bool(shown.good))
         if weight is not None and (query is None or not shown.good):
             raise click.UsageError("--weight is the share of --image next to QUERY: give both.")
         arguments = QueryArguments(
