@@ -17,7 +17,7 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Ray is nothing that other tests need, and its processes take seconds to start.
-test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, about 2 minutes
+test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, 2 to 5 minutes
 	$(BIN)/pip install --quiet --editable '.[ray]'
 	$(BIN)/pytest tests/cluster/check_ray.py
 

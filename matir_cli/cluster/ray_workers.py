@@ -10,7 +10,9 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -35,11 +37,14 @@ from matir_cli.photos.decode import decode_timeout
 from matir_cli.progress import no_progress
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Environment variable that names the cluster to join, as in all of Ray's programs."""
+
+LOCAL = "local"
+"""Ray's address for a cluster that is started on this machine."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would send statistics to Ray's makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without GPUs: Ray warns about a change to come
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: on every system, listen on loopback only
 }
 """Settings that Ray reads when it is imported and started; those of the user come first."""
 
@@ -204,26 +209,43 @@ class RayCluster:
         self._is_ours = not ray.is_initialized()
         if not self._is_ours:
             return
-        wanted = os.environ.get(ADDRESS_VARIABLE) if address == AUTO else address
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        named = os.environ.get(ADDRESS_VARIABLE) if address == AUTO else address
+        wanted = None if named in ("", LOCAL) else named
         try:
-            if wanted:
-                _check_port(wanted)
-                self._connect(address=wanted)
-            else:
-                self._folder = Path(tempfile.mkdtemp(prefix="matir-ray-", dir=_short_folder()))
-                self._connect(
-                    address="local",
-                    include_dashboard=False,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=str(self._folder),
-                )
+            with _kept_signals():
+                if wanted:
+                    self._join(wanted)
+                else:
+                    self._start()
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self.close()
             raise ClusterUnavailable(wanted, _brief(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, address: str) -> None:
+        if address != AUTO:
+            _check_port(address)
+        self._connect(address=address)
+
+    def _start(self) -> None:
+        """Start a cluster that listens on the loopback interface only.
+
+        Ray replaces 127.0.0.1 by an address that others can reach, except where it supports no clusters.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="matir-ray-", dir=_short_folder()))
+        constants = self.ray._private.ray_constants
+        supported, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+        try:
+            self._connect(
+                address=LOCAL,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._folder),
+            )
         finally:
-            for number, handler in handlers.items():  # Ray sets its own
-                signal.signal(number, handler)
+            constants.ENABLE_RAY_CLUSTER = supported
 
     def _connect(self, **settings: Any) -> None:
         self.ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
@@ -316,6 +338,19 @@ class RayWorkers:
         return bool(worker.node_id) and not self._cluster.has_node(worker.node_id)
 
 
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Put the handlers of signals back, of which Ray sets its own."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
 def _check_port(address: str) -> None:
     """Check that somebody listens at HOST:PORT, which Ray itself takes minutes to give up on.
 
@@ -323,6 +358,8 @@ def _check_port(address: str) -> None:
         OSError, ValueError: nobody does, or that is no address.
     """
     host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        raise ValueError("it is no HOST:PORT")
     socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 

@@ -117,6 +117,17 @@ def test_a_worker_with_other_models_is_refused(photos: Path, tmp_path: Path) -> 
         assert gallery.count_photos() == 0
 
 
+def test_the_command_joins_a_cluster(two_nodes: tuple[Cluster, Any], photos: Path, tmp_path: Path) -> None:
+    some = [photos / f"{number:04}.png" for number in range(3)]
+    for name, words in (("plain.db", ()), ("gallery.db", ("--ray", "--workers", 1))):
+        variables = {"RAY_ADDRESS": two_nodes[0].address, "OMP_NUM_THREADS": "1"}
+        done = matir("add", *some, "--db", tmp_path / name, "--models", "tiny", *words, **variables)
+        assert (done.returncode, b"3 added" in done.stderr) == (0, True), done.stderr
+    assert content_of(tmp_path / "gallery.db") == content_of(tmp_path / "plain.db")
+    untyped: Any = ray  # typed only where it is installed
+    assert len([node for node in untyped.nodes() if node["Alive"]]) == 2  # the cluster goes on
+
+
 @pytest.mark.usefixtures("two_nodes")
 def test_more_workers_than_there_is_room_for_are_refused(photos: Path, tmp_path: Path) -> None:
     with (
@@ -200,9 +211,9 @@ def test_the_command_gives_the_same_gallery(
     assert content_of(gallery) == content_of(plain)
     assert len([*cache.glob("matir/shipped/*/lock")]) >= 2
     assert [*temporary.glob("matir*")] == []  # torch leaves a folder of its own
-    # Nothing new: Ray is not even started, and the same goes for `sync`.
-    again = matir("sync", photos, "--db", gallery, "--ray=127.0.0.1:1")
-    assert (again.returncode, b"0 added" in again.stderr) == (3, True)
+    # Nothing new: no cluster is joined.
+    again = matir("add", photos / "0000.png", "--db", gallery, "--ray=127.0.0.1:1")
+    assert (again.returncode, b"1 unchanged" in again.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
