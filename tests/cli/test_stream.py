@@ -30,7 +30,9 @@ def by_event(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def test_events_come_in_order_and_end_with_what_jsonl_prints(
     gallery: Path, model_set: Path, tmp_path: Path
 ) -> None:
-    words = ("--db", gallery, "--models", model_set, "-n", 3, "--certainty", 1)
+    fused = model_set.with_name("fused.toml")
+    fused.write_text("fusion = 4.0\n" + model_set.read_text())
+    words = ("--db", gallery, "--models", fused, "-n", 3, "--certainty", 1)
     done = matir("find", QUERY, "--jsonl", "--stream", *words, "--rle", "--masks", tmp_path / "masks")
     assert done.returncode == 0, done.stderr
     lines = records(done)

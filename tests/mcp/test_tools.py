@@ -153,10 +153,16 @@ def test_several_examples_and_what_they_must_not_be_like(agent: Agent) -> None:
     good, bad = (each["outlined"][0]["region"] for each in (one, other))
     both = agent.call("search_photos", example_regions=[good, bad], limit=2)["results"]
     assert {each["photo"] for each in both} == {each["photo"] for each in shown}
-    apart = agent.call("search_photos", example_regions=[good], unlike_regions=[bad], limit=1)["results"]
-    assert [each["photo"] for each in apart] == [shown[0]["photo"]]
-    alone = agent.call("search_photos", example_regions=[good], limit=1)["results"]
-    assert apart[0]["score"] < alone[0]["score"]
+    liked, disliked, *_ = alone = agent.call("search_photos", example_regions=[good], limit=20)["results"]
+    apart = {
+        each["photo"]: each["score"]
+        for each in agent.call(
+            "search_photos", example_regions=[good], unlike_regions=[disliked["region"]], limit=20
+        )["results"]
+    }
+    assert len(apart) == len(alone)
+    assert apart[liked["photo"]] == liked["score"]  # it is nearer to the good example
+    assert apart[disliked["photo"]] < disliked["score"]
 
 
 def test_a_photo_is_shown_with_its_object(agent: Agent) -> None:

@@ -19,6 +19,7 @@ OF_SPEED_AND_QUERIES = {
     "sam2": {"points_per_batch"},
     "alpha_clip": {"batch_size", "precision", "text_heads", "prompts"},
     "clip": {"batch_size", "precision", "text_heads", "prompts"},
+    "region_tokens": {"batch_size", "precision", "text_heads", "prompts"},
     "qwen_vl": OF_THE_JUDGES_SPEED,
     "qwen3_vl": OF_THE_JUDGES_SPEED,
 }

@@ -50,7 +50,7 @@ export function explained({ stage1, verdict, boxes }) {
   const { terms, relations, whole_photo: handicap } = stage1;
   const parts = terms.map((term) => ({
     name: TERMS[term.kind](term), value: term.contribution, prompts: term.prompts ?? [],
-    note: `cosine ${term.cosine.toFixed(3)}, weight ${term.weight.toFixed(3)}`,
+    note: `cosine ${term.cosine.toFixed(3)}${term.weight === undefined ? "" : `, weight ${term.weight.toFixed(3)}`}`,
   }));
   for (const { object, kind, other, region, placed, contribution } of relations) {
     const where = `${regionText(region)}${kind === "and" || placed ? "" : ", but it lies elsewhere"}`;
