@@ -9,11 +9,9 @@ with Hiera-T at 1,024 pixels and SigLIP 2, as processes of their own, without a 
 towers.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +32,11 @@ from tests.bench.measuring import (
     BenchParser,
     format_seconds,
     in_new_process,
+    preload,
     print_columns,
     print_heading,
     print_row,
+    time_once,
     time_process,
     time_rounds,
 )
@@ -136,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_size("--photos", 2, 1, "photos that are added")
     parser.add_size("--points", 12, 4, "points per side; SAM 2's own default is 32")
     options = parser.options()
+    preload("torch", "transformers", "sam2.automatic_mask_generator", "tests.support.clip_weights")
     sizes = QUICK if parser.quick else FULL
     print_heading(
         f"one photo of 1024 x 768, {options.regions} elliptic regions, one query; {sizes.name}, untrained",
@@ -246,10 +247,8 @@ def add_and_find(folder: Path, sizes: Sizes, count: int) -> None:
     for seed in range(count):
         Image.fromarray(draw_scene(*sizes.side, seed)).save(photos / f"{seed:04}.png")
     matir = [sys.executable, "-m", "matir_cli"]
-    added = in_new_process(
-        run_once, [*matir, "add", str(photos), "--db", str(gallery), "--models", str(folder / "set.toml")]
-    )
-    found = in_new_process(run_once, [*matir, "find", QUERY, "--db", str(gallery), "--no-rerank"])
+    added = run_once([*matir, "add", str(photos), "--db", str(gallery), "--models", str(folder / "set.toml")])
+    found = run_once([*matir, "find", QUERY, "--db", str(gallery), "--no-rerank"])
     print()
     print_columns("process", "time", "per photo", "peak memory")
     for name, done in (("`matir add`", added), ("`matir find`", found)):
@@ -257,13 +256,21 @@ def add_and_find(folder: Path, sizes: Sizes, count: int) -> None:
         print_row(name, format_seconds(done.seconds), each, f"{done.peak / 1e6:,.0f} MB")
 
 
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Program that runs another and prints its peak memory. A small one: a process counts the memory of the one
+that it is forked from."""
+
+
 def run_once(command: Sequence[str]) -> Finished:
-    """Run a process to its end; to be called in a process of its own, since peaks are not reset."""
-    started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.perf_counter() - started
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Finished(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+    """Run a process to its end."""
+    seconds, done = time_once(
+        lambda: subprocess.run([sys.executable, "-c", MEASURED, *command], check=True, capture_output=True)
+    )
+    return Finished(seconds, int(done.stdout) * (1 if sys.platform == "darwin" else 1024))
 
 
 if __name__ == "__main__":
