@@ -12,8 +12,8 @@ import os
 # variable must be set before numpy is imported; a value set by the user is kept.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Threads of libgomp, which torch and llama.cpp wait with, spin for milliseconds: with another program on one of
-# two cores, `matir add` of 40 drawn pictures took 100 s, and 16 s where they sleep sooner. On idle cores they
-# took 9 and 10 s. Read when the library is loaded; what the user sets is kept.
+# Threads of libgomp, with which torch and llama.cpp wait, spin for milliseconds: with another program on one
+# of two cores, `matir add` of 40 drawn pictures took 100 s, and 16 s where they sleep sooner. On idle cores
+# they took 9 and 10 s. Read when the library is loaded; what the user sets is kept.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
