@@ -1,6 +1,6 @@
 # `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test test-ray browser-test gpu-check fix bench fuzz docs wheel clean help
+.PHONY: demo test test-ray test-train browser-test gpu-check fix bench fuzz docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
@@ -20,6 +20,9 @@ test: $(VENV)/installed-test ## Check style, types and imports, then run the tes
 test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, 2 to 5 minutes
 	$(BIN)/pip install --quiet --editable '.[ray]'
 	$(BIN)/pytest tests/cluster/check_ray.py
+
+test-train: $(VENV)/installed-test ## Test the recipe that trains the tiny models, about 2 minutes
+	$(BIN)/pytest tests/models/check_train.py tests/models/check_train_clip.py
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
 browser-test: $(VENV)/installed-test ## Test the HTML pages in Chromium
