@@ -716,3 +716,4 @@ def test_a_large_gallery_scrolls(open_page: Open, gallery: Path, capsys: pytest.
         assert page.locator(".tile").count() < 120
         page.keyboard.press("a")
         expect(page.locator("#selection")).to_contain_text("1,000 photos selected")
+        page.close()  # it may still be loading pictures, and the server ends before it would be closed
