@@ -533,7 +533,7 @@ def test_all_of_it_works_by_keyboard(open_page: Open, server: Server) -> None:
         )
     page.keyboard.press("Escape")
     expect(page.locator("#photo")).to_be_hidden()
-    page.wait_for_function("document.activeElement.getAttribute('aria-label')?.startsWith('1. ')")
+    expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile(r"^1\. "))
     page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
 
