@@ -306,7 +306,9 @@ async function start() {
   }
   notifyFacts(facts);
   byId("judge").disabled = facts.judgeable !== undefined;
+  const typed = byId("text").value; // while the page was loading
   run(fromAddress(location.search));
+  byId("text").value ||= typed;
   followHash();
   if (isEmpty(query) && !location.hash) byId("text").focus();
 }
