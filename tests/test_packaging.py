@@ -1,5 +1,6 @@
 """The installed program: wheel and editable install hold the models and the manual."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,9 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    # Built from a copy: two at a time, of tests in two processes, would share the folder `build`.
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in tracked("."):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], check=True, capture_output=True)
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
 
