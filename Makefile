@@ -1,6 +1,6 @@
 # `make help` lists the targets; each makes what it needs.
 .POSIX:
-.PHONY: demo test test-ray test-train browser-test gpu-check fix bench fuzz docs wheel clean help
+.PHONY: demo test test-ray test-train test-bench browser-test gpu-check fix bench fuzz docs wheel clean help
 
 PYTHON ?= python3
 VENV = .venv
@@ -24,10 +24,13 @@ test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, 2 to 5 minute
 test-train: $(VENV)/installed-test ## Test the recipe that trains the tiny models, about 2 minutes
 	$(BIN)/pytest tests/models/check_train.py tests/models/check_train_clip.py
 
+test-bench: $(VENV)/installed-test ## Test that each bench runs, at its smallest sizes, about 2 minutes
+	$(BIN)/pytest tests/bench/check_bench.py
+
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
 browser-test: $(VENV)/installed-test ## Test the HTML pages in Chromium
 	$(BIN)/pip install --quiet --editable '.[browser-test]'
-	$(BIN)/pytest tests/browser/check_page.py tests/browser/check_server_page.py
+	$(BIN)/pytest tests/browser/check_*.py
 
 gpu-check: $(VENV)/installed-test ## Check the engines on a CUDA GPU, up to 8 minutes
 	$(BIN)/python -m tests.gpu $(ARGS)

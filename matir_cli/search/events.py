@@ -27,7 +27,7 @@ class SearchOutcome:
     judged: int
     """Number of candidates that have a verdict."""
     complete: bool
-    """False after Ctrl-C: `results` then holds only photos that were judged before it."""
+    """False after Ctrl-C: `results` holds only photos that were judged before it, or see `ungrounded`."""
     best_score: float | None = None
     """Highest score of stage 1, -1..1, even if below `min_score`; None if there was no photo to rank."""
     best_p: float | None = None
@@ -38,6 +38,8 @@ class SearchOutcome:
     """Number of photos left out because the object that the judge points at has another size than wanted."""
     unlikely: int = 0
     """Number of candidates that were not judged because they are unlikely to be among the results."""
+    ungrounded: int = 0
+    """Number of results that keep their mask of stage 1, at the end, because Ctrl-C ended the grounding."""
     denied: tuple[JudgedCandidate, ...] = ()
     """Candidates that the judge called False, and that are not among the results."""
 

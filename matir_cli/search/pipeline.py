@@ -160,7 +160,8 @@ def search_events(
     """Run both stages, as far as `options` ask for them, and yield what is known as soon as it is.
 
     A query without a text is never judged. Ctrl-C while photos are judged, thrown in here or raised in a
-    question, ends the judging; the final event then has what was judged before.
+    question, ends the judging; the final event then has what was judged before. Ctrl-C while photos are
+    grounded ends the grounding; the other photos keep their masks of stage 1.
 
     Raises:
         QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
@@ -237,8 +238,9 @@ def _run_stage_2(
     """
     judged = yield from judge_candidates(session, ranked, wanted, progress)
     kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
+    ungrounded = 0
     if options.ground and judged.complete:
-        grounded = yield from _ground(session, kept, matching, progress)
+        grounded, ungrounded = yield from _ground(session, kept, matching, progress)
     else:
         grounded = list(results_by_region(session.gallery, kept))
     results = _drop_other_sizes(grounded, options.filters)
@@ -254,10 +256,11 @@ def _run_stage_2(
         results=results,
         candidates=len(ranked),
         judged=len(probabilities),
-        complete=judged.complete,
+        complete=judged.complete and not ungrounded,
         best_p=max(probabilities, default=None),
         unanswered=_paths(session.gallery, [item for item in judged.items if item.failed]),
         other_size=len(grounded) - len(results),
+        ungrounded=ungrounded,
         unlikely=judged.unlikely,
         denied=tuple(denied),
     )
@@ -386,14 +389,22 @@ def _paths(gallery: GalleryFile, items: Sequence[JudgedCandidate]) -> tuple[Path
 
 def _ground(
     session: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
-) -> Generator[SearchEvent, None, list[SearchResult]]:
+) -> Generator[SearchEvent, None, tuple[list[SearchResult], int]]:
+    """Yield an event per photo grounded; return all results and how many Ctrl-C left ungrounded."""
     results: list[SearchResult] = []
-    with progress("grounding", len(kept), "photo") as advance:
-        for result in results_by_box(session, kept, matching):
-            results.append(result)
-            yield GroundedEvent(result)
-            advance()
-    return results
+    try:
+        with progress("grounding", len(kept), "photo") as advance:
+            for result in results_by_box(session, kept, matching):
+                results.append(result)
+                yield GroundedEvent(result)
+                advance()
+    except KeyboardInterrupt:
+        grounded = {result.photo.id for result in results}
+        rest = [item for item in kept if item.candidate.photo_id not in grounded]
+        others = [*results_by_region(session.gallery, rest)]
+        numbered = (replace(each, rank=len(results) + each.rank) for each in others)
+        return [*results, *numbered], len(others)
+    return results, 0
 
 
 def _drop_other_sizes(results: list[SearchResult], filters: Filters | None) -> list[SearchResult]:

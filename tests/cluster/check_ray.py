@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -243,6 +244,25 @@ def test_a_cluster_that_does_not_answer_is_named(photos: Path, tmp_path: Path) -
     assert done.returncode == 2
     *_, last = done.stderr.decode().splitlines()
     assert last.startswith("matir: the Ray cluster at 127.0.0.1:1 cannot be joined: ")
+
+
+def test_the_bench_prints_its_tables() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.ray_workers", "--quick"],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    for first in (
+        "`matir add`",
+        "--ray, workers: 1",
+        "--ray, workers: 2",
+        "8 of 320 x 240",
+        "8 of 2048 x 1536",
+    ):
+        assert any(row.startswith(f"| {first} |") for row in rows), first
 
 
 def await_photos(process: subprocess.Popen[bytes], gallery: Path, least: int = 3) -> None:

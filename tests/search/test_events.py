@@ -80,10 +80,23 @@ def test_ctrl_c_while_an_event_is_shown(gallery: GalleryFile, at: int) -> None:
             raise KeyboardInterrupt
 
     models = ColourModels(ColourJudge(unjudged=frozenset({4})))
-    if not 1 <= at <= 5:  # while nothing is judged, or everything is
+    if at in (0, 8):  # nothing is judged, or everything is over
         with pytest.raises(KeyboardInterrupt):
             run_search(gallery, models, "red", SearchOptions(limit=2, certainty=1), observe=interrupt)
         assert len(seen) == at + 1
+        return
+    if at > 5:  # while photos are grounded
+        outcome = run_search(gallery, models, "red", SearchOptions(limit=2, certainty=1), observe=interrupt)
+        whole = run_search(gallery, models, "red", SearchOptions(limit=2, certainty=1))
+        assert [(item.photo.id, item.rank) for item in outcome.results] == [
+            (item.photo.id, item.rank) for item in whole.results
+        ]
+        count = at - 5
+        assert outcome.results[:count] == whole.results[:count]
+        assert all(item.grounding is None and item.objects for item in outcome.results[count:])
+        assert outcome.ungrounded == 2 - count
+        assert outcome.complete == (count == 2)
+        assert seen[-1] == FinalEvent(outcome)
         return
     outcome = run_search(gallery, models, "red", SearchOptions(limit=9, certainty=1), observe=interrupt)
     judged = [event.item.candidate.photo_id for event in seen if isinstance(event, VerdictEvent)]

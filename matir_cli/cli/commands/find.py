@@ -294,7 +294,12 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
     """
     if result.truncated:
         say(f"{prefix}the query is longer than the encoder reads; its end was left out")
-    if not result.complete:
+    if result.ungrounded:
+        rest = f"{result.ungrounded} of {count_of(len(result.results), 'result')}"
+        say(
+            f"{prefix}interrupted: the judge did not point at the object in {rest}; their masks are stage 1's"
+        )
+    elif not result.complete:
         judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
         say(f"{prefix}interrupted: {judged}; only these follow")
     else:
