@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests.browser.server_page import PHOTOS, QUERY, Open, address, focused, shown, status
 from tests.support.server import Server
 
-pytest_plugins = ["tests.browser.server_page"]
+pytest_plugins = ["tests.browser.served_demo"]
 
 
 # A photo large

@@ -11,7 +11,7 @@ from tests.browser.server_page import PHOTOS, QUERY, Open, address, search, show
 from tests.support.process import MATIR, matir
 from tests.support.server import Server
 
-pytest_plugins = ["tests.browser.server_page"]
+pytest_plugins = ["tests.browser.served_demo"]
 
 
 def test_results_come_at_once_and_move_to_their_places(open_page: Open, server: Server) -> None:

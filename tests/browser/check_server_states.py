@@ -17,7 +17,7 @@ from tests.support.grown_gallery import grow
 from tests.support.process import matir
 from tests.support.server import Server, run_server
 
-pytest_plugins = ["tests.browser.server_page"]
+pytest_plugins = ["tests.browser.served_demo"]
 
 SETS = Path(__file__).parents[2] / "models"
 

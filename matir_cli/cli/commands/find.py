@@ -296,9 +296,7 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
         say(f"{prefix}the query is longer than the encoder reads; its end was left out")
     if result.ungrounded:
         rest = f"{result.ungrounded} of {count_of(len(result.results), 'result')}"
-        say(
-            f"{prefix}interrupted: the judge did not point at the object in {rest}; their masks are stage 1's"
-        )
+        say(f"{prefix}interrupted: no box was asked for in {rest}; their masks are stage 1's")
     elif not result.complete:
         judged = f"{result.judged} of {count_of(result.candidates, 'candidate')} judged"
         say(f"{prefix}interrupted: {judged}; only these follow")
