@@ -148,8 +148,8 @@ def test_selections_are_downloaded(open_page: Open, server: Server) -> None:
     page = open_page(server, "?q=yellow+tree")
     status(page, "judged")
     ids = shown(page)
-    page.locator(".tick").nth(0).click()
-    page.locator(".tile .open").nth(3).click(modifiers=["Shift"])
+    page.locator(".tile[aria-posinset='1'] .tick").click()
+    page.locator(".tile[aria-posinset='4'] .open").click(modifiers=["Shift"])
     bar = page.locator("#selection")
     expect(bar).to_contain_text("4 photos selected")
     contents: dict[str, bytes] = {}

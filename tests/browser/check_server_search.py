@@ -103,7 +103,7 @@ def test_filters(open_page: Open, server: Server) -> None:
     expect(page.locator(".chip.set")).to_have_text("2024-03 to 2024")
     page.keyboard.press("Escape")
     expect(page.locator("#panel")).to_be_hidden()
-    assert page.evaluate("document.activeElement.dataset.filter") == "dates"
+    expect(page.locator("[data-filter=dates]")).to_be_focused()
     page.get_by_label("Remove 2024-03 to 2024").click()
     chip("camera")
     page.locator("#panel .choice", has_text="First <b>Camera").click()

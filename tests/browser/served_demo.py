@@ -46,7 +46,7 @@ def gallery(demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(demo, tmp_path / "gallery.db"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     copy = Path(shutil.copy(demo, tmp_path_factory.mktemp("served") / "gallery.db"))
     with run_server(copy, MODELS) as running:

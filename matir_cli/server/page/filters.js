@@ -178,11 +178,16 @@ export function showFilters(place, facts, search) {
   place.append(chips, panel);
   let query;
   let editing = null;
+  let hadFocus = false;
+
+  // By the time of "toggle", the browser may have taken the focus out of the panel, to nowhere.
+  panel.addEventListener("beforetoggle", () => { hadFocus = panel.contains(document.activeElement); });
 
   panel.addEventListener("toggle", (event) => {
     if (event.newState !== "closed") return;
-    chips.querySelector(`[data-filter="${editing}"]`)?.setAttribute("aria-expanded", "false");
-    if (panel.contains(document.activeElement)) chips.querySelector(`[data-filter="${editing}"]`)?.focus();
+    const chip = chips.querySelector(`[data-filter="${editing}"]`);
+    chip?.setAttribute("aria-expanded", "false");
+    if (hadFocus) chip?.focus();
     editing = null;
   });
 
