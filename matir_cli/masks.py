@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 
 from matir_cli.records import Box, MaskArray, Rle
@@ -116,6 +115,9 @@ def resize(mask: MaskArray, height: int, width: int) -> MaskArray:
     """
     if mask.shape == (height, width):
         return mask
+    # Imported here: most commands scale no mask.
+    from PIL import Image
+
     canvas = np.zeros((height, width), dtype=np.bool_, order="F")  # the order of run lengths
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not rows.size:

@@ -35,6 +35,9 @@ MatchRule: TypeAlias = Literal["iou", "joint"]
 MAX_PIXELS = 400_000_000
 """Larger photos, which take 2 GB and more to decode, are treated as decompression bombs."""
 
+WORKING_SIDE = 1024
+"""Pixels: longest side of the working image, which models see and in which masks are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

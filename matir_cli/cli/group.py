@@ -17,6 +17,34 @@ COMMANDS = {
 } | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
 """Name of each command: name of its function in its module, which `module_of` names."""
 
+SUMMARIES = {
+    "add": "Index photos.",
+    "compact": "Give unused space back and rebuild the search index.",
+    "config": "Show the defaults file, and where values come from.",
+    "demo": "Try the program on drawn pictures.",
+    "doctor": "Check the installation and the gallery, with a remedy for each problem.",
+    "duplicates": "List near-copies of photos, for cleaning up.",
+    "eval": "Measure retrieval and segmentation: the paper's tables.",
+    "export": "Write all regions as COCO JSON, or all vectors as an array.",
+    "find": "Find photos and the object's mask in each.",
+    "help": "Show a page of the manual, or a command's help.",
+    "import-corrections": "Bring corrections from Label Studio into the gallery.",
+    "info": "Show what the gallery holds and what uses its disk space.",
+    "ls": "List the photo files in the gallery.",
+    "mcp": "Offer tools for agents, by the Model Context Protocol.",
+    "merge": "Copy another gallery's photos into this one.",
+    "models": "List model sets, fetch them, locate or verify their files, and try them.",
+    "parse": "Show how a description is understood.",
+    "reencode": "Make new vectors with the encoder of another model set.",
+    "rm": "Take photos out of the gallery; files on disk are not touched.",
+    "saved": "Save searches in the gallery, and run them again.",
+    "serve": "Search on a page, and keep the models loaded for matir find.",
+    "show": "Show what is stored about a photo.",
+    "sync": "Update the gallery to the current content of folders.",
+    "tag": "Write labels to XMP sidecars, never to a photo.",
+}
+"""The `short_help` of each command, for the list of commands: importing all of them takes a second."""
+
 SYNONYMS = {
     **dict.fromkeys(("search", "query"), "find"),
     **dict.fromkeys(("index", "import", "scan"), "add"),
@@ -45,6 +73,11 @@ class LazyGroup(click.Group):
     def list_commands(self, _context: click.Context) -> list[str]:
         """Return all names, in the order of the help."""
         return sorted(COMMANDS)
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in sorted(COMMANDS)])
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         """Return the command called `name`; None if there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,6 @@ from matir_cli.cli.options.common import choose_model_set
 from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.cluster.options import RayOptions
-from matir_cli.cluster.ray_workers import indexing_on_ray
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.outcomes import Added, Refreshed, Skipped
@@ -24,7 +23,7 @@ from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
 from matir_cli.photos.excludes import IGNORE_FILE
-from matir_cli.photos.formats import NEEDS_RAW, RAW_SUFFIXES, reads_raw
+from matir_cli.photos.suffixes import NEEDS_RAW, RAW_SUFFIXES, reads_raw
 
 Outcome = TypeVar("Outcome")
 
@@ -46,7 +45,13 @@ def open_for_indexing(
         engines = ModelSession(gallery, chosen, device)
         engines.bind()
         models = IndexingModels.of(engines)
-        with nullcontext() if ray is None else indexing_on_ray(engines, ray) as remote:
+        if ray is None:
+            yield gallery, models
+            return
+        # Imported here: hardly anybody has a cluster.
+        from matir_cli.cluster.ray_workers import indexing_on_ray
+
+        with indexing_on_ray(engines, ray) as remote:
             yield gallery, replace(models, remote=remote)
 
 

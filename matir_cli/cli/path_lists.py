@@ -86,6 +86,23 @@ def names_on_stdin(exists: Callable[[str], bool]) -> Iterator[str]:
             yield name
 
 
+def arriving_lines(descriptor: int) -> Iterator[list[bytes]]:
+    """Yield the lines of an open file with their ends: each time as many as have come, one at least.
+
+    So whoever writes one line and waits is answered, and the lines of a file come many at a time.
+    """
+    pending: list[bytes] = []
+    for chunk in iter(partial(os.read, descriptor, CHUNK_BYTES), b""):
+        complete, end, rest = chunk.rpartition(b"\n")
+        if end:
+            lines = b"".join([*pending, complete]).split(b"\n")
+            yield [line + end for line in lines]
+            pending = []
+        pending.append(rest)
+    if last := b"".join(pending):
+        yield [last]
+
+
 def without_mark(start: bytes) -> bytes:
     """Return the start of a text without UTF-8's byte order mark.
 

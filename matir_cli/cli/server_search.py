@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import click
@@ -16,6 +16,7 @@ from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import SearchEvent, SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, follow_events
 from matir_cli.search.query import Query
+from matir_cli.search.stage_1 import Stage1Ranking
 from matir_cli.server.searcher import ChosenModels, Searcher, Tell
 
 SERVER_VARIABLE = "MATIR_SERVER"
@@ -53,6 +54,7 @@ class CommandSearcher:
         observe: Observer = lambda _: None,
         progress: ProgressObserver = show_progress,
         tell: Tell = say,
+        ahead: Stage1Ranking | None = None,
     ) -> SearchOutcome:
         """Run a search; errors as in `matir_cli.search.pipeline.run_search`.
 
@@ -60,5 +62,11 @@ class CommandSearcher:
             observe: called with each event as it comes.
             progress: shows the progress of long steps.
             tell: shows a message about the server while the search is at work.
+            ahead: of `rank_ahead`.
         """
-        return follow_events(self._searcher.events(self._models, query, options, progress, tell), observe)
+        events = self._searcher.events(self._models, query, options, progress, tell, ahead=ahead)
+        return follow_events(events, observe)
+
+    def rank_ahead(self, queries: Sequence[Query], options: SearchOptions) -> list[Stage1Ranking | None]:
+        """Run stage 1 of several queries together, for `run`; None where `run` has to do it."""
+        return self._searcher.rank_ahead(self._models, queries, options, show_progress)

@@ -1,14 +1,15 @@
 """Methods under evaluation: the paper's, those of `matir find`, stage 1 alone, and ablations.
 
-Each method runs the same steps as `matir find`: `search.pipeline.rank_candidates` or `rank_encoded`,
-`search.rerank.rerank_candidates` and `order_by_verdict`, then `search.grounding`.
+Each method runs the same steps as `matir find`: `search.stage_1.rank_each`, `search.rerank.rerank_candidates`
+and `order_by_verdict`, then `search.grounding`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,15 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import Candidate, FloatArray, Rle
 from matir_cli.search.early_stopping import replay
-from matir_cli.search.encoding import encode_query, fusion_weight, match_directions
+from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, match_directions
 from matir_cli.search.filters import Filters
 from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
 from matir_cli.search.models import SearchModels
-from matir_cli.search.pipeline import CANDIDATES, KEEP, rank_candidates, rank_encoded
+from matir_cli.search.pipeline import CANDIDATES, KEEP
 from matir_cli.search.query import Query
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession, order_by_verdict, rerank_candidates
 from matir_cli.search.results import SearchResult
+from matir_cli.search.stage_1 import rank_each
 
 JudgeSessions = Mapping[str, JudgeSession]
 """Query text to the session in which that query is asked; all sessions are of one judge."""
@@ -40,6 +42,9 @@ PrecisionByQuery = Mapping[int, AveragePrecision]
 
 PredictedMasks = Mapping[int, Rle | None]
 """Image id to the one mask predicted in that image, in the frame of the annotations; None: no mask."""
+
+EncodeQuery = Callable[[str], EncodedQuery]
+"""Function that encodes a text for stage 1."""
 
 Directions = Mapping[int, FloatArray]
 """Query id to the (k, d) directions in which regions are compared with the described object."""
@@ -121,65 +126,63 @@ def run_stage_1(
         filters: the part of the gallery to search; None for all of it.
     """
 
-    def rank(text: str, limit: int) -> tuple[list[Candidate], bool]:
+    def encode(text: str) -> EncodedQuery:
         encoded = encoder.encode(text)
-        return rank_candidates(gallery, encoded.vector, limit, filters=filters), encoded.truncated
+        return EncodedQuery(encoded.vector[np.newaxis], encoded.truncated)
 
-    return _rank_all(setup, gallery, rank, depth, progress)
+    return _rank_all(setup, gallery, encode, depth, progress, filters)
+
+
+def query_encoder(gallery: GalleryFile, models: SearchModels) -> EncodeQuery:
+    """Return a function that encodes a text as `matir find` does by default, each text once."""
+    return cache(lambda text: encode_query(gallery, models, Query(text)))
 
 
 def run_stage_1_with_parts(
-    setup: EvaluationSetup, models: SearchModels, depth: int, progress: ProgressObserver
+    setup: EvaluationSetup, encode: EncodeQuery, depth: int, progress: ProgressObserver
 ) -> Stage1Results:
     """Run stage 1 as `matir find` does by default: with the parts of descriptions.
 
     Args:
+        encode: of `query_encoder`.
         depth: number of candidates per query.
     """
-
-    def rank(text: str, limit: int) -> tuple[list[Candidate], bool]:
-        encoded = encode_query(setup.gallery, models, Query(text))
-        return rank_encoded(setup.gallery, encoded, limit), encoded.truncated
-
-    return _rank_all(setup, setup.gallery, rank, depth, progress)
+    return _rank_all(setup, setup.gallery, encode, depth, progress)
 
 
-def object_directions(setup: EvaluationSetup, models: SearchModels) -> Directions:
+def object_directions(setup: EvaluationSetup, encode: EncodeQuery) -> Directions:
     """Return the directions of each query's described object, as `matir find` computes it."""
-    gallery = setup.gallery
-    return {
-        query.id: match_directions(gallery, encode_query(gallery, models, Query(query.text)))
-        for query in setup.queries
-    }
+    return {query.id: match_directions(setup.gallery, encode(query.text)) for query in setup.queries}
 
 
-def fusion_weights(setup: EvaluationSetup, models: SearchModels) -> dict[int, float]:
+def fusion_weights(setup: EvaluationSetup, encode: EncodeQuery, models: SearchModels) -> dict[int, float]:
     """Return the weight of stage 1 beside the verdicts by query id, as `matir find` computes it."""
-    return {
-        query.id: fusion_weight(encode_query(setup.gallery, models, Query(query.text)), models)
-        for query in setup.queries
-    }
+    return {query.id: fusion_weight(encode(query.text), models) for query in setup.queries}
 
 
 def _rank_all(
     setup: EvaluationSetup,
     gallery: GalleryFile,
-    rank: Callable[[str, int], tuple[list[Candidate], bool]],
+    encode: EncodeQuery,
     depth: int,
     progress: ProgressObserver,
+    filters: Filters | None = None,
 ) -> Stage1Results:
-    """Rank for every query.
-
-    Args:
-        rank: maps a text and a number of candidates to these, best first, and whether the text was cut off.
-    """
+    """Rank for every query, several in one pass over the index."""
     other_photos = gallery.count_photos() - len(setup.image_index.images)
     candidates: dict[int, Sequence[Candidate]] = {}
     truncated = 0
-    with progress("searching", len(setup.queries), "query") as advance:
+
+    def encode_each() -> Iterator[EncodedQuery]:
+        nonlocal truncated
         for query in setup.queries:
-            ranking, is_truncated = rank(query.text, depth + other_photos)
-            truncated += is_truncated
+            encoded = encode(query.text)
+            truncated += encoded.truncated
+            yield encoded
+
+    with progress("searching", len(setup.queries), "query") as advance:
+        rankings = rank_each(gallery, encode_each(), depth + other_photos, filters)
+        for query, ranking in zip(setup.queries, rankings, strict=True):
             in_dataset = [item for item in ranking if item.photo_id in setup.image_index.images]
             candidates[query.id] = in_dataset[:depth]
             advance()

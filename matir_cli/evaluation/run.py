@@ -23,6 +23,7 @@ from matir_cli.evaluation.coverage import Coverage, measure_coverage
 from matir_cli.evaluation.methods import (
     EARLY,
     WITH_PARTS,
+    EncodeQuery,
     EvaluationSetup,
     JudgeSessions,
     Method,
@@ -30,6 +31,7 @@ from matir_cli.evaluation.methods import (
     ask_judge,
     fusion_weights,
     object_directions,
+    query_encoder,
     run_stage_1,
     run_stage_1_with_parts,
 )
@@ -45,9 +47,8 @@ from matir_cli.model_sets.weights import locate_files
 from matir_cli.progress import ProgressObserver
 from matir_cli.records import FloatArray, Rle
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.encoding import encode_query, match_directions
+from matir_cli.search.encoding import match_directions
 from matir_cli.search.pipeline import CANDIDATES, KEEP, open_judge_session
-from matir_cli.search.query import Query
 from matir_cli.search.rerank import JudgeSession
 
 
@@ -118,11 +119,12 @@ def run_evaluation(
     baseline_plan = BaselinePlan(plan.baselines, encoders, models.config("proposer"), models.device)
     with ScoreStore.open(folder / "scores.db") as store:
         baselines = run_baselines(setup, baseline_plan, store, progress)
-    sessions = open_judge_sessions(setup, models) if plan.judge else None
+    encode = query_encoder(setup.gallery, models)
+    sessions = open_judge_sessions(setup, models, encode) if plan.judge else None
     depth = candidates_needed(plan.candidates, plan.ablations)
     stage_1 = run_stage_1(setup, setup.gallery, models.text_encoder, depth, progress)
     base = Method(stage_1, sessions, plan.candidates, plan.keep)
-    others = list(_other_methods(setup, models, plan, base, depth, progress))
+    others = list(_other_methods(setup, models, encode, plan, base, depth, progress))
     runner = AblationRunner(setup, models.config("encoder"), folder / "ablations", models.device, progress)
     variants = [each for name in plan.ablations for each in runner.variants(name, base)]
     if sessions is not None:
@@ -137,7 +139,7 @@ def run_evaluation(
     comparison = scorer.compare(measurements, others) if others else Comparison()
     for name in plan.ablations:
         if name in JUDGE_ABLATIONS:
-            variants += _run_other_judges(setup, models, base, name, progress)
+            variants += _run_other_judges(setup, models, encode, base, name, progress)
     return EvaluationOutcome(
         (*paper_tables(measurements), *comparison_tables(comparison)),
         tuple(scorer.ablation_tables(runner, measurements, variants)),
@@ -154,6 +156,7 @@ def run_evaluation(
 def _other_methods(
     setup: EvaluationSetup,
     models: ModelSession,
+    encode: EncodeQuery,
     plan: EvaluationPlan,
     base: Method,
     depth: int,
@@ -162,12 +165,12 @@ def _other_methods(
     """Run stage 1 of the methods to compare with the base, which share its judge."""
     if not plan.methods:
         return
-    stage_1 = run_stage_1_with_parts(setup, models, depth, progress)
+    stage_1 = run_stage_1_with_parts(setup, encode, depth, progress)
     with_parts = replace(
         base,
         stage_1=stage_1,
-        directions=object_directions(setup, models) if models.match == "joint" else None,
-        fusion=fusion_weights(setup, models) if models.fusion else 0.0,
+        directions=object_directions(setup, encode) if models.match == "joint" else None,
+        fusion=fusion_weights(setup, encode, models) if models.fusion else 0.0,
         name=WITH_PARTS,
     )
     if "parts" in plan.methods:
@@ -176,14 +179,18 @@ def _other_methods(
         yield replace(with_parts, name=EARLY, certainty=CERTAINTY)
 
 
-def open_judge_sessions(setup: EvaluationSetup, models: ModelSession) -> JudgeSessions:
-    """Open a session of the judge of `models` for each query; loads nothing yet."""
+def open_judge_sessions(setup: EvaluationSetup, models: ModelSession, encode: EncodeQuery) -> JudgeSessions:
+    """Open a session of the judge of `models` for each query; loads nothing yet.
+
+    Args:
+        encode: of `query_encoder`.
+    """
 
     def open_session(text: str) -> JudgeSession:
         session = open_judge_session(setup.gallery, models, text)
 
         def directions() -> FloatArray:
-            return match_directions(setup.gallery, encode_query(setup.gallery, models, Query(text)))
+            return match_directions(setup.gallery, encode(text))
 
         return replace(session, directions=cache(directions))
 
@@ -197,12 +204,17 @@ def _unanswered(setup: EvaluationSetup, sessions: JudgeSessions) -> tuple[str, .
 
 
 def _run_other_judges(
-    setup: EvaluationSetup, models: ModelSession, base: Method, ablation: Ablation, progress: ProgressObserver
+    setup: EvaluationSetup,
+    models: ModelSession,
+    encode: EncodeQuery,
+    base: Method,
+    ablation: Ablation,
+    progress: ProgressObserver,
 ) -> Iterator[Variant]:
     """An ablation of the judge: every setting is another judge, which is asked and freed before the next."""
     for setting, changed in other_judges(models.models, ablation):
         changed_models = ModelSession(setup.gallery, changed, models.device)
-        sessions = open_judge_sessions(setup, changed_models)
+        sessions = open_judge_sessions(setup, changed_models, encode)
         method = replace(base, sessions=sessions)
         ask_judge(setup, sessions, [method], progress)
         changed_models.release_judge()

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from matir_cli import masks
-from matir_cli.photos.colour import WORKING_SIDE
 from matir_cli.records import (
     MAX_PIXELS,
+    WORKING_SIDE,
     Box,
     FileMetadata,
     MaskArray,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from matir_cli.output.sidecars import Sidecar
 from matir_cli.output.xmp import APPEND, REPLACE, sidecar_path
-from matir_cli.photos.formats import HEIF_SUFFIXES, RAW_SUFFIXES
+from matir_cli.photos.suffixes import HEIF_SUFFIXES, RAW_SUFFIXES
 
 MOST_FOLDERS = 64
 """Folders whose pictures are remembered at a time."""

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-WORKING_SIDE = 1024
-"""Pixels: longest side of the working image, which models see and in which masks are kept."""
+from matir_cli.records import WORKING_SIDE
 
 BAND = 1 << 20
 """Number of pixels that are converted at a time."""

@@ -11,20 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.photos.excludes import Excludes, read_patterns
-from matir_cli.photos.formats import (
-    HEIF_SUFFIXES,
-    MORE_SUFFIXES,
-    RAW_SUFFIXES,
-    UNREAD_SUFFIXES,
-    readable_formats,
-    reads_raw,
-    register_heif,
-)
 from matir_cli.photos.raw_pairs import is_beside_raw, is_raw
+from matir_cli.photos.suffixes import HEIF_SUFFIXES, RAW_SUFFIXES, UNREAD_SUFFIXES, reads_raw
 from matir_cli.records import FileRecord
 
 
@@ -83,11 +73,11 @@ def find_photo_files(
         listed: called with each folder that could be listed.
         rules: for what is found in folders. Patterns in a `.matirignore` are relative to its folder.
     """
+    from matir_cli.photos.formats import readable_suffixes, register_heif  # they import Pillow
+
     raw = Counter[str]() if passed_over is None else passed_over
     register_heif()
-    readable = set(readable_formats())
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
-    suffixes |= MORE_SUFFIXES
+    suffixes = {*readable_suffixes()}
     if rules.raw and reads_raw():
         suffixes |= RAW_SUFFIXES
     else:

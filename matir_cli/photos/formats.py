@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 import warnings
 import zlib
@@ -10,6 +9,7 @@ from functools import cache
 
 from PIL import Image
 
+from matir_cli.photos.suffixes import HEIF_SUFFIXES, MORE_SUFFIXES, RAW_SUFFIXES
 from matir_cli.records import MAX_PIXELS
 
 FORBIDDEN_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "FITS", "BLP"})
@@ -19,33 +19,6 @@ EPS runs another program; IPTC opens an image inside it in any format, EPS inclu
 BUFR to MPEG; and it decodes FITS and BLP in Python, after unpacking them to any size.
 """
 
-HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})
-"""Suffixes of formats that Pillow reads only with the optional package pi-heif."""
-
-MORE_SUFFIXES = frozenset(
-    {
-        *(".mpo", ".jps", ".insp", ".jif", ".jfi", ".pjpeg", ".pjp"),  # JPEG, some with several images
-        *(".tf8", ".btf", ".ptif", ".ptiff"),  # TIFF
-        *(".targa", ".jph", ".jpm", ".pam"),
-        *(".sun", ".im8", ".im24", ".im32", ".rs"),
-    }
-)
-"""Suffixes of readable formats that Pillow does not register."""
-
-RAW_SUFFIXES = frozenset(
-    {
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos"),
-        *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw"),
-        ".x3f",
-    }
-)
-"""Suffixes of cameras' raw formats. Some are also TIFFs, whose picture is a thumbnail: the suffix decides."""
-
-UNREAD_SUFFIXES = frozenset(
-    {*(".eps", ".fit", ".fits", ".fts", ".blp", ".wmf", ".emf", ".iim"), *(".jxl", ".psb", ".xcf", ".svg")}
-)
-"""Suffixes of pictures in formats that are not read."""
-
 WEBP_PIXELS = 160_000_000
 """Larger WebP images are refused: Pillow decodes them through four copies of 4 bytes per pixel."""
 
@@ -54,8 +27,6 @@ DECODE_ERRORS = (
     *(EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 """Exceptions that decoders were seen to raise on damaged files."""
-
-NEEDS_RAW = "camera raw: needs pip install 'matir-cli[raw]'"
 
 NEEDS_HEIF = "HEIC: needs pip install 'matir-cli[heic]'"
 
@@ -74,15 +45,17 @@ def readable_formats() -> list[str]:
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
-    """Return the suffixes of all pictures that are known, read or not, in lower case."""
-    return frozenset({*Image.registered_extensions(), *MORE_SUFFIXES, *RAW_SUFFIXES, *HEIF_SUFFIXES})
+def readable_suffixes() -> frozenset[str]:
+    """Return the suffixes of pictures that Pillow reads, in lower case, some of raw formats among them."""
+    readable = set(readable_formats())
+    registered = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
+    return frozenset(registered | MORE_SUFFIXES)
 
 
 @cache
-def reads_raw() -> bool:
-    """Return True if rawpy, which reads cameras' raw files, is installed."""
-    return importlib.util.find_spec("rawpy") is not None
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes of all pictures that are known, read or not, in lower case."""
+    return frozenset({*Image.registered_extensions(), *MORE_SUFFIXES, *RAW_SUFFIXES, *HEIF_SUFFIXES})
 
 
 @cache

@@ -18,12 +18,11 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.photos import side_data
-from matir_cli.photos.colour import BAND, WORKING_SIDE, rgb_conversion, tiff_tag, to_working_rgb
+from matir_cli.photos.colour import BAND, rgb_conversion, tiff_tag, to_working_rgb
 from matir_cli.photos.exif import UPRIGHT, Metadata, MetadataReader
 from matir_cli.photos.formats import (
     DECODE_ERRORS,
     NEEDS_HEIF,
-    RAW_SUFFIXES,
     WEBP_PIXELS,
     decode_reason,
     is_heif,
@@ -33,7 +32,8 @@ from matir_cli.photos.formats import (
 )
 from matir_cli.photos.profiles import PROFILE, ColourProfile, ProfileBroken, read_profile
 from matir_cli.photos.raw import load_raw, read_raw_exif
-from matir_cli.records import MAX_PIXELS, Note, NoteKind
+from matir_cli.photos.suffixes import RAW_SUFFIXES
+from matir_cli.records import MAX_PIXELS, WORKING_SIDE, Note, NoteKind
 
 MIN_SIDE = 8
 """Pixels: shortest side of a photo that can show an object."""

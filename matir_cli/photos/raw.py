@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from PIL import ExifTags, Image
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.photos.colour import WORKING_SIDE
 from matir_cli.photos.exif import UPRIGHT
-from matir_cli.photos.formats import DECODE_ERRORS, NEEDS_RAW, decode_reason
+from matir_cli.photos.formats import DECODE_ERRORS, decode_reason
+from matir_cli.photos.suffixes import NEEDS_RAW
+from matir_cli.records import WORKING_SIDE
 
 if TYPE_CHECKING:
     import rawpy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from matir_cli.photos.formats import HEIF_SUFFIXES, RAW_SUFFIXES
+from matir_cli.photos.suffixes import HEIF_SUFFIXES, RAW_SUFFIXES
 
 BESIDE_RAW = frozenset({".jpg", ".jpeg", *HEIF_SUFFIXES})
 """Suffixes of the pictures that cameras write beside a raw file of the same name."""

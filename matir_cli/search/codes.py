@@ -37,6 +37,10 @@ _STEP_ERROR = 0.01154**0.5 / _STEP
 _QUERY_LEVEL = 127
 """Largest level of a query."""
 
+LAYOUT = b"4b.2"
+"""Mark at the start of a block's codes. Blocks with another one come from a version that laid out codes in
+another way, and are made anew (`index.foreign_blocks`). The first layout, in no release, had no mark."""
+
 _SCALES = 8
 """Bytes per code besides the levels: two float32 numbers."""
 
@@ -60,11 +64,12 @@ class Codes:
     @staticmethod
     def size(count: int, dimensions: int) -> int:
         """Return the size in bytes of the codes of `count` vectors."""
-        return count * (_SCALES + row_bytes(dimensions))
+        return scales_bytes(count) + count * row_bytes(dimensions)
 
     def tobytes(self) -> bytes:
-        """Return `along` and `spread` as little-endian float32, then `levels`: what `read_scales` reads."""
-        return np.stack([self.along, self.spread]).astype("<f4").tobytes() + self.levels.tobytes()
+        """Return `LAYOUT`, `along` and `spread` as little-endian float32, and `levels`."""
+        scales = np.stack([self.along, self.spread]).astype("<f4")
+        return LAYOUT + scales.tobytes() + self.levels.tobytes()
 
 
 def row_bytes(dimensions: int) -> int:
@@ -74,12 +79,12 @@ def row_bytes(dimensions: int) -> int:
 
 def scales_bytes(count: int) -> int:
     """Return the number of bytes before the levels of `count` vectors."""
-    return _SCALES * count
+    return len(LAYOUT) + _SCALES * count
 
 
 def read_scales(blob: bytes) -> FloatArray:
     """Return `along` and `spread`, (2, n), from the first `scales_bytes(n)` bytes of codes."""
-    return np.frombuffer(blob, "<f4").reshape(2, -1)
+    return np.frombuffer(blob, "<f4", offset=len(LAYOUT)).reshape(2, -1)
 
 
 def encode_block(stored: Int8Array) -> tuple[FloatArray, Codes]:

@@ -25,7 +25,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import FloatArray
-from matir_cli.search.codes import encode_block
+from matir_cli.search.codes import LAYOUT, encode_block
 from matir_cli.search.quantisation import (
     Int8Array,
     ResidualArray,
@@ -104,10 +104,11 @@ def seal_index(
 ) -> None:
     """Put loose photos into blocks, unless they are too few to matter.
 
-    Blocks less than half full of existing regions are dissolved, and their photos put into new blocks. Each
-    block is made in a transaction of its own: a process that is killed loses no more than that.
+    Blocks less than half full of existing regions, and those of another layout, are dissolved, and their
+    photos put into new blocks. Each block is made in a transaction of its own: a process that is killed loses
+    no more than that.
     """
-    if _count_loose(gallery.connection) * SEAL_SHARE < block_regions:
+    if _count_loose(gallery.connection) * SEAL_SHARE < block_regions and not foreign_blocks(gallery):
         return
     with gallery.atomic():
         _dissolve(gallery, block_regions)
@@ -120,14 +121,15 @@ def seal_index(
 def catch_up_index(
     gallery: GalleryFile, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
 ) -> None:
-    """Make blocks if more photos are loose than writing photos leaves: an older version wrote the gallery, or
-    a run was cut off. If the file cannot be written now, a search takes longer, and that is all.
+    """Make blocks if more photos are loose than writing photos leaves, or blocks have another layout: another
+    version wrote the gallery, or a run was cut off. If the file cannot be written now, a search among loose
+    photos takes longer; codes of another layout cannot be searched.
     """
     db = gallery.connection
     many = db.execute(
         "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
     )
-    if many.fetchone() is not None and not db.readonly("main"):
+    if not db.readonly("main") and (many.fetchone() is not None or foreign_blocks(gallery)):
         with suppress(
             apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
         ):
@@ -181,16 +183,36 @@ def _count_loose(db: apsw.Connection) -> int:
     return int(count)
 
 
-def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
-    """Delete blocks less than half full of existing regions, and make their photos loose again."""
+def foreign_blocks(gallery: GalleryFile) -> set[int]:
+    """Return the ids of the blocks whose codes another version has laid out in another way."""
     db = gallery.connection
+    with gallery.snapshot():
+        rows = db.execute("select id from codes where typeof(codes) = 'blob'")
+        ids = [gallery.checked_id(row[0]) for row in rows]
+        found = set()
+        if ids:
+            with db.blob_open("main", "codes", "codes", ids[0], False) as blob:
+                found = {each for each in ids if _starts_otherwise(blob, each)}
+    return found
+
+
+def _starts_otherwise(blob: apsw.Blob, block_id: int) -> bool:
+    blob.reopen(block_id)
+    return blob.read(len(LAYOUT)) != LAYOUT
+
+
+def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
+    """Delete blocks that are less than half full of existing regions, or whose codes have another layout, and
+    make their photos loose again."""
+    db = gallery.connection
+    foreign = foreign_blocks(gallery)
     rows = db.execute("select id from photos order by id")
     present = np.fromiter((row[0] for row in rows), np.int64)
     for block_id, blob in db.execute("select id, runs from codes").fetchall():
         runs = read_runs(gallery, blob)
         at = np.searchsorted(present, runs["photo"])
         alive = runs[np.append(present, -1)[at] == runs["photo"]]
-        if 2 * alive["count"].sum() >= block_regions:
+        if 2 * alive["count"].sum() >= block_regions and block_id not in foreign:
             continue
         db.execute("delete from codes where id = ?", (block_id,))
         db.executemany(

@@ -21,7 +21,7 @@ subtracted from it. So that cosine is an upper bound, and a search with it finds
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,11 +136,27 @@ def rank_by_parts(
         GalleryDamaged: vectors, boxes or blocks are malformed.
     """
     with gallery.snapshot():  # the searches and the regions must belong together
-        depth = max(limit, LEAST_DEPTH)
-        anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
-        others = [RankQuery(role.vector, anywhere) for role in query.target.others()]
-        whole = RankQuery(query.vectors, filters, query.handicap, query.unlike)
-        found = rank_queries(gallery, [whole, *others], depth)
+        found = rank_queries(gallery, object_queries(query, limit, filters))
+        return rank_found(gallery, query, found, limit, filters)
+
+
+def object_queries(query: PartQuery, limit: int, filters: Filters | None) -> list[RankQuery]:
+    """Return the searches that `rank_by_parts` begins with: one for each object."""
+    depth = max(limit, LEAST_DEPTH)
+    anywhere = None if filters is None else replace(filters, min_size=None, max_size=None)
+    others = [RankQuery(role.vector, depth, anywhere) for role in query.target.others()]
+    return [RankQuery(query.vectors, depth, filters, query.handicap, query.unlike), *others]
+
+
+def rank_found(
+    gallery: GalleryFile,
+    query: PartQuery,
+    found: Sequence[Sequence[Candidate]],
+    limit: int,
+    filters: Filters | None,
+) -> list[Candidate]:
+    """Rank the photos that the searches of `object_queries` have found; see `rank_by_parts`."""
+    with gallery.snapshot():
         regions = _read_regions(gallery, sorted({each.photo_id for ranked in found for each in ranked}))
         is_answer = np.ones(regions.ids.size, np.bool_)
         if filters is not None:

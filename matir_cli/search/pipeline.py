@@ -9,12 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matir_cli.errors import GalleryEmpty, PhotoUnknown
+from matir_cli.errors import GalleryEmpty, MatirError, PhotoUnknown
 from matir_cli.gallery.bound_models import confirm_models, same_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.progress import ProgressObserver, no_progress
-from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
+from matir_cli.records import Candidate, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, match_directions
 from matir_cli.search.events import (
@@ -29,12 +29,11 @@ from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_
 from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
-from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import Query
-from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
 from matir_cli.search.results import SearchResult
 from matir_cli.search.sorting import SortKey, object_share, sort_results
+from matir_cli.search.stage_1 import Stage1Ranking, file_state, rank_each, rank_encoded
 
 CANDIDATES = 100
 """N_C of the paper: photos that the judge looks at."""
@@ -103,6 +102,12 @@ class SearchOptions:
         check_range("budget", self.budget, 0)
         check_range("min_score", self.min_score, -math.inf)
 
+    def depth(self, query: Query) -> int:
+        """Return the number of photos that stage 1 ranks."""
+        if not self.asks_judge(query):
+            return self.limit
+        return self.candidates or max(CANDIDATES, self.limit)
+
     def asks_judge(self, query: Query) -> bool:
         """Return whether the judge is asked about `query`: without a text there is nothing to ask."""
         return self.rerank and query.text is not None
@@ -156,12 +161,17 @@ def search_events(
     query: Query | str,
     options: SearchOptions,
     progress: ProgressObserver = no_progress,
+    ahead: Stage1Ranking | None = None,
 ) -> Generator[SearchEvent, None, None]:
     """Run both stages, as far as `options` ask for them, and yield what is known as soon as it is.
 
     A query without a text is never judged. Ctrl-C while photos are judged, thrown in here or raised in a
     question, ends the judging; the final event then has what was judged before. Ctrl-C while photos are
     grounded ends the grounding; the other photos keep their masks of stage 1.
+
+    Args:
+        ahead: what `rank_ahead` has found for this query and these options; it is not used if another process
+            has written to the gallery since.
 
     Raises:
         QueryEmpty, QueryNotText, GalleryEmpty: there is nothing to search for, or in.
@@ -171,7 +181,7 @@ def search_events(
         MatirError: as loading and asking the models raise it.
     """
     with same_models(gallery):
-        yield from _search_events(gallery, models, as_query(query), options, progress)
+        yield from _search_events(gallery, models, as_query(query), options, progress, ahead)
 
 
 def _search_events(
@@ -180,6 +190,7 @@ def _search_events(
     query: Query,
     options: SearchOptions,
     progress: ProgressObserver,
+    ahead: Stage1Ranking | None,
 ) -> Generator[SearchEvent, None, None]:
     check_searchable(gallery, query)
     judging = options.asks_judge(query)
@@ -191,9 +202,11 @@ def _search_events(
     if judging and query.text is not None:
         session = open_judge_session(gallery, models, query.text, fresh=options.fresh, without=query.without)
     catch_up_index(gallery, progress)
-    encoded = encode_query(gallery, models, query, whole=options.whole)
-    depth = options.limit if session is None else options.candidates or max(CANDIDATES, options.limit)
-    ranked, best_score = _rank(gallery, encoded, depth, options)
+    if ahead is not None and not ahead.is_current(gallery):
+        ahead = None
+    encoded = encode_query(gallery, models, query, whole=options.whole) if ahead is None else ahead.encoded
+    known = None if ahead is None else ahead.ranked
+    ranked, best_score = _rank(gallery, encoded, options.depth(query), options, known)
     confirm_models(gallery)  # before anything is shown
     first = [JudgedCandidate(candidate, None) for candidate in ranked[: options.limit]]
     results = tuple(results_by_region(gallery, first))
@@ -309,21 +322,59 @@ def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
         raise GalleryEmpty(gallery.path)
 
 
-def rank_encoded(
-    gallery: GalleryFile, query: EncodedQuery, limit: int, filters: Filters | None = None
-) -> list[Candidate]:
-    """Stage 1 for a query with or without parts: return the `limit` best photos, best first."""
-    if query.parts is not None:
-        return rank_by_parts(gallery, query.parts, limit, filters)
-    return rank_photos(gallery, query.vectors, limit, filters, handicap=query.handicap, unlike=query.unlike)
+def rank_ahead(
+    gallery: GalleryFile,
+    models: SearchModels,
+    queries: Sequence[Query],
+    options: SearchOptions,
+    progress: ProgressObserver = no_progress,
+) -> list[Stage1Ranking | None]:
+    """Run stage 1 of several queries, all with or all without a text, in as few passes as memory permits.
+
+    Returns:
+        What `search_events` takes for each of the queries. None where it has to run stage 1 itself, because
+        there is nothing to gain, or an error to raise.
+    """
+    nothing: list[Stage1Ranking | None] = [None] * len(queries)
+    if len(queries) < 2 or options.unique:
+        return nothing
+    try:
+        with same_models(gallery):
+            models.config("encoder")
+            catch_up_index(gallery, progress)
+            state = file_state(gallery)
+            encoded = [_encode(gallery, models, query, options) for query in queries]
+            depth = options.depth(queries[0])
+            ranked = rank_each(gallery, [each for each in encoded if each], depth, options.filters)
+            return [None if each is None else Stage1Ranking(each, next(ranked), state) for each in encoded]
+    except MatirError:
+        return nothing
+
+
+def _encode(
+    gallery: GalleryFile, models: SearchModels, query: Query, options: SearchOptions
+) -> EncodedQuery | None:
+    """Encode a query; None if that is an error, which its own search will raise again."""
+    with contextlib.suppress(MatirError):
+        return encode_query(gallery, models, query, whole=options.whole)
+    return None
 
 
 def _rank(
-    gallery: GalleryFile, query: EncodedQuery, limit: int, options: SearchOptions
+    gallery: GalleryFile,
+    query: EncodedQuery,
+    limit: int,
+    options: SearchOptions,
+    ranked: list[Candidate] | None,
 ) -> tuple[list[Candidate], float | None]:
-    """Return the `limit` best photos that `options` let through, best first, and the best score of all."""
+    """Return the `limit` best photos that `options` let through, best first, and the best score of all.
+
+    Args:
+        ranked: the `limit` best photos, if they are known.
+    """
     if not options.unique:
-        ranked = rank_encoded(gallery, query, limit, options.filters)
+        if ranked is None:
+            ranked = rank_encoded(gallery, query, limit, options.filters)
         good = _drop_low_scores(ranked, options.min_score)
         return good, ranked[0].score if ranked else None
     from matir_cli.search.near_copies import PhotoComparison, leave_out_near_copies  # it imports Pillow
@@ -338,23 +389,6 @@ def _rank(
         if len(kept) >= limit or len(good) < depth:
             return kept[:limit], ranked[0].score if ranked else None
         depth *= 2
-
-
-def rank_candidates(
-    gallery: GalleryFile,
-    vector: FloatArray,
-    limit: int,
-    min_score: float | None = None,
-    filters: Filters | None = None,
-) -> list[Candidate]:
-    """Stage 1: return the `limit` photos whose best region is nearest to `vector`, best first (eq. 1).
-
-    Args:
-        vector: (d,) float32 of unit length, from the encoder that the gallery was made with.
-        min_score: leave out photos whose best region scores lower.
-        filters: restrict the search to a part of the gallery.
-    """
-    return _drop_low_scores(rank_photos(gallery, vector, limit, filters), min_score)
 
 
 def _drop_low_scores(ranked: list[Candidate], min_score: float | None) -> list[Candidate]:

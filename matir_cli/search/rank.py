@@ -23,15 +23,14 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from matir_cli.errors import GalleryDamaged, IndexDamaged
+from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import Candidate, FloatArray
-from matir_cli.search.codes import Codes, prepare_query
 from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import RUN, exact_cosines, read_runs, stored_vectors
+from matir_cli.search.index import exact_cosines, stored_vectors
 from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, rounding_error
-from matir_cli.search.upper_bounds import BlockQuery, UpperBounds, compare_blocks
+from matir_cli.search.upper_bounds import UpperBounds, upper_bounds
 
 SCORED_AT_ONCE = 4096
 """Regions scored in one statement at first; the number doubles each time that more are left."""
@@ -84,7 +83,7 @@ def rank_photos(
     Raises:
         GalleryDamaged: vectors or blocks are malformed.
     """
-    return rank_queries(gallery, [RankQuery(query, filters, handicap, unlike)], limit)[0]
+    return rank_queries(gallery, [RankQuery(query, limit, filters, handicap, unlike)])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,7 @@ class RankQuery:
 
     vectors: FloatArray
     """(d,) or (k, d)."""
+    limit: int
     filters: Filters | None = None
     handicap: float = 0.0
     unlike: Dislike | None = None
@@ -104,7 +104,7 @@ class RankQuery:
         for vector, scale in zip(vectors, (lengths / lengths.max()).tolist(), strict=True):
             # What bad examples leave of a score grows with it, so the best row remains the best.
             unlike = None if self.unlike is None else self.unlike.scaled(1.0 / scale)
-            yield _RowQuery(vector, self.filters, self.handicap / scale, unlike), scale
+            yield _RowQuery(vector, self.limit, self.filters, self.handicap / scale, unlike), scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,24 @@ class _RowQuery:
 
     vector: FloatArray
     """(d,)"""
+    limit: int
     filters: Filters | None
     handicap: float
     unlike: Dislike | None
 
 
-def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery], limit: int) -> list[list[Candidate]]:
-    """Return what `rank_photos` does for each of the queries, with one pass over the codes for all."""
+def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery]) -> list[list[Candidate]]:
+    """Return what `rank_photos` does for each of the queries.
+
+    One pass over the codes serves as many vectors as `upper_bounds.vectors_at_once` says.
+    """
     rows = [[*query.rows()] for query in queries]
     with gallery.snapshot():  # all reads must see the same state of the file
-        rankings = iter(_rank_rows(gallery, [row for each in rows for row, _ in each], limit))
-        return [_merge([(next(rankings), scale) for _, scale in each], limit) for each in rows]
+        rankings = iter(_rank_rows(gallery, [row for each in rows for row, _ in each]))
+        return [
+            _merge([(next(rankings), scale) for _, scale in each], query.limit)
+            for query, each in zip(queries, rows, strict=True)
+        ]
 
 
 def _merge(rankings: Sequence[tuple[list[Candidate], float]], limit: int) -> list[Candidate]:
@@ -142,16 +149,16 @@ def _merge(rankings: Sequence[tuple[list[Candidate], float]], limit: int) -> lis
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))[:limit]
 
 
-def _rank_rows(gallery: GalleryFile, queries: Sequence[_RowQuery], limit: int) -> list[list[Candidate]]:
+def _rank_rows(gallery: GalleryFile, queries: Sequence[_RowQuery]) -> list[list[Candidate]]:
     """Rank photos for each query of one vector."""
     passing = {each: None if each is None else each.photos(gallery) for each in {q.filters for q in queries}}
     scorers = [_Scorer.of(gallery, query, passing[query.filters]) for query in queries]
     scanning = [scorer for scorer in scorers if not scorer.is_direct]
-    bounds = iter(_bound_scores(gallery, [scorer.query.vector for scorer in scanning]))
+    bounds = upper_bounds(gallery, [scorer.query.vector for scorer in scanning])
     return [
-        scorer.rank(scorer.score_photos(), None, limit)
+        scorer.rank(scorer.score_photos(), None)
         if scorer.is_direct
-        else scorer.rank(scorer.score_loose(), next(bounds), limit)
+        else scorer.rank(scorer.score_loose(), next(bounds))
         for scorer in scorers
     ]
 
@@ -211,8 +218,9 @@ class _Scorer:
         )
         return cls(gallery, query, rounded, photos, is_direct)
 
-    def rank(self, scored: ScoredArray, bounds: UpperBounds | None, limit: int) -> list[Candidate]:
-        """Return the `limit` best photos: of the regions that are `scored`, and of those that have bounds."""
+    def rank(self, scored: ScoredArray, bounds: UpperBounds | None) -> list[Candidate]:
+        """Return the best photos: of the regions that are `scored`, and of those that have bounds."""
+        limit = self.query.limit
         if bounds is not None:
             if self.photos is not None:
                 bounds.keep_photos(self.photos)
@@ -331,41 +339,6 @@ _WHOLE_PHOTOS = (
     "select regions.id from json_each(?) cross join regions on photo_id = value and ordinal = 0 "
     "where exists (select 1 from regions as others where others.photo_id = value and others.ordinal > 0)"
 )
-
-
-def _bound_scores(gallery: GalleryFile, queries: Sequence[FloatArray]) -> list[UpperBounds]:
-    """Compute, for each query, upper bounds on the scores of all regions in blocks.
-
-    Raises:
-        IndexDamaged: a block is malformed.
-    """
-    if not queries:
-        return []
-    dimensions = queries[0].size
-    ids, counts, runs, centres = [], [], [], []
-    rows = gallery.connection.execute("select id, octet_length(codes), runs, centre from codes")
-    for block_id, size, blob, centre in rows:
-        if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
-            raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
-        if not np.isfinite(np.frombuffer(centre, "<f4")).all():
-            raise IndexDamaged(gallery.path, "a block's centre is not finite")
-        runs.append(read_runs(gallery, blob))
-        counts.append(int(runs[-1]["count"].sum()))
-        if size != Codes.size(counts[-1], dimensions):
-            raise IndexDamaged(gallery.path, "a block's codes have an impossible length")
-        ids.append(int(block_id))
-        centres.append(np.frombuffer(centre, "<f4"))
-    if not ids:
-        return [UpperBounds.of(np.zeros(0, RUN), np.zeros(0, np.float32)) for _ in queries]
-    with np.errstate(all="ignore"):  # crafted numbers may be too large: the result is checked
-        prepared = zip(*(prepare_query(query, np.stack(centres)) for query in queries), strict=True)
-        ends = np.cumsum(counts).tolist()
-        blocks = [BlockQuery(*each) for each in zip(ids, counts, ends, prepared, strict=True)]
-        bounds = compare_blocks(gallery, blocks, dimensions)
-    if not np.isfinite(bounds).all():
-        raise IndexDamaged(gallery.path, "a block's codes are not finite")
-    joined = np.concatenate(runs)
-    return [UpperBounds.of(joined, row) for row in bounds]
 
 
 def _score_promising(

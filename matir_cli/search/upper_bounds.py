@@ -6,7 +6,7 @@ is the estimate plus `DEVIATIONS` standard deviations: with normal errors, one c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,9 +16,20 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from matir_cli.errors import IndexDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FloatArray
-from matir_cli.search.codes import BlockQueries, CodeQuery, read_scales, row_bytes, scales_bytes
+from matir_cli.search.codes import (
+    LAYOUT,
+    BlockQueries,
+    CodeQuery,
+    Codes,
+    prepare_query,
+    read_scales,
+    row_bytes,
+    scales_bytes,
+)
+from matir_cli.search.index import RUN, read_runs
 from matir_cli.search.quantisation import rounding_error
 
 THREADS = 2
@@ -30,6 +41,13 @@ ROWS_AT_ONCE = 4096
 
 DEVIATIONS = 3.5
 """Standard deviations of the estimate's error that an upper bound lies above the estimate."""
+
+BOUNDS_BYTES = 1 << 27
+"""Bytes of upper bounds in memory at once, unless one vector's are more: four per vector and region."""
+
+VECTORS_AT_ONCE = 32
+"""Vectors compared with the codes in one pass at most: with more, a vector's share of the time hardly falls.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,79 @@ class UpperBounds:
         return self.first[run] + (indices - self.start[run])
 
 
+def upper_bounds(gallery: GalleryFile, queries: Sequence[FloatArray]) -> Iterator[UpperBounds]:
+    """Yield, for each query, upper bounds on the scores of all regions in blocks.
+
+    They are computed for as many queries at once as `vectors_at_once` says, when the first of these is due.
+
+    Raises:
+        IndexDamaged: a block is malformed.
+    """
+    if not queries:
+        return
+    index = _read_index(gallery, queries[0].size)
+    at_once = vectors_at_once(gallery)
+    for start in range(0, len(queries), at_once):
+        yield from _bounds_in_one_pass(gallery, index, queries[start : start + at_once])
+
+
+def vectors_at_once(gallery: GalleryFile) -> int:
+    """Return the number of vectors whose bounds may be in memory at once: the fewer, the larger the index."""
+    bytes_of_codes = gallery.connection.execute("select total(octet_length(codes)) from codes").get
+    centre = gallery.connection.execute("select octet_length(centre) from codes limit 1").get
+    regions = bytes_of_codes / Codes.size(1, (centre or 0) // 4)
+    return max(1, min(VECTORS_AT_ONCE, int(BOUNDS_BYTES // max(1.0, 4 * regions))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """All blocks, without their codes."""
+
+    ids: list[int]
+    counts: list[int]
+    """Number of codes of each."""
+    runs: NDArray[np.void]
+    """(r,) `RUN`s of all blocks, one after the other."""
+    centres: FloatArray
+    """(b, d)"""
+
+
+def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:
+    """Read what is known of the blocks; IndexDamaged if one is malformed."""
+    ids, counts, runs, centres = [], [], [], []
+    rows = gallery.connection.execute("select id, octet_length(codes), runs, centre from codes")
+    for block_id, size, blob, centre in rows:
+        if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
+            raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
+        if not np.isfinite(np.frombuffer(centre, "<f4")).all():
+            raise IndexDamaged(gallery.path, "a block's centre is not finite")
+        runs.append(read_runs(gallery, blob))
+        counts.append(int(runs[-1]["count"].sum()))
+        if size != Codes.size(counts[-1], dimensions):
+            raise IndexDamaged(gallery.path, "a block's codes have an impossible length")
+        ids.append(int(block_id))
+        centres.append(np.frombuffer(centre, "<f4"))
+    if not ids:
+        return _Index([], [], np.zeros(0, RUN), np.zeros((0, dimensions), np.float32))
+    return _Index(ids, counts, np.concatenate(runs), np.stack(centres))
+
+
+def _bounds_in_one_pass(
+    gallery: GalleryFile, index: _Index, queries: Sequence[FloatArray]
+) -> list[UpperBounds]:
+    """Compute the bounds of k queries; IndexDamaged if the codes of a block are malformed."""
+    if not index.ids:
+        return [UpperBounds.of(index.runs, np.zeros(0, np.float32)) for _ in queries]
+    with np.errstate(all="ignore"):  # crafted numbers may be too large: the result is checked
+        prepared = zip(*(prepare_query(query, index.centres) for query in queries), strict=True)
+        ends = np.cumsum(index.counts).tolist()
+        blocks = [BlockQuery(*each) for each in zip(index.ids, index.counts, ends, prepared, strict=True)]
+        bounds = compare_blocks(gallery, blocks, queries[0].size)
+    if not all(np.isfinite(row).all() for row in bounds):
+        raise IndexDamaged(gallery.path, "a block's codes are not finite")
+    return [UpperBounds.of(index.runs, row) for row in bounds]
+
+
 @dataclass(frozen=True, slots=True)
 class BlockQuery:
     """A block of codes, and the queries to compare it with."""
@@ -97,6 +188,9 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
 
     Returns:
         (k, number of codes) float32, block by block; not finite where a block holds numbers that are not.
+
+    Raises:
+        IndexDamaged: the codes of a block have another layout.
     """
     upper = np.empty((len(blocks[0].queries), blocks[-1].end), np.float32)
     remaining = iter(blocks)
@@ -111,7 +205,10 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
                 if (block := next(remaining, None)) is None:
                     return
                 blob.reopen(block.id)
-                scales = read_scales(blob.read(scales_bytes(block.count)))
+                start_of_codes = blob.read(scales_bytes(block.count))
+            if not start_of_codes.startswith(LAYOUT):
+                raise IndexDamaged(gallery.path, "another version has laid out its codes")
+            scales = read_scales(start_of_codes)
             with np.errstate(all="ignore"):  # the caller checks the result
                 queries = BlockQueries(block.queries, scales, DEVIATIONS, least_error)
                 for at in range(0, block.count, ROWS_AT_ONCE):

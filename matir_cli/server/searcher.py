@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,8 +12,9 @@ from matir_cli.photos.decode import decode_timeout
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import FinalEvent, GroundedEvent, SearchEvent, VerdictEvent
 from matir_cli.search.models import SearchModels
-from matir_cli.search.pipeline import SearchOptions, search_events
+from matir_cli.search.pipeline import SearchOptions, rank_ahead, search_events
 from matir_cli.search.query import Query
+from matir_cli.search.stage_1 import Stage1Ranking
 from matir_cli.server.runtime import ServerRecord, file_identity, find_server, program_version
 
 Tell: TypeAlias = Callable[[str], object]
@@ -51,6 +52,7 @@ class Searcher:
         progress: ProgressObserver,
         tell: Tell,
         opened: Callable[[Callable[[], None]], object] = lambda _: None,
+        ahead: Stage1Ranking | None = None,
     ) -> Generator[SearchEvent, None, None]:
         """Run a search, and yield the events of `matir_cli.search.pipeline.search_events`; errors as there.
 
@@ -59,6 +61,7 @@ class Searcher:
             progress: shows the progress of long steps.
             tell: shows a message about the server while the search is at work.
             opened: called with a function that ends the server's search; any thread may call that.
+            ahead: of `rank_ahead`; a server does not need it.
         """
         seen = set[tuple[type, int]]()
         if self._server is not None:
@@ -72,7 +75,19 @@ class Searcher:
             except ServerUnusable as error:
                 self._do_without(error.reason, tell)
         # The verdicts are remembered, so this search goes on where the server's ended.
-        yield from _unseen(search_events(self._gallery, models, query, options, progress), seen)
+        yield from _unseen(search_events(self._gallery, models, query, options, progress, ahead), seen)
+
+    def rank_ahead(
+        self,
+        models: SearchModels,
+        queries: Sequence[Query],
+        options: SearchOptions,
+        progress: ProgressObserver,
+    ) -> list[Stage1Ranking | None]:
+        """Run stage 1 of several queries for `events`, unless the server searches."""
+        if self._server is not None:
+            return [None] * len(queries)
+        return rank_ahead(self._gallery, models, queries, options, progress)
 
     def _do_without(self, reason: str | None, tell: Tell) -> None:
         self._server = None

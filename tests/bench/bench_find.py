@@ -19,6 +19,7 @@ import numpy as np
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.model_sets.catalogue import load_model_set
+from matir_cli.model_sets.session import INDEXING_PARTS
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.search.rank import rank_photos
 from tests.bench import bench_search
@@ -44,7 +45,7 @@ description = "random weights at full size"
 name = "none"
 engine = "sam2"
 licence = "none"
-files.checkpoint.path = "exact.npy"
+files.checkpoint.path = "queries.npy"
 
 [encoder]
 name = "random_clip"
@@ -58,11 +59,17 @@ files.vocabulary.path = "tokenizer.json"
 def prepare(folder: Path, photos: int, layers: int) -> None:
     """Write a gallery, a text tower of `layers` layers and a model set into `folder`."""
     bench_search.build(folder, photos)
+    bind_random_models(folder, layers)
+
+
+def bind_random_models(folder: Path, layers: int) -> None:
+    """Bind `gallery.db` in a folder with `queries.npy` to a new model set there, `bench.toml`."""
     _write_text_tower(folder, layers)
     (folder / "bench.toml").write_text(SET_TOML)
-    encoder = locate_files(load_model_set(str(folder / "bench.toml")), "encoder")
+    models = load_model_set(str(folder / "bench.toml"))
     with GalleryFile.open(folder / "gallery.db") as gallery:
-        gallery.bind_model("encoder", encoder.identity, str(folder / "bench.toml"))
+        for part in INDEXING_PARTS:
+            gallery.bind_model(part, locate_files(models, part).identity, str(folder / "bench.toml"))
 
 
 def _write_text_tower(folder: Path, layers: int) -> None:
@@ -74,8 +81,8 @@ def _write_text_tower(folder: Path, layers: int) -> None:
 
     from tests.support.clip_weights import random_text, save_text, save_vocabulary, text_config
 
-    model = random_text(text_config(768, layers, 12, 768), seed=0)
     vector = torch.from_numpy(np.load(folder / "queries.npy")[0])
+    model = random_text(text_config(768, layers, 12, len(vector)), seed=0)
     with torch.no_grad():
         ids = torch.tensor([[49406, 320, 1929, 49407]])
         hidden = model.text_model(ids).pooler_output[0]

@@ -34,8 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.bench.measuring import (
+    AnonymousPeak,
     BenchParser,
     Timings,
+    drop_from_cache,
     format_seconds,
     in_new_process,
     peak_memory,
@@ -56,6 +58,8 @@ TRAINED_ON = 100_000
 """Vectors added at once to a FAISS index, and those that it is trained on."""
 AT_REST = 0.02
 """Seconds between two searches, in which the threads of the last one fall asleep."""
+MEMORY_ROUNDS = 10
+"""Searches during which the memory is watched."""
 PROCESSES = 5
 """New processes that are timed with one query each."""
 
@@ -236,7 +240,7 @@ class Searched:
     answers: list[Answer]
     """One per query."""
     memory: int
-    """Size of the process's own memory at the end, without mapped files, bytes."""
+    """Largest size of the process's own memory during a search, without mapped files, bytes."""
     opening: float
     """Seconds until it could search: for the peers, the time to build the index."""
 
@@ -394,17 +398,17 @@ def search_in_turn(folder: Path) -> dict[str, Searched]:
                 if number:
                     found[way].answers.append(answer)
         for way, process in processes.items():
-            found[way].memory = process.submit(own_memory).result()
+            found[way].memory = process.submit(_memory, queries[0]).result()
     return found
 
 
-def own_memory() -> int:
-    """Size of this process's memory without mapped files, bytes; with them where the system does not tell."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return peak_memory()
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("RssAnon:"))
-    return 1024 * int(line.split()[1])
+def _memory(query: Floats) -> int:
+    """Largest size of this process's own memory during a search, bytes; see `AnonymousPeak`."""
+    with AnonymousPeak(os.getpid()) as peak:
+        for _ in range(MEMORY_ROUNDS):
+            _opened[0](query)
+            time.sleep(AT_REST)
+    return peak.bytes or peak_memory()
 
 
 def count_rows(folder: Path) -> list[int]:
@@ -461,19 +465,10 @@ def score_spread(kind: str) -> float:
     return float(np.median((regions @ world.queries(QUERIES).T).std(axis=0)))
 
 
-COLD_QUERY = """
-import os, sys
-descriptor = os.open(sys.argv[1] + "/gallery.db", os.O_RDONLY)
-os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-"""
-
-
 def time_cold(folder: Path) -> float | None:
     """Seconds of a new process with one query whose gallery the system has to read; None: not on Linux."""
-    if not hasattr(os, "posix_fadvise"):
+    if not drop_from_cache(folder / "gallery.db"):
         return None
-    os.sync()  # pages not written yet would stay
-    subprocess.run([sys.executable, "-c", COLD_QUERY, str(folder)], check=True)
     seconds, _ = time_once(
         lambda: subprocess.run([sys.executable, "-c", ONE_QUERY, str(folder), str(TOP)], check=True)
     )

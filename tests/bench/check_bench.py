@@ -31,6 +31,16 @@ ROWS = {
         "ground a photo: written together",
         "the same query again",
     ],
+    "large": [
+        "search of 24 queries, warm process",
+        "`find --no-rerank`, warm",
+        "`find --no-rerank`, nothing in the cache",
+        "`ls`",
+        "`info`",
+        "`sync`, all unchanged",
+        "`merge` of two halves",
+        "`compact`",
+    ],
     "proposer": ["drawn scene 320 x 240"],
     "queries": [
         "text alone",

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
 from typing import ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
@@ -20,6 +22,9 @@ Result = TypeVar("Result")
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """Clocks by name: elapsed time, and the processor time of all threads of the process."""
+
+WATCHED_EVERY = 0.005
+"""Seconds between two looks at a process's memory."""
 
 
 class BenchParser(argparse.ArgumentParser):
@@ -133,6 +138,74 @@ def peak_memory() -> int:
     """The largest resident size that this process has had, bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class AnonymousPeak:
+    """Watches the memory of a process's own, without mapped files, until it is left.
+
+    Files that are mapped count as memory of the process in other figures, though they are the system's cache.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._ended = Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+        self.bytes = 0
+        """Largest size so far; 0 where the system does not tell."""
+
+    def __enter__(self) -> "AnonymousPeak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(WATCHED_EVERY):
+            try:
+                lines = self._status.read_text().splitlines()
+            except OSError:  # not Linux, or the process has ended
+                return
+            anonymous = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+            self.bytes = max(self.bytes, *(1024 * int(size) for size in anonymous), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredProcess:
+    """A whole process that has ended."""
+
+    seconds: float
+    anonymous: int
+    """Largest size of its own memory, without mapped files, bytes."""
+
+
+def measure_process(command: Sequence[str]) -> MeasuredProcess:
+    """Run a process, which must exit with 0; its output is thrown away."""
+    started = time.perf_counter()
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        AnonymousPeak(process.pid) as peak,
+    ):
+        _, errors = process.communicate()
+        seconds = time.perf_counter() - started
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=errors)
+    return MeasuredProcess(seconds, peak.bytes)
+
+
+def drop_from_cache(*paths: Path) -> bool:
+    """Let the system forget what it has cached of files; False where it cannot be told."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    os.sync()  # pages that are not written yet would stay
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    return True
 
 
 def print_heading(data: str, likeness: str, *settings: str) -> None:

@@ -5,6 +5,7 @@ import codecs
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from matir_cli.cli.path_lists import (
     CHUNK_BYTES,
     LONGEST_NAME,
+    arriving_lines,
     expand_names,
     expand_paths,
     without_mark,
@@ -31,6 +33,34 @@ def read(given: bytes) -> list[bytes]:
     )
     done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=True)
     return [ast.literal_eval(line) for line in done.stdout.decode().splitlines()]
+
+
+@given(st.lists(st.binary(max_size=20), max_size=8), st.integers(0, 3))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_lines_are_those_of_a_binary_file(parts: list[bytes], ends: int) -> None:
+    content = b"\n".join([*parts, b"z" * CHUNK_BYTES, *parts]) + b"\n" * ends
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        expected = file.readlines()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        assert [line for lines in arriving_lines(file.fileno()) for line in lines] == expected
+
+
+def test_lines_come_as_many_at_a_time_as_are_there() -> None:
+    source, sink = os.pipe()
+    arriving = arriving_lines(source)
+    os.write(sink, b"a\nb\nc")
+    assert next(arriving) == [b"a\n", b"b\n"]
+    os.write(sink, b"d")
+    os.write(sink, b"\n\n")
+    assert next(arriving) == [b"cd\n", b"\n"]
+    long = b"x" * (CHUNK_BYTES // 2)
+    os.write(sink, long)
+    os.write(sink, b"y")
+    os.close(sink)
+    assert [*arriving] == [[long + b"y"]]
+    os.close(source)
 
 
 @pytest.mark.parametrize(

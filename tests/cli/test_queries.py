@@ -421,6 +421,54 @@ def test_each_answer_is_there_before_the_next_query(model_set: Path, gallery: Pa
         assert process.wait() == 0
 
 
+def test_a_file_of_queries_is_answered_as_its_lines_one_by_one(indexed: Indexed, tmp_path: Path) -> None:
+    words = ("--no-rerank", "-n", 4, "--not", "car", "--explain", "--db", indexed.gallery)
+    objects = ("red house", "dog", "tree left of a house", "car", "", "blue ball", "house that is not red")
+    lines = [f"{words}\n".encode() for words in (*objects, *objects)] + [b"\xff\n", b"dog"]
+    (tmp_path / "queries.txt").write_bytes(b"".join(lines))
+    with (tmp_path / "queries.txt").open("rb") as queries:
+        together = subprocess.run(
+            [*MATIR, "find", "-", *map(str, words)], stdin=queries, capture_output=True, check=False
+        )
+    assert together.returncode == 0, together.stderr
+    with subprocess.Popen(
+        [*MATIR, "find", "-", *map(str, words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = []
+        for line in lines:
+            process.stdin.write(line)
+            process.stdin.flush()
+            if line.strip() and b"\xff" not in line and line != lines[-1]:
+                answers.append(process.stdout.readline())
+        rest, talk = process.communicate()
+    assert b"".join(answers) + rest == together.stdout
+    assert talk == together.stderr
+    assert len(records(together)) == 13
+
+
+def test_a_writer_of_two_queries_that_waits_gets_both_answers(indexed: Indexed) -> None:
+    with subprocess.Popen(
+        [*MATIR, "find", "-", "--no-rerank", "--db", str(indexed.gallery)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for given in (b"dog\ntree\nho", b"use\ncar\n"):  # a line may come in two pieces
+            process.stdin.write(given)
+            process.stdin.flush()
+            answers = [json.loads(process.stdout.readline())["query"] for _ in range(2)]
+            assert answers == (["dog", "tree"] if given.startswith(b"dog") else ["house", "car"])
+        process.stdin.close()
+        assert process.wait() == 0
+
+
 def test_a_reader_of_answers_that_stops_is_no_error(indexed: Indexed) -> None:
     command = shlex.join([*MATIR, "find", "-", "--no-rerank", "--rle", "--db", str(indexed.gallery)])
     script = f"set -o pipefail; yes dog | head -50 | {command} | head -1"

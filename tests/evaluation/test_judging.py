@@ -7,7 +7,7 @@ import pytest
 from matir_cli.evaluation.methods import EvaluationSetup, ask_judge
 from matir_cli.progress import no_progress
 from matir_cli.search.grounding import MatchOptions, results_by_box
-from matir_cli.search.pipeline import rank_candidates
+from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import order_by_verdict, rerank_candidates
 from tests.evaluation.scenes import SCENES, Recorder, method_of, sessions_of
 from tests.support.fakes import ColourJudge, ColourText
@@ -30,7 +30,7 @@ def test_stored_answers_equal_those_of_searching_query_by_query(setup: Evaluatio
     ask_judge(setup, sessions, [method_of(setup, sessions)], no_progress, everywhere=True)
     silent, plain = sessions_of(setup, None), sessions_of(setup, ColourJudge(), key="another judge")
     for query in setup.queries:
-        ranked = rank_candidates(setup.gallery, ColourText().encode(query.text).vector, 50)
+        ranked = rank_photos(setup.gallery, ColourText().encode(query.text).vector, 50)
         results = []
         for session in (silent[query.text], plain[query.text]):
             judged = order_by_verdict(list(rerank_candidates(session, ranked)))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from matir_cli.evaluation.coverage import annotated_objects
-from matir_cli.evaluation.methods import EvaluationSetup
+from matir_cli.evaluation.methods import EvaluationSetup, query_encoder
 from matir_cli.evaluation.run import EvaluationPlan, open_judge_sessions, run_evaluation
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import ModelSession
@@ -13,7 +13,7 @@ from tests.support.fakes import ColourText
 
 def test_sessions_are_of_one_judge_and_load_nothing(setup: EvaluationSetup) -> None:
     models = ModelSession(setup.gallery, load_model_set("tiny"), "cpu")
-    sessions = open_judge_sessions(setup, models)
+    sessions = open_judge_sessions(setup, models, query_encoder(setup.gallery, models))
     assert list(sessions) == ["red", "green", "blue"]
     assert all(session.query == text for text, session in sessions.items())
     assert "judge" not in vars(models)

@@ -20,12 +20,11 @@ from matir_cli.photos.decode import set_decode_timeout
 from matir_cli.photos.decoder_process import DECODE_SECONDS
 from matir_cli.photos.image_file import CUT
 from matir_cli.records import ImageArray, Region
-from matir_cli.search.grounding import results_by_region
-from matir_cli.search.pipeline import check_searchable, rank_candidates
-from matir_cli.search.rerank import JudgedCandidate
+from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.results import SearchResult
 from tests.photos.crafted import many_scans
-from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
+from tests.search.fake_models import ColourModels
+from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer
 from tests.support.pictures import save_scenes, scene
 
 
@@ -46,10 +45,8 @@ class Indexer:
 
     def find(self, query: str, limit: int = 10, min_score: float | None = None) -> list[SearchResult]:
         with GalleryFile.open(self.gallery) as gallery:
-            check_searchable(gallery, query)
-            vector = ColourText().encode(query).vector
-            ranked = rank_candidates(gallery, vector, limit, min_score)
-            return list(results_by_region(gallery, [JudgedCandidate(item, None) for item in ranked]))
+            options = SearchOptions(limit=limit, rerank=False, min_score=min_score, whole=True)
+            return run_search(gallery, ColourModels(), query, options).results
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from matir_cli.photos.colour import WORKING_SIDE, to_rgb, to_working_rgb
+from matir_cli.photos.colour import to_rgb, to_working_rgb
 from matir_cli.photos.decode import decode_full_size
+from matir_cli.records import WORKING_SIDE
 from tests.photos.crafted import BLACK_IS_ZERO, COLOURS, WHITE_IS_ZERO, tiff
 from tests.photos.decoding import read, reason
 from tests.support.pictures import scene

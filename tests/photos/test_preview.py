@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.photos.colour import WORKING_SIDE
 from matir_cli.photos.preview import decode_preview, encode_preview
+from matir_cli.records import WORKING_SIDE
 from tests.photos.decoding import read
 from tests.support.pictures import scene
 

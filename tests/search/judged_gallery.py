@@ -9,7 +9,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.verdict_cache import VerdictCache
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Candidate
-from matir_cli.search.pipeline import rank_candidates
+from matir_cli.search.rank import rank_photos
 from matir_cli.search.rerank import JudgeSession
 from matir_cli.search.results import SearchResult
 from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText
@@ -41,7 +41,7 @@ def open_session(
 
 def candidates(gallery: GalleryFile, query: str = "red") -> list[Candidate]:
     """All photos, ranked by stage 1."""
-    return rank_candidates(gallery, ColourText().encode(query).vector, 10)
+    return rank_photos(gallery, ColourText().encode(query).vector, 10)
 
 
 def names(results: list[SearchResult]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from matir_cli.cli.options.query import (
 )
 from matir_cli.cli.options.search import SECTION as SEARCH_SECTION
 from matir_cli.cli.options.search import check_judge_options, search_options
-from matir_cli.cli.path_lists import without_mark
+from matir_cli.cli.path_lists import arriving_lines, without_mark
 from matir_cli.cli.progress import can_redraw
 from matir_cli.cli.results import (
     OutcomeWriter,
@@ -55,6 +55,10 @@ from matir_cli.search.pipeline import SearchOptions, check_searchable
 from matir_cli.search.query import Query, normal_text
 from matir_cli.search.results import NO_BOX, UNMATCHED, UNREADABLE
 from matir_cli.search.sorting import SortKey
+from matir_cli.search.stage_1 import Stage1Ranking
+
+LINES_AT_ONCE = 16
+"""Queries from standard input whose photos are ranked together at most: those behind them wait for these."""
 
 OBJECTS_MAX_SIZE = 0.95
 """Fraction of a photo. Any --max-size leaves out whole photos; hardly any object is larger than this one."""
@@ -239,27 +243,19 @@ def _answer_each(
     output: OutputOptions,
     write: OutcomeWriter,
 ) -> int:
-    """Answer each line of standard input before the next one is read; return the exit code.
+    """Answer the lines of standard input, those that are there before more are read; return the exit code.
 
     Args:
         query: the example and exclusions that go with every line.
     """
     code = NOTHING_FOUND
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            text = normal_text((without_mark(line) if number == 1 else line).decode())
-        except ListNotUtf8 as error:
-            convert = f"iconv -f {error.encoding} -t UTF-8 QUERIES | matir find -"
-            raise click.UsageError(f"The queries are in {error.encoding}; convert them: {convert}") from error
-        except UnicodeDecodeError:
-            say(f"line {number} is not UTF-8; skipped")
-            continue
+    for number, text, ahead in _ranked_lines(searcher, query, options):
         if not text:
-            say(f"line {number} is empty; skipped")
+            say(f"line {number} is {'not UTF-8' if text is None else 'empty'}; skipped")
             continue
         try:
             observe = event_printer(gallery, text, output)
-            result = searcher.run(replace(query, text=text), options, observe)
+            result = searcher.run(replace(query, text=text), options, observe, ahead=ahead)
         except (ContextTooSmall, QueryContradicts) as error:
             say(f"line {number}: {' '.join(explain(error))}")
             result = SearchOutcome([], truncated=False, candidates=0, judged=0, complete=True)
@@ -272,6 +268,42 @@ def _answer_each(
         if not result.complete:
             return INTERRUPTED
     return code
+
+
+def _ranked_lines(
+    searcher: CommandSearcher, query: Query, options: SearchOptions
+) -> Iterator[tuple[int, str | None, Stage1Ranking | None]]:
+    """Yield number, text and stage 1's ranking of each line of standard input.
+
+    The text is None if it is not UTF-8. Stage 1 runs for several lines that are there at once: first for one,
+    so that its answer does not wait for others, then each time for twice as many.
+    """
+    number = 0
+    for lines in arriving_lines(sys.stdin.fileno()):
+        start, size = 0, 1
+        while start < len(lines):
+            group = lines[start : start + size]
+            texts = [_text_of(line, is_first=number + place == 0) for place, line in enumerate(group)]
+            rankings = iter(searcher.rank_ahead([replace(query, text=t) for t in texts if t], options))
+            for text in texts:
+                number += 1
+                yield number, text, next(rankings) if text else None
+            start, size = start + size, min(2 * size, LINES_AT_ONCE)
+
+
+def _text_of(line: bytes, *, is_first: bool) -> str | None:
+    """Return the query in a line of standard input; None if it is not UTF-8.
+
+    Raises:
+        UsageError: the first line shows that all are in another encoding.
+    """
+    try:
+        return normal_text((without_mark(line) if is_first else line).decode())
+    except ListNotUtf8 as error:
+        convert = f"iconv -f {error.encoding} -t UTF-8 QUERIES | matir find -"
+        raise click.UsageError(f"The queries are in {error.encoding}; convert them: {convert}") from error
+    except UnicodeDecodeError:
+        return None
 
 
 def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:
