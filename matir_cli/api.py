@@ -99,7 +99,7 @@ class Gallery:
         if self._engines is not None:
             self._engines.release_judge()
         if self._file is not None:
-            self._file.connection.close()
+            self._file.close()
 
     def __len__(self) -> int:
         """Return the number of photos; 0 while there is no file."""

@@ -8,7 +8,7 @@ opening rolls back. Each photo is written in one transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import sqlite_vec
 
 from matir_cli import errors
 from matir_cli.gallery import schema
-from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE
+from matir_cli.gallery.connection import MAPPED_BYTES, READ_WRITE_CREATE, open_defensively
 from matir_cli.gallery.file_metadata import photo_metadata
 from matir_cli.gallery.notes import store_notes
 from matir_cli.gallery.paths import decode_path, encode_path, is_gone
@@ -50,6 +50,7 @@ class GalleryFile:
         self.path = path
         self.connection = connection
         self.relied_models: dict[str, str] = {}  # role to hash: see `bound_models.confirm_models`
+        self._second: apsw.Connection | None = None
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> GalleryFile:
@@ -120,9 +121,15 @@ class GalleryFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.connection.close()
+        self.close()
         if isinstance(error, apsw.Error | UnicodeDecodeError):
             raise gallery_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+        if self._second is not None:
+            self._second.close()
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -149,6 +156,21 @@ class GalleryFile:
         """
         # No generator: one that a signal has cut off would complain when it is deleted behind the connection.
         return self.connection
+
+    def second_connection(self) -> apsw.Connection | None:
+        """Return another connection to the file, so that two threads can read it; None if there can be none.
+
+        It does not see what this connection has written in a transaction that has not ended, and the file at
+        its path may be another one by now: the caller has to compare. Where another process waits to write,
+        reading raises BusyError at once, since that process waits for this one.
+        """
+        if self._second is None and self.connection.filename:
+            with suppress(apsw.Error):
+                second = open_defensively(self.connection.filename, apsw.SQLITE_OPEN_READONLY)
+                second.set_busy_handler(None)
+                second.pragma("mmap_size", MAPPED_BYTES)
+                self._second = second
+        return self._second
 
     # Size
 

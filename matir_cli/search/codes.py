@@ -164,17 +164,24 @@ class BlockQueries:
             [[each.centre_score, each.constant, deviations * each.error] for each in queries], np.float32
         )
 
-    def upper_bounds(self, part: slice, levels: NDArray[np.uint8], out: FloatArray) -> None:
-        """Compute estimated cosines of m codes plus some standard deviations of their errors.
+    @property
+    def rows(self) -> int:
+        """Number of products per code: 2k + 1."""
+        return len(self._weights)
+
+    def multiply(self, levels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+        """Return (m, `rows`) products of the queries with (m, ceil(d / 2)) levels of `Codes`."""
+        return np.asarray(numkong.dots_packed(levels, self._packed))
+
+    def bound(self, products: NDArray[np.uint32], out: FloatArray) -> None:
+        """Compute estimated cosines of the block's n codes plus some standard deviations of their errors.
 
         Args:
-            part: which codes of the block they are.
-            levels: (m, ceil(d / 2)), see `Codes`.
-            out: (k, m) for the result.
+            products: (n, `rows`), from `multiply`.
+            out: (k, n) for the result.
         """
-        products = np.asarray(numkong.dots_packed(levels, self._packed)).astype(np.float32)  # (m, 2k + 1)
-        np.multiply((products @ self._weights).T, self._spread[part], out=out)
-        out += self._factors @ self._scales[:, part]
+        np.multiply((products.astype(np.float32) @ self._weights).T, self._spread, out=out)
+        out += self._factors @ self._scales
 
 
 def prepare_query(query: FloatArray, centres: FloatArray) -> list[CodeQuery]:

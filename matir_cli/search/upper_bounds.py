@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -33,8 +33,8 @@ from matir_cli.search.index import RUN, read_runs
 from matir_cli.search.quantisation import rounding_error
 
 THREADS = 2
-"""Threads that compare codes. More would wait for one another: half of the time is reading, which only one
-thread does at a time."""
+"""Threads that compare codes, each with a connection of its own, if there can be two: half of the time is
+reading, which one thread at a time does on a connection."""
 
 ROWS_AT_ONCE = 4096
 """Codes read and compared at once: few enough for a core's cache, and many enough that calls cost little."""
@@ -116,6 +116,10 @@ def vectors_at_once(gallery: GalleryFile) -> int:
     return max(1, min(VECTORS_AT_ONCE, int(BOUNDS_BYTES // max(1.0, 4 * regions))))
 
 
+_BLOCKS = "select id, octet_length(codes), runs, centre from codes order by id"
+"""SQL: all that is known of the blocks, but for their codes."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """All blocks, without their codes."""
@@ -132,8 +136,7 @@ class _Index:
 def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:
     """Read what is known of the blocks; IndexDamaged if one is malformed."""
     ids, counts, runs, centres = [], [], [], []
-    rows = gallery.connection.execute("select id, octet_length(codes), runs, centre from codes")
-    for block_id, size, blob, centre in rows:
+    for block_id, size, blob, centre in gallery.connection.execute(_BLOCKS):
         if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
             raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
         if not np.isfinite(np.frombuffer(centre, "<f4")).all():
@@ -180,8 +183,8 @@ class BlockQuery:
 def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimensions: int) -> FloatArray:
     """Compute the upper bounds of the regions of all blocks for k queries, in one pass over the codes.
 
-    Each thread reads a part of a block after the other into a buffer of its own, and compares it while it is
-    in its core's cache; SQLite is used by one thread at a time.
+    Each thread reads a part of a block after the other into a buffer of its own, and multiplies it while it
+    is in its core's cache.
 
     Args:
         blocks: at least one, each with codes of its `count`'s size.
@@ -194,37 +197,57 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
     """
     upper = np.empty((len(blocks[0].queries), blocks[-1].end), np.float32)
     remaining = iter(blocks)
-    reading = Lock()
+    taking = Lock()
     # Scores are rounded as well: where vectors are alike, by more than the error of codes.
     least_error = rounding_error(dimensions)
 
-    def compare_some(blob: apsw.Blob) -> None:
+    def compare_some(blob: apsw.Blob, reading: Lock) -> None:
         buffer = np.empty((ROWS_AT_ONCE, row_bytes(dimensions)), np.uint8)
         while True:
-            with reading:
+            with taking:
                 if (block := next(remaining, None)) is None:
                     return
+            with reading:
                 blob.reopen(block.id)
                 start_of_codes = blob.read(scales_bytes(block.count))
             if not start_of_codes.startswith(LAYOUT):
                 raise IndexDamaged(gallery.path, "another version has laid out its codes")
-            scales = read_scales(start_of_codes)
             with np.errstate(all="ignore"):  # the caller checks the result
-                queries = BlockQueries(block.queries, scales, DEVIATIONS, least_error)
+                queries = BlockQueries(block.queries, read_scales(start_of_codes), DEVIATIONS, least_error)
+                products = np.empty((block.count, queries.rows), np.uint32)
                 for at in range(0, block.count, ROWS_AT_ONCE):
-                    part = slice(at, min(at + ROWS_AT_ONCE, block.count))
-                    levels = buffer[: part.stop - at]
+                    levels = buffer[: min(ROWS_AT_ONCE, block.count - at)]
                     with reading:
                         blob.read_into(levels.data)
-                    start = block.end - block.count + at
-                    queries.upper_bounds(part, levels, upper[:, start : start + len(levels)])
+                    products[at : at + len(levels)] = queries.multiply(levels)
+                queries.bound(products, upper[:, block.end - block.count : block.end])
 
     threads = min(THREADS, len(blocks))
     with ExitStack() as stack:
+        connections = [gallery.connection, *_second_reader(gallery, stack)][:threads]
+        locks = [Lock() for _ in connections]
+        readers = [number % len(connections) for number in range(threads)]
         blobs = [
-            stack.enter_context(gallery.connection.blob_open("main", "codes", "codes", blocks[0].id, False))
-            for _ in range(threads)
+            stack.enter_context(connections[reader].blob_open("main", "codes", "codes", blocks[0].id, False))
+            for reader in readers
         ]
-        for _ in stack.enter_context(ThreadPoolExecutor(threads)).map(compare_some, blobs):
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for _ in pool.map(compare_some, blobs, [locks[reader] for reader in readers]):
             pass  # raises what was raised there
     return upper
+
+
+def _second_reader(gallery: GalleryFile, stack: ExitStack) -> list[apsw.Connection]:
+    """Return a second connection that sees the same codes until `stack` is left, if there can be one.
+
+    Blocks with the same ids, regions and centres have the same codes, which follow from the vectors whose
+    mean the centre is.
+    """
+    second = gallery.second_connection()
+    if second is None:
+        return []
+    with suppress(apsw.Error):
+        stack.enter_context(second)
+        if second.execute(_BLOCKS).fetchall() == gallery.connection.execute(_BLOCKS).fetchall():
+            return [second]
+    return []

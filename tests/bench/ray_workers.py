@@ -145,8 +145,7 @@ def keep_busy(folder: Path, count: int, workers: int, seconds: float) -> None:
         photos.mkdir()
         noise = np.random.default_rng(0).integers(100, 140, (size[1], size[0], 3), dtype=np.uint8)
         for number in range(count):
-            noise[0, 0] = number % 256, number // 256, 0
-            Image.fromarray(noise).save(photos / f"{number:05}.jpg", quality=75)
+            Image.fromarray(noise).save(photos / f"{number:05}.jpg", quality=75, comment=str(number))
         dispatcher = Dispatcher(SimulatedWorkers(cluster.ray, workers, seconds), workers)
         models = IndexingModels(ColourProposer, ColourEncoder, remote=dispatcher)
         with GalleryFile.open(folder / f"{name}.db", create=True) as gallery:

@@ -34,7 +34,8 @@ def table_of(queries: list[CodeQuery], codes: Codes, deviations: float) -> Float
     """(k, n) upper bounds."""
     scales = read_scales(codes.tobytes()[: scales_bytes(len(codes.levels))])
     table = np.empty((len(queries), len(codes.levels)), np.float32)
-    BlockQueries(queries, scales, deviations).upper_bounds(slice(None), codes.levels, table)
+    compared = BlockQueries(queries, scales, deviations)
+    compared.bound(compared.multiply(codes.levels), table)
     return table
 
 
@@ -136,5 +137,6 @@ def test_bounds_of_exact_codes_lie_above_by_the_least_error() -> None:
     (ready,) = prepare_query(query, centre[np.newaxis])
     table = np.empty((1, 3), np.float32)
     scales = read_scales(codes.tobytes()[: scales_bytes(3)])
-    BlockQueries([ready], scales, 3.0, 0.01).upper_bounds(slice(None), codes.levels, table)
+    compared = BlockQueries([ready], scales, 3.0, 0.01)
+    compared.bound(compared.multiply(codes.levels), table)
     assert table[0] - bounds_of(ready, codes, 0.0) == pytest.approx(0.03, abs=1e-5)

@@ -1,10 +1,15 @@
 """Upper bounds on region scores: choosing regions by them, and comparing all blocks."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import apsw
 import numpy as np
 import pytest
 
+from matir_cli.gallery.database import GalleryFile
+from matir_cli.search import upper_bounds
 from matir_cli.search.codes import prepare_query
 from matir_cli.search.index import RUN, read_runs, seal_index, stored_vectors
 from matir_cli.search.quantisation import cosine_table
@@ -57,3 +62,77 @@ def test_hardly_any_score_exceeds_its_bound(tmp_path: Path) -> None:
     assert upper.shape == scores.shape == (3, 6000)
     assert np.mean(scores > upper) < 0.0005
     assert np.mean(upper - scores) < 0.15  # close enough to exclude nearly all regions
+
+
+@contextmanager
+def two_blocks(folder: Path, seed: int = 0) -> Iterator[GalleryFile]:
+    folder.mkdir(exist_ok=True)
+    with open_vectors(folder) as gallery:
+        put_all(gallery, clustered(40, 10, seed=seed))
+        seal_index(gallery, 200)
+        assert gallery.connection.execute("select count(*) from codes").get == 2
+        yield gallery
+
+
+def bounds_of(gallery: GalleryFile) -> list[float]:
+    (found,) = upper_bounds.upper_bounds(gallery, [question(0)])
+    return list(found.upper.tolist())
+
+
+def count_connections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of connections of each comparison to come."""
+    counts: list[int] = []
+    second_reader = upper_bounds._second_reader
+
+    def counting(gallery: GalleryFile, stack: ExitStack) -> list[apsw.Connection]:
+        found = second_reader(gallery, stack)
+        counts.append(1 + len(found))
+        return found
+
+    monkeypatch.setattr(upper_bounds, "_second_reader", counting)
+    return counts
+
+
+def test_the_codes_are_read_by_two_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with two_blocks(tmp_path) as gallery:
+        counts = count_connections(monkeypatch)
+        both = bounds_of(gallery)
+        monkeypatch.setattr(GalleryFile, "second_connection", lambda _: None)
+        assert bounds_of(gallery) == both
+        assert counts == [2, 1]
+
+
+def test_a_process_that_waits_to_write_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two_blocks(tmp_path) as gallery, gallery.snapshot():
+        counts = count_connections(monkeypatch)
+        gallery.count_photos()
+        other = apsw.Connection(str(gallery.path))
+        other.execute("begin immediate; update models set name = 'x'")
+        with pytest.raises(apsw.BusyError):
+            other.execute("commit")
+        assert len(bounds_of(gallery)) == 400
+        assert counts == [1]
+        other.close()
+
+
+def test_what_only_one_connection_sees_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with two_blocks(tmp_path) as gallery:
+        counts = count_connections(monkeypatch)
+        whole = bounds_of(gallery)
+        gallery.connection.execute("begin; delete from codes where id = (select max(id) from codes)")
+        assert bounds_of(gallery) == whole[:200]
+        gallery.connection.execute("rollback")
+        assert bounds_of(gallery) == whole
+    assert counts == [2, 1, 2]
+
+
+def test_another_file_at_the_path_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with two_blocks(tmp_path / "other", seed=1) as other:
+        path = other.path
+    with two_blocks(tmp_path / "own") as gallery:
+        counts = count_connections(monkeypatch)
+        path.replace(gallery.path)
+        assert len(bounds_of(gallery)) == 400
+        assert counts == [1]
