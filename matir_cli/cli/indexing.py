@@ -16,8 +16,10 @@ from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.cluster.options import RayOptions
 from matir_cli.gallery.absence import AbsentFolder
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.outcomes import Added, Refreshed, Skipped
+from matir_cli.indexing.file_state import FileCounts
+from matir_cli.indexing.outcomes import Added, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.pipeline import IndexingModels
+from matir_cli.indexing.sync import Dropped
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
@@ -107,14 +109,14 @@ def _choose(gallery_path: Path, name: str | None) -> ModelSet:
 
 def run_with_progress(
     outcomes: Generator[Outcome, None, None],
-    total: int | None,
+    expected: FileCounts | None,
     summary: Callable[[Counter[type[Outcome]]], str],
 ) -> Counter[type[Outcome]]:
     """Run a pipeline with a progress bar, and count its outcomes by type.
 
     Args:
         outcomes: the pipeline; it is closed in any case.
-        total: number of outcomes to come, if it is known.
+        expected: number of outcomes to come, if it is known.
         summary: turns the counts into a sentence, which is shown after Ctrl-C.
 
     Raises:
@@ -123,7 +125,8 @@ def run_with_progress(
     counts: Counter[type[Outcome]] = Counter()
     incomplete = 0
     try:
-        with closing(outcomes), progress_bar(total) as bar:
+        total, work = (None, None) if expected is None else (expected.total, expected.pending)
+        with closing(outcomes), progress_bar(total, work=work) as bar:
             for outcome in outcomes:
                 counts[type(outcome)] += 1
                 if isinstance(outcome, Skipped):
@@ -133,7 +136,7 @@ def run_with_progress(
                 elif isinstance(outcome, Added | Refreshed) and outcome.notes:
                     incomplete += isinstance(outcome, Added)
                     bar.say(f"incomplete {printable(str(outcome.path))}: {describe_notes(outcome.notes)}")
-                bar.advance()
+                (bar.pass_over if isinstance(outcome, Unchanged | Dropped) else bar.advance)()
     except KeyboardInterrupt:
         say(f"{summary(counts)}; run the same command again to go on")
         raise

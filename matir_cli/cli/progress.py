@@ -16,7 +16,7 @@ import click
 
 from matir_cli.cli.boundary import PROGRAM, is_dumb
 from matir_cli.output.json_encoding import to_json
-from matir_cli.progress import Advance, no_progress
+from matir_cli.progress import Advance, TimeLeft, no_progress
 
 LEAST_ROWS, LEAST_COLUMNS = 6, 30
 """Rows and columns that a terminal must have for lines on it to be replaced."""
@@ -49,6 +49,8 @@ class ProgressRecord:
     """Number of items; left out if it is not known."""
     seconds: float
     """Seconds since the step began."""
+    seconds_left: float | None
+    """Seconds that the step will still take, estimated; left out while that is not known."""
     ended: bool
     """True in the last line of a step, completed or not."""
 
@@ -89,32 +91,44 @@ class ProgressBar:
     advance: Advance
     say: Callable[[str], object]
     """Prints a line above the bar."""
+    pass_over: Advance
+    """Reports that items are done that took no time, such as files that have not changed."""
 
 
 @contextmanager
 def progress_bar(
-    total: int | None, name: str | None = None, unit: str = "photo", done: int = 0
+    total: int | None, name: str | None = None, unit: str = "photo", done: int = 0, work: int | None = None
 ) -> Iterator[ProgressBar]:
     """Show items done of `total`, items per second and the time left, while the block runs.
 
     A bar without a name stays on the terminal when it ends. A bar with a name is one step of many and
     is removed.
+
+    Args:
+        total: number of items; None if unknown.
+        name: name of the step.
+        unit: name of one item.
+        done: number of items that were done before.
+        work: number of items to come that take time; None: all.
     """
+    if work is None and total is not None:
+        work = total - done
+    left = TimeLeft(work)
     if _form is ProgressForm.JSON:
-        with _json_lines(
-            total, name or click.get_current_context().info_name or PROGRAM, unit, done
-        ) as advance:
-            yield ProgressBar(advance, partial(click.echo, err=True))
+        step = name or click.get_current_context().info_name or PROGRAM
+        with _json_lines(total, step, unit, done, left) as pass_over:
+            yield ProgressBar(_counting(left, pass_over), partial(click.echo, err=True), pass_over)
         return
     if not shows_progress():
         with no_progress(name or "", total, unit) as ignore:
-            yield ProgressBar(ignore, partial(click.echo, err=True))
+            yield ProgressBar(ignore, partial(click.echo, err=True), ignore)
         return
     # Imported only if a terminal shows the bar.
     from tqdm import tqdm
 
     with tqdm(
         desc=name,
+        bar_format=None if total is None else bar_format(left),
         total=total,
         initial=done,
         unit=unit,
@@ -122,17 +136,46 @@ def progress_bar(
         file=sys.stderr,
         leave=name is None,
     ) as bar:
-        yield ProgressBar(bar.update, partial(tqdm.write, file=sys.stderr))
+
+        def update(count: int = 1, /) -> None:
+            if total is not None:
+                bar.bar_format = bar_format(left)
+            bar.update(count)
+
+        yield ProgressBar(_counting(left, update), partial(tqdm.write, file=sys.stderr), update)
+
+
+def bar_format(left: TimeLeft) -> str:
+    """Return tqdm's `bar_format` with the estimate in place of its own, which goes by the last few items."""
+    seconds = left.estimate()
+    time_left = "?"
+    if seconds is not None:
+        minutes, second = divmod(round(seconds), 60)
+        hours, minute = divmod(minutes, 60)
+        time_left = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
+    return "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<" + time_left + ", {rate_fmt}]"
+
+
+def _counting(left: TimeLeft, advance: Advance) -> Advance:
+    """Return `advance`, which also tells `left`."""
+
+    def advance_both(count: int = 1, /) -> None:
+        left.advance(count)
+        advance(count)
+
+    return advance_both
 
 
 @contextmanager
-def _json_lines(total: int | None, step: str, unit: str, done: int) -> Iterator[Advance]:
+def _json_lines(total: int | None, step: str, unit: str, done: int, left: TimeLeft) -> Iterator[Advance]:
     """Print a line when the step begins, one in `SECONDS_BETWEEN` while it runs, and one when it ends."""
     begun = last = monotonic()
 
     def write(*, ended: bool) -> None:
-        seconds = round(monotonic() - begun, 3)
-        click.echo(to_json(ProgressRecord("progress", step, unit, done, total, seconds, ended)), err=True)
+        seconds, estimate = round(monotonic() - begun, 3), left.estimate()
+        seconds_left = None if estimate is None or ended else round(estimate, 1)
+        record = ProgressRecord("progress", step, unit, done, total, seconds, seconds_left, ended)
+        click.echo(to_json(record), err=True)
 
     def advance(count: int = 1, /) -> None:
         nonlocal done, last

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from matir_cli.errors import ModelSetInvalid
 
 Options = TypeVar("Options")
+
+Precision: TypeAlias = Literal["auto", "float32", "float16", "bfloat16"]
+"""Dtype in which an engine computes; "auto" chooses by device and by the model's size."""
 
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

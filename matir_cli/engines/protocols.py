@@ -14,6 +14,11 @@ from matir_cli.records import Box, FloatArray, Grounding, ImageArray, Point, Reg
 class RegionProposer(Protocol):
     """Finds the regions of a photo that may be objects."""
 
+    @property
+    def prompts_asked(self) -> int:
+        """Number of points and boxes that the model has been asked about since it was loaded."""
+        ...
+
     def propose(self, image: ImageArray) -> list[Region]:
         """Return the regions of `image`, best first, with boxes and masks in pixels of `image`."""
         ...

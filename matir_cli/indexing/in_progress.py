@@ -69,6 +69,8 @@ class ProposedPhoto:
     preview: bytes | None
     regions: list[Region]
     """The whole photo first; working pixels."""
+    prompts: int = 0
+    """Number of points and boxes that the proposer was asked about."""
 
 
 @dataclass(frozen=True, slots=True)

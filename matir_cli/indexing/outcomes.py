@@ -17,6 +17,8 @@ class Added:
     """Number of its regions, not counting the whole photo."""
     notes: tuple[Note, ...] = ()
     """What could not be read of the file; usually nothing. The gallery remembers it."""
+    prompts: int = 0
+    """Number of points and boxes that the proposer was asked about."""
 
 
 @dataclass(frozen=True, slots=True)

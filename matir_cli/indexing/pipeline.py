@@ -375,7 +375,7 @@ def _write(gallery: GalleryFile, item: EncodedPhoto | FileNote, refused: set[byt
             reason = "the same bytes as a file that was skipped"
             gallery.remember_skipped(file, reason)
             return Skipped(file.path, reason)
-        case EncodedPhoto(ProposedPhoto(photo, preview, regions), vectors):
+        case EncodedPhoto(ProposedPhoto(photo, preview, regions, prompts), vectors):
             with gallery.atomic():
                 # Another process may have added the photo since it was read.
                 present = gallery.link_file(photo.file, photo.record.sha256)
@@ -386,7 +386,7 @@ def _write(gallery: GalleryFile, item: EncodedPhoto | FileNote, refused: set[byt
                 store_metadata(gallery.connection, photo.file.path, photo.metadata, photo.sidecar)
                 if present:
                     return Linked(photo.file.path)
-                return Added(photo.file.path, len(regions) - 1, photo.notes)
+                return Added(photo.file.path, len(regions) - 1, photo.notes, prompts)
 
 
 def _write_raw(gallery: GalleryFile, raw: RawBeside) -> Outcome | None:

@@ -71,7 +71,17 @@ def propose_regions(
     rle = masks.whole(height, width)
     whole = Region(rle, masks.box(rle), height * width, 1.0, 1.0)
     preview = encode_preview(photo.image) if previews else None
-    return ProposedPhoto(photo, preview, [whole, *propose(photo, proposer)])
+    before: list[int] = []
+
+    def counted() -> RegionProposer:
+        loaded = proposer()
+        if not before:
+            before.append(loaded.prompts_asked)
+        return loaded
+
+    regions = [whole, *propose(photo, counted)]
+    prompts = proposer().prompts_asked - before[0] if before else 0
+    return ProposedPhoto(photo, preview, regions, prompts)
 
 
 def encode_regions(proposed: ProposedPhoto, encoder: RegionEncoder) -> EncodedPhoto | RefusedFile:

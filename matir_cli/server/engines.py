@@ -27,6 +27,11 @@ class _SharedProposer:
     def __init__(self, proposer: RegionProposer) -> None:
         self._proposer, self._lock = proposer, threading.Lock()
 
+    @property
+    def prompts_asked(self) -> int:
+        """See `RegionProposer.prompts_asked`."""
+        return self._proposer.prompts_asked
+
     def propose(self, image: ImageArray) -> list[Region]:
         """Return the regions of `image`."""
         with self._lock:

@@ -125,6 +125,19 @@ def test_listings_and_reports(indexed: Indexed) -> None:
     check("models-try", printed("models", "try", "tiny", "--part", "encoder", "--json"))
 
 
+def test_numbers_of_indexing(indexed: Indexed, tmp_path: Path) -> None:
+    words = ("add", indexed.photos, "--db", tmp_path / "gallery.db", "--models", "tiny", "--json")
+    first, second = printed(*words), printed(*words)
+    check("add", [first, second])
+    assert first["prompts"] == 12**2 * first["added"] > 0
+    assert first["regions"] == printed("info", "--json", *words[2:4])["gallery"]["regions"] > 0
+    nothing = {"added": 0, "regions": 0, "prompts": 0, "unchanged": first["added"] + first["recognised"]}
+    assert second == {**first, **nothing, "recognised": 0}
+    refused = matir(*words, "--dry-run")
+    assert refused.returncode == 2
+    assert b"--json and --dry-run contradict each other" in refused.stderr
+
+
 def test_saved_searches_and_duplicates(indexed: Indexed, tmp_path: Path) -> None:
     folder, gallery = tmp_path / "photos", tmp_path / "gallery.db"
     folder.mkdir()

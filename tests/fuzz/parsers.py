@@ -120,7 +120,7 @@ def small_clip() -> bytes:
 
 def read_clip(path: Path) -> None:
     """Load both towers of a CLIP."""
-    load_image_tower(path, None, "cpu", torch.float32)
+    load_image_tower(path, None, "cpu", "float32")
     tower = read_text_tower(path)
     tower.shape("text_projection.weight")
 
@@ -430,7 +430,7 @@ PARSERS: dict[str, Parser] = {
     "torchscript": Parser(file_reader("clip.pt", read_script), [made("clip.pt")]),
     "torchscript pickle": Parser(with_pickle(made("clip.pt"), read_script), [pickle_in(made("clip.pt"))]),
     "siglip": Parser(
-        file_reader("a.safetensors", lambda path: load_siglip_tower(path, 1, "cpu", torch.float32)),
+        file_reader("a.safetensors", lambda path: load_siglip_tower(path, 1, "cpu", "float32")),
         [small_siglip()],
     ),
     "gemma tokenizer": Parser(file_reader("tokenizer.json", read_gemma), [made("gemma/tokenizer.json")]),

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from matir_cli.cli.commands.add import AddReport
 from matir_cli.cli.commands.config import SettingRow
 from matir_cli.cli.commands.doctor import FindingRow
 from matir_cli.cli.commands.info import InfoReport
@@ -75,6 +76,7 @@ CONTRACTS = (
     Contract(
         "saved-list", "One element of the array that `matir saved list --json` prints.", (SavedSearchRow,)
     ),
+    Contract("add", "The object that `matir add --json` prints.", (AddReport,)),
     Contract("show", "The object that `matir show --json` prints.", (PhotoDetails,)),
     Contract("info", "The object that `matir info --json` prints.", (InfoReport,)),
     Contract("doctor", "One element of the array that `matir doctor --json` prints.", (FindingRow,)),

@@ -20,6 +20,8 @@ def near(image: ImageArray, colour: str) -> MaskArray:
 class ColourProposer:
     """Proposes one region for each colour in the picture; refines a box to itself."""
 
+    prompts_asked = 0
+
     def __init__(self) -> None:
         self.seen = 0
         """Pictures it has been given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,11 +33,35 @@ from matir_cli.cli.text import count_of
 from matir_cli.cluster.options import RayOptions
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.annotations import AnnotationFile
+from matir_cli.indexing.file_state import FileCounts, count_files
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
 from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
 from matir_cli.indexing.steps import propose_all
-from matir_cli.photos.discover import FolderRules, find_photo_files
+from matir_cli.output.json_encoding import to_json
+from matir_cli.photos.discover import FolderRules
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """Output of --json."""
+
+    added: int
+    """Number of new photos."""
+    recognised: int
+    """Number of files that hold a photo of the gallery: copies, renamed files, raw files beside pictures."""
+    refreshed: int
+    """Number of unchanged files whose ratings and keywords were read."""
+    unchanged: int
+    """Number of files that were not read."""
+    skipped: int
+    """Number of files that cannot be indexed."""
+    updated: int
+    """Number of known photos that were given other regions, with --regions."""
+    regions: int
+    """Number of regions of the new photos; whole photos are not counted."""
+    prompts: int
+    """Number of points and boxes that the proposer was asked about in the new photos."""
 
 
 @click.command(short_help="Index photos.")
@@ -63,6 +88,7 @@ from matir_cli.photos.discover import FolderRules, find_photo_files
 )
 @click.option("--allow-root", is_flag=True, help="Let the list name the root of the file system.")
 @click.option("--dry-run", is_flag=True, help="Only print the files that would be read.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers at the end as one JSON object.")
 @click.pass_context
 def add(
     context: click.Context,
@@ -76,6 +102,7 @@ def add(
     only_regions: bool,
     allow_root: bool,
     dry_run: bool,
+    as_json: bool,
     ray: RayOptions | None,
 ) -> None:
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
@@ -109,6 +136,7 @@ def add(
       find . -name '*.jpg' -print0 | matir add -
       matir add ~/Photos --exclude '*.png' --exclude screenshots/
       matir add ~/Photos --dry-run | wc -l
+      matir add ~/Photos --json | jq .prompts
       matir add /mnt/photos --ray 10.0.0.1:6379 --shared-files
       matir add coco/val2017 --regions coco/annotations/instances_val2017.json --only-regions
     """
@@ -117,6 +145,9 @@ def add(
         raise click.UsageError("--only-regions goes with --regions FILE.")
     if ray is not None and regions is not None:
         raise click.UsageError("--regions does not go with --ray: index first, then give the photos regions.")
+    as_json = where_it_applies("as_json", as_json, False, applies=not dry_run)
+    if dry_run and as_json:
+        raise click.UsageError("--json and --dry-run contradict each other: use only one of them.")
     if dry_run:
         _print_pending(gallery_path, expand_paths(paths, allow_root=allow_root), rules)
         return
@@ -135,11 +166,15 @@ def add(
         )
         if own is not None:
             outcomes = _with_own_regions(gallery, outcomes, own, models)
-        counts = run_with_progress(outcomes, _count(paths, rules), _summary)
+        sums = Counter[str]()
+        outcomes = _summing(outcomes, sums)
+        counts = run_with_progress(outcomes, _count(gallery, paths, rules), _summary)
     say_passed_over(passed_over)
     if own is not None:
         _say_left_out(own.annotations)
     say(_summary(counts))
+    if as_json:
+        click.echo(to_json(_report(counts, sums)))
     left_out = own is not None and own.annotations.left_out.total()
     context.exit(SKIPPED if counts[Skipped] or left_out else DONE)
 
@@ -163,6 +198,30 @@ def _with_own_regions(
     yield from own.update_known(gallery, known, models)
 
 
+def _summing(
+    outcomes: Generator[_Outcome, None, None], sums: Counter[str]
+) -> Generator[_Outcome, None, None]:
+    """Yield `outcomes`, and add up the regions and the prompts of new photos."""
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Added):
+                sums.update(regions=outcome.regions, prompts=outcome.prompts)
+            yield outcome
+
+
+def _report(counts: Counter[type[_Outcome]], sums: Counter[str]) -> AddReport:
+    return AddReport(
+        added=counts[Added],
+        recognised=counts[Linked],
+        refreshed=counts[Refreshed],
+        unchanged=counts[Unchanged],
+        skipped=counts[Skipped],
+        updated=counts[Updated],
+        regions=sums["regions"],
+        prompts=sums["prompts"],
+    )
+
+
 def _say_left_out(annotations: AnnotationFile) -> None:
     """Report the annotations and images that were not used, one line for each kind."""
     for reason, count in annotations.left_out.most_common():
@@ -171,11 +230,11 @@ def _say_left_out(annotations: AnnotationFile) -> None:
         say(f"{count_of(unused, 'image')} of the annotations not among the photos here")
 
 
-def _count(paths: tuple[Path, ...], rules: FolderRules) -> int | None:
+def _count(gallery: GalleryFile, paths: tuple[Path, ...], rules: FolderRules) -> FileCounts | None:
     """Count the files, to show the time left; this takes a moment, so only if somebody sees it."""
     if not shows_progress() or STREAM in paths:
         return None
-    return sum(1 for _ in find_photo_files(paths, rules=rules))
+    return count_files(gallery, paths, rules)
 
 
 def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules) -> None:

@@ -185,6 +185,7 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
     from matir_cli.evaluation import pipeline
     from matir_cli.evaluation.reporting.reports import write_report
     from matir_cli.gallery.database import GalleryFile
+    from matir_cli.indexing.file_state import FileCounts
     from matir_cli.indexing.outcomes import Added
     from matir_cli.model_sets.catalogue import load_model_set
 
@@ -199,7 +200,7 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
     with GalleryFile.open(prepared.gallery_path, create=True) as gallery:
         run_with_progress(
             pipeline.index_dataset(prepared, gallery),
-            len(prepared.dataset.images),
+            FileCounts(len(prepared.dataset.images), None),
             lambda counts: f"{count_of(counts[Added], 'image')} added",
         )
         with _report_interruption(gallery, folder):

@@ -31,6 +31,7 @@ from matir_cli.cluster.options import RayOptions
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.indexing.file_state import FileCounts, count_files
 from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.sync import (
     ChangeKind,
@@ -43,7 +44,7 @@ from matir_cli.indexing.sync import (
     list_changes,
     sync_folders,
 )
-from matir_cli.photos.discover import FolderRules, find_photo_files
+from matir_cli.photos.discover import FolderRules
 
 
 @click.command(short_help="Update the gallery to the current content of folders.")
@@ -184,12 +185,15 @@ def sync(
 _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
 
 
-def _count(gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool) -> int | None:
+def _count(
+    gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool
+) -> FileCounts | None:
     """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
     if not shows_progress():
         return None
-    gone = gone_files(gallery, roots, drop_all=drop_all)
-    return sum(1 for _ in find_photo_files(roots, rules=rules)) + sum(1 for _ in gone)
+    found = count_files(gallery, roots, rules)
+    gone = sum(1 for _ in gone_files(gallery, roots, drop_all=drop_all))
+    return FileCounts(found.total + gone, found.pending)
 
 
 def _print_changes(changes: Iterable[FileChange], passed_over: Counter[str], *, null: bool) -> None:

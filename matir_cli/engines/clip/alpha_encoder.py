@@ -15,6 +15,7 @@ from matir_cli import masks
 from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.clip.alpha_tower import VisualTower, load_tower
 from matir_cli.engines.clip.options import ClipOptions, TowerOptions, Transform, model_file
+from matir_cli.engines.device import choose_dtype
 from matir_cli.engines.options import read_options
 from matir_cli.records import EngineConfig, FloatArray, ImageArray, Rle
 
@@ -177,16 +178,8 @@ def load_alpha_clip_encoder(config: EngineConfig, device: str) -> AlphaClipEncod
 def load_visual_tower(config: EngineConfig, options: ClipOptions, device: str) -> VisualTower:
     """Load the tower in the file "visual" onto `device`; errors as in `load_alpha_clip_encoder`."""
     tower = load_tower(model_file(config, "visual"), options.heads)
-    tower.move(device, choose_dtype(options, device))
+    tower.move(device, choose_dtype(options.precision, device, tower.architecture.width))
     return tower
-
-
-def choose_dtype(options: TowerOptions, device: str) -> torch.dtype:
-    """Return the dtype in which a visual tower computes on `device`."""
-    if options.precision == "auto":
-        # Upstream runs in half precision on CUDA.
-        return torch.float16 if torch.device(device).type == "cuda" else torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[options.precision]
 
 
 def choose_batch_size(options: TowerOptions, device: str) -> int:

@@ -9,7 +9,6 @@ from PIL import Image
 from matir_cli.engines.batches import BatchRunner
 from matir_cli.engines.clip.alpha_encoder import (
     choose_batch_size,
-    choose_dtype,
     compute_placement,
     normalise_rgb,
     render_rgb,
@@ -100,5 +99,5 @@ def load_clip_image_encoder(config: EngineConfig, device: str) -> ClipImageEncod
     """
     options = read_options(config.options, PlainClipOptions, config.engine)
     path = model_file(config, "checkpoint")
-    tower = load_image_tower(path, options.heads, device, choose_dtype(options, device))
+    tower = load_image_tower(path, options.heads, device, options.precision)
     return ClipImageEncoder(tower, options.transform, choose_batch_size(options, device))

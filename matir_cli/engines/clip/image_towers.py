@@ -16,6 +16,8 @@ from torch.nn import functional
 from matir_cli.engines.clip.alpha_encoder import normalise_alpha
 from matir_cli.engines.clip.alpha_tower import VisualTower, build_tower, grid_side
 from matir_cli.engines.clip.checkpoint import read_image_tower
+from matir_cli.engines.device import choose_dtype
+from matir_cli.engines.options import Precision
 from matir_cli.engines.tensors.torch_checkpoint import load_weights
 from matir_cli.errors import CheckpointInvalid
 
@@ -172,14 +174,14 @@ class ModifiedResNet(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dtype) -> ImageTower:
-    """Load the image tower of the CLIP in the file at `path`, on `device`, computing in `dtype`.
+def load_image_tower(path: Path, heads: int | None, device: str, precision: Precision) -> ImageTower:
+    """Load the image tower of the CLIP in the file at `path`, on `device`.
 
     Args:
         path: a checkpoint as in `checkpoint.read_image_tower`.
         heads: attention heads; width / 64, as in all of OpenAI's CLIPs, if None.
         device: "cuda", "mps" or "cpu".
-        dtype: a floating-point dtype.
+        precision: as in `choose_dtype`.
 
     Raises:
         CheckpointInvalid: the file holds no CLIP, or one whose image tower is of neither kind.
@@ -187,12 +189,12 @@ def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dt
     state = read_image_tower(path)
     if "attnpool.c_proj.weight" in state:
         network = _build_resnet(path, state, heads)
-        network.to(device, dtype)
+        network.to(device, choose_dtype(precision, device, width=0))
         return network
-    return VisionTransformer(_build_transformer(path, state, heads, device, dtype))
+    return VisionTransformer(_build_transformer(path, state, heads, device, precision))
 
 
-def load_vision_transformer(path: Path, heads: int | None, device: str, dtype: torch.dtype) -> VisualTower:
+def load_vision_transformer(path: Path, heads: int | None, device: str, precision: Precision) -> VisualTower:
     """Load the image tower of the CLIP at `path`, which must be a ViT; arguments as in `load_image_tower`.
 
     Raises:
@@ -201,11 +203,11 @@ def load_vision_transformer(path: Path, heads: int | None, device: str, dtype: t
     state = read_image_tower(path)
     if "attnpool.c_proj.weight" in state:
         raise CheckpointInvalid(path, "its image tower is a ResNet, not a ViT")
-    return _build_transformer(path, state, heads, device, dtype)
+    return _build_transformer(path, state, heads, device, precision)
 
 
 def _build_transformer(
-    path: Path, state: dict[str, Tensor], heads: int | None, device: str, dtype: torch.dtype
+    path: Path, state: dict[str, Tensor], heads: int | None, device: str, precision: Precision
 ) -> VisualTower:
     """Build the ViT whose weights are `state`, with a mask embedding of zeros; errors as in `build_tower`."""
     if "conv1.weight" in state:
@@ -214,7 +216,7 @@ def _build_transformer(
             raise CheckpointInvalid(path, f"not {_ROLE}: conv1.weight has shape {list(first.shape)}")
         state["conv1_alpha.weight"] = torch.zeros_like(first[:, :1])
     tower = build_tower(path, state, heads, _ROLE)
-    tower.move(device, dtype)
+    tower.move(device, choose_dtype(precision, device, tower.architecture.width))
     return tower
 
 

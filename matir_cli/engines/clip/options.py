@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from matir_cli.engines.options import EngineOptions
+from matir_cli.engines.options import EngineOptions, Precision
 from matir_cli.errors import ModelSetInvalid
 from matir_cli.records import EngineConfig
 
@@ -32,9 +32,9 @@ class TowerOptions(EngineOptions, frozen=True):
 
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     """Images, or regions, encoded together; chosen by device if None."""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Dtype in which the visual tower computes; "auto" is float16 on CUDA and float32 elsewhere. CPUs with
-    AMX are several times faster in bfloat16, others are slower."""
+    precision: Precision = "auto"
+    """Dtype in which the visual tower computes; "auto" is float16 on CUDA, bfloat16 for large towers on a CPU
+    that has instructions for it, and float32 elsewhere."""
     heads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     """Attention heads of the visual tower; if None, those of the published models of its width: width / 64 in
     all of OpenAI's CLIPs."""

@@ -7,11 +7,10 @@ that the mask touches. Both are what the authors' code computes; it scales CLIP'
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from matir_cli.engines.clip.alpha_encoder import choose_dtype, normalise_rgb
+from matir_cli.engines.clip.alpha_encoder import normalise_rgb
 from matir_cli.engines.clip.alpha_tower import VisualTower
 from matir_cli.engines.clip.image_towers import load_vision_transformer
 from matir_cli.engines.clip.options import model_file
@@ -118,7 +117,6 @@ def load_region_tower(config: EngineConfig, options: RegionTokensOptions, device
         CheckpointInvalid: it holds neither a SigLIP nor a CLIP with a ViT.
     """
     path = model_file(config, "checkpoint")
-    dtype: torch.dtype = choose_dtype(options, device)
     if holds_siglip(path):
-        return SiglipRegionTower(load_siglip_tower(path, options.heads, device, dtype))
-    return ClipRegionTower(load_vision_transformer(path, options.heads, device, dtype))
+        return SiglipRegionTower(load_siglip_tower(path, options.heads, device, options.precision))
+    return ClipRegionTower(load_vision_transformer(path, options.heads, device, options.precision))

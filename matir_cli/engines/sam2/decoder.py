@@ -62,8 +62,10 @@ class DecodedPrompts:
 class PromptDecoder:
     """The mask decoder of `model`, in evaluation mode; create a new one if its weights change."""
 
-    def __init__(self, model: SAM2Base) -> None:
+    def __init__(self, model: SAM2Base, encoder_dtype: torch.dtype = torch.float32) -> None:
+        """Decode with `model`, whose image encoder computes in `encoder_dtype`, or as autocast around it."""
         self._model = model
+        self._encoder_dtype = encoder_dtype
         self._decoder = model.sam_mask_decoder
         first, _, _, second, _ = self._decoder.output_upscaling
         self._to_half, self._to_full = _as_matrix(first.weight), _as_matrix(second.weight)
@@ -72,8 +74,7 @@ class PromptDecoder:
     def encode(self, pixels: Tensor) -> EncodedImage:
         """Encode `pixels` ((1, 3, s, s) float32, normalised with ImageNet's mean and deviation)."""
         model, decoder = self._model, self._decoder
-        pyramid = model.forward_image(pixels)["backbone_fpn"]
-        full, half, embedding = (level[0] for level in pyramid[-3:])
+        full, half, embedding = self._encode_image(pixels)
         tokens = embedding.flatten(1).T
         if model.directly_add_no_mem_embed:
             tokens = tokens + model.no_mem_embed[0]
@@ -91,6 +92,14 @@ class PromptDecoder:
             skip_full=(_subpixels(full, 2) + self._full_bias).to(full.dtype),
         )
 
+    def _encode_image(self, pixels: Tensor) -> list[Tensor]:
+        """Return (c, s / stride, s / stride) features at strides 4, 8 and 16."""
+        if self._encoder_dtype == torch.float32:
+            return [level[0] for level in self._model.forward_image(pixels)["backbone_fpn"][-3:]]
+        with torch.autocast(pixels.device.type, dtype=self._encoder_dtype):
+            pyramid = self._model.forward_image(pixels)["backbone_fpn"]
+        return [level[0].float() for level in pyramid[-3:]]
+
     def features_at(self, encoded: EncodedImage, points: Tensor) -> Tensor:
         """Return (p, c / 4) float32: the features on twice the grid of image tokens, interpolated at points.
 
@@ -101,8 +110,10 @@ class PromptDecoder:
         grid = self._model.sam_image_embedding_size
         nested = encoded.skip_half.float().view(grid, grid, 2, 2, -1)  # rows and columns, of subpixels too
         features = nested.permute(4, 0, 2, 1, 3).reshape(1, -1, 2 * grid, 2 * grid)
-        where = points[None, None] * (2 / self._model.image_size) - 1
-        found = F.grid_sample(features, where, mode="bilinear", padding_mode="border", align_corners=False)
+        # Clamped here to the centres of the outermost features: MPS has no `padding_mode="border"`.
+        edge = 1 - 1 / (2 * grid)
+        where = (points[None, None] * (2 / self._model.image_size) - 1).clamp(-edge, edge)
+        found = F.grid_sample(features, where, mode="bilinear", align_corners=False)
         return found[0, :, 0].T
 
     def decode(self, encoded: EncodedImage, points: Tensor, labels: Tensor) -> DecodedPrompts:
@@ -121,16 +132,18 @@ class PromptDecoder:
         learned = torch.cat(own)
         prompt = torch.cat([learned.expand(len(sparse), -1, -1), sparse], dim=1)
 
-        queries, tokens = self._transform(encoded, prompt)
         start = int(decoder.pred_obj_scores)
-        masks = queries[:, start + 1 : start + 1 + decoder.num_mask_tokens]
-        hyper = [mlp(masks[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-        return DecodedPrompts(
-            decoder.iou_prediction_head(queries[:, start]), torch.stack(hyper, dim=1), tokens
-        )
+        read = slice(start, start + 1 + decoder.num_mask_tokens)
+        queries, tokens = self._transform(encoded, prompt, read)
+        hyper = [mlp(queries[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        return DecodedPrompts(decoder.iou_prediction_head(queries[:, 0]), torch.stack(hyper, dim=1), tokens)
 
-    def _transform(self, encoded: EncodedImage, prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the two-way transformer on (b, t, c) prompt tokens; return them and (b, n, c) image tokens."""
+    def _transform(self, encoded: EncodedImage, prompt: Tensor, read: slice) -> tuple[Tensor, Tensor]:
+        """Run the two-way transformer on (b, t, c) prompt tokens.
+
+        Returns:
+            The prompt tokens in `read`, and (b, n, c) image tokens.
+        """
         transformer = self._decoder.transformer
         first, *others = transformer.layers
         queries = first.norm1(first.self_attn(q=prompt, k=prompt, v=prompt))
@@ -148,7 +161,8 @@ class PromptDecoder:
             queries, tokens = _finish_layer(layer, queries, prompt, tokens, positioned)
         attention = transformer.final_attn_token_to_image
         positioned = tokens + encoded.positions
-        queries = queries + _attend_image(attention, queries + prompt, positioned, tokens)
+        queries = queries[:, read]
+        queries = queries + _attend_image(attention, queries + prompt[:, read], positioned, tokens)
         return transformer.norm_final_attn(queries), tokens
 
     def mask_logits(self, encoded: EncodedImage, decoded: DecodedPrompts, keep: Tensor) -> Tensor:

@@ -70,6 +70,10 @@ class Sam2Options(EngineOptions, frozen=True):
     """Points of the grid that are asked: all, as in the paper, or at most a third, see `adaptive`."""
     points_per_batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     """Points decoded together; None chooses by device. Changes speed and memory only."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Dtype of the matrix products: "auto" is bfloat16 on CUDA, as in upstream's examples, and on a CPU that
+    has instructions for it, for the image encoder of a large model; float32 elsewhere. On a CPU, the mask
+    decoder always computes in float32: in bfloat16, one mask in ten is another one."""
     predicted_iou_threshold: Fraction = 0.5
     """Masks are kept if their predicted IoU is above this; the paper's confidence threshold."""
     stability_threshold: Fraction = 0.95

@@ -30,6 +30,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
 from matir_cli.engines.batches import BatchRunner
+from matir_cli.engines.device import choose_dtype
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.adaptive import PointChooser
 from matir_cli.engines.sam2.decoder import EncodedImage, PromptDecoder
@@ -109,10 +110,14 @@ class Sam2Proposer:
         """Move `model` to `device`; it must be in evaluation mode, and its weights must not change later."""
         self._options = options
         self._device = torch.device(device)
-        self._decoder = PromptDecoder(model.to(self._device))
+        self._dtype = _choose_dtype(model, options, device)
+        on_cuda = self._device.type == "cuda"  # where the decoder computes in this dtype, too
+        self._decoder = PromptDecoder(model.to(self._device), torch.float32 if on_cuda else self._dtype)
         tokens = model.sam_image_embedding_size**2
         self._points = BatchRunner(options.points_per_batch or _TOKENS_PER_BATCH[self._device.type] // tokens)
         self._pixels = BatchRunner(_PIXELS_AT_ONCE[self._device.type])
+        self.prompts_asked = 0
+        """See `RegionProposer.prompts_asked`."""
 
     def propose(self, image: ImageArray) -> list[Region]:
         """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first.
@@ -130,6 +135,7 @@ class Sam2Proposer:
                 asked, found = len(points), self._suppress(self._ask(encoded, points, height, width))
             else:
                 asked, found = self._ask_adaptively(encoded, points, height, width)
+            self.prompts_asked += asked
             kept = self._reduce(found, height, width)
             counts = (asked, len(points), len(kept.areas), len(found.areas))
             _log.debug("asked %d of %d points, kept %d of %d masks", *counts)
@@ -157,6 +163,7 @@ class Sam2Proposer:
         with torch.inference_mode(), self._precision():
             encoded = self._encode(image)
             batches = list(self._points.run(len(prompts), decode_batch))
+        self.prompts_asked += len(boxes)
         return [region if region.area else None for regions in batches for region in regions]
 
     def region_at(self, image: ImageArray, point: Point) -> Region | None:
@@ -177,12 +184,13 @@ class Sam2Proposer:
             logits = self._decoder.mask_logits(encoded, decoded, keep)
             best = self._measure(logits, decoded.predicted_iou[keep], height, width)
             (region,) = self._to_regions(best, height, width)
+        self.prompts_asked += 1
         return region if region.area else None
 
     def _precision(self) -> AbstractContextManager[object]:
-        """Return a context for bfloat16 if CUDA has it in hardware, as upstream's examples, else float32."""
-        if self._device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.autocast("cuda", dtype=torch.bfloat16)
+        """Return a context for the whole model: bfloat16 on CUDA, as in upstream's examples, else float32."""
+        if self._device.type == "cuda" and self._dtype == torch.bfloat16:
+            return torch.autocast("cuda", dtype=self._dtype)
         return nullcontext()
 
     def _encode(self, image: ImageArray) -> EncodedImage:
@@ -310,6 +318,15 @@ class Sam2Proposer:
             Region(rle, Box(x0, y0, x1 + 1, y1 + 1), area, iou, stable)
             for rle, (x0, y0, x1, y1), area, iou, stable in rows
         ]
+
+
+def _choose_dtype(model: SAM2Base, options: Sam2Options, device: str) -> torch.dtype:
+    """Return the dtype of the matrix products, see `Sam2Options.precision`."""
+    width: int = model.image_encoder.trunk.channel_list[0]
+    dtype = choose_dtype(options.precision, device, width)
+    if dtype == torch.float16:  # that of CLIP on CUDA
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return dtype
 
 
 def _join(parts: Sequence[_MaskBatch]) -> _MaskBatch:

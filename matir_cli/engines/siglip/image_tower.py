@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matir_cli.engines.device import choose_dtype
+from matir_cli.engines.options import Precision
 from matir_cli.engines.siglip.heads import count_heads
 from matir_cli.engines.tensors.torch_checkpoint import load_weights, read_tensors
 from matir_cli.errors import CheckpointInvalid
@@ -202,10 +204,10 @@ class SiglipImageTower(nn.Module):
         return self.head.attention.attend_evenly(means)
 
 
-def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dtype) -> SiglipImageTower:
-    """Load the image tower of the SigLIP in the .safetensors file at `path`, on `device`, in `dtype`.
+def load_image_tower(path: Path, heads: int | None, device: str, precision: Precision) -> SiglipImageTower:
+    """Load the image tower of the SigLIP in the .safetensors file at `path`, on `device`.
 
-    `heads` as in `count_heads`.
+    `heads` as in `count_heads`, `precision` as in `choose_dtype`.
 
     Raises:
         CheckpointInvalid: the file holds no SigLIP.
@@ -222,7 +224,7 @@ def load_image_tower(path: Path, heads: int | None, device: str, dtype: torch.dt
     except (ValueError, IndexError) as error:  # shapes that do not fit together
         raise CheckpointInvalid(path, f"not {_ROLE}: {error}") from error
     load_weights(path, tower, state, _ROLE)
-    tower.move(device, dtype)
+    tower.move(device, choose_dtype(precision, device, tower.dimensions))
     return tower
 
 

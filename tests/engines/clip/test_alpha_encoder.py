@@ -78,11 +78,21 @@ def test_vectors_equal_transformers_with_full_size_vit_b16(tmp_path: Path) -> No
     found = []
     for image, transform in ((wide, "letterbox"), (tall, "squash"), (square, "crop")):
         encoder = load_alpha_clip_encoder(
-            alpha_clip_config({"transform": transform}, visual=tmp_path / "visual.pth"), "cpu"
+            alpha_clip_config(
+                {"transform": transform, "precision": "float32"}, visual=tmp_path / "visual.pth"
+            ),
+            "cpu",
         )
         found.append(encoder.encode(image, [masks.encode(blob(image.shape[0], image.shape[1], 4))])[0])
     assert encoder.dimensions == 512
     assert np.abs(np.stack(found) - expected).max() < 1e-4
+    # As it is chosen on this machine, and in bfloat16 on any.
+    for precision in ("auto", "bfloat16"):
+        config = alpha_clip_config(
+            {"transform": "crop", "precision": precision}, visual=tmp_path / "visual.pth"
+        )
+        (rough,) = load_alpha_clip_encoder(config, "cpu").encode(square, [masks.whole(260, 260)])
+        assert rough @ expected[2] > 0.9995
 
 
 def test_masks_act_as_upstream(visual_file: Path) -> None:

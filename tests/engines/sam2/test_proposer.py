@@ -112,6 +112,36 @@ class TestSameAsUpstream:
             assert region.predicted_iou == pytest.approx(float(predicted_iou[best]), abs=1e-5)
 
 
+class TestPrecision:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_bfloat16_encoder_gives_the_same_masks(
+        self, model: SAM2Base, options: Sam2Options, proposer: Sam2Proposer, seed: int
+    ) -> None:
+        """But for masks at a threshold, which fall on either side of it: here it lies lower for bfloat16."""
+        wide = msgspec.structs.replace(
+            options,
+            precision="bfloat16",
+            predicted_iou_threshold=options.predicted_iou_threshold - 0.02,
+            stability_threshold=options.stability_threshold - 0.02,
+        )
+        picture = draw_scene(320, 240, seed)
+        exact = proposer.propose(picture)
+        rough = Sam2Proposer(model, wide, "cpu").propose(picture)
+        assert match_shares(rough, [region.rle for region in exact])[1] >= 0.98
+        assert {region.predicted_iou for region in rough}.isdisjoint(
+            region.predicted_iou for region in exact
+        ), "it did not compute in bfloat16"
+
+    def test_a_small_model_stays_in_float32(
+        self, model: SAM2Base, options: Sam2Options, proposer: Sam2Proposer, image: ImageArray
+    ) -> None:
+        plain = Sam2Proposer(model, msgspec.structs.replace(options, precision="float32"), "cpu")
+        assert proposer.propose(image) == plain.propose(image)
+
+    def test_the_precision_is_no_part_of_the_identity(self) -> None:
+        assert Sam2Options(precision="bfloat16").identity() == Sam2Options().identity()
+
+
 class TestRegions:
     def test_facts_are_those_of_the_mask(
         self, proposer: Sam2Proposer, options: Sam2Options, image: ImageArray
@@ -191,6 +221,16 @@ class TestRegions:
         frozen = mirrored.copy()
         frozen.flags.writeable = False
         assert proposer.propose(frozen) == proposer.propose(mirrored)
+
+    def test_prompts_are_counted(self, model: SAM2Base, image: ImageArray) -> None:
+        few = msgspec.structs.replace(SMALL_OPTIONS, points_per_side=4)
+        proposer = Sam2Proposer(model, few, "cpu")
+        assert proposer.prompts_asked == 0
+        proposer.propose(image)
+        assert proposer.prompts_asked == 16
+        proposer.refine(image, [Box(0, 0, 90, 90)] * 3)
+        proposer.region_at(image, Point(9, 9))
+        assert proposer.prompts_asked == 20
 
     def test_nothing_found(self, model: SAM2Base, image: ImageArray) -> None:
         strict = msgspec.structs.replace(SMALL_OPTIONS, predicted_iou_threshold=1.0)

@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def test_vectors_and_tokens_equal_transformers(checkpoint: Path) -> None:
-    tower = load_image_tower(checkpoint, 3, CPU, torch.float32)
+    tower = load_image_tower(checkpoint, 3, CPU, "float32")
     vectors, tokens = tower.encode_tokens(squares(3))
     expected = random_siglip(1).vision_model(pixel_values=squares(3))
     assert (tower.side, tower.patch, tower.dimensions) == (32, 8, 48)
@@ -50,7 +50,7 @@ def test_a_tower_for_any_aspect_ratio(tmp_path: Path) -> None:
     prefix = "" if "vision_model.head.probe" in state else "vision_model."
     path = tmp_path / "model.safetensors"
     save_file({prefix + name: value.contiguous() for name, value in state.items()}, path)
-    vectors, tokens = load_image_tower(path, 3, CPU, torch.float32).encode_tokens(squares(2))
+    vectors, tokens = load_image_tower(path, 3, CPU, "float32").encode_tokens(squares(2))
     rows = squares(2).unfold(2, 8, 8).unfold(3, 8, 8)  # (n, 3, rows, columns, 8, 8)
     patches = rows.permute(0, 2, 3, 4, 5, 1).reshape(2, 16, -1)
     expected = model(
@@ -64,8 +64,8 @@ def test_a_tower_for_any_aspect_ratio(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_half_precision_is_near(checkpoint: Path) -> None:
-    whole, _ = load_image_tower(checkpoint, 3, CPU, torch.float32).encode_tokens(squares(2))
-    half, _ = load_image_tower(checkpoint, 3, CPU, torch.bfloat16).encode_tokens(squares(2).bfloat16())
+    whole, _ = load_image_tower(checkpoint, 3, CPU, "float32").encode_tokens(squares(2))
+    half, _ = load_image_tower(checkpoint, 3, CPU, "bfloat16").encode_tokens(squares(2).bfloat16())
     assert half.dtype == torch.bfloat16
     assert torch.cosine_similarity(whole, half.float()).min() > 0.999
 
@@ -92,7 +92,7 @@ def test_damaged_weights(
         state[f"vision_model.{name}"] = value
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointInvalid, match=reason):
-        load_image_tower(tmp_path / "model.safetensors", 3, CPU, torch.float32)
+        load_image_tower(tmp_path / "model.safetensors", 3, CPU, "float32")
 
 
 def test_heads_of_the_published_towers() -> None:

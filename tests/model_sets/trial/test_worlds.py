@@ -53,6 +53,8 @@ def kind_of(rle: Rle) -> str:
 class PaletteProposer:
     """Finds the regions of one colour each; `by_points` False finds them in boxes alone."""
 
+    prompts_asked = 0
+
     def __init__(self, *, by_points: bool = True, bgr: bool = False) -> None:
         self.by_points, self.bgr = by_points, bgr
 
