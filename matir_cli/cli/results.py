@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -185,7 +184,12 @@ def _print_json(
 
 
 def _print_table(gallery: GalleryFile, found: Sequence[SearchResult], output: OutputOptions) -> None:
-    host = socket.gethostname() if sys.stdout.isatty() and not is_dumb() else None
+    host = None
+    if sys.stdout.isatty() and not is_dumb():
+        # Imported here: only links on a terminal need it.
+        from socket import gethostname
+
+        host = gethostname()
     show_picture = _open_preview() if output.preview else None
     click.echo(HEADER)
     for result in found:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from matir_cli import masks
 from matir_cli.output.picture_folder import PictureFolder
 from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.records import MaskArray, Rle
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Background: TypeAlias = Literal["transparent", "white", "blur"]
 """Background of cut-outs; "blur" is the photo itself, blurred."""
@@ -82,6 +84,9 @@ def cut_out(photo: Image.Image, mask: MaskArray, look: CutoutLook = PLAIN) -> Im
     Returns:
         RGBA for a transparent background, else RGB; None if the mask is empty.
     """
+    # Imported here: results without pictures need no Pillow.
+    from PIL import Image, ImageFilter
+
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return None
@@ -105,6 +110,8 @@ def cut_out(photo: Image.Image, mask: MaskArray, look: CutoutLook = PLAIN) -> Im
 
 def _behind(cropped: Image.Image, background: Background) -> Image.Image:
     """Return a new picture of the size of the cropped photo: white, or the photo blurred."""
+    from PIL import Image, ImageFilter
+
     if background == "white":
         return Image.new("RGB", cropped.size, "white")
     return cropped.filter(ImageFilter.GaussianBlur(max(2, max(cropped.size) / BLUR_SHARE)))

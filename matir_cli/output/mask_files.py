@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from matir_cli import masks
 from matir_cli.output.picture_folder import Picture, PictureFolder
@@ -50,6 +49,9 @@ def write_masks(
 
 
 def _picture(pixels: ResultPixels, rle: Rle, box: Box, form: MaskForm) -> Picture:
+    # Imported here: results without pictures need no Pillow.
+    from PIL import Image
+
     photo = pixels.result.photo
     mask = photo.at_true_size(rle)
     match form:

@@ -7,10 +7,10 @@ import re
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
 
 from matir_cli.errors import PhotoUnreadable
 from matir_cli.gallery.database import GalleryFile
@@ -20,6 +20,9 @@ from matir_cli.photos.discover import stat_file
 from matir_cli.photos.preview import encode_preview
 from matir_cli.records import Rle
 from matir_cli.search.results import GroundedObject, SearchResult
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _LONGEST_STEM = 120
 """Bytes: with the digits and suffix that follow, the name still fits any file system."""
@@ -56,6 +59,9 @@ class ResultPixels:
             image = load_working_image(self._gallery, self.result.photo.id)
         except PhotoUnreadable:
             return None
+        # Imported here: results without pictures need no Pillow.
+        from PIL import Image
+
         return None if image is None else Image.fromarray(image)
 
     def jpeg(self) -> bytes | None:

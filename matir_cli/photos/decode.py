@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from matir_cli.photos.colour import bands
 from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.photos.discover import absolute_path
 from matir_cli.records import FileMetadata, FileRecord, ImageArray, Note, NoteKind, PhotoRecord
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,11 @@ def decode_full_size(path: Path, decoder: DecoderProcess = shared_decoder) -> Im
     Raises:
         PhotoUnreadable, DecoderUnavailable: as in `decode_photo`.
     """
+    # Imported here: most commands decode no photo.
+    from PIL import Image
+
+    from matir_cli.photos.colour import bands
+
     with decoder.ask("full", absolute_path(path)) as answer:
         width, height = answer.header["width"], answer.header["height"]
         profile = answer.read(answer.header["profile"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from PIL import Image
-
 from matir_cli.photos.decoder_process import DecoderProcess, shared_decoder
 from matir_cli.records import ImageArray
 
@@ -16,6 +14,9 @@ PREVIEW_QUALITY = 85
 
 def encode_preview(image: ImageArray) -> bytes:
     """Encode a working image, (height, width, 3) uint8 RGB, as JPEG."""
+    # Imported here: most commands that read previews write none.
+    from PIL import Image
+
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=PREVIEW_QUALITY)
     return stream.getvalue()

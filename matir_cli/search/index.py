@@ -207,11 +207,11 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     db = gallery.connection
     foreign = foreign_blocks(gallery)
     rows = db.execute("select id from photos order by id")
-    present = np.fromiter((row[0] for row in rows), np.int64)
+    ids = np.fromiter((row[0] for row in rows), np.int64)
+    present = np.append(ids, -1)
     for block_id, blob in db.execute("select id, runs from codes").fetchall():
         runs = read_runs(gallery, blob)
-        at = np.searchsorted(present, runs["photo"])
-        alive = runs[np.append(present, -1)[at] == runs["photo"]]
+        alive = runs[present[np.searchsorted(ids, runs["photo"])] == runs["photo"]]
         if 2 * alive["count"].sum() >= block_regions and block_id not in foreign:
             continue
         db.execute("delete from codes where id = ?", (block_id,))

@@ -1,7 +1,7 @@
 """Bench of a large gallery: its size and memory, searches warm and cold, and the commands that keep it.
 
     python -m tests.bench.bench_large [--quick] [--photos 200000] [--kind "B/32 nouns"] [--folder FOLDER]
-        [--steps search,find,ls,info,sync,merge,compact]
+        [--steps search,find,lines,ls,info,sync,merge,compact]
 
 The vectors are those of `bench_search`; each photo is a file in a folder beside the gallery, a hard link to
 one of a few tiny files. The gallery is written once: with --folder it is kept there, and a run that is
@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,9 +30,11 @@ from matir_cli import masks
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.photos.discover import stat_file
 from matir_cli.records import PhotoRecord, Region
+from matir_cli.search.encoding import EncodedQuery
 from matir_cli.search.index import seal_index, store_quantised
 from matir_cli.search.quantisation import quantise_finely
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.stage_1 import rank_each
 from tests.bench import bench_find, bench_search
 from tests.bench.bench_search import AT_REST, PHOTOS_AT_ONCE, QUERIES, REGIONS, TOP, Floats, World
 from tests.bench.measuring import (
@@ -54,6 +57,9 @@ FILES_PER_FOLDER = 1000
 
 SEALED_EVERY = 4000
 """Photos between two makings of the index while the gallery is written; `matir add` makes it more often."""
+
+LINES = 50
+"""Queries of `matir find -`."""
 
 PROCESSES = 5
 """Processes of `matir find` that are timed with the gallery in the system's cache; a third with nothing."""
@@ -152,21 +158,30 @@ class Searches:
     """Share of the best photos in float32 that each query finds."""
     anonymous: int
     """Largest size of the process's own memory, bytes."""
+    together: float
+    """Seconds for all queries, several in each pass over the codes."""
+    anonymous_together: int
+    """Largest size of the process's own memory then."""
 
 
 def search(folder: Path) -> Searches:
     """Search for all queries, after one that reads the file."""
     queries, best = np.load(folder / "queries.npy"), np.load(folder / "best.npy", mmap_mode="r")
     seconds, recalls = [], []
-    with GalleryFile.open(folder / "gallery.db") as gallery, AnonymousPeak(os.getpid()) as peak:
-        rank_photos(gallery, queries[0], TOP)
-        for number, query in enumerate(queries):
-            time.sleep(AT_REST)
-            taken, found = time_once(partial(rank_photos, gallery, query, TOP))
-            seconds.append(taken)
-            truth = np.argpartition(best[:, number], len(best) - TOP)[len(best) - TOP :]
-            recalls.append(len({*truth.tolist()} & {each.photo_id - 1 for each in found}) / TOP)
-    return Searches(Timings(tuple(seconds)), tuple(recalls), peak.bytes)
+    with GalleryFile.open(folder / "gallery.db") as gallery:
+        with AnonymousPeak(os.getpid()) as peak:
+            rank_photos(gallery, queries[0], TOP)
+            for number, query in enumerate(queries):
+                time.sleep(AT_REST)
+                taken, found = time_once(partial(rank_photos, gallery, query, TOP))
+                seconds.append(taken)
+                truth = np.argpartition(best[:, number], len(best) - TOP)[len(best) - TOP :]
+                recalls.append(len({*truth.tolist()} & {each.photo_id - 1 for each in found}) / TOP)
+        with AnonymousPeak(os.getpid()) as peak_together:
+            encoded = [EncodedQuery(query[np.newaxis], truncated=False) for query in queries]
+            together, _ = time_once(lambda: [*rank_each(gallery, encoded, TOP)])
+    timings = Timings(tuple(seconds))
+    return Searches(timings, tuple(recalls), peak.bytes, together, peak_together.bytes)
 
 
 def matir(folder: Path, *words: object) -> list[str]:
@@ -189,6 +204,9 @@ def measure_search(folder: Path) -> None:
     timings, memory = found.timings, f"{found.anonymous / 1e6:.0f} MB"
     times = (format_seconds(timings.median), format_seconds(timings.p95))
     print_row(f"search of {QUERIES} queries, warm process", *times, memory, recalls)
+    memory = f"{found.anonymous_together / 1e6:.0f} MB"
+    each = format_seconds(found.together / QUERIES)
+    print_row(f"the same {QUERIES} queries together, per query", each, "", memory, "")
 
 
 def measure_find(folder: Path) -> None:
@@ -203,6 +221,31 @@ def measure_find(folder: Path) -> None:
             return
         cold.append(measure_process(command))
     print_process("`find --no-rerank`, nothing in the cache", cold)
+
+
+def measure_lines(folder: Path) -> None:
+    """Measure `matir find -` of some queries: from a file, and given one line after the other."""
+    command = matir(folder, "find", "-", "--no-rerank", "--no-server", "--models", folder / "bench.toml")
+    (folder / "lines.txt").write_text("".join(f"thing {number}\n" for number in range(LINES)))
+    print_process(f"`find -`, a file of {LINES} lines", [measure_process(command, folder / "lines.txt")])
+    started = time.perf_counter()
+    with (
+        (folder / "lines.txt").open("rb") as lines,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
+        AnonymousPeak(process.pid) as peak,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in lines:
+            process.stdin.write(line)
+            process.stdin.flush()
+            process.stdout.readline()
+        process.stdin.close()
+        process.wait()
+        run = MeasuredProcess(time.perf_counter() - started, peak.bytes)
+    print_process(f"`find -`, {LINES} lines one after the other", [run])
 
 
 def measure_ls(folder: Path) -> None:
@@ -261,6 +304,7 @@ def measure_compact(folder: Path) -> None:
 STEPS: dict[str, Callable[[Path], None]] = {
     "search": measure_search,
     "find": measure_find,
+    "lines": measure_lines,
     "ls": measure_ls,
     "info": measure_info,
     "sync": measure_sync,

@@ -33,6 +33,9 @@ ROWS = {
     ],
     "large": [
         "search of 24 queries, warm process",
+        "the same 24 queries together, per query",
+        "`find -`, a file of 50 lines",
+        "`find -`, 50 lines one after the other",
         "`find --no-rerank`, warm",
         "`find --no-rerank`, nothing in the cache",
         "`ls`",

@@ -180,11 +180,12 @@ class MeasuredProcess:
     """Largest size of its own memory, without mapped files, bytes."""
 
 
-def measure_process(command: Sequence[str]) -> MeasuredProcess:
-    """Run a process, which must exit with 0; its output is thrown away."""
+def measure_process(command: Sequence[str], given: Path | None = None) -> MeasuredProcess:
+    """Run a process, which must exit with 0; its output is thrown away, and `given` is its standard input."""
     started = time.perf_counter()
     with (
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        open(given or os.devnull, "rb") as source,  # noqa: PTH123 - either
+        subprocess.Popen(command, stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
         AnonymousPeak(process.pid) as peak,
     ):
         _, errors = process.communicate()

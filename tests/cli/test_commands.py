@@ -186,32 +186,6 @@ def test_a_gallery_made_with_other_models_is_refused(indexed: Indexed, tmp_path:
     assert b"was made with the encoder" in done.stderr
 
 
-def test_help_and_find_stay_light(indexed: Indexed) -> None:
-    heavy = {
-        "ray",
-        "torch",
-        "torchvision",
-        "llama_cpp",
-        "transformers",
-        "sam2",
-        "huggingface_hub",
-        "open_clip",
-    }
-    network = {"http.client", "asyncio", "starlette", "mcp"}  # --help imports the commands of servers
-    unasked = {"matir_cli.search.near_copies", "matir_cli.search.explainer"}  # for --unique and --explain
-    for words, unused in (
-        (["--help"], heavy),
-        (["find", "--help"], heavy | network | unasked),
-        (["find", "dog", "--no-rerank", "--db", str(indexed.gallery)], heavy | network | unasked),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "matir_cli", *words], capture_output=True, check=True
-        )
-        imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.decode().splitlines()}
-        assert "click" in imported
-        assert imported & unused == set(), words
-
-
 def test_paths_on_standard_input(indexed: Indexed, tmp_path: Path) -> None:
     names = [b"plain.png", b"new\nline.png", b"\xff not utf-8.png"]
     for number, name in enumerate(names):
