@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import apsw
 import numpy as np
@@ -131,12 +132,15 @@ class _Index:
     """(r,) `RUN`s of all blocks, one after the other."""
     centres: FloatArray
     """(b, d)"""
+    rows: Sequence[tuple[Any, ...]]
+    """What `_BLOCKS` selects."""
 
 
 def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:
     """Read what is known of the blocks; IndexDamaged if one is malformed."""
     ids, counts, runs, centres = [], [], [], []
-    for block_id, size, blob, centre in gallery.connection.execute(_BLOCKS):
+    rows = gallery.connection.execute(_BLOCKS).fetchall()
+    for block_id, size, blob, centre in rows:
         if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
             raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
         if not np.isfinite(np.frombuffer(centre, "<f4")).all():
@@ -148,8 +152,8 @@ def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:
         ids.append(int(block_id))
         centres.append(np.frombuffer(centre, "<f4"))
     if not ids:
-        return _Index([], [], np.zeros(0, RUN), np.zeros((0, dimensions), np.float32))
-    return _Index(ids, counts, np.concatenate(runs), np.stack(centres))
+        return _Index([], [], np.zeros(0, RUN), np.zeros((0, dimensions), np.float32), rows)
+    return _Index(ids, counts, np.concatenate(runs), np.stack(centres), rows)
 
 
 def _bounds_in_one_pass(
@@ -162,7 +166,9 @@ def _bounds_in_one_pass(
         prepared = zip(*(prepare_query(query, index.centres) for query in queries), strict=True)
         ends = np.cumsum(index.counts).tolist()
         blocks = [BlockQuery(*each) for each in zip(index.ids, index.counts, ends, prepared, strict=True)]
-        bounds = compare_blocks(gallery, blocks, queries[0].size)
+        with ExitStack() as stack:
+            second = _second_reader(gallery, index, stack)
+            bounds = compare_blocks(gallery, blocks, queries[0].size, second)
     if not all(np.isfinite(row).all() for row in bounds):
         raise IndexDamaged(gallery.path, "a block's codes are not finite")
     return [UpperBounds.of(index.runs, row) for row in bounds]
@@ -180,7 +186,12 @@ class BlockQuery:
     queries: Sequence[CodeQuery]
 
 
-def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimensions: int) -> FloatArray:
+def compare_blocks(
+    gallery: GalleryFile,
+    blocks: Sequence[BlockQuery],
+    dimensions: int,
+    second: apsw.Connection | None = None,
+) -> FloatArray:
     """Compute the upper bounds of the regions of all blocks for k queries, in one pass over the codes.
 
     Each thread reads a part of a block after the other into a buffer of its own, and multiplies it while it
@@ -188,6 +199,7 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
 
     Args:
         blocks: at least one, each with codes of its `count`'s size.
+        second: another connection that sees the same blocks; without it, threads read in turn.
 
     Returns:
         (k, number of codes) float32, block by block; not finite where a block holds numbers that are not.
@@ -224,7 +236,7 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
 
     threads = min(THREADS, len(blocks))
     with ExitStack() as stack:
-        connections = [gallery.connection, *_second_reader(gallery, stack)][:threads]
+        connections = [gallery.connection] if second is None else [gallery.connection, second][:threads]
         locks = [Lock() for _ in connections]
         readers = [number % len(connections) for number in range(threads)]
         blobs = [
@@ -237,17 +249,16 @@ def compare_blocks(gallery: GalleryFile, blocks: Sequence[BlockQuery], dimension
     return upper
 
 
-def _second_reader(gallery: GalleryFile, stack: ExitStack) -> list[apsw.Connection]:
-    """Return a second connection that sees the same codes until `stack` is left, if there can be one.
+def _second_reader(gallery: GalleryFile, index: _Index, stack: ExitStack) -> apsw.Connection | None:
+    """Return a second connection that sees the same codes until `stack` is left; None if there can be none.
 
     Blocks with the same ids, regions and centres have the same codes, which follow from the vectors whose
     mean the centre is.
     """
     second = gallery.second_connection()
-    if second is None:
-        return []
-    with suppress(apsw.Error):
-        stack.enter_context(second)
-        if second.execute(_BLOCKS).fetchall() == gallery.connection.execute(_BLOCKS).fetchall():
-            return [second]
-    return []
+    if second is not None:
+        with suppress(apsw.Error):
+            stack.enter_context(second)
+            if second.execute(_BLOCKS).fetchall() == index.rows:
+                return second
+    return None

@@ -84,9 +84,11 @@ def count_connections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     second_reader = upper_bounds._second_reader
 
-    def counting(gallery: GalleryFile, stack: ExitStack) -> list[apsw.Connection]:
-        found = second_reader(gallery, stack)
-        counts.append(1 + len(found))
+    def counting(
+        gallery: GalleryFile, index: upper_bounds._Index, stack: ExitStack
+    ) -> apsw.Connection | None:
+        found = second_reader(gallery, index, stack)
+        counts.append(1 if found is None else 2)
         return found
 
     monkeypatch.setattr(upper_bounds, "_second_reader", counting)
