@@ -139,7 +139,7 @@ class _Index:
 def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:
     """Read what is known of the blocks; IndexDamaged if one is malformed."""
     ids, counts, runs, centres = [], [], [], []
-    rows = gallery.connection.execute(_BLOCKS).fetchall()
+    rows: list[tuple[Any, ...]] = gallery.connection.execute(_BLOCKS).fetchall()
     for block_id, size, blob, centre in rows:
         if not isinstance(centre, bytes) or len(centre) != 4 * dimensions:
             raise IndexDamaged(gallery.path, "a block's centre has an impossible length")
