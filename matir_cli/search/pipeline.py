@@ -11,8 +11,8 @@ from pathlib import Path
 
 from matir_cli.errors import GalleryEmpty, PhotoUnknown
 from matir_cli.gallery.bound_models import confirm_models, same_models
-from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.gallery.joint_verdicts import open_cache
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, FloatArray, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
@@ -109,7 +109,7 @@ class SearchOptions:
 
 
 def run_search(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query | str,
     options: SearchOptions,
@@ -151,7 +151,7 @@ def follow_events(
 
 
 def search_events(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query | str,
     options: SearchOptions,
@@ -174,7 +174,7 @@ def search_events(
 
 
 def _search_events(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query,
     options: SearchOptions,
@@ -269,7 +269,7 @@ def as_query(query: Query | str) -> Query:
 
 
 def open_judge_session(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     text: str,
     *,
@@ -286,14 +286,12 @@ def open_judge_session(
         MatirError: the judge or its files are missing.
     """
     key = models.judge_key
-    cache = VerdictCache(gallery, key, text, fresh=fresh)
-    excluded = tuple(
-        JudgeQuestion(other, VerdictCache(gallery, key, other, fresh=fresh)) for other in without
-    )
+    cache = open_cache(gallery, key, text, fresh=fresh)
+    excluded = tuple(JudgeQuestion(other, open_cache(gallery, key, other, fresh=fresh)) for other in without)
     return JudgeSession(gallery, lambda: models.judge, cache, text, excluded)
 
 
-def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
+def check_searchable(gallery: GalleryReader, query: Query | str) -> None:
     """Check that there is something to search for and in, without looking for any model.
 
     Raises:
@@ -307,7 +305,7 @@ def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
 
 
 def rank_encoded(
-    gallery: GalleryFile, query: EncodedQuery, limit: int, filters: Filters | None = None
+    gallery: GalleryReader, query: EncodedQuery, limit: int, filters: Filters | None = None
 ) -> list[Candidate]:
     """Stage 1 for a query with or without parts: return the `limit` best photos, best first."""
     if query.parts is not None:
@@ -316,7 +314,7 @@ def rank_encoded(
 
 
 def _rank(
-    gallery: GalleryFile, query: EncodedQuery, limit: int, options: SearchOptions
+    gallery: GalleryReader, query: EncodedQuery, limit: int, options: SearchOptions
 ) -> tuple[list[Candidate], float | None]:
     """Return the `limit` best photos that `options` let through, best first, and the best score of all."""
     if not options.unique:
@@ -338,7 +336,7 @@ def _rank(
 
 
 def rank_candidates(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     vector: FloatArray,
     limit: int,
     min_score: float | None = None,
@@ -359,7 +357,7 @@ def _drop_low_scores(ranked: list[Candidate], min_score: float | None) -> list[C
 
 
 def _match_options(
-    gallery: GalleryFile, models: SearchModels, options: SearchOptions, encoded: EncodedQuery
+    gallery: GalleryReader, models: SearchModels, options: SearchOptions, encoded: EncodedQuery
 ) -> MatchOptions:
     rule = options.match or models.match
     matching = MatchOptions(LEAST_IOU[rule] if options.min_iou is None else options.min_iou)
@@ -375,7 +373,7 @@ def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
     return min_p is None or (item.verdict is not None and item.verdict.p_true >= min_p)
 
 
-def _paths(gallery: GalleryFile, items: Sequence[JudgedCandidate]) -> tuple[Path, ...]:
+def _paths(gallery: GalleryReader, items: Sequence[JudgedCandidate]) -> tuple[Path, ...]:
     """Return a path of each candidate that the gallery still holds."""
     paths = []
     for item in items:
