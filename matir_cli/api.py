@@ -16,7 +16,6 @@ corner and continuous edges. Masks are numpy arrays of bool, (height, width), at
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
@@ -24,8 +23,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
 
+from matir_cli.api_arguments import AnyPath, listed, photo_name, to_date, to_examples
 from matir_cli.api_results import Hit, PhotoRegion
 from matir_cli.cluster.options import RayOptions
 from matir_cli.cluster.ray_workers import RayStages, indexing_on_ray
@@ -36,22 +35,22 @@ from matir_cli.gallery.files import find_photo, forget_files
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.gallery.sqlite_errors import translated
+from matir_cli.gallery.union import GalleryReader, files_of
 from matir_cli.indexing.outcomes import Outcome
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.maintenance.many import expand_galleries, open_galleries
 from matir_cli.maintenance.remove import files_of_photo
 from matir_cli.model_sets.choice import choose_set
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.photos.discover import FolderRules, absolute_path
 from matir_cli.records import Box, MatchRule, Point
 from matir_cli.search.early_stopping import CERTAINTY
-from matir_cli.search.filters import WITHIN, Filters, Orientation, parse_date
+from matir_cli.search.filters import WITHIN, Filters, Orientation
 from matir_cli.search.index import seal_index
 from matir_cli.search.keywords import parse_rating
 from matir_cli.search.pipeline import SearchOptions, check_searchable, run_search
 from matir_cli.search.query import Example, ExampleRule, Query, resolve_each
 from matir_cli.search.sorting import SortKey
-
-AnyPath: TypeAlias = str | os.PathLike[str]
 
 
 class Gallery:
@@ -73,8 +72,13 @@ class Gallery:
             GalleryError: the file exists, but is not a gallery that can be opened.
             ModelSetError: the model set does not exist, or is invalid.
         """
-        self.path = Path(path).expanduser()
-        self._file = GalleryFile.open(self.path) if self.path.exists() else None
+        path = Path(path).expanduser()
+        self._open(path, GalleryFile.open(path) if path.exists() else None, models, device)
+
+    def _open(self, path: Path, file: GalleryReader | None, models: str | None, device: str) -> None:
+        self.path = path
+        """Path of the gallery; of several, that of the first."""
+        self._file = file
         self._engines: ModelSession | None = None
         self._closed = False
         try:
@@ -84,6 +88,34 @@ class Gallery:
             self.close()
             raise
         self._device = device
+
+    @classmethod
+    def open_many(
+        cls,
+        paths: AnyPath | Iterable[AnyPath],
+        models: str | None = None,
+        device: str = "auto",
+        *,
+        skip_missing: bool = False,
+    ) -> Gallery:
+        """Open several galleries to search them as the one that `matir merge` would make of them.
+
+        They are only searched: `add` and `remove` raise ValueError. Other arguments as for one gallery.
+
+        Args:
+            paths: gallery files, folders of such, or patterns such as "shards/*.db".
+            skip_missing: leave out galleries that are missing or damaged, with a warning.
+
+        Raises:
+            GalleryError: a gallery cannot be opened, none is left, or their models differ.
+            ModelSetError: the model set does not exist, or is invalid.
+        """
+        skip = (lambda error: warnings.warn(f"left out: {error}", stacklevel=4)) if skip_missing else None
+        names = [Path(path).expanduser() for path in listed(paths)]
+        file = open_galleries(expand_galleries(names, skip), skip)
+        gallery = cls.__new__(cls)
+        gallery._open(file.path, file, models, device)
+        return gallery
 
     def __enter__(self) -> Gallery:
         return self
@@ -145,13 +177,13 @@ class Gallery:
             PackageMissing: raised at once; Ray is not installed.
             MatirError: raised while iterating, for an error that ends the run, such as a full disk.
         """
-        files = [Path(path).expanduser() for path in _listed(paths)]
+        files = [Path(path).expanduser() for path in listed(paths)]
         patterns = [exclude] if isinstance(exclude, str) else [*exclude]
         check_indexing_weights(self._models, self.path)
         if self._is_new():
             self._file = GalleryFile.open(self.path, create=True)
         with translated(self.path):
-            file = self._opened()
+            file = self._writable()
             engines = self._loaded(file)
             engines.bind()
             options = RayOptions(ray) if isinstance(ray, str) else ray
@@ -281,14 +313,14 @@ class Gallery:
         """
         query = Query(
             text,
-            _examples(() if image is None else image, box, point),
+            to_examples(() if image is None else image, box, point),
             weight,
-            tuple(str(other) for other in _listed(without)),
-            _examples(unlike),
+            tuple(str(other) for other in listed(without)),
+            to_examples(unlike),
             examples,
         )
-        places = tuple(absolute_path(Path(path).expanduser()) for path in _listed(below))
-        filters = Filters(places, _date(since), _date(until), camera, min_size, max_size)
+        places = tuple(absolute_path(Path(path).expanduser()) for path in listed(below))
+        filters = Filters(places, to_date(since), to_date(until), camera, min_size, max_size)
         filters = replace(
             filters,
             near=near,
@@ -296,8 +328,8 @@ class Gallery:
             has_gps=has_gps,
             orientation=orientation,
             rating=None if rating is None else parse_rating(str(rating)),
-            keywords=tuple(str(keyword) for keyword in _listed(keywords)),
-            no_keywords=tuple(str(keyword) for keyword in _listed(no_keywords)),
+            keywords=tuple(str(keyword) for keyword in listed(keywords)),
+            no_keywords=tuple(str(keyword) for keyword in listed(no_keywords)),
         )
         options = SearchOptions(
             limit=limit,
@@ -322,7 +354,8 @@ class Gallery:
             file = self._opened()
             engines = self._loaded(file)
             check_searchable(file, query)
-            unread = count_unread(file.connection) if filters.needs_metadata else 0
+            files = files_of(file) if filters.needs_metadata else ()
+            unread = sum(count_unread(each.connection) for each in files)
             good, bad = (resolve_each(file, engines, some) for some in (query.examples, query.unlike))
             query = replace(query, examples=good, unlike=bad)
             result = run_search(file, engines, query, options)
@@ -361,7 +394,7 @@ class Gallery:
         """
         with translated(self.path):
             file = self._opened()
-            return file.photo(find_photo(file, _name(photo)))
+            return file.photo(find_photo(file, photo_name(photo)))
 
     def regions(self, photo: StoredPhoto | AnyPath | int) -> list[PhotoRegion]:
         """Return all regions of a photo, the whole photo first.
@@ -371,7 +404,7 @@ class Gallery:
         """
         with translated(self.path):
             file = self._opened()
-            stored = file.photo(find_photo(file, _name(photo)))
+            stored = file.photo(find_photo(file, photo_name(photo)))
             return [PhotoRegion(stored, region) for region in file.regions(stored.id)]
 
     def remove(self, *photos: StoredPhoto | AnyPath | int) -> list[Path]:
@@ -388,9 +421,9 @@ class Gallery:
             GalleryMissing, PhotoUnknown: one of them does not exist; then none is forgotten.
         """
         with translated(self.path):
-            file = self._opened()
+            file = self._writable()
             files = [
-                path for photo in photos for path in files_of_photo(file, _name(photo), all_copies=False)
+                path for photo in photos for path in files_of_photo(file, photo_name(photo), all_copies=False)
             ]
             forgotten = list(forget_files(file, files))
             seal_index(file)
@@ -401,54 +434,18 @@ class Gallery:
             raise ValueError("the gallery is closed")
         return self._file is None
 
-    def _opened(self) -> GalleryFile:
+    def _opened(self) -> GalleryReader:
         if self._is_new() or self._file is None:
             raise GalleryMissing(self.path)
         return self._file
 
-    def _loaded(self, file: GalleryFile) -> ModelSession:
+    def _writable(self) -> GalleryFile:
+        file = self._opened()
+        if not isinstance(file, GalleryFile):
+            raise ValueError("several galleries are only read: open the one to change")
+        return file
+
+    def _loaded(self, file: GalleryReader) -> ModelSession:
         if self._engines is None:
             self._engines = ModelSession(file, self._models, self._device)
         return self._engines
-
-
-def _name(photo: StoredPhoto | AnyPath | int) -> str:
-    """Return the photo's name for `gallery.files.find_photo`; a path is never taken for an id."""
-    if isinstance(photo, StoredPhoto):
-        return str(photo.id)
-    return str(photo) if isinstance(photo, int) else str(absolute_path(Path(photo).expanduser()))
-
-
-def _listed(one_or_more: AnyPath | Iterable[AnyPath]) -> list[AnyPath]:
-    """Return a list; a string is one path or text, not a sequence of letters."""
-    return [one_or_more] if isinstance(one_or_more, str | os.PathLike) else list(one_or_more)
-
-
-def _examples(
-    images: AnyPath | Example | Iterable[AnyPath | Example],
-    box: Box | Sequence[float] | None = None,
-    point: Point | Sequence[float] | None = None,
-) -> tuple[Example, ...]:
-    """Return the examples; a box or point is that of the only one."""
-    listed = [images] if isinstance(images, str | os.PathLike | Example) else [*images]
-    shown = [each if isinstance(each, Example) else Example(Path(each)) for each in listed]
-    shown = [replace(each, path=each.path.expanduser()) for each in shown]
-    if box is None and point is None:
-        return tuple(shown)
-    if len(shown) != 1 or shown[0].box is not None or shown[0].point is not None:
-        raise ValueError("box and point refer to one image: give each of several as an Example")
-    if box is not None and point is not None:
-        raise ValueError("give box or point, not both")
-    return (
-        Example(
-            shown[0].path,
-            box if box is None or isinstance(box, Box) else Box(*box),
-            point if point is None or isinstance(point, Point) else Point(*point),
-        ),
-    )
-
-
-def _date(value: str | date | None) -> str | None:
-    if value is None:
-        return None
-    return parse_date(value if isinstance(value, str) else value.isoformat()[:19])

@@ -58,7 +58,7 @@ def test_the_public_names_are_these() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         matir_cli.nonsense  # noqa: B018 - that is the test
     public = [name for name in vars(Gallery) if not name.startswith("_")]
-    assert sorted(public) == ["add", "close", "find", "photo", "photos", "regions", "remove"]
+    assert sorted(public) == ["add", "close", "find", "open_many", "photo", "photos", "regions", "remove"]
 
 
 def test_importing_the_package_loads_nothing() -> None:
@@ -320,3 +320,32 @@ def test_ctrl_c_is_the_callers(path: Path) -> None:
         assert WithJudge.judge.asked == 3 + PHOTOS - 2
         assert [hit.p_true is not None for hit in hits] == [True] * 10
         assert [(hit.box, hit.mask, hit.instances) for hit in hits] == [(None, None, ())] * 10
+
+
+def test_several_galleries_are_searched_as_one(path: Path, tmp_path: Path) -> None:
+    halves = [tmp_path / "shards" / "1.db", tmp_path / "shards" / "2.db"]
+    halves[0].parent.mkdir()
+    for number, half in enumerate(halves):
+        shutil.copy(path, half)
+        with Gallery(half) as gallery:
+            ids = [photo.id for photo in gallery.photos()]
+            gallery.remove(*(ids[:6] if number else ids[6:]))
+    with Gallery(path) as whole, Gallery.open_many(tmp_path / "shards") as gallery:
+        assert len(gallery) == len(whole) == PHOTOS
+        found, expected = (each.find("red house", rerank=False) for each in (gallery, whole))
+        assert [(hit.path, hit.score) for hit in found] == [(hit.path, hit.score) for hit in expected]
+        assert [photo.id for photo in gallery.photos()] == [*range(1, PHOTOS + 1)]
+        photo = gallery.photo(found[0].path)
+        assert photo.paths == gallery.photo(photo.id).paths
+        assert len(gallery.regions(photo)) == len(whole.regions(found[0].path))
+        with pytest.raises(ValueError, match="only read"):
+            gallery.remove(photo)
+        with pytest.raises(errors.PhotoUnknown):
+            gallery.photo(PHOTOS + 1)
+    with pytest.raises(errors.GalleryMissing):
+        Gallery.open_many([*halves, tmp_path / "none.db"])
+    with (
+        pytest.warns(UserWarning, match="left out: there is no gallery"),
+        Gallery.open_many([*halves, tmp_path / "none.db"], skip_missing=True) as gallery,
+    ):
+        assert len(gallery) == PHOTOS

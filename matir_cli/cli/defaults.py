@@ -37,6 +37,17 @@ class PlacedOption(click.Option):
     """An option that means something by its place among others: no defaults file may set it."""
 
 
+class GalleryOption(click.Option):
+    """The option --db, which may be given repeatedly; its environment variable may be a list."""
+
+    def value_from_envvar(self, ctx: click.Context) -> tuple[str, ...] | None:
+        """Return the paths in the variable, separated as in PATH, or the one path that exists."""
+        value = self.resolve_envvar_value(ctx)
+        if value is None:
+            return None
+        return (value,) if Path(value).exists() else tuple(filter(None, value.split(os.pathsep)))
+
+
 def defaults_path() -> Path | None:
     """Return the path of the file, which need not exist; None if none is to be read."""
     named = os.environ.get(VARIABLE)
@@ -138,6 +149,8 @@ def _checked(path: Path, where: str, command: click.Command, option: click.Optio
             raise DefaultsInvalid(path, where, "must be true or false")
         return value
     several = option.multiple or option.nargs != 1
+    if isinstance(option, GalleryOption) and not isinstance(value, list):
+        value = [value]  # usually there is one
     if several != isinstance(value, list):
         raise DefaultsInvalid(path, where, "must be a list, in [ ]" if several else "must be one value")
     texts = [_text(path, where, option, each) for each in (value if isinstance(value, list) else [value])]

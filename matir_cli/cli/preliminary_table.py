@@ -17,7 +17,7 @@ import click
 from tqdm.utils import disp_len, disp_trim
 
 from matir_cli.cli.boundary import say
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.output.terminal import HEADER, table_rows
 from matir_cli.progress import Advance
 from matir_cli.search.events import GroundedEvent, SearchEvent, Stage1Event, VerdictEvent
@@ -33,7 +33,7 @@ REDRAWN_AFTER = 0.1
 class PreliminaryTable:
     """The first photos of a search as far as they are known, and how far the search is."""
 
-    gallery: GalleryFile
+    gallery: GalleryReader
     limit: int
     """Number of photos wanted."""
     _results: dict[int, SearchResult] = field(default_factory=dict)

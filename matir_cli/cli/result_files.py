@@ -12,7 +12,7 @@ from matir_cli.cli.options.output import OutputOptions
 from matir_cli.cli.progress import progress_bar
 from matir_cli.cli.text import count_of
 from matir_cli.errors import PhotoUnknown
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.output.coco import CocoFile, SplitCoco, coco_file, split_coco_files
 from matir_cli.output.cutouts import CutoutLook, Cutouts
 from matir_cli.output.data_split import BackgroundPhotos, val_photos
@@ -34,7 +34,7 @@ class ResultFiles:
     A context manager: at its end the data sets are complete, and what was written is reported.
     """
 
-    def __init__(self, gallery: GalleryFile, output: OutputOptions) -> None:
+    def __init__(self, gallery: GalleryReader, output: OutputOptions) -> None:
         self._gallery, self._options = gallery, output
         self._stack = ExitStack()
         self._masks, self._cutout_folder, self._overlays = (

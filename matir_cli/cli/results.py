@@ -17,21 +17,21 @@ from matir_cli.cli.boundary import is_dumb, say
 from matir_cli.cli.options.output import ANSWER, OutputOptions
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import count_unread
+from matir_cli.gallery.union import GalleryReader, files_of
 from matir_cli.output.event_records import event_record, final_figures
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.json_records import WrittenFiles, result_record
 from matir_cli.output.result_pixels import ResultPixels
 from matir_cli.output.terminal import HEADER, explanation_rows, format_corners, table_rows
 from matir_cli.search.events import SearchEvent, SearchOutcome
-from matir_cli.search.filters import Filters
+from matir_cli.search.filters import Filters, passing_photos
 from matir_cli.search.models import SearchModels
 from matir_cli.search.query import Query, ResolvedExample, resolve_each
 from matir_cli.search.results import SearchResult
 
 
-def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
+def why_empty(gallery: GalleryReader, filters: Filters | None) -> str:
     """Return which filter leaves no photo to search, as the end of a message.
 
     Returns:
@@ -39,7 +39,7 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
     """
     if filters is None:
         return ""
-    on = f" --db {shlex.quote(str(gallery.path))}"
+    on = "".join(f" --db {shlex.quote(str(file.path))}" for file in files_of(gallery))
     if filters.places and _select_none(gallery, Filters(filters.places)):
         places = " or ".join(map(str, filters.places))
         return f": no photo is in {places} (see: matir ls{on})"
@@ -64,21 +64,21 @@ def why_empty(gallery: GalleryFile, filters: Filters | None) -> str:
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""
 
 
-def say_unread_metadata(gallery: GalleryFile, filters: Filters | None) -> None:
+def say_unread_metadata(gallery: GalleryReader, filters: Filters | None) -> None:
     """Say that ratings and keywords of some files have not been read, if the filters ask for them."""
     if filters is None or not filters.needs_metadata:
         return
-    if count := count_unread(gallery.connection):
+    if count := sum(count_unread(file.connection) for file in files_of(gallery)):
         remedy = "matir sync --metadata FOLDER reads them"
         say(f"ratings and keywords of {count_of(count, 'file')} are not known yet: {remedy}")
 
 
-def _select_none(gallery: GalleryFile, filters: Filters) -> bool:
-    photos = filters.photos(gallery)
+def _select_none(gallery: GalleryReader, filters: Filters) -> bool:
+    photos = passing_photos(gallery, filters)
     return photos is not None and not photos.size
 
 
-def resolve_and_say_examples(gallery: GalleryFile, models: SearchModels, query: Query) -> Query:
+def resolve_and_say_examples(gallery: GalleryReader, models: SearchModels, query: Query) -> Query:
     """Find the regions that the query's examples refer to, if it has any, and say which they are.
 
     Raises:
@@ -107,7 +107,9 @@ OutcomeWriter: TypeAlias = Callable[[str, SearchOutcome], None]
 """Function that writes the outcome of a query."""
 
 
-def event_printer(gallery: GalleryFile, query: str, output: OutputOptions) -> Callable[[SearchEvent], object]:
+def event_printer(
+    gallery: GalleryReader, query: str, output: OutputOptions
+) -> Callable[[SearchEvent], object]:
     """Return a function that prints each event of a search as a line of JSON, if `output` asks for that.
 
     The final event is left to the `OutcomeWriter`, which knows the files that were written.
@@ -124,7 +126,7 @@ def event_printer(gallery: GalleryFile, query: str, output: OutputOptions) -> Ca
 
 
 @contextmanager
-def open_output(gallery: GalleryFile, output: OutputOptions) -> Iterator[OutcomeWriter]:
+def open_output(gallery: GalleryReader, output: OutputOptions) -> Iterator[OutcomeWriter]:
     """Yield a function that writes the results of a query: first the files, then standard output."""
     if not output.writes:
         yield lambda query, outcome: _print(
@@ -139,7 +141,7 @@ def open_output(gallery: GalleryFile, output: OutputOptions) -> Iterator[Outcome
 
 
 def _print(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     query: str,
     outcome: SearchOutcome,
     files: Sequence[WrittenFiles],
@@ -183,7 +185,7 @@ def _print_json(
     click.echo(f"]{after}")
 
 
-def _print_table(gallery: GalleryFile, found: Sequence[SearchResult], output: OutputOptions) -> None:
+def _print_table(gallery: GalleryReader, found: Sequence[SearchResult], output: OutputOptions) -> None:
     host = None
     if sys.stdout.isatty() and not is_dumb():
         # Imported here: only links on a terminal need it.

@@ -10,7 +10,7 @@ import click
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.progress import show_progress
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import SearchEvent, SearchOutcome
@@ -39,7 +39,7 @@ server_option = click.option(
 class CommandSearcher:
     """Runs the searches of one command."""
 
-    def __init__(self, gallery: GalleryFile, models: ModelSession, *, use_server: bool) -> None:
+    def __init__(self, gallery: GalleryReader, models: ModelSession, *, use_server: bool) -> None:
         """Look for the gallery's server, unless `use_server` is false; and say why it cannot be used."""
         self._models = models
         # Logs that -v asks for are those of this process.

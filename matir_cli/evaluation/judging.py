@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from matir_cli.engines.protocols import GroundingQuestion
+from matir_cli.gallery.union import in_one_transaction
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.search.grounding import ground_batch
 from matir_cli.search.offering import box_question
@@ -39,7 +40,7 @@ def judge_by_photo(
             photo = session.photo(photo_id)
             if photo is not None:
                 verdicts = session.judge().rerank(photo, queries)
-                with session.gallery.atomic():  # one commit per photo, not one per question
+                with in_one_transaction(session.gallery):  # one commit per photo, not one per question
                     for query, verdict in zip(queries, verdicts, strict=True):
                         if verdict is None:
                             sessions[query].failed.add(photo_id)

@@ -29,6 +29,7 @@ from matir_cli.gallery.files import (
     skipped_files,
 )
 from matir_cli.gallery.paths import decode_path, is_gone
+from matir_cli.gallery.union import GalleryReader, files_of
 
 Item = TypeVar("Item")
 
@@ -58,7 +59,7 @@ class AbsenceCheck:
     number of files.
     """
 
-    def __init__(self, gallery: GalleryFile, top: Path) -> None:
+    def __init__(self, gallery: GalleryReader, top: Path) -> None:
         """Look at folders at or below the absolute `top`; if that is a file, at its folder."""
         self._gallery = gallery
         self._top = top
@@ -115,13 +116,16 @@ class AbsenceCheck:
         )
 
 
-def remembered_absent(gallery: GalleryFile) -> set[Path]:
+def remembered_absent(gallery: GalleryReader) -> set[Path]:
     """Return the folders that were found absent and are not complete again."""
-    rows = gallery.connection.execute("select path from skipped where reason = ?", (WAS_ABSENT,))
-    try:
-        return {decode_path(path) for (path,) in rows}
-    except ValueError as error:
-        raise GalleryDamaged(gallery.path, str(error)) from error
+    found = set[Path]()
+    for file in files_of(gallery):
+        rows = file.connection.execute("select path from skipped where reason = ?", (WAS_ABSENT,))
+        try:
+            found |= {decode_path(path) for (path,) in rows}
+        except ValueError as error:
+            raise GalleryDamaged(file.path, str(error)) from error
+    return found
 
 
 def remember_absent(gallery: GalleryFile, folders: Iterable[Path], roots: Sequence[Path] = ()) -> None:
@@ -194,7 +198,7 @@ def _missing(
 
 
 def without_absent(
-    gallery: GalleryFile, missing: Iterable[Item], path_of: Callable[[Item], Path], within: Path | None
+    gallery: GalleryReader, missing: Iterable[Item], path_of: Callable[[Item], Path], within: Path | None
 ) -> Iterator[Item | AbsentFolder]:
     """Yield missing files, replacing those in an absent folder by that folder, once.
 

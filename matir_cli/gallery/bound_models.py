@@ -14,6 +14,7 @@ import apsw
 
 from matir_cli.errors import GalleryChanged, GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, members_of
 from matir_cli.records import ModelIdentity
 
 ENCODER = "encoder"
@@ -30,7 +31,7 @@ class NextEncoder:
     """Number of photos whose new vectors are stored."""
 
 
-def confirm_models(gallery: GalleryFile) -> None:
+def confirm_models(gallery: GalleryReader) -> None:
     """Check that the gallery still has the models that this process has compared with it.
 
     Whoever reads or writes vectors calls it, in the same transaction or afterwards.
@@ -38,14 +39,15 @@ def confirm_models(gallery: GalleryFile) -> None:
     Raises:
         GalleryChanged: its vectors have been made anew with another model.
     """
-    for role, weight_hash in gallery.relied_models.items():
-        bound = gallery.model(role)
-        if bound is not None and bound.weight_hash != weight_hash:
-            raise GalleryChanged(gallery.path)
+    for file in (member.file for member in members_of(gallery)):
+        for role, weight_hash in file.relied_models.items():
+            bound = file.model(role)
+            if bound is not None and bound.weight_hash != weight_hash:
+                raise GalleryChanged(file.path)
 
 
 @contextmanager
-def same_models(gallery: GalleryFile) -> Iterator[None]:
+def same_models(gallery: GalleryReader) -> Iterator[None]:
     """Confirm the models behind the block, and also where vectors of another length look like damage to it.
 
     Raises:

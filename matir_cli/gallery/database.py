@@ -330,6 +330,12 @@ class GalleryFile:
         row = self.connection.execute("select id from photos where sha256 = ?", (sha256,)).fetchone()
         return None if row is None else int(row[0])
 
+    def holds(self, photo_id: int) -> bool:
+        """Return True if there is a photo with this id."""
+        return (
+            self.connection.execute("select 1 from photos where id = ?", (photo_id,)).fetchone() is not None
+        )
+
     def count_photos(self) -> int:
         """Return the number of photos."""
         # "where true": without, it is one step, which neither Ctrl-C nor the step limit can end.

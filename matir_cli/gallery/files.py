@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
 from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile, current_time
 from matir_cli.gallery.paths import BELOW, below_bindings, check_path, decode_path, encode_path, path_order
+from matir_cli.gallery.sqlite_errors import translated
+from matir_cli.gallery.union import GalleryReader, Member, files_of, members_of
 from matir_cli.photos.discover import absolute_path
 
 PAGE = 1000
@@ -23,6 +27,8 @@ PAGE = 1000
 
 FORGET_AT_ONCE = 256
 """Number of files per transaction: few enough that other commands get their turn."""
+
+Row = TypeVar("Row")
 
 _LONGEST_ID = 18
 """Digits of an id at most: a longer number may not fit SQLite's integers, and no gallery gets there."""
@@ -65,10 +71,30 @@ def paged_rows(
         bound["after"] = rows[-1][0]
 
 
-def known_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[KnownFile]:
+def merged_by_path(
+    gallery: GalleryReader, read: Callable[[Member], Iterator[Row]], path_of: Callable[[Row], Path]
+) -> Iterator[Row]:
+    """Merge what `read` yields of each member in order of path; of one path, the first member's is first."""
+
+    def translating(member: Member) -> Iterator[Row]:
+        with translated(member.file.path):
+            yield from read(member)
+
+    return merge(
+        *map(translating, members_of(gallery)), key=lambda row: path_order(encode_path(path_of(row)))
+    )
+
+
+def known_files(gallery: GalleryReader, within: Path | None = None) -> Iterator[KnownFile]:
     """Yield the files that hold photos, in order of path; `within` as in `paged_rows`."""
-    for path, photo_id in paged_rows(gallery, "select path, photo_id from files", within):
-        yield KnownFile(decode_path(path), gallery.checked_id(photo_id))
+
+    def read(member: Member) -> Iterator[KnownFile]:
+        for path, photo_id in paged_rows(member.file, "select path, photo_id from files", within):
+            number = member.photo_to_union(member.file.checked_id(photo_id))
+            if number is not None:
+                yield KnownFile(decode_path(path), number)
+
+    return merged_by_path(gallery, read, lambda known: known.path)
 
 
 def skipped_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[Path]:
@@ -77,18 +103,21 @@ def skipped_files(gallery: GalleryFile, within: Path | None = None) -> Iterator[
         yield decode_path(path)
 
 
-def count_files_below(gallery: GalleryFile, path: Path) -> int:
-    """Return the number of files at or below the absolute `path` that hold photos."""
+def count_files_below(gallery: GalleryReader, path: Path) -> int:
+    """Return the number of files at or below the absolute `path` that hold photos, in each gallery."""
     select = f"select count(*) from files where {BELOW}"  # noqa: S608 - constant
-    return int(gallery.connection.execute(select, below_bindings(path)).get)
+    return sum(int(file.connection.execute(select, below_bindings(path)).get) for file in files_of(gallery))
 
 
-def photo_in_file(gallery: GalleryFile, path: Path) -> int | None:
+def photo_in_file(gallery: GalleryReader, path: Path) -> int | None:
     """Return the id of the photo that the file at the absolute `path` holds, None if it holds none."""
-    row = gallery.connection.execute(
-        "select photo_id from files where path = ?", (encode_path(path),)
-    ).fetchone()
-    return None if row is None else gallery.checked_id(row[0])
+    for member in members_of(gallery):
+        with translated(member.file.path):
+            select = "select photo_id from files where path = ?"
+            row = member.file.connection.execute(select, (encode_path(path),)).fetchone()
+        if row is not None and (number := member.photo_to_union(member.file.checked_id(row[0]))) is not None:
+            return number
+    return None
 
 
 def skip_reason(gallery: GalleryFile, path: Path) -> str | None:
@@ -122,7 +151,7 @@ def forget_skipped(gallery: GalleryFile, paths: Iterable[Path]) -> None:
             gallery.connection.execute("delete from skipped where path = ?", (encode_path(path),))
 
 
-def find_photo(gallery: GalleryFile, name: str) -> int:
+def find_photo(gallery: GalleryReader, name: str) -> int:
     """Return the id of the photo that `name` denotes: its id in digits, or a file that holds it.
 
     Raises:
@@ -130,8 +159,7 @@ def find_photo(gallery: GalleryFile, name: str) -> int:
     """
     if is_photo_id(name):
         number = int(name) if len(name) <= _LONGEST_ID else -1
-        row = gallery.connection.execute("select id from photos where id = ?", (number,)).fetchone()
-        photo_id = None if row is None else int(row[0])
+        photo_id = number if gallery.holds(number) else None
     else:
         photo_id = photo_in_file(gallery, absolute_path(Path(name)))
     if photo_id is None:

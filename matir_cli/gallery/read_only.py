@@ -12,6 +12,7 @@ from matir_cli.errors import GalleryDamaged, NotAGallery
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import connect, translated
+from matir_cli.gallery.union import GalleryReader, GalleryUnion
 
 PAGE = 256
 """Number of photo ids read at a time, so that no lock is held between pages."""
@@ -42,12 +43,15 @@ def open_read_only(path: Path) -> GalleryFile:
     return GalleryFile(path, db)
 
 
-def photo_ids(gallery: GalleryFile) -> Iterator[int]:
+def photo_ids(gallery: GalleryReader) -> Iterator[int]:
     """Yield the ids of all photos in ascending order; a photo deleted meanwhile may be among them.
 
     Raises:
         GalleryDamaged: the ids are not in order, so that the listing might not end.
     """
+    if isinstance(gallery, GalleryUnion):
+        yield from gallery.photo_ids().tolist()
+        return
     last = -1
     while True:
         rows = gallery.connection.execute(

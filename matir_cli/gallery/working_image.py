@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from matir_cli.errors import PhotoUnknown, PhotoUnreadable
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.photos.decode import decode_photo
 from matir_cli.photos.discover import stat_file
 from matir_cli.photos.preview import decode_preview
@@ -12,7 +12,7 @@ from matir_cli.records import ImageArray
 
 
 def load_working_image(
-    gallery: GalleryFile, photo_id: int, *, prefer_file: bool = False
+    gallery: GalleryReader, photo_id: int, *, prefer_file: bool = False
 ) -> ImageArray | None:
     """Load a stored photo at working size: (mask_height, mask_width, 3) uint8 RGB.
 
@@ -41,7 +41,7 @@ def load_working_image(
     return None if prefer_file else _from_files(gallery, stored)
 
 
-def _from_files(gallery: GalleryFile, stored: StoredPhoto) -> ImageArray | None:
+def _from_files(gallery: GalleryReader, stored: StoredPhoto) -> ImageArray | None:
     """Decode the first file of a photo that is unchanged since it was indexed; None if there is none."""
     for path in stored.paths:
         try:

@@ -12,9 +12,10 @@ import msgspec
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import stored_metadata
-from matir_cli.gallery.files import paged_rows
+from matir_cli.gallery.files import merged_by_path, paged_rows
 from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path, is_gone
+from matir_cli.gallery.union import GalleryReader, Member
 from matir_cli.records import FileMetadata, Note
 
 
@@ -73,7 +74,7 @@ _SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
 
 
 def list_photo_files(
-    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False, incomplete: bool = False
+    gallery: GalleryReader, within: Path | None = None, *, missing: bool = False, incomplete: bool = False
 ) -> Iterator[ListedFile]:
     """Yield the files that hold photos, in order of path.
 
@@ -86,27 +87,43 @@ def list_photo_files(
         GalleryDamaged: a stored value has the wrong type.
     """
     select = f"{_SELECT_FILES} {_JOIN_INCOMPLETE}" if incomplete else _SELECT_FILES
-    for stored, photo_id, *rest, y, x in paged_rows(gallery, select, within):
-        path = decode_path(stored)
-        notes = stored_notes(gallery.connection, gallery.path, gallery.checked_id(photo_id))
-        metadata = _metadata(gallery, path)
-        position = (y, x) if metadata.latitude is None else (metadata.latitude, metadata.longitude)
-        described = (*position, metadata.rating, metadata.keywords)
-        file = _checked(gallery, ListedFile, path, photo_id, *rest, *described, notes)
-        if not missing or is_gone(file.path):
-            yield file
+
+    def read(member: Member) -> Iterator[ListedFile]:
+        file = member.file
+        for stored, photo_id, *rest, y, x in paged_rows(file, select, within):
+            number = member.photo_to_union(file.checked_id(photo_id))
+            if number is None:
+                continue
+            path = decode_path(stored)
+            notes = stored_notes(file.connection, file.path, file.checked_id(photo_id))
+            metadata = _metadata(file, path)
+            position = (y, x) if metadata.latitude is None else (metadata.latitude, metadata.longitude)
+            described = (*position, metadata.rating, metadata.keywords)
+            listed = _checked(file, ListedFile, path, number, *rest, *described, notes)
+            if not missing or is_gone(listed.path):
+                yield listed
+
+    return merged_by_path(gallery, read, lambda listed: listed.path)
 
 
 def list_skipped_files(
-    gallery: GalleryFile, within: Path | None = None, *, missing: bool = False
+    gallery: GalleryReader, within: Path | None = None, *, missing: bool = False
 ) -> Iterator[SkippedFile]:
-    """Yield the files that could not be indexed, in order of path.
+    """Yield the files that could not be indexed, in order of path, each as the first gallery knows it.
 
     Arguments and errors as in `list_photo_files`.
     """
-    for path, *rest in paged_rows(gallery, _SELECT_SKIPPED, within):
-        file = _checked(gallery, SkippedFile, decode_path(path), *rest)
-        if not missing or is_gone(file.path):
+
+    def read(member: Member) -> Iterator[SkippedFile]:
+        for path, *rest in paged_rows(member.file, _SELECT_SKIPPED, within):
+            file = _checked(member.file, SkippedFile, decode_path(path), *rest)
+            if not missing or is_gone(file.path):
+                yield file
+
+    last: Path | None = None
+    for file in merged_by_path(gallery, read, lambda skipped: skipped.path):
+        if file.path != last:
+            last = file.path
             yield file
 
 

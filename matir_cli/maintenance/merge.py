@@ -6,8 +6,8 @@ photos are the same if the SHA-256 of their files are equal.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -96,13 +96,36 @@ def merge_gallery(
     for model in bound:
         if model.role not in known:
             gallery.bind_model(model.role, model.identity, model.model_set)
-    remaining = source_photo_ids(source)
+    yield from copy_photos(gallery, source, source_photo_ids(source))
+    seal_index(gallery)
+
+
+def copy_photos(
+    gallery: GalleryFile, source: GalleryFile, photo_ids: Iterable[int]
+) -> Generator[Outcome, None, None]:
+    """Copy these photos of `source`, `PHOTOS_AT_ONCE` in a transaction; errors as in `merge_gallery`.
+
+    The caller has compared the models, and calls `seal_index` at the end.
+    """
+    remaining = iter(photo_ids)
     while batch := list(islice(remaining, PHOTOS_AT_ONCE)):
         with gallery.atomic():
-            photos = (read_source_photo(gallery, source, photo_id) for photo_id in batch)
-            outcomes = [_merge_photo(gallery, photo) for photo in photos if photo is not None]
-        yield from outcomes
-    seal_index(gallery)
+            copied = [copy_photo(gallery, source, photo_id) for photo_id in batch]
+        yield from (outcome for outcome in copied if outcome is not None)
+
+
+def copy_photo(
+    gallery: GalleryFile, source: GalleryFile, photo_id: int, *, preview: bool = True
+) -> Outcome | None:
+    """Copy a photo of `source`, None if it is deleted by now; the caller holds the transaction.
+
+    Args:
+        preview: copy its preview, too.
+    """
+    photo = read_source_photo(gallery, source, photo_id)
+    if photo is None:
+        return None
+    return _merge_photo(gallery, photo if preview else replace(photo, preview=None))
 
 
 def _plan(gallery: GalleryFile, photo: SourcePhoto) -> tuple[Outcome, list[FileRecord]]:

@@ -17,7 +17,7 @@ import platformdirs
 
 from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import ModelSetUntrusted, OutputError
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, PARTS, ModelSet, is_file_name, load_model_set
 
 _LARGEST_RECORD = 1 << 16
@@ -33,7 +33,7 @@ class _Record(msgspec.Struct, frozen=True):
     """Role to the hash of the model that the gallery is bound to: another gallery at this path differs."""
 
 
-def choose_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
+def choose_set(gallery: GalleryReader | None, name: str | None) -> ModelSet:
     """Load the set that the user calls `name`, else the gallery's own, else the default.
 
     Args:
@@ -55,7 +55,7 @@ def choose_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
     return load_model_set(own or DEFAULT_MODEL_SET)
 
 
-def record_choice(gallery: GalleryFile, models: ModelSet) -> None:
+def record_choice(gallery: GalleryReader, models: ModelSet) -> None:
     """Record that the user uses the gallery, which is bound to `models`, with the file of that set.
 
     Sets of the catalogue need no record. Without a state folder that can be written, none is made, and the
@@ -71,7 +71,7 @@ def record_choice(gallery: GalleryFile, models: ModelSet) -> None:
                 temporary.write_bytes(msgspec.json.encode(record))
 
 
-def _recorded(gallery: GalleryFile) -> str | None:
+def _recorded(gallery: GalleryReader) -> str | None:
     """Return the file of the model set that the user has used with this gallery; None if there is none."""
     record = _read_record(_record_path(gallery))
     return record.model_set if record is not None and record.weights == _weights(gallery) else None
@@ -85,12 +85,12 @@ def _read_record(path: Path) -> _Record | None:
         return None
 
 
-def _record_path(gallery: GalleryFile) -> Path:
+def _record_path(gallery: GalleryReader) -> Path:
     """Return the path of the record: named by the hash of the gallery's path, links resolved."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(gallery.path))).hexdigest()
     return platformdirs.user_state_path("matir", appauthor=False) / "model_sets" / f"{name}.json"
 
 
-def _weights(gallery: GalleryFile) -> dict[str, str]:
+def _weights(gallery: GalleryReader) -> dict[str, str]:
     bound = {role: gallery.model(role) for role in PARTS}
     return {role: identity.weight_hash for role, identity in bound.items() if identity is not None}

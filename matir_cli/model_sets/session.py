@@ -16,6 +16,7 @@ from matir_cli.engines.registry import (
 )
 from matir_cli.errors import ModelMismatch, WeightsMissing
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.choice import record_choice
 from matir_cli.model_sets.weights import locate_files
@@ -59,7 +60,7 @@ class ModelSession:
         CheckpointInvalid, DeviceUnavailable: raised by the engine.
     """
 
-    def __init__(self, gallery: GalleryFile, models: ModelSet, device: str) -> None:
+    def __init__(self, gallery: GalleryReader, models: ModelSet, device: str) -> None:
         """Create a session; nothing is located yet. `device` is "auto", "cuda", "mps" or "cpu"."""
         self.models = models
         self.device = device
@@ -67,7 +68,8 @@ class ModelSession:
         self._configs: dict[str, EngineConfig] = {}
 
     def bind(self) -> None:
-        """Bind the gallery to this set's proposer and encoder, or check that it is bound to them."""
+        """Bind the gallery, one file, to this set's proposer and encoder, or check that it is bound."""
+        assert isinstance(self._gallery, GalleryFile)
         for part in INDEXING_PARTS:
             config = self._locate(part)
             self._gallery.bind_model(part, config.identity, self.models.handle)

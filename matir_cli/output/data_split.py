@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.rerank import JudgedCandidate
 
@@ -17,7 +17,7 @@ MOST_BACKGROUND = 0.9
 """Share of background photos at most."""
 
 
-def val_photos(gallery: GalleryFile, photo_ids: Collection[int], share: float) -> set[int]:
+def val_photos(gallery: GalleryReader, photo_ids: Collection[int], share: float) -> set[int]:
     """Return those of the photos that belong to val: about `share` of them, 0..1.
 
     A group of near-copies is on the side that the SHA-256 of the smallest SHA-256 in it chooses.
@@ -51,7 +51,7 @@ class BackgroundPhotos:
         """Return the number of backgrounds for a data set with this number of labelled photos."""
         return int(labelled * self._share / (1.0 - self._share) + 1e-9)
 
-    def choose(self, gallery: GalleryFile, labelled: Collection[int]) -> list[JudgedCandidate]:
+    def choose(self, gallery: GalleryReader, labelled: Collection[int]) -> list[JudgedCandidate]:
         """Return the backgrounds, those of which the judge was surest first.
 
         A photo on which there is no verdict for one of the queries is none: it may show that class.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.output.json_records import ResultRecord, WrittenFiles, result_record
 from matir_cli.search.events import GroundedEvent, SearchEvent, SearchOutcome, Stage1Event, VerdictEvent
 from matir_cli.search.grounding import results_by_region
@@ -79,7 +79,7 @@ EventRecord: TypeAlias = Stage1Record | VerdictRecord | GroundedRecord
 
 
 def event_record(
-    gallery: GalleryFile, query: str, event: SearchEvent, *, all_instances: bool
+    gallery: GalleryReader, query: str, event: SearchEvent, *, all_instances: bool
 ) -> EventRecord | None:
     """Make the record of an event; None for the final one, and for a photo that has been removed meanwhile.
 

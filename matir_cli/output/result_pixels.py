@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.photos.decode import decode_full_size
 from matir_cli.photos.discover import stat_file
@@ -31,7 +31,7 @@ _LONGEST_STEM = 120
 class ResultPixels:
     """A search result to write, with the pixels of its photo, which live no longer than this object."""
 
-    def __init__(self, gallery: GalleryFile, result: SearchResult, *, all_instances: bool) -> None:
+    def __init__(self, gallery: GalleryReader, result: SearchResult, *, all_instances: bool) -> None:
         """Wrap a result; nothing is decoded yet.
 
         Args:

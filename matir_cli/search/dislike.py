@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import FloatArray
 from matir_cli.search.index import score_regions
 
@@ -46,7 +46,7 @@ class Dislike:
             self, vectors=np.asarray(self.vectors * factor, np.float32), offsets=self.offsets * factor
         )
 
-    def losses(self, gallery: GalleryFile, regions: NDArray[np.int64], scores: Scores) -> Scores:
+    def losses(self, gallery: GalleryReader, regions: NDArray[np.int64], scores: Scores) -> Scores:
         """Return (m, n): what each bad example would take from the scores of n regions; the largest counts.
 
         Raises:
@@ -55,7 +55,7 @@ class Dislike:
         near = score_regions(gallery, regions, self.vectors) + self.offsets[:, np.newaxis]
         return np.asarray(self.weight * np.maximum(near - scores, 0.0))
 
-    def lower(self, gallery: GalleryFile, regions: NDArray[np.int64], scores: Scores) -> Scores:
+    def lower(self, gallery: GalleryReader, regions: NDArray[np.int64], scores: Scores) -> Scores:
         """Return (n,): the scores of n regions, less what the bad examples take; errors as `losses`."""
         lowered = scores.copy()
         for start in range(0, regions.size, REGIONS_AT_ONCE):

@@ -35,7 +35,7 @@ import numpy as np
 
 from matir_cli.engines.protocols import PromptVector, QueryVector
 from matir_cli.errors import EngineFailed, GalleryDamaged, QueryContradicts
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import FloatArray
 from matir_cli.search.dislike import Dislike
 from matir_cli.search.explanation import TermKind
@@ -44,7 +44,7 @@ from matir_cli.search.parts import PartQuery, Role, Scores
 from matir_cli.search.phrases.description import Description, Phrase, RelationKind
 from matir_cli.search.phrases.parser import parse_phrase
 from matir_cli.search.query import ExampleRule, Query, ResolvedExample, resolve_each
-from matir_cli.search.rank import sample_scores
+from matir_cli.search.sampling import sample_scores
 
 AVERSION = 0.35
 """Weight of excluded texts. The best of 0.15 to 1 on the drawn world; more hides wanted objects as well."""
@@ -120,7 +120,7 @@ class EncodedQuery:
 class _Encoder:
     """Encodes a query's texts, each once."""
 
-    gallery: GalleryFile
+    gallery: GalleryReader
     models: SearchModels
     texts: dict[str, QueryVector] = field(default_factory=dict)
     truncated: bool = False
@@ -160,7 +160,7 @@ class _Sum:
 
 
 def encode_query(
-    gallery: GalleryFile, models: SearchModels, query: Query, *, whole: bool = False
+    gallery: GalleryReader, models: SearchModels, query: Query, *, whole: bool = False
 ) -> EncodedQuery:
     """Encode all parts of a query.
 
@@ -199,7 +199,7 @@ def encode_query(
     return _with_bad_examples(gallery, encoded, bad, is_text=not good) if bad else encoded
 
 
-def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
+def match_directions(gallery: GalleryReader, encoded: EncodedQuery) -> FloatArray:
     """Return the (k, d) float32 directions in which regions are compared with the described object alone.
 
     The best inner product with a region's unit vector is, up to a constant, the region's similarity in
@@ -215,7 +215,7 @@ def match_directions(gallery: GalleryFile, encoded: EncodedQuery) -> FloatArray:
 
 
 def _example_term(
-    gallery: GalleryFile, examples: Sequence[ResolvedExample], rule: ExampleRule, weight: float
+    gallery: GalleryReader, examples: Sequence[ResolvedExample], rule: ExampleRule, weight: float
 ) -> QueryTerm:
     """Return the term of examples: with the unit vector of each, or with that of their mean."""
     vectors = [example.vector for example in examples]
@@ -230,7 +230,9 @@ def _bad_term(example: ResolvedExample) -> QueryTerm:
     return QueryTerm("unlike", 0.0, example.vector[np.newaxis], examples=(example,))
 
 
-def _check_unwanted(gallery: GalleryFile, unwanted: Sequence[QueryTerm], wanted: Sequence[QueryTerm]) -> None:
+def _check_unwanted(
+    gallery: GalleryReader, unwanted: Sequence[QueryTerm], wanted: Sequence[QueryTerm]
+) -> None:
     """Check what must not be found against the rest of the query; errors as in `encode_query`."""
     for term in unwanted:
         _check_lengths(gallery, [term.vectors, *(other.vectors for other in wanted)])
@@ -239,7 +241,7 @@ def _check_unwanted(gallery: GalleryFile, unwanted: Sequence[QueryTerm], wanted:
 
 
 def _with_bad_examples(
-    gallery: GalleryFile, encoded: EncodedQuery, bad: Sequence[ResolvedExample], *, is_text: bool
+    gallery: GalleryReader, encoded: EncodedQuery, bad: Sequence[ResolvedExample], *, is_text: bool
 ) -> EncodedQuery:
     """Return the query with bad examples, whose cosines are brought to the scale of its scores."""
     weight, margin = (DISLIKE_OF_TEXTS, MARGIN_OF_TEXTS) if is_text else (DISLIKE, MARGIN)
@@ -270,7 +272,7 @@ def fusion_weight(encoded: EncodedQuery, models: SearchModels) -> float:
     return models.fusion / encoded.deviation if encoded.deviation > LEAST_SPREAD else 0.0
 
 
-def _check_lengths(gallery: GalleryFile, vectors: Sequence[FloatArray]) -> None:
+def _check_lengths(gallery: GalleryReader, vectors: Sequence[FloatArray]) -> None:
     """Check that an example's stored vector is as long as those of the encoder; GalleryDamaged if not."""
     if len({vector.shape[-1] for vector in vectors}) > 1:
         raise GalleryDamaged(gallery.path, "its vectors are not as long as those of its encoder")
@@ -348,7 +350,7 @@ def _role(phrase: Phrase, sums: Iterator[_Sum], joined: tuple[Phrase, ...] = ())
     return Role(own.vectors[0], own.mean, (*placed, *anywhere), phrase.text)
 
 
-def _sums(gallery: GalleryFile, sums: list[list[QueryTerm]]) -> list[_Sum]:
+def _sums(gallery: GalleryReader, sums: list[list[QueryTerm]]) -> list[_Sum]:
     """Sum the terms of each list, all in units of their spreads over one sample of the gallery.
 
     At most one term of a list has several vectors, and the sum as many.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matir_cli.errors import PhotoUnknown
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import Box
 from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, joint_score, rank_matches
 from matir_cli.search.encoding import EncodedQuery, QueryTerm
@@ -54,7 +54,7 @@ _MASKS = {
 class Explainer:
     """Explains the results of one search."""
 
-    gallery: GalleryFile
+    gallery: GalleryReader
     query: EncodedQuery
     judged: bool
     """True if the judge was asked in this search."""

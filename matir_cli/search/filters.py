@@ -17,6 +17,7 @@ from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import BELOW, below_bindings
 from matir_cli.gallery.rows import check_number
+from matir_cli.gallery.union import GalleryReader, Member, map_members, share_regions
 from matir_cli.photos.descriptive import HIGHEST, REJECTED
 from matir_cli.records import check_range
 from matir_cli.search.distances import great_circle
@@ -112,7 +113,7 @@ class Filters:
         return (self.min_size or 0.0) <= share <= (1.0 if self.max_size is None else self.max_size)
 
     def photos(self, gallery: GalleryFile) -> IdArray | None:
-        """Return the ids of the photos that pass, ascending, (n,) int64; None if every photo passes."""
+        """Return the ids of the photos of a file that pass, ascending, (n,) int64; None if every one does."""
         conditions = []
         if self.places:
             conditions.append(self._at_places(gallery))
@@ -173,7 +174,7 @@ class Filters:
         return conditions
 
     def regions(self, gallery: GalleryFile, regions: IdArray) -> IdArray:
-        """Return those of the (n,) region ids that exist and pass, by the region's own properties alone."""
+        """Return those of a file's (n,) region ids that exist and pass, by the region's own properties."""
         if self.whole and not self.is_sized:
             return regions
         bindings = {
@@ -182,6 +183,33 @@ class Filters:
             "most": 1.0 if self.max_size is None else self.max_size,
         }
         return _ids(gallery, _REGIONS, {"regions": json.dumps(regions.tolist()), **bindings})
+
+
+def passing_photos(gallery: GalleryReader, filters: Filters) -> IdArray | None:
+    """Return the ids of the photos that pass, ascending, (n,) int64; None if every photo passes.
+
+    Raises:
+        GalleryDamaged: a stored value is impossible.
+    """
+
+    def passing(member: Member) -> IdArray | None:
+        photos = filters.photos(member.file)
+        return None if photos is None else member.to_union(photos)
+
+    found = [photos for photos in map_members(gallery, passing) if photos is not None]
+    if not found:
+        return None
+    joined = np.concatenate(found)
+    return np.sort(joined[joined >= 0])
+
+
+def passing_regions(gallery: GalleryReader, filters: Filters, regions: IdArray) -> IdArray:
+    """Return those of the (n,) region ids that exist and pass, by the region's own properties alone."""
+    passing = [
+        share.member.regions_to_union(filters.regions(share.member.file, share.own_ids))
+        for share in share_regions(gallery, regions)
+    ]
+    return np.concatenate(passing) if passing else regions[:0]
 
 
 _BELOW = f"select photo_id from files where {BELOW}"  # noqa: S608 - a constant

@@ -19,15 +19,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, RegionProposer
 from matir_cli.errors import GalleryDamaged, PhotoUnknown
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredPhoto
+from matir_cli.gallery.union import GalleryReader, in_one_transaction, path_of
 from matir_cli.records import Box, FloatArray, Grounding, Rle
 from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, match_boxes
 from matir_cli.search.index import score_regions
@@ -80,7 +79,7 @@ class MatchedGrounding:
 # Results
 
 
-def results_by_region(gallery: GalleryFile, ranking: Sequence[JudgedCandidate]) -> Iterator[SearchResult]:
+def results_by_region(gallery: GalleryReader, ranking: Sequence[JudgedCandidate]) -> Iterator[SearchResult]:
     """Yield a result per candidate, whose mask is that of its best region in stage 1.
 
     Here as in `results_by_box`, photos that another process has removed meanwhile are left out.
@@ -115,13 +114,15 @@ def _number(results: Iterable[SearchResult | None]) -> Iterator[SearchResult]:
     return (replace(result, rank=rank) for rank, result in enumerate(present, start=1))
 
 
-def _result_by_region(gallery: GalleryFile, item: JudgedCandidate) -> SearchResult | None:
+def _result_by_region(gallery: GalleryReader, item: JudgedCandidate) -> SearchResult | None:
     try:
         photo, region = gallery.photo(item.candidate.photo_id), gallery.region(item.candidate.region_id)
     except PhotoUnknown:
         return None
     if region.photo_id != photo.id:
-        raise GalleryDamaged(gallery.path, f"the vector of region {region.id} belongs to another photo")
+        raise GalleryDamaged(
+            path_of(gallery, photo.id), f"the vector of region {region.id} belongs to another photo"
+        )
     best = GroundedObject(region.box, region, None, region.region.rle)
     return SearchResult(0, photo, item.candidate, (best,), item.verdict, judge_failed=item.failed)
 
@@ -245,8 +246,7 @@ def ground_batch(
     gallery = first.gallery
     answers = first.judge().ground(questions)
     groundings: list[Grounding | None] = []
-    # A gallery that cannot be written has caches that store nothing, and permits no transaction.
-    with nullcontext() if gallery.connection.readonly("main") else gallery.atomic():
+    with in_one_transaction(gallery):
         for question, answer in zip(questions, answers, strict=True):
             if answer is None:
                 groundings.append(None)
@@ -261,7 +261,7 @@ def ground_batch(
     return groundings
 
 
-def _to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Grounding) -> Grounding:
+def _to_photo_pixels(gallery: GalleryReader, photo: JudgePhoto, grounding: Grounding) -> Grounding:
     """Map a grounding's boxes from the pixels of `photo`, at working size, to photo pixels.
 
     Raises:
@@ -274,7 +274,7 @@ def _to_photo_pixels(gallery: GalleryFile, photo: JudgePhoto, grounding: Groundi
 
 
 def _match_boxes(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     photo_id: int,
     grounding: Grounding,
     directions: FloatArray | None,

@@ -23,6 +23,7 @@ from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.bound_models import confirm_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
+from matir_cli.gallery.union import GalleryReader, members_of, share_regions
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import FloatArray
 from matir_cli.search.codes import LAYOUT, encode_block
@@ -119,21 +120,23 @@ def seal_index(
 
 
 def catch_up_index(
-    gallery: GalleryFile, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
+    gallery: GalleryReader, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
 ) -> None:
     """Make blocks if more photos are loose than writing photos leaves, or blocks have another layout: another
     version wrote the gallery, or a run was cut off. If the file cannot be written now, a search among loose
     photos takes longer; codes of another layout cannot be searched.
     """
-    db = gallery.connection
-    many = db.execute(
-        "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
-    )
-    if not db.readonly("main") and (many.fetchone() is not None or foreign_blocks(gallery)):
+    for member in members_of(gallery):
+        file = member.file
+        many = file.connection.execute(
+            "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
+        )
+        if file.connection.readonly("main") or not (many.fetchone() or foreign_blocks(file)):
+            continue
         with suppress(
             apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
         ):
-            seal_index(gallery, block_regions, progress)
+            seal_index(file, block_regions, progress)
 
 
 def rebuild_index(
@@ -293,22 +296,24 @@ def read_runs(gallery: GalleryFile, blob: apsw.SQLiteValue) -> NDArray[np.void]:
     return runs
 
 
-def region_vector(gallery: GalleryFile, region_id: int) -> FloatArray:
+def region_vector(gallery: GalleryReader, region_id: int) -> FloatArray:
     """Return a region's vector: (d,) float32 of unit length, as exact as int8 keeps it.
 
     Raises:
         GalleryDamaged: the region has no vector, or it is all zeros, no blob, or longer or shorter than the
             first region's.
     """
-    row = gallery.connection.execute(
+    (share,) = share_regions(gallery, np.array([region_id], np.int64))
+    file, own = share.member.file, int(share.own_ids[0])
+    row = file.connection.execute(
         f"select {VECTOR}, (select octet_length(vector) from vectors limit 1) "  # noqa: S608 - a constant
         "from vectors where region_id = ?",
-        (LONGEST_VECTOR, region_id),
+        (LONGEST_VECTOR, own),
     ).fetchone()
     if row is None:
-        raise GalleryDamaged(gallery.path, f"region {region_id} has no vector")
+        raise GalleryDamaged(file.path, f"region {own} has no vector")
     vector, dimensions = row
-    (restored,) = restore(to_vectors(gallery, [vector], gallery.checked_id(dimensions)))
+    (restored,) = restore(to_vectors(file, [vector], file.checked_id(dimensions)))
     return np.asarray(restored)
 
 
@@ -410,7 +415,7 @@ def to_residuals(
 
 
 def exact_cosines(
-    gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray
+    gallery: GalleryReader, regions: NDArray[np.int64], vectors: FloatArray
 ) -> NDArray[np.float64]:
     """Return (k, n): cosines of n regions with (k, d) vectors, as exactly as the gallery knows them.
 
@@ -419,15 +424,16 @@ def exact_cosines(
     """
     levels = query_levels(vectors)
     scores = np.empty((len(vectors), regions.size))
-    for start in range(0, regions.size, SCORED_AT_ONCE):
-        part = slice(start, start + SCORED_AT_ONCE)
-        exact = exact_vectors(gallery, regions[part], vectors.shape[1])
-        scores[:, part] = level_cosines(exact, levels)
+    for share in share_regions(gallery, regions):
+        for start in range(0, share.own_ids.size, SCORED_AT_ONCE):
+            part = slice(start, start + SCORED_AT_ONCE)
+            exact = exact_vectors(share.member.file, share.own_ids[part], vectors.shape[1])
+            scores[:, share.places[part]] = level_cosines(exact, levels)
     return scores
 
 
 def score_regions(
-    gallery: GalleryFile, regions: NDArray[np.int64], vectors: FloatArray
+    gallery: GalleryReader, regions: NDArray[np.int64], vectors: FloatArray
 ) -> NDArray[np.float64]:
     """Return (k, n): inner products of n regions' unit vectors with (k, d) vectors of any length.
 

@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from matir_cli.errors import GalleryDamaged, PhotoUnreadable
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
+from matir_cli.gallery.union import GalleryReader, Member, map_members, share_photos
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate
@@ -113,7 +114,7 @@ class Relative:
     """Of the two photos' vectors."""
 
 
-def read_traits(gallery: GalleryFile, photo_ids: Sequence[int] | None = None) -> list[Traits]:
+def read_traits(gallery: GalleryReader, photo_ids: Sequence[int] | None = None) -> list[Traits]:
     """Return the facts of these photos, in their order; None: of all photos, by id.
 
     Photos that the gallery does not hold are left out.
@@ -121,32 +122,47 @@ def read_traits(gallery: GalleryFile, photo_ids: Sequence[int] | None = None) ->
     Raises:
         GalleryDamaged: a stored value is impossible.
     """
-    columns = (
-        "photos.id, sha256, width, height, "
-        "coalesce((select max(bytes) from files where photo_id = photos.id), 0), taken_at, camera"
-    )
     if photo_ids is None:
-        rows = gallery.connection.execute(f"select {columns} from photos order by id")  # noqa: S608 - constants
-    else:
-        rows = gallery.connection.execute(
-            f"select {columns} from json_each(?) join photos on photos.id = value order by key",  # noqa: S608
-            (json.dumps([*photo_ids]),),
+        found = [each for traits in map_members(gallery, _all_traits) for each in traits]
+        return sorted(found, key=lambda photo: photo.id)
+    places: dict[int, Traits] = {}
+    for share in share_photos(gallery, np.array([*photo_ids], np.int64)):
+        rows = share.member.file.connection.execute(
+            f"select key, {_TRAITS} from json_each(?) join photos on photos.id = value",  # noqa: S608 - constants
+            (json.dumps(share.own_ids.tolist()),),
         )
+        for key, *row in rows:
+            places[int(share.places[key])] = _checked_traits(share.member, row)
+    return [places[place] for place in sorted(places)]
+
+
+_TRAITS = (
+    "photos.id, sha256, width, height, "
+    "coalesce((select max(bytes) from files where photo_id = photos.id), 0), taken_at, camera"
+)
+
+
+def _all_traits(member: Member) -> list[Traits]:
+    rows = member.file.connection.execute(f"select {_TRAITS} from photos order by id")  # noqa: S608 - constants
+    return [each for row in rows if (each := _checked_traits(member, row)).id >= 0]
+
+
+def _checked_traits(member: Member, row: Sequence[object]) -> Traits:
+    """Convert a row of `_TRAITS`; the photo gets its id in the union, -1 if it does not belong to it."""
     try:
-        traits = [msgspec.convert(row, Traits) for row in rows]
-        for each in traits:
-            _ = each.time
-            if each.width < 1 or each.height < 1:
-                raise ValueError("a photo's size is impossible")
+        traits = msgspec.convert(row, Traits)
+        _ = traits.time
+        if traits.width < 1 or traits.height < 1:
+            raise ValueError("a photo's size is impossible")
     except ValueError as error:
-        raise GalleryDamaged(gallery.path, f"a photo: {error}") from error
-    return traits
+        raise GalleryDamaged(member.file.path, f"a photo: {error}") from error
+    return msgspec.structs.replace(traits, id=int(member.to_union(np.array([traits.id]))[0]))
 
 
 class PhotoComparison:
     """Compares photos of a gallery by pair; keeps small pictures of those that it has looked at."""
 
-    def __init__(self, gallery: GalleryFile) -> None:
+    def __init__(self, gallery: GalleryReader) -> None:
         self._gallery = gallery
         self._pictures: OrderedDict[int, NDArray[np.uint8] | None] = OrderedDict()
 
@@ -197,7 +213,7 @@ def _may_be_copies(first: Traits, second: Traits) -> bool:
 
 
 def group_near_copies(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     photos: Sequence[Traits],
     comparison: PhotoComparison,
     *,
@@ -239,7 +255,7 @@ def group_near_copies(
 
 
 def link_near_copies(
-    gallery: GalleryFile, photos: Sequence[Traits], comparison: PhotoComparison
+    gallery: GalleryReader, photos: Sequence[Traits], comparison: PhotoComparison
 ) -> list[list[Traits]]:
     """Return groups of which no photo has a near-copy in another group, each sorted by SHA-256.
 
@@ -268,7 +284,7 @@ def link_near_copies(
 
 
 def leave_out_near_copies(
-    gallery: GalleryFile, ranked: Sequence[Candidate], comparison: PhotoComparison
+    gallery: GalleryReader, ranked: Sequence[Candidate], comparison: PhotoComparison
 ) -> list[Candidate]:
     """Keep the candidates that no better one stands for, each with the number of those that it stands for.
 
@@ -303,7 +319,7 @@ def estimate_seconds(count: int, dimensions: int) -> float:
 
 
 def _compare_all(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     photos: Sequence[Traits],
     examine: Callable[[int, Sequence[tuple[int, float]]], None],
     *,
@@ -329,23 +345,27 @@ def _compare_all(
 
 
 def _whole_photo_vectors(
-    gallery: GalleryFile, photos: Sequence[Traits]
+    gallery: GalleryReader, photos: Sequence[Traits]
 ) -> tuple[Int8Array, NDArray[np.int64]]:
     """Return (n, d) vectors of whole photos, and (n,) the indices of their photos, ascending."""
-    rows = gallery.connection.execute(
-        f"select key, {VECTOR} from json_each(?) "  # noqa: S608 - a constant
-        "cross join regions on regions.photo_id = value and ordinal = 0 "
-        "cross join vectors on region_id = regions.id order by key",
-        (LONGEST_VECTOR, json.dumps([photo.id for photo in photos])),
-    )
-    indices: list[int] = []
-    blobs = []
-    for key, blob in rows:
-        indices.append(int(key))
-        blobs.append(blob)
-    if not blobs:
+    found: list[tuple[int, Int8Array]] = []
+    for share in share_photos(gallery, np.array([photo.id for photo in photos], np.int64)):
+        rows: list[Any] = share.member.file.connection.execute(
+            f"select key, {VECTOR} from json_each(?) "  # noqa: S608 - a constant
+            "cross join regions on regions.photo_id = value and ordinal = 0 "
+            "cross join vectors on region_id = regions.id",
+            (LONGEST_VECTOR, json.dumps(share.own_ids.tolist())),
+        ).fetchall()
+        if rows:
+            vectors = to_vectors(share.member.file, [blob for _, blob in rows])
+            keys = share.places[[key for key, _ in rows]].tolist()
+            found += zip(keys, vectors, strict=True)
+    if not found:
         return np.zeros((0, 1), np.int8), np.zeros(0, np.int64)
-    return to_vectors(gallery, blobs), np.array(indices, np.int64)
+    found.sort(key=lambda each: each[0])
+    if len({vector.size for _, vector in found}) > 1:
+        raise GalleryDamaged(gallery.path, "a stored vector has an impossible length")
+    return np.stack([vector for _, vector in found]), np.array([key for key, _ in found], np.int64)
 
 
 def _near_rows(

@@ -10,7 +10,7 @@ import numpy as np
 
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.errors import PhotoUnknown
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import Box, FloatArray
 from matir_cli.search.box_matching import box_iou
 from matir_cli.search.index import score_regions
@@ -40,7 +40,7 @@ def box_question(session: JudgeSession, photo: JudgePhoto) -> GroundingQuestion:
     )
 
 
-def offer_regions(gallery: GalleryFile, photo_id: int, directions: FloatArray, most: int) -> list[Box]:
+def offer_regions(gallery: GalleryReader, photo_id: int, directions: FloatArray, most: int) -> list[Box]:
     """Return the boxes of at most so many regions of a photo, the most similar first, in photo pixels.
 
     The whole photo is not offered, nor a region whose box is that of a more similar one.

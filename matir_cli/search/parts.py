@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matir_cli.errors import GalleryDamaged
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, Share, share_photos
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.dislike import Dislike
-from matir_cli.search.filters import Filters
+from matir_cli.search.filters import Filters, passing_regions
 from matir_cli.search.geometry import BoxArray, relation_holds
 from matir_cli.search.index import score_regions
 from matir_cli.search.phrases.description import RelationKind
@@ -121,7 +121,7 @@ class RelationReach:
 
 
 def rank_by_parts(
-    gallery: GalleryFile, query: PartQuery, limit: int, filters: Filters | None = None
+    gallery: GalleryReader, query: PartQuery, limit: int, filters: Filters | None = None
 ) -> list[Candidate]:
     """Return the `limit` best photos for a query with parts, best first; ties go to the lower photo id.
 
@@ -149,7 +149,7 @@ def object_queries(query: PartQuery, limit: int, filters: Filters | None) -> lis
 
 
 def rank_found(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     query: PartQuery,
     found: Sequence[Sequence[Candidate]],
     limit: int,
@@ -160,7 +160,7 @@ def rank_found(
         regions = _read_regions(gallery, sorted({each.photo_id for ranked in found for each in ranked}))
         is_answer = np.ones(regions.ids.size, np.bool_)
         if filters is not None:
-            is_answer = np.isin(regions.ids, filters.regions(gallery, regions.ids))
+            is_answer = np.isin(regions.ids, passing_regions(gallery, filters, regions.ids))
         roles = [role.vector for role in (query.target, *query.target.others())]
         scores = score_regions(gallery, regions.ids, np.stack([*query.vectors, *roles]))
         count = len(query.vectors)
@@ -173,7 +173,7 @@ def rank_found(
 
 
 def reach_relations(
-    gallery: GalleryFile, query: PartQuery, photo_id: int, region_id: int
+    gallery: GalleryReader, query: PartQuery, photo_id: int, region_id: int
 ) -> list[RelationReach]:
     """Return what each relation of a description reaches if a region of a photo is the described object.
 
@@ -224,22 +224,35 @@ def _reaches(
         yield from _reaches(other, best, regions, columns)
 
 
-def _read_regions(gallery: GalleryFile, photos: list[int]) -> _PhotoRegions:
+def _read_regions(gallery: GalleryReader, photos: list[int]) -> _PhotoRegions:
     """Read the regions of photos; GalleryDamaged if a box is impossible."""
-    rows = gallery.connection.execute(_REGIONS, (json.dumps(photos),))
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, len(_COLUMNS)))
+    shares = share_photos(gallery, np.array(photos, np.int64))
+    found = [nothing, *(_read_share(share) for share in shares)]
+    ids, photo_ids, columns = (np.concatenate(each) for each in zip(*found, strict=True))
+    order = np.lexsort([columns[:, 0], photo_ids])
+    ids, photo_ids, columns = ids[order], photo_ids[order], columns[order]
+    boxes = columns[:, 1:5] / np.tile(columns[:, 5:], 2)
+    return _PhotoRegions(ids, photo_ids, columns[:, 0] == 0, boxes)
+
+
+def _read_share(share: Share) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return ids (n,) and photos (n,) of the regions of some photos, and their other columns, (n, 7)."""
+    file = share.member.file
+    rows = file.connection.execute(_REGIONS, (json.dumps(share.own_ids.tolist()),))
     try:
-        columns = np.fromiter(rows, _REGION).view(np.float64).reshape(-1, 9)
-    except (TypeError, ValueError) as error:
-        raise GalleryDamaged(gallery.path, f"a region's box: {error}") from error
-    columns = columns[np.lexsort([columns[:, 2], columns[:, 1]])]
-    sizes = columns[:, 7:]
-    if not np.isfinite(columns).all() or (sizes <= 0).any():
-        raise GalleryDamaged(gallery.path, "a region's box or its photo's size is impossible")
-    ids, photo_ids = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
-    return _PhotoRegions(ids, photo_ids, columns[:, 2] == 0, columns[:, 3:7] / np.tile(sizes, 2))
+        found = np.fromiter(rows, _REGION)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GalleryDamaged(file.path, f"a region's box: {error}") from error
+    columns = np.stack([found[name] for name in _COLUMNS], axis=1)
+    if not np.isfinite(columns).all() or (columns[:, 5:] <= 0).any():
+        raise GalleryDamaged(file.path, "a region's box or its photo's size is impossible")
+    return share.member.regions_to_union(found["id"]), share.member.to_union(found["photo"]), columns
 
 
-_REGION = np.dtype([(str(number), np.float64) for number in range(9)])
+_COLUMNS = ("ordinal", "x0", "y0", "x1", "y1", "width", "height")
+
+_REGION = np.dtype([("id", np.int64), ("photo", np.int64), *((name, np.float64) for name in _COLUMNS)])
 
 _REGIONS = (
     "select regions.id, photo_id, ordinal, x0, y0, x1, y1, width, height "

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from matir_cli.errors import GalleryEmpty, MatirError, PhotoUnknown
 from matir_cli.gallery.bound_models import confirm_models, same_models
-from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.gallery.joint_verdicts import open_cache
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate, MatchRule, check_range
 from matir_cli.search.early_stopping import CERTAINTY
@@ -114,7 +114,7 @@ class SearchOptions:
 
 
 def run_search(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query | str,
     options: SearchOptions,
@@ -156,7 +156,7 @@ def follow_events(
 
 
 def search_events(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query | str,
     options: SearchOptions,
@@ -185,7 +185,7 @@ def search_events(
 
 
 def _search_events(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     query: Query,
     options: SearchOptions,
@@ -285,7 +285,7 @@ def as_query(query: Query | str) -> Query:
 
 
 def open_judge_session(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     text: str,
     *,
@@ -302,14 +302,12 @@ def open_judge_session(
         MatirError: the judge or its files are missing.
     """
     key = models.judge_key
-    cache = VerdictCache(gallery, key, text, fresh=fresh)
-    excluded = tuple(
-        JudgeQuestion(other, VerdictCache(gallery, key, other, fresh=fresh)) for other in without
-    )
+    cache = open_cache(gallery, key, text, fresh=fresh)
+    excluded = tuple(JudgeQuestion(other, open_cache(gallery, key, other, fresh=fresh)) for other in without)
     return JudgeSession(gallery, lambda: models.judge, cache, text, excluded)
 
 
-def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
+def check_searchable(gallery: GalleryReader, query: Query | str) -> None:
     """Check that there is something to search for and in, without looking for any model.
 
     Raises:
@@ -323,7 +321,7 @@ def check_searchable(gallery: GalleryFile, query: Query | str) -> None:
 
 
 def rank_ahead(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     models: SearchModels,
     queries: Sequence[Query],
     options: SearchOptions,
@@ -352,7 +350,7 @@ def rank_ahead(
 
 
 def _encode(
-    gallery: GalleryFile, models: SearchModels, query: Query, options: SearchOptions
+    gallery: GalleryReader, models: SearchModels, query: Query, options: SearchOptions
 ) -> EncodedQuery | None:
     """Encode a query; None if that is an error, which its own search will raise again."""
     with contextlib.suppress(MatirError):
@@ -361,7 +359,7 @@ def _encode(
 
 
 def _rank(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     query: EncodedQuery,
     limit: int,
     options: SearchOptions,
@@ -396,7 +394,7 @@ def _drop_low_scores(ranked: list[Candidate], min_score: float | None) -> list[C
 
 
 def _match_options(
-    gallery: GalleryFile, models: SearchModels, options: SearchOptions, encoded: EncodedQuery
+    gallery: GalleryReader, models: SearchModels, options: SearchOptions, encoded: EncodedQuery
 ) -> MatchOptions:
     rule = options.match or models.match
     matching = MatchOptions(LEAST_IOU[rule] if options.min_iou is None else options.min_iou)
@@ -412,7 +410,7 @@ def _is_likely(item: JudgedCandidate, min_p: float | None) -> bool:
     return min_p is None or (item.verdict is not None and item.verdict.p_true >= min_p)
 
 
-def _paths(gallery: GalleryFile, items: Sequence[JudgedCandidate]) -> tuple[Path, ...]:
+def _paths(gallery: GalleryReader, items: Sequence[JudgedCandidate]) -> tuple[Path, ...]:
     """Return a path of each candidate that the gallery still holds."""
     paths = []
     for item in items:

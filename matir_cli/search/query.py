@@ -22,8 +22,8 @@ from matir_cli.errors import (
     QueryEmpty,
     QueryNotText,
 )
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredRegion
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import hash_file, stat_file
@@ -138,7 +138,7 @@ class Query:
 
 
 def resolve_each(
-    gallery: GalleryFile, models: SearchModels, examples: Sequence[Example | ResolvedExample]
+    gallery: GalleryReader, models: SearchModels, examples: Sequence[Example | ResolvedExample]
 ) -> tuple[ResolvedExample, ...]:
     """Resolve the examples that are not yet; errors as in `resolve_example`."""
     return tuple(
@@ -146,7 +146,7 @@ def resolve_each(
     )
 
 
-def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example) -> ResolvedExample:
+def resolve_example(gallery: GalleryReader, models: SearchModels, example: Example) -> ResolvedExample:
     """Find the region that an example refers to, and its vector.
 
     If the gallery holds the photo (known by its SHA-256), a stored region is used: with a box, the one
@@ -172,7 +172,7 @@ def resolve_example(gallery: GalleryFile, models: SearchModels, example: Example
     return _find_with_models(models, decode_photo(file, digest), example, stored)
 
 
-def resolve_region(gallery: GalleryFile, region_id: int) -> ResolvedExample:
+def resolve_region(gallery: GalleryReader, region_id: int) -> ResolvedExample:
     """Return a stored region as an example.
 
     Raises:
@@ -188,7 +188,7 @@ def resolve_region(gallery: GalleryFile, region_id: int) -> ResolvedExample:
 
 
 def resolve_in_gallery(
-    gallery: GalleryFile, models: SearchModels, photo_id: int, box: Box | None, point: Point | None
+    gallery: GalleryReader, models: SearchModels, photo_id: int, box: Box | None, point: Point | None
 ) -> ResolvedExample:
     """Find the region of a stored photo that a box or a point means; with neither, it is the whole photo.
 
@@ -212,7 +212,7 @@ def resolve_in_gallery(
     return _find_with_models(models, decoded, example, stored)
 
 
-def _resolve_stored(gallery: GalleryFile, digest: bytes, example: Example) -> ResolvedExample | None:
+def _resolve_stored(gallery: GalleryReader, digest: bytes, example: Example) -> ResolvedExample | None:
     """Resolve an example by the stored regions of the photo with this SHA-256, None if there is none.
 
     With a box, it is the region that fits best, however poorly.

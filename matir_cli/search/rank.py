@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -25,11 +26,12 @@ from numpy.typing import NDArray
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, Member, map_members
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import exact_cosines, stored_vectors
-from matir_cli.search.quantisation import Int8Array, cosine_table, quantise, rounding_error
+from matir_cli.search.index import exact_cosines
+from matir_cli.search.quantisation import quantise, rounding_error
 from matir_cli.search.upper_bounds import UpperBounds, upper_bounds
 
 SCORED_AT_ONCE = 4096
@@ -50,9 +52,6 @@ order of the file: no query takes much longer than to compare all codes and to r
 REGIONS_AT_ONCE = 16_384
 """Regions scored in the order of the file at once."""
 
-SAMPLE = 256
-"""Regions that `sample_scores` takes: a standard deviation of that many is right to about 4%."""
-
 _SCORED = np.dtype([("region", np.int64), ("photo", np.int64), ("score", np.float64)])
 
 ScoredArray = NDArray[np.void]
@@ -60,7 +59,7 @@ ScoredArray = NDArray[np.void]
 
 
 def rank_photos(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     query: FloatArray,
     limit: int,
     filters: Filters | None = None,
@@ -119,18 +118,27 @@ class _RowQuery:
     unlike: Dislike | None
 
 
-def rank_queries(gallery: GalleryFile, queries: Sequence[RankQuery]) -> list[list[Candidate]]:
+def rank_queries(gallery: GalleryReader, queries: Sequence[RankQuery]) -> list[list[Candidate]]:
     """Return what `rank_photos` does for each of the queries.
 
     One pass over the codes serves as many vectors as `upper_bounds.vectors_at_once` says.
     """
     rows = [[*query.rows()] for query in queries]
+    every = [row for each in rows for row, _ in each]
     with gallery.snapshot():  # all reads must see the same state of the file
-        rankings = iter(_rank_rows(gallery, [row for each in rows for row, _ in each]))
-        return [
-            _merge([(next(rankings), scale) for _, scale in each], query.limit)
-            for query, each in zip(queries, rows, strict=True)
-        ]
+        found = map_members(gallery, lambda member: _rank_rows(member, every))
+    rankings = (_join(each, row.limit) for row, *each in zip(every, *found, strict=True))
+    return [
+        _merge([(next(rankings), scale) for _, scale in each], query.limit)
+        for query, each in zip(queries, rows, strict=True)
+    ]
+
+
+def _join(rankings: Sequence[list[Candidate]], limit: int) -> list[Candidate]:
+    """Join the rankings of different photos for one query."""
+    if len(rankings) == 1:
+        return rankings[0]
+    return sorted(chain.from_iterable(rankings), key=lambda c: (-c.score, c.photo_id))[:limit]
 
 
 def _merge(rankings: Sequence[tuple[list[Candidate], float]], limit: int) -> list[Candidate]:
@@ -149,52 +157,37 @@ def _merge(rankings: Sequence[tuple[list[Candidate], float]], limit: int) -> lis
     return sorted(best.values(), key=lambda c: (-c.score, c.photo_id))[:limit]
 
 
-def _rank_rows(gallery: GalleryFile, queries: Sequence[_RowQuery]) -> list[list[Candidate]]:
-    """Rank photos for each query of one vector."""
-    passing = {each: None if each is None else each.photos(gallery) for each in {q.filters for q in queries}}
+def _rank_rows(member: Member, queries: Sequence[_RowQuery]) -> list[list[Candidate]]:
+    """Rank the photos of a member for each query of one vector."""
+    gallery = member.file
+    passing = {
+        each: member.visible(None if each is None else each.photos(gallery))
+        for each in {query.filters for query in queries}
+    }
     scorers = [_Scorer.of(gallery, query, passing[query.filters]) for query in queries]
     scanning = [scorer for scorer in scorers if not scorer.is_direct]
     bounds = upper_bounds(gallery, [scorer.query.vector for scorer in scanning])
-    return [
+    rankings = (
         scorer.rank(scorer.score_photos(), None)
         if scorer.is_direct
         else scorer.rank(scorer.score_loose(), next(bounds))
         for scorer in scorers
-    ]
-
-
-def sample_scores(gallery: GalleryFile, queries: FloatArray) -> NDArray[np.float64]:
-    """Return the cosines of each query with up to `SAMPLE` regions spread evenly over the gallery.
-
-    Args:
-        queries: (k, d) float32.
-
-    Returns:
-        (k, n) float64; n is 0 for a gallery without regions.
-    """
-    with gallery.snapshot():
-        stored = _sample_vectors(gallery, queries.shape[1])
-    return cosine_table(stored, queries)
-
-
-def _sample_vectors(gallery: GalleryFile, dimensions: int) -> Int8Array:
-    """Return (n, dimensions) vectors of up to `SAMPLE` regions spread evenly over the gallery."""
-    db = gallery.connection
-    # Two statements: each looks up one end of the table, where one statement for both would scan it all.
-    low = db.execute("select min(region_id) from vectors").get
-    high = db.execute("select max(region_id) from vectors").get
-    if low is None:
-        return np.zeros((0, dimensions), np.int8)
-    starts = sorted({*np.linspace(low, high, SAMPLE).astype(np.int64).tolist()})
-    rows = db.execute(
-        "select (select region_id from vectors where region_id >= value order by region_id limit 1) "
-        "from json_each(?)",
-        (json.dumps(starts),),
     )
-    # Behind a gap of deleted regions several starts lead to the same one. The last may lead to none, where
-    # ids are so large that it was rounded up.
-    regions = np.array(sorted({row[0] for row in rows if row[0] is not None}), np.int64)
-    return stored_vectors(gallery, regions, dimensions)
+    return [_in_union(member, ranking) for ranking in rankings]
+
+
+def _in_union(member: Member, ranking: list[Candidate]) -> list[Candidate]:
+    """Return candidates of a member with their ids in the union; photos added meanwhile are left out."""
+    if member.own_ids is None or not ranking:
+        return ranking
+    photos = member.to_union(np.array([each.photo_id for each in ranking], np.int64))
+    regions = member.regions_to_union(np.array([each.region_id for each in ranking], np.int64))
+    numbered = zip(ranking, photos.tolist(), regions.tolist(), strict=True)
+    return [
+        replace(each, photo_id=photo_id, region_id=region_id)
+        for each, photo_id, region_id in numbered
+        if photo_id >= 0
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from matir_cli.engines.protocols import Judge, JudgePhoto
-from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.verdict_cache import VerdictCache
+from matir_cli.gallery.joint_verdicts import AnswerCache
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.records import Candidate, FloatArray, Verdict
 
@@ -39,7 +39,7 @@ class JudgeQuestion:
     """The question whether a photo contains the object that `text` describes."""
 
     text: str
-    cache: VerdictCache
+    cache: AnswerCache
     """Earlier verdicts on this question."""
 
 
@@ -47,10 +47,10 @@ class JudgeQuestion:
 class JudgeSession:
     """A judge, the gallery it looks into and the query it judges: the context of all of stage 2."""
 
-    gallery: GalleryFile
+    gallery: GalleryReader
     judge: Callable[[], Judge]
     """Returns the judge; loads it on the first call."""
-    cache: VerdictCache
+    cache: AnswerCache
     """Earlier verdicts and groundings for `query`."""
     query: str
     excluded: tuple[JudgeQuestion, ...] = ()

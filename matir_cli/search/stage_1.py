@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, members_of
 from matir_cli.records import Candidate
 from matir_cli.search.encoding import EncodedQuery
 from matir_cli.search.filters import Filters
@@ -21,21 +21,21 @@ class Stage1Ranking:
     encoded: EncodedQuery
     ranked: list[Candidate]
     """Best first."""
-    state: int
+    state: tuple[int, ...]
     """`file_state` when the photos were ranked, or before."""
 
-    def is_current(self, gallery: GalleryFile) -> bool:
+    def is_current(self, gallery: GalleryReader) -> bool:
         """Return True unless another process has written to the gallery since."""
         return self.state == file_state(gallery)
 
 
-def file_state(gallery: GalleryFile) -> int:
-    """Return a number that changes with every commit of other connections to the gallery."""
-    return int(gallery.connection.pragma("data_version"))
+def file_state(gallery: GalleryReader) -> tuple[int, ...]:
+    """Return numbers that change with every commit of other connections to the gallery."""
+    return tuple(int(member.file.connection.pragma("data_version")) for member in members_of(gallery))
 
 
 def rank_encoded(
-    gallery: GalleryFile, query: EncodedQuery, limit: int, filters: Filters | None = None
+    gallery: GalleryReader, query: EncodedQuery, limit: int, filters: Filters | None = None
 ) -> list[Candidate]:
     """Return the `limit` best photos, best first; errors as in `rank.rank_photos`."""
     (ranked,) = rank_each(gallery, [query], limit, filters)
@@ -43,7 +43,7 @@ def rank_encoded(
 
 
 def rank_each(
-    gallery: GalleryFile, queries: Iterable[EncodedQuery], limit: int, filters: Filters | None = None
+    gallery: GalleryReader, queries: Iterable[EncodedQuery], limit: int, filters: Filters | None = None
 ) -> Iterator[list[Candidate]]:
     """Yield what `rank_encoded` returns for each of the queries.
 
@@ -80,14 +80,14 @@ class _Searches:
         """Number of vectors to compare."""
         return sum(1 if part.vectors.ndim == 1 else len(part.vectors) for part in self.parts)
 
-    def rank(self, gallery: GalleryFile, found: Sequence[list[Candidate]]) -> list[Candidate]:
+    def rank(self, gallery: GalleryReader, found: Sequence[list[Candidate]]) -> list[Candidate]:
         """Return the ranking, given those of `parts`."""
         if self.query.parts is None:
             return found[0]
         return rank_found(gallery, self.query.parts, found, self.limit, self.filters)
 
 
-def _rank_group(gallery: GalleryFile, group: Sequence[_Searches]) -> list[list[Candidate]]:
+def _rank_group(gallery: GalleryReader, group: Sequence[_Searches]) -> list[list[Candidate]]:
     """Return the rankings of some queries, from one snapshot."""
     with gallery.snapshot():  # the searches and what is read of their photos must belong together
         found = iter(rank_queries(gallery, [part for each in group for part in each.parts]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from matir_cli.errors import IndexDamaged
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, members_of
 from matir_cli.records import FloatArray
 from matir_cli.search.codes import (
     LAYOUT,
@@ -109,11 +110,14 @@ def upper_bounds(gallery: GalleryFile, queries: Sequence[FloatArray]) -> Iterato
         yield from _bounds_in_one_pass(gallery, index, queries[start : start + at_once])
 
 
-def vectors_at_once(gallery: GalleryFile) -> int:
+def vectors_at_once(gallery: GalleryReader) -> int:
     """Return the number of vectors whose bounds may be in memory at once: the fewer, the larger the index."""
-    bytes_of_codes = gallery.connection.execute("select total(octet_length(codes)) from codes").get
-    centre = gallery.connection.execute("select octet_length(centre) from codes limit 1").get
-    regions = bytes_of_codes / Codes.size(1, (centre or 0) // 4)
+    regions = 0.0
+    for member in members_of(gallery):
+        db = member.file.connection
+        bytes_of_codes = db.execute("select total(octet_length(codes)) from codes").get
+        centre = db.execute("select octet_length(centre) from codes limit 1").get
+        regions += bytes_of_codes / Codes.size(1, (centre or 0) // 4)
     return max(1, min(VECTORS_AT_ONCE, int(BOUNDS_BYTES // max(1.0, 4 * regions))))
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader, GalleryUnion
 from matir_cli.photos.decode import decode_timeout
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import FinalEvent, GroundedEvent, SearchEvent, VerdictEvent
@@ -34,9 +34,13 @@ class ChosenModels:
 class Searcher:
     """Searches one gallery by its server, as long as that is there."""
 
-    def __init__(self, gallery: GalleryFile, chosen: ChosenModels, tell: Tell, *, use_server: bool) -> None:
-        """Look for the gallery's server, unless `use_server` is false; and say why it cannot be used."""
+    def __init__(self, gallery: GalleryReader, chosen: ChosenModels, tell: Tell, *, use_server: bool) -> None:
+        """Look for the gallery's server, unless `use_server` is false; and say why it cannot be used.
+
+        Several galleries as one have no server.
+        """
         self._gallery, self._chosen = gallery, chosen
+        use_server = use_server and not isinstance(gallery, GalleryUnion)
         self._server = find_server(gallery.path) if use_server else None
         if self._server is not None and (reason := _why_unfit(self._server, chosen)):
             # Imported only if there is a server.

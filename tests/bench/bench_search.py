@@ -436,7 +436,8 @@ def time_parts(folder: Path) -> tuple[Timings, Timings]:
     from matir_cli.gallery.database import GalleryFile
     from matir_cli.search.parts import PartQuery, Role, rank_by_parts
     from matir_cli.search.phrases.description import RelationKind
-    from matir_cli.search.rank import rank_photos, sample_scores
+    from matir_cli.search.rank import rank_photos
+    from matir_cli.search.sampling import sample_scores
 
     queries = np.load(folder / "queries.npy")
     plain, parts = [], []

@@ -18,7 +18,7 @@ from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.sync import Dropped, sync_folders
 from matir_cli.records import FileRecord
 from matir_cli.search.query import Example, resolve_example
-from matir_cli.search.rank import sample_scores
+from matir_cli.search.sampling import sample_scores
 from tests.search.fake_models import UnusedModels
 from tests.support.crafted_gallery import craft, place, query
 from tests.support.fakes import ColourEncoder, ColourProposer

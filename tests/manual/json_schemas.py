@@ -17,7 +17,7 @@ import msgspec
 from matir_cli.cli.commands.add import AddReport
 from matir_cli.cli.commands.config import SettingRow
 from matir_cli.cli.commands.doctor import FindingRow
-from matir_cli.cli.commands.info import InfoReport
+from matir_cli.cli.commands.info import InfoReport, JointInfoReport
 from matir_cli.cli.commands.models import ModelSetRow, TrialRow
 from matir_cli.cli.commands.saved import SavedSearchRow
 from matir_cli.cli.progress import ProgressRecord
@@ -78,7 +78,7 @@ CONTRACTS = (
     ),
     Contract("add", "The object that `matir add --json` prints.", (AddReport,)),
     Contract("show", "The object that `matir show --json` prints.", (PhotoDetails,)),
-    Contract("info", "The object that `matir info --json` prints.", (InfoReport,)),
+    Contract("info", "The object that `matir info --json` prints.", (InfoReport, JointInfoReport)),
     Contract("doctor", "One element of the array that `matir doctor --json` prints.", (FindingRow,)),
     Contract("config", "One element of the array that `matir config --json` prints.", (SettingRow,)),
     Contract("parse", "The object that `matir parse --json` prints.", (Description,)),

@@ -20,7 +20,7 @@ from matir_cli.search.phrases.description import RelationKind
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.quantisation import cosines
 from matir_cli.search.query import Example, Query
-from matir_cli.search.rank import sample_scores
+from matir_cli.search.sampling import sample_scores
 from matir_cli.search.stage_1 import rank_encoded
 from tests.search.fake_models import ColourModels
 from tests.support.fakes import ColourEncoder, ColourProposer, ColourText

@@ -14,7 +14,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.region_rows import store_origin
 from matir_cli.records import Candidate, FloatArray, OriginKind, RegionOrigin
 from matir_cli.search.index import seal_index
-from matir_cli.search.rank import FIRST_PHOTOS, MANY_SHARE, rank_photos, sample_scores
+from matir_cli.search.rank import FIRST_PHOTOS, MANY_SHARE, rank_photos
+from matir_cli.search.sampling import sample_scores
 from tests.search.vector_gallery import (
     blocks,
     brute_force,

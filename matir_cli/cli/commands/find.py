@@ -16,8 +16,10 @@ from matir_cli.cli.options.common import (
     SectionedCommand,
     choose_model_set,
     device_option,
-    gallery_option,
+    galleries_option,
     models_option,
+    open_for_reading,
+    skip_missing_option,
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
@@ -48,7 +50,7 @@ from matir_cli.cli.results import (
 from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of, list_some
 from matir_cli.errors import ContextTooSmall, ListNotUtf8, QueryContradicts
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.pipeline import SearchOptions, check_searchable
@@ -74,7 +76,8 @@ OBJECTS_MAX_SIZE = 0.95
     },
     short_help="Find photos and the object's mask in each.",
 )
-@gallery_option
+@galleries_option
+@skip_missing_option
 @models_option
 @device_option
 @decode_timeout_option
@@ -87,7 +90,8 @@ OBJECTS_MAX_SIZE = 0.95
 @sort_option
 @output_options
 def find(
-    gallery_path: Path,
+    gallery_paths: tuple[Path, ...],
+    skip_missing: bool,
     model_set: str | None,
     device: str,
     arguments: QueryArguments,
@@ -121,6 +125,9 @@ def find(
     A server for the gallery, if one runs, searches with models that stay loaded. The output is the
     same. See: matir help serving
 
+    Several galleries are searched as the one that `matir merge` would make of them, without a server.
+    They must have been made with the same models. See: matir help maintenance
+
     \b
     Exit code: 0 found, 1 nothing found, 2 an error, 130 interrupted.
 
@@ -141,6 +148,7 @@ def find(
       matir find "a bicycle" --budget 60 --json --rle > bicycles.json
       matir find - < queries.txt | jq -r '.query as $q | .results[] | [$q, .path] | @tsv'
       matir find "a dog left of a tree" -n 1 --explain
+      matir find "a dog" --db 'shards/*.db' --db /media/disk/gallery.db
       matir find "a bicycle" --jsonl --stream | jq -c 'select(.event == "verdict")'
       matir find - --min-p 0.8 --yolo streets/ < classes.txt > streets.jsonl
     """
@@ -152,7 +160,7 @@ def find(
     check_background(options, query, output)
     if query.text == STREAM:
         _check_stream_output(output)
-    with GalleryFile.open(gallery_path) as gallery:
+    with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
         check_searchable(gallery, query)
         say_unread_metadata(gallery, arguments.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
@@ -180,7 +188,7 @@ def check_background(options: SearchOptions, query: Query, output: OutputOptions
 
 
 def answer_query(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
@@ -204,7 +212,7 @@ def answer_query(
 
 
 def _search(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
@@ -236,7 +244,7 @@ def _check_stream_output(output: OutputOptions) -> None:
 
 
 def _answer_each(
-    gallery: GalleryFile,
+    gallery: GalleryReader,
     searcher: CommandSearcher,
     query: Query,
     options: SearchOptions,
@@ -318,7 +326,7 @@ def _report_whole_photos(result: SearchOutcome, output: OutputOptions) -> None:
         say(f"{subject}; use --max-size {OBJECTS_MAX_SIZE} to match objects only")
 
 
-def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions, prefix: str = "") -> int:
+def _report(gallery: GalleryReader, result: SearchOutcome, options: SearchOptions, prefix: str = "") -> int:
     """Say how the results came about, and return the exit code.
 
     Args:
@@ -360,7 +368,7 @@ def _report(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions,
     return DONE
 
 
-def _reason(gallery: GalleryFile, result: SearchOutcome, options: SearchOptions) -> str:
+def _reason(gallery: GalleryReader, result: SearchOutcome, options: SearchOptions) -> str:
     """Return why nothing was found, if a threshold or the filters are the reason; else an empty string."""
     if result.best_score is None:
         return why_empty(gallery, options.filters)

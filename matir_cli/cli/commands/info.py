@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import gallery_option
+from matir_cli.cli.options.common import galleries_option, open_for_reading, skip_missing_option
 from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.sqlite_errors import translated
+from matir_cli.gallery.union import files_of
 from matir_cli.gallery.verdict_cache import HUMAN_JUDGE
 from matir_cli.maintenance.info import GalleryInfo, gallery_info
 from matir_cli.output.json_encoding import to_json
@@ -23,21 +25,36 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class InfoReport:
-    """Output of --json."""
+    """Output of --json for one gallery."""
 
     version: str
     """Of this program."""
     gallery: GalleryInfo
 
 
+@dataclass(frozen=True, slots=True)
+class JointInfoReport:
+    """Output of --json for several galleries."""
+
+    version: str
+    """Of this program."""
+    photos: int
+    """Number of photos in all galleries together; one that several hold counts once."""
+    galleries: tuple[GalleryInfo, ...]
+    """In the order given."""
+
+
 @click.command(short_help="Show what the gallery holds and what uses its disk space.")
-@gallery_option
+@galleries_option
+@skip_missing_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def info(gallery_path: Path, as_json: bool) -> None:
+def info(gallery_paths: tuple[Path, ...], skip_missing: bool, as_json: bool) -> None:
     """Show the numbers of photos, files, regions and verdicts, what uses the disk space, the
     models (with the SHA-256 of their weights), and the versions.
 
     Free pages are reused; `matir compact` gives them back to the disk.
+
+    Of several galleries, each is shown, and how many photos they hold together.
 
     \b
     Exit code: 0 done, 2 an error.
@@ -46,14 +63,34 @@ def info(gallery_path: Path, as_json: bool) -> None:
     Examples:
       matir info
       matir info --json | jq .gallery.photos
+      matir info --db 'shards/*.db'
     """
-    with GalleryFile.open(gallery_path) as gallery:
-        contents = gallery_info(gallery)
+    with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
+        photos = gallery.count_photos()
+        galleries = [_info(file) for file in files_of(gallery)]
     if as_json:
-        click.echo(to_json(InfoReport(version(PACKAGE), contents)))
+        number = version(PACKAGE)
+        report = (
+            InfoReport(number, galleries[0])
+            if len(galleries) == 1
+            else JointInfoReport(number, photos, tuple(galleries))
+        )
+        click.echo(to_json(report))
         return
-    for line in _lines(contents):
+    lines = [line for contents in galleries for line in (*_lines(contents), "")][:-1]
+    if len(galleries) > 1:
+        shared = sum(contents.photos for contents in galleries) - photos
+        lines += [
+            "",
+            f"{photos:>12,}  photos in {len(galleries)} galleries; {shared:,} copies are in several",
+        ]
+    for line in lines:
         click.echo(printable(line))
+
+
+def _info(file: GalleryFile) -> GalleryInfo:
+    with translated(file.path):
+        return gallery_info(file)
 
 
 def _lines(contents: GalleryInfo) -> list[str]:

@@ -9,11 +9,18 @@ from pathlib import Path
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.options.common import PathName, gallery_option, output_form_option, where_it_applies
+from matir_cli.cli.options.common import (
+    PathName,
+    galleries_option,
+    open_for_reading,
+    output_form_option,
+    skip_missing_option,
+    where_it_applies,
+)
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -27,7 +34,8 @@ KEYWORDS_WIDTH = 24
 
 
 @click.command(short_help="List the photo files in the gallery.")
-@gallery_option
+@galleries_option
+@skip_missing_option
 @click.option(
     "--in",
     "folder",
@@ -55,7 +63,8 @@ KEYWORDS_WIDTH = 24
 @output_form_option("form", "jsonl", "--jsonl", text="Print one JSON object per line.")
 @output_form_option("form", "null", "-0", "--null", text="Print paths only, each ended by NUL.")
 def ls(
-    gallery_path: Path,
+    gallery_paths: tuple[Path, ...],
+    skip_missing: bool,
     folder: Path | None,
     missing: bool,
     absent: bool,
@@ -94,7 +103,7 @@ def ls(
     if absent and not missing:
         raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)
-    with GalleryFile.open(gallery_path) as gallery:
+    with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
         rows: Iterator[ListedFile | SkippedFile] = (
             list_skipped_files(gallery, root, missing=missing)
             if skipped
@@ -106,7 +115,7 @@ def ls(
 
 
 def _leave_out_absent(
-    gallery: GalleryFile, rows: Iterator[ListedFile | SkippedFile], root: Path | None
+    gallery: GalleryReader, rows: Iterator[ListedFile | SkippedFile], root: Path | None
 ) -> Iterator[ListedFile | SkippedFile]:
     """Yield the missing files that were deleted, and say which folders are absent."""
     for item in without_absent(gallery, rows, lambda row: row.path, root):

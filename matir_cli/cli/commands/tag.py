@@ -18,10 +18,12 @@ from matir_cli.cli.options.common import (
     SectionedCommand,
     choose_model_set,
     device_option,
-    gallery_option,
+    galleries_option,
     limit_option,
     models_option,
     null_option,
+    open_for_reading,
+    skip_missing_option,
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
@@ -48,13 +50,13 @@ from matir_cli.cli.results import resolve_and_say_examples, say_unread_metadata,
 from matir_cli.cli.server_search import CommandSearcher, server_option
 from matir_cli.cli.text import count_of
 from matir_cli.errors import OutputError, PhotoUnreadable, QueryEmpty
-from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import known_files
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.output.xmp import APPEND, AUTO, REGION_TYPES, REPLACE, XmpTag, is_label, region_boxes
 from matir_cli.photos.discover import stat_file
 from matir_cli.search.events import SearchOutcome
-from matir_cli.search.filters import Filters
+from matir_cli.search.filters import Filters, passing_photos
 from matir_cli.search.pipeline import CANDIDATES, SearchOptions, check_searchable
 from matir_cli.search.query import normal_text
 from matir_cli.search.results import SearchResult
@@ -165,7 +167,8 @@ def tag_options(command: CommandFunction) -> CommandFunction:
     sections=SECTIONS,
     short_help="Write labels to XMP sidecars, never to a photo.",
 )
-@gallery_option
+@galleries_option
+@skip_missing_option
 @models_option
 @device_option
 @decode_timeout_option
@@ -182,7 +185,8 @@ def tag_options(command: CommandFunction) -> CommandFunction:
 @server_option
 @tag_options
 def tag(
-    gallery_path: Path,
+    gallery_paths: tuple[Path, ...],
+    skip_missing: bool,
     model_set: str | None,
     device: str,
     arguments: QueryArguments,
@@ -238,7 +242,7 @@ def tag(
             raise click.UsageError("Say what counts as found: --min-p, --min-score or -n.")
         check_judge_options(options, arguments.query)
     sidecars = _Sidecars(label, tagging)
-    with GalleryFile.open(gallery_path) as gallery:
+    with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
         say_unread_metadata(gallery, arguments.filters)
         if arguments.is_empty:
             for path in _files(gallery, arguments.filters):
@@ -278,14 +282,14 @@ def _choose_label(arguments: QueryArguments, tagging: TagOptions) -> str:
     return label
 
 
-def _files(gallery: GalleryFile, filters: Filters | None) -> Iterator[Path]:
+def _files(gallery: GalleryReader, filters: Filters | None) -> Iterator[Path]:
     """Yield all files of the photos that pass the filters."""
-    selected = None if filters is None else filters.photos(gallery)
+    selected = None if filters is None else passing_photos(gallery, filters)
     ids = None if selected is None else set(selected.tolist())
     return (file.path for file in known_files(gallery) if ids is None or file.photo_id in ids)
 
 
-def _end_early(gallery: GalleryFile, result: SearchOutcome, filters: Filters | None) -> None:
+def _end_early(gallery: GalleryReader, result: SearchOutcome, filters: Filters | None) -> None:
     """Exit if the search was interrupted or found nothing."""
     context = click.get_current_context()
     if not result.complete:
@@ -309,7 +313,7 @@ class _Sidecars:
         self._first_ignored: Path | None = None
         self.skipped = 0
 
-    def add(self, gallery: GalleryFile, result: SearchResult) -> None:
+    def add(self, gallery: GalleryReader, result: SearchResult) -> None:
         """Add the label and the object's region to the sidecar of a photo."""
         with self._skipping(result.path):
             if not gallery.is_unchanged(stat_file(result.path)):

@@ -16,7 +16,9 @@ from click.core import ParameterSource
 
 from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
-from matir_cli.gallery.database import GalleryFile
+from matir_cli.cli.defaults import GalleryOption
+from matir_cli.errors import GalleryError
+from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
 from matir_cli.model_sets.choice import choose_set
 
@@ -70,17 +72,64 @@ def default_gallery() -> Path:
     return platformdirs.user_data_path("matir", appauthor=False) / "gallery.db"
 
 
-gallery_option = click.option(
+def _one_gallery(context: click.Context, _parameter: click.Parameter, paths: tuple[Path, ...]) -> Path:
+    """Return the only path; UsageError if there are several, or a pattern that may mean several."""
+    if len(paths) == 1 and (paths[0].exists() or not {"*", "?"} & {*str(paths[0])}):
+        return paths[0]
+    named = "several are given" if len(paths) > 1 else f"{paths[0]} is a pattern"
+    raise click.BadParameter(
+        f"{context.command_path} takes one gallery, and {named}: choose one with --db FILE."
+    )
+
+
+_db_option = partial(
+    click.option,
     "--db",
-    "gallery_path",
-    type=PathName(dir_okay=False),
+    cls=GalleryOption,
+    multiple=True,
     envvar="MATIR_DB",
-    default=default_gallery,
+    default=lambda: (default_gallery(),),
     show_default="gallery.db in the user's data folder",
     show_envvar=True,
-    metavar="FILE",
-    help="The gallery.",
 )
+
+gallery_option = _db_option(
+    "gallery_path", type=PathName(dir_okay=False), callback=_one_gallery, metavar="FILE", help="The gallery."
+)
+
+galleries_option = _db_option(
+    "gallery_paths",
+    type=PathName(),
+    metavar="PATH",
+    help="The gallery. Several are searched as one: given repeatedly, as a folder of galleries, or as a "
+    "pattern in quotes, such as 'shards/*.db'.",
+)
+
+skip_missing_option = click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Of several galleries, leave out those that are missing or damaged, and say so.",
+)
+
+
+def open_for_reading(paths: Sequence[Path], *, skip_missing: bool) -> GalleryReader:
+    """Open the gallery, or several as one.
+
+    Args:
+        skip_missing: leave out those that are missing or damaged, and say so.
+
+    Raises:
+        GalleryError: as in `open_galleries`.
+    """
+    # Imported here: most commands have one gallery.
+    from matir_cli.maintenance.many import expand_galleries, open_galleries
+
+    def note(error: GalleryError) -> None:
+        say(f"left out (--skip-missing): {error}")
+
+    skip = note if skip_missing else None
+    return open_galleries(expand_galleries(paths, skip), skip)
+
 
 models_option = click.option(
     "--models",
@@ -236,7 +285,7 @@ def check_distinct(*targets: Path | None) -> None:
             seen.add(real)
 
 
-def choose_model_set(gallery: GalleryFile | None, name: str | None) -> ModelSet:
+def choose_model_set(gallery: GalleryReader | None, name: str | None) -> ModelSet:
     """Load the model set called `name`, else the gallery's own, else the default; and show its note."""
     chosen = choose_set(gallery, name)
     if chosen.note:
