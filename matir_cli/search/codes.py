@@ -41,6 +41,10 @@ LAYOUT = b"4b.2"
 """Mark at the start of a block's codes. Blocks with another one come from a version that laid out codes in
 another way, and are made anew (`index.foreign_blocks`). The first layout, in no release, had no mark."""
 
+_ONE_THREAD = 1 << 18
+"""Multiplications of a matrix product that OpenBLAS does in the calling thread: its own threads would only
+wait for those that compare codes."""
+
 _SCALES = 8
 """Bytes per code besides the levels: two float32 numbers."""
 
@@ -173,8 +177,13 @@ class BlockQueries:
             out: (k, m) for the result.
         """
         products = np.asarray(numkong.dots_packed(levels, self._packed)).astype(np.float32)  # (m, 2k + 1)
-        np.multiply((products @ self._weights).T, self._spread[part], out=out)
-        out += self._factors @ self._scales[:, part]
+        scales = self._scales[:, part]
+        spread = self._spread[part]
+        rows = max(1, _ONE_THREAD // self._weights.size)
+        for start in range(0, len(products), rows):
+            each = slice(start, start + rows)
+            np.multiply((products[each] @ self._weights).T, spread[each], out=out[:, each])
+            out[:, each] += self._factors @ scales[:, each]
 
 
 def prepare_query(query: FloatArray, centres: FloatArray) -> list[CodeQuery]:
