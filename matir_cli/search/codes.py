@@ -41,6 +41,10 @@ LAYOUT = b"4b.2"
 """Mark at the start of a block's codes. Blocks with another one come from a version that laid out codes in
 another way, and are made anew (`index.foreign_blocks`). The first layout, in no release, had no mark."""
 
+_ONE_THREAD = 1 << 18
+"""Multiplications of a matrix product that OpenBLAS does in the calling thread: its own threads would only
+wait for those that compare codes."""
+
 _SCALES = 8
 """Bytes per code besides the levels: two float32 numbers."""
 
@@ -180,8 +184,12 @@ class BlockQueries:
             products: (n, `rows`), from `multiply`.
             out: (k, n) for the result.
         """
-        np.multiply((products.astype(np.float32) @ self._weights).T, self._spread, out=out)
-        out += self._factors @ self._scales
+        rows = max(1, _ONE_THREAD // self._weights.size)
+        for start in range(0, len(products), rows):
+            each = slice(start, start + rows)
+            weighted = products[each].astype(np.float32) @ self._weights
+            np.multiply(weighted.T, self._spread[each], out=out[:, each])
+            out[:, each] += self._factors @ self._scales[:, each]
 
 
 def prepare_query(query: FloatArray, centres: FloatArray) -> list[CodeQuery]:
