@@ -123,8 +123,10 @@ def describe_file(file: FileMetadata, sidecar: FileRecord | None) -> DescribedFi
         return DescribedFile(file, None)
     try:
         packet = _read(sidecar)
-    except (OSError, ValueError):
-        note = Note(NoteKind.METADATA, f"its sidecar {sidecar.path.name} cannot be read and was left out")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        left_out = f"its sidecar {sidecar.path.name} cannot be read and was left out: {reason}"
+        note = Note(NoteKind.METADATA, left_out)
         return DescribedFile(file, sidecar, (note,))
     rating, keywords = xmp_rating(packet), xmp_keywords(packet)
     if keywords is None:

@@ -103,7 +103,9 @@ def test_a_broken_sidecar_is_said_once(folder: Folder) -> None:
     folder.write(b"<x")
     (outcome,) = folder.sync()
     assert isinstance(outcome, Refreshed)
-    assert [note.text for note in outcome.notes] == ["its sidecar a.jpg.xmp cannot be read and was left out"]
+    (note,) = outcome.notes
+    reason = "the XMP packet is not well-formed"
+    assert note.text == f"its sidecar a.jpg.xmp cannot be read and was left out: {reason}"
     assert folder.metadata() == FileMetadata(2, ("holiday",))
     assert folder.sync() == [Unchanged(folder.photo)]
 

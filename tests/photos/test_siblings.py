@@ -113,12 +113,21 @@ def test_keywords_of_a_sidecar_made_here_are_added_to_those_of_the_file(tmp_path
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"no XML", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b"<a>" * 5000, b"\0" * (17 << 20)],
+    ("content", "reason"),
+    [
+        (b"", "is not well-formed"),
+        (b"no XML", "is not well-formed"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "declares a document type"),
+        (b"<a>" * 5000, "is not well-formed"),
+        (b"\0" * (17 << 20), "is too large"),
+    ],
 )
-def test_a_sidecar_that_cannot_be_read_is_left_out_and_named(tmp_path: Path, content: bytes) -> None:
+def test_a_sidecar_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     write(tmp_path, "a.xmp", content=content)
     found = describe_file(FILE, stat_file(tmp_path / "a.xmp"))
     assert found.metadata == FILE
     assert found.sidecar == stat_file(tmp_path / "a.xmp")
-    assert found.notes == (Note(NoteKind.METADATA, "its sidecar a.xmp cannot be read and was left out"),)
+    left_out = f"its sidecar a.xmp cannot be read and was left out: the XMP packet {reason}"
+    assert found.notes == (Note(NoteKind.METADATA, left_out),)
