@@ -123,9 +123,8 @@ def catch_up_index(
     gallery: GalleryReader, progress: ProgressObserver, block_regions: int = BLOCK_REGIONS
 ) -> None:
     """Make blocks if more photos are loose than writing photos leaves, or blocks have another layout: another
-    version wrote the gallery, or a run was cut off. If the file cannot be written now, a search among loose
-    photos takes longer; codes of another layout cannot be searched.
-    """
+    version wrote the gallery, or a run was cut off. If the file cannot be written now, loose photos take
+    longer, and codes of another layout cannot be searched."""
     for member in members_of(gallery):
         file = member.file
         many = file.connection.execute(
@@ -193,27 +192,30 @@ def foreign_blocks(gallery: GalleryFile) -> set[int]:
         rows = db.execute("select id from codes where typeof(codes) = 'blob'")
         ids = [gallery.checked_id(row[0]) for row in rows]
         found = set()
-        if ids:
-            with db.blob_open("main", "codes", "codes", ids[0], False) as blob:
-                found = {each for each in ids if _starts_otherwise(blob, each)}
+        for block_id in ids:
+            with db.blob_open("main", "codes", "codes", block_id, False) as blob:
+                if blob.read(len(LAYOUT)) != LAYOUT:
+                    found.add(block_id)
     return found
-
-
-def _starts_otherwise(blob: apsw.Blob, block_id: int) -> bool:
-    blob.reopen(block_id)
-    return blob.read(len(LAYOUT)) != LAYOUT
 
 
 def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     """Delete blocks that are less than half full of existing regions, or whose codes have another layout, and
-    make their photos loose again."""
+    make their photos loose again.
+
+    Where no photo of any block is gone, only small blocks are looked at, so that a large gallery takes no
+    longer.
+    """
     db = gallery.connection
     foreign = foreign_blocks(gallery)
-    rows = db.execute("select id from photos order by id")
-    ids = np.fromiter((row[0] for row in rows), np.int64)
+    any_gone = bool(foreign) or db.execute(_ANY_GONE, (RUN.itemsize,)).get
+    rows = db.execute(_SMALL_BLOCKS, (any_gone, block_regions)).fetchall()
+    chosen = [(block_id, read_runs(gallery, blob)) for block_id, blob in rows]
+    first = min((int(runs["photo"].min()) for _, runs in chosen), default=0)
+    photos = chosen and db.execute("select id from photos where id >= ? order by id", (first,))
+    ids = np.fromiter((row[0] for row in photos), np.int64)
     present = np.append(ids, -1)
-    for block_id, blob in db.execute("select id, runs from codes").fetchall():
-        runs = read_runs(gallery, blob)
+    for block_id, runs in chosen:
         alive = runs[present[np.searchsorted(ids, runs["photo"])] == runs["photo"]]
         if 2 * alive["count"].sum() >= block_regions and block_id not in foreign:
             continue
@@ -224,14 +226,24 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
         )
 
 
+_ANY_GONE = (
+    "select total(octet_length(runs)) > ?1 * ((select count(*) from photos where true) "
+    "- (select count(*) from loose where true)) from codes"
+)
+"""Whether blocks have more runs than there are photos in blocks: a photo has one run, in practice."""
+
+_SMALL_BLOCKS = (
+    "select id, runs from codes where ?1 or 2 * octet_length(codes) < ?2 * (8 + octet_length(centre) / 8)"
+)
+
+
 def _next_loose(gallery: GalleryFile, block_regions: int) -> list[tuple[int, int, bytes]]:
-    """Return region id, photo id and vector of the regions of the next loose photos: whole photos, and no
-    more than `block_regions` unless the first photo has more."""
+    """Return region id, photo id and vector of regions of the next loose photos: whole photos, no more than
+    `block_regions` unless the first has more."""
     rows = gallery.connection.execute(
         "select region_id, loose.photo_id, vector from loose "
         "cross join regions on regions.photo_id = loose.photo_id "
-        "cross join vectors on region_id = regions.id "
-        "order by loose.photo_id, ordinal"
+        "cross join vectors on region_id = regions.id order by loose.photo_id, ordinal"
     )
     block: list[tuple[int, int, bytes]] = []
     for _, photo in groupby(rows, itemgetter(1)):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matir_cli import masks
+from matir_cli.errors import IndexDamaged
 from matir_cli.gallery import schema
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FileRecord, PhotoRecord, Region
@@ -71,6 +72,26 @@ def test_blocks_of_photos_that_are_gone_are_made_anew(gallery: GalleryFile) -> N
     seal_index(gallery, 40)
     assert sorted(blocks(gallery)) == [21, 40, 40]
     assert rank_photos(gallery, question(2), 50) == brute_force(gallery, question(2))
+
+
+def test_full_blocks_are_looked_at_only_after_photos_have_gone(gallery: GalleryFile) -> None:
+    put_all(gallery, clustered(30, 4))
+    seal_index(gallery, 40)
+    unreadable = np.zeros((10, 3), "<i8").tobytes()  # runs of no region
+    gallery.connection.execute("update codes set runs = ? where id = 2", (unreadable,))
+    put_all(gallery, clustered(12, 4, seed=1))
+    seal_index(gallery, 40)
+    assert loose(gallery) == 0
+    assert sum(blocks(gallery)) == 4 * (10 + 10 + 12)
+    put_all(gallery, clustered(3, 4, seed=2))
+    seal_index(gallery, 40)  # the last block, of 8 regions, is small: it is made anew
+    assert blocks(gallery)[-1] == 20
+    forget(gallery, "0")
+    with gallery.atomic():
+        for number, rows in enumerate(clustered(12, 4, seed=3)):
+            put(gallery, f"new {number}", rows)
+    with pytest.raises(IndexDamaged):
+        seal_index(gallery, 40)
 
 
 def test_two_writers_seal_one_after_the_other(gallery: GalleryFile) -> None:
