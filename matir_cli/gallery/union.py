@@ -341,3 +341,9 @@ def path_of(gallery: GalleryReader, photo_id: int) -> Path:
     for share in share_photos(gallery, np.array([photo_id], np.int64)):
         return share.member.file.path
     return gallery.path
+
+
+def own_region_id(gallery: GalleryReader, region_id: int) -> int | None:
+    """Return the id that a region has in its gallery file; None if the photo is in several galleries."""
+    (share,) = share_regions(gallery, np.array([region_id], np.int64))
+    return None if share.member.origins else int(share.own_ids[0])
