@@ -10,6 +10,7 @@ COMMANDS = {
     name: name
     for name in (
         *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
+        "split",
         "duplicates",
         *("saved", "reencode", "config"),
         *("doctor", "models", "demo", "serve", "mcp"),

@@ -29,6 +29,7 @@ from matir_cli.gallery.files import (
     skipped_files,
 )
 from matir_cli.gallery.paths import decode_path, is_gone
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, files_of
 
 Item = TypeVar("Item")
@@ -120,9 +121,10 @@ def remembered_absent(gallery: GalleryReader) -> set[Path]:
     """Return the folders that were found absent and are not complete again."""
     found = set[Path]()
     for file in files_of(gallery):
-        rows = file.connection.execute("select path from skipped where reason = ?", (WAS_ABSENT,))
         try:
-            found |= {decode_path(path) for (path,) in rows}
+            with translated(file.path):
+                rows = file.connection.execute("select path from skipped where reason = ?", (WAS_ABSENT,))
+                found |= {decode_path(path) for (path,) in rows}
         except ValueError as error:
             raise GalleryDamaged(file.path, str(error)) from error
     return found

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
+import apsw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ from matir_cli.errors import GalleryDamaged, PhotoUnknown
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import encode_path
 from matir_cli.gallery.rows import StoredPhoto, StoredRegion
-from matir_cli.gallery.sqlite_errors import translated
+from matir_cli.gallery.sqlite_errors import gallery_error, translated
 from matir_cli.records import FileRecord, ModelIdentity
 
 IdArray = NDArray[np.int64]
@@ -139,6 +140,8 @@ class GalleryUnion:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, apsw.Error | UnicodeDecodeError):  # reads are translated where the file is known
+            raise gallery_error(self.path, error) from error
 
     def close(self) -> None:
         """Close the files."""
@@ -157,16 +160,25 @@ class GalleryUnion:
 
     def model_set(self) -> str | None:
         """Return the model set of the first gallery that is bound to one; None if none is."""
-        return next((name for file in self.files if (name := file.model_set()) is not None), None)
+        return self._first(GalleryFile.model_set)
 
     def model(self, role: str) -> ModelIdentity | None:
         """Return the model that the galleries are bound to in `role`; None if none is bound yet."""
-        return next((model for file in self.files if (model := file.model(role)) is not None), None)
+        return self._first(lambda file: file.model(role))
 
     def check_model(self, role: str, identity: ModelIdentity) -> None:
         """Check each gallery as `GalleryFile.check_model` does; the error names the one that differs."""
         for file in self.files:
-            file.check_model(role, identity)
+            with translated(file.path):
+                file.check_model(role, identity)
+
+    def _first(self, read: Callable[[GalleryFile], Result | None]) -> Result | None:
+        """Return the first result that is not None; None if there is none."""
+        for file in self.files:
+            with translated(file.path):
+                if (found := read(file)) is not None:
+                    return found
+        return None
 
     # Photos and regions
 
@@ -288,6 +300,10 @@ class Share:
     own_ids: IdArray
     """(m,) the ids in the member's file."""
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Let the block read the file: SQLite's errors become those about it."""
+        return translated(self.member.file.path)
+
 
 def share_photos(gallery: GalleryReader, photo_ids: IdArray) -> list[Share]:
     """Distribute (n,) ids of photos among the members that have them; unknown ones are left out."""
@@ -341,3 +357,9 @@ def path_of(gallery: GalleryReader, photo_id: int) -> Path:
     for share in share_photos(gallery, np.array([photo_id], np.int64)):
         return share.member.file.path
     return gallery.path
+
+
+def own_region_id(gallery: GalleryReader, region_id: int) -> int | None:
+    """Return the id that a region has in its gallery file; None if the photo is in several galleries."""
+    (share,) = share_regions(gallery, np.array([region_id], np.int64))
+    return None if share.member.origins else int(share.own_ids[0])

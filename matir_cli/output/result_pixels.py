@@ -13,7 +13,8 @@ from urllib.parse import quote
 import numpy as np
 
 from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery.union import GalleryReader
+from matir_cli.gallery.rows import StoredRegion
+from matir_cli.gallery.union import GalleryReader, own_region_id
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.photos.decode import decode_full_size
 from matir_cli.photos.discover import stat_file
@@ -46,6 +47,10 @@ class ResultPixels:
     def masked_objects(self) -> tuple[tuple[GroundedObject, Rle], ...]:
         """The objects that have a mask, each with its mask (working pixels)."""
         return tuple((each, each.mask) for each in self.objects if each.mask is not None)
+
+    def region_id(self, region: StoredRegion) -> int | None:
+        """Return the id of a region in the gallery file that holds it; None if several hold the photo."""
+        return own_region_id(self._gallery, region.id)
 
     @property
     def label(self) -> str:

@@ -31,10 +31,9 @@ class ResultTasks:
         self._seen.add((self._query, result.photo.id))
         predictions: list[Prediction] = []
         for number, each in enumerate(pixels.objects):
-            stored = each.region is not None and each.region.region.rle == each.mask
-            name = (
-                f"{REGION_ID}{each.region.id}" if each.region is not None and stored else f"object-{number}"
-            )
+            is_stored = each.region is not None and each.region.region.rle == each.mask
+            region_id = pixels.region_id(each.region) if each.region is not None and is_stored else None
+            name = f"object-{number}" if region_id is None else f"{REGION_ID}{region_id}"
             if all(name != other.id for other in predictions):
                 predictions.append(Prediction(name, self._query, each.box, each.mask, round(result.score, 6)))
         self.file.add(result.photo, result.path, self._query, predictions)

@@ -205,11 +205,12 @@ def passing_photos(gallery: GalleryReader, filters: Filters) -> IdArray | None:
 
 def passing_regions(gallery: GalleryReader, filters: Filters, regions: IdArray) -> IdArray:
     """Return those of the (n,) region ids that exist and pass, by the region's own properties alone."""
-    passing = [
-        share.member.regions_to_union(filters.regions(share.member.file, share.own_ids))
-        for share in share_regions(gallery, regions)
-    ]
-    return np.concatenate(passing) if passing else regions[:0]
+    passing = [regions[:0]]
+    for share in share_regions(gallery, regions):
+        with share.reading():
+            found = filters.regions(share.member.file, share.own_ids)
+        passing.append(share.member.regions_to_union(found))
+    return np.concatenate(passing)
 
 
 _BELOW = f"select photo_id from files where {BELOW}"  # noqa: S608 - a constant

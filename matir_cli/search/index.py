@@ -23,6 +23,7 @@ from matir_cli.errors import GalleryDamaged, IndexDamaged
 from matir_cli.gallery.bound_models import confirm_models
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import LONGEST_VECTOR
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, members_of, share_regions
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import FloatArray
@@ -126,16 +127,17 @@ def catch_up_index(
     version wrote the gallery, or a run was cut off. If the file cannot be written now, loose photos take
     longer, and codes of another layout cannot be searched."""
     for member in members_of(gallery):
-        file = member.file
-        many = file.connection.execute(
-            "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
-        )
-        if file.connection.readonly("main") or not (many.fetchone() or foreign_blocks(file)):
-            continue
-        with suppress(
-            apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
-        ):
-            seal_index(file, block_regions, progress)
+        file, db = member.file, member.file.connection
+        with translated(file.path):
+            many = db.execute(
+                "select 1 from loose cross join regions using (photo_id) limit 1 offset ?", (block_regions,)
+            )
+            if db.readonly("main") or not (many.fetchone() or foreign_blocks(file)):
+                continue
+            with suppress(
+                apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.FullError
+            ):
+                seal_index(file, block_regions, progress)
 
 
 def rebuild_index(
@@ -317,11 +319,12 @@ def region_vector(gallery: GalleryReader, region_id: int) -> FloatArray:
     """
     (share,) = share_regions(gallery, np.array([region_id], np.int64))
     file, own = share.member.file, int(share.own_ids[0])
-    row = file.connection.execute(
-        f"select {VECTOR}, (select octet_length(vector) from vectors limit 1) "  # noqa: S608 - a constant
-        "from vectors where region_id = ?",
-        (LONGEST_VECTOR, own),
-    ).fetchone()
+    with share.reading():
+        row = file.connection.execute(
+            f"select {VECTOR}, (select octet_length(vector) from vectors limit 1) "  # noqa: S608 - a constant
+            "from vectors where region_id = ?",
+            (LONGEST_VECTOR, own),
+        ).fetchone()
     if row is None:
         raise GalleryDamaged(file.path, f"region {own} has no vector")
     vector, dimensions = row
@@ -439,7 +442,8 @@ def exact_cosines(
     for share in share_regions(gallery, regions):
         for start in range(0, share.own_ids.size, SCORED_AT_ONCE):
             part = slice(start, start + SCORED_AT_ONCE)
-            exact = exact_vectors(share.member.file, share.own_ids[part], vectors.shape[1])
+            with share.reading():
+                exact = exact_vectors(share.member.file, share.own_ids[part], vectors.shape[1])
             scores[:, share.places[part]] = level_cosines(exact, levels)
     return scores
 

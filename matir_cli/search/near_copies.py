@@ -127,10 +127,11 @@ def read_traits(gallery: GalleryReader, photo_ids: Sequence[int] | None = None) 
         return sorted(found, key=lambda photo: photo.id)
     places: dict[int, Traits] = {}
     for share in share_photos(gallery, np.array([*photo_ids], np.int64)):
-        rows = share.member.file.connection.execute(
-            f"select key, {_TRAITS} from json_each(?) join photos on photos.id = value",  # noqa: S608 - constants
-            (json.dumps(share.own_ids.tolist()),),
-        )
+        with share.reading():
+            rows: list[Any] = share.member.file.connection.execute(
+                f"select key, {_TRAITS} from json_each(?) join photos on photos.id = value",  # noqa: S608 - constants
+                (json.dumps(share.own_ids.tolist()),),
+            ).fetchall()
         for key, *row in rows:
             places[int(share.places[key])] = _checked_traits(share.member, row)
     return [places[place] for place in sorted(places)]
@@ -350,12 +351,13 @@ def _whole_photo_vectors(
     """Return (n, d) vectors of whole photos, and (n,) the indices of their photos, ascending."""
     found: list[tuple[int, Int8Array]] = []
     for share in share_photos(gallery, np.array([photo.id for photo in photos], np.int64)):
-        rows: list[Any] = share.member.file.connection.execute(
-            f"select key, {VECTOR} from json_each(?) "  # noqa: S608 - a constant
-            "cross join regions on regions.photo_id = value and ordinal = 0 "
-            "cross join vectors on region_id = regions.id",
-            (LONGEST_VECTOR, json.dumps(share.own_ids.tolist())),
-        ).fetchall()
+        with share.reading():
+            rows: list[Any] = share.member.file.connection.execute(
+                f"select key, {VECTOR} from json_each(?) "  # noqa: S608 - a constant
+                "cross join regions on regions.photo_id = value and ordinal = 0 "
+                "cross join vectors on region_id = regions.id",
+                (LONGEST_VECTOR, json.dumps(share.own_ids.tolist())),
+            ).fetchall()
         if rows:
             vectors = to_vectors(share.member.file, [blob for _, blob in rows])
             keys = share.places[[key for key, _ in rows]].tolist()

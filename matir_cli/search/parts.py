@@ -239,9 +239,10 @@ def _read_regions(gallery: GalleryReader, photos: list[int]) -> _PhotoRegions:
 def _read_share(share: Share) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return ids (n,) and photos (n,) of the regions of some photos, and their other columns, (n, 7)."""
     file = share.member.file
-    rows = file.connection.execute(_REGIONS, (json.dumps(share.own_ids.tolist()),))
     try:
-        found = np.fromiter(rows, _REGION)
+        with share.reading():
+            rows = file.connection.execute(_REGIONS, (json.dumps(share.own_ids.tolist()),))
+            found = np.fromiter(rows, _REGION)
     except (TypeError, ValueError, OverflowError) as error:
         raise GalleryDamaged(file.path, f"a region's box: {error}") from error
     columns = np.stack([found[name] for name in _COLUMNS], axis=1)

@@ -49,10 +49,12 @@ def _sample_vectors(gallery: GalleryReader, dimensions: int) -> Int8Array:
     stored = np.zeros((len(wanted), dimensions), np.int8)
     for share in share_photos(gallery, np.array([photo.id for photo, _ in wanted], np.int64)):
         keys = [[int(own), wanted[at][1]] for own, at in zip(share.own_ids, share.places, strict=True)]
-        rows: list[Any] = share.member.file.connection.execute(_AT_ORDINALS, (json.dumps(keys),)).fetchall()
-        places = share.places[[row[0] for row in rows]] if rows else share.places[:0]
-        regions = np.array([row[1] for row in rows], np.int64)
-        stored[places] = stored_vectors(share.member.file, regions, dimensions)
+        file = share.member.file
+        with share.reading():
+            rows: list[Any] = file.connection.execute(_AT_ORDINALS, (json.dumps(keys),)).fetchall()
+            places = share.places[[row[0] for row in rows]] if rows else share.places[:0]
+            regions = np.array([row[1] for row in rows], np.int64)
+            stored[places] = stored_vectors(file, regions, dimensions)
     return stored[stored.any(axis=1)]  # a vector of zeros: the region is missing, or has no vector
 
 

@@ -252,6 +252,11 @@ def _merge(_rng: random.Random, folder: Path) -> Job:
     return Job(["merge", str(folder / "other.db")])
 
 
+def _split(rng: random.Random, folder: Path) -> Job:
+    key = rng.choice(["order", "date", "folder"])
+    return Job(["split", str(folder / "parts"), "--into", "3", "--by", key, "--force"])
+
+
 def _reencode(_rng: random.Random, _folder: Path) -> Job:
     return Job(["reencode", "--models", str(template() / "second" / "set.toml")])
 
@@ -298,6 +303,7 @@ def _import_corrections(_rng: random.Random, folder: Path) -> Job:
 
 JOBS: tuple[Callable[[random.Random, Path], Job], ...] = (
     *(_add, _sync, _rm, _compact, _merge, _reencode, _find, _tag, _add_regions, _import_corrections),
+    _split,
 )
 
 
@@ -385,6 +391,9 @@ def _kill(job: Job, moment: Moment, folder: Path) -> str | None:
     after = state_of(gallery)
     if found := _damage(gallery) or _loss(before, after, job) or _mixture(gallery):
         return f"{what}: {found}"
+    for part in (folder / "parts").glob("*.db"):
+        if found := _damage(part):
+            return f"{what}: {part.name}: {found}"
     again = run(folder, words)
     if again.code not in ((0, 1, 3) if words[0] == "rm" else (0,)):  # its files may be forgotten already
         return f"{what}: the next run ends with {again.code}: {again.said}"
@@ -430,6 +439,10 @@ def _unfinished(job: Job, gallery: Path) -> str | None:
     if job.words[0] == "reencode":
         name, vectors = vectors_of(gallery)
         return None if (name, vectors) == reencoded() else f"vectors of {name} are not those of a whole run"
+    if job.words[0] == "split":
+        parts = sorted(Path(job.words[1]).iterdir())
+        held = [path for part in parts for path in state_of(part).files]
+        return None if sorted(held) == sorted(files) else f"{len(held)} files in {len(parts)} parts"
     if job.words[0] == "merge" and len(files) != OLD + NEW:
         return f"{len(files)} files after a merge"
     return None

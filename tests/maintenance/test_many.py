@@ -258,6 +258,23 @@ def test_damage_found_while_searching_names_the_gallery(three: list[Path]) -> No
     assert caught.value.path == three[1]
 
 
+@pytest.mark.parametrize(
+    "table", ["vectors", "regions", "residuals", "files", "previews", "verdicts", "loose"]
+)
+def test_file_that_is_damaged_in_part_is_named(three: list[Path], table: str) -> None:
+    with GalleryFile.open(three[1]) as file:
+        root = int(file.connection.execute("select rootpage from sqlite_schema where name = ?", (table,)).get)
+        size = int(file.connection.pragma("page_size"))
+    with three[1].open("rb+") as stream:
+        stream.seek((root - 1) * size)
+        stream.write(b"\xff" * size)
+    options = SearchOptions(limit=10, unique=True, certainty=1, filters=Filters(max_size=0.9))
+    with pytest.raises(GalleryError) as caught, open_galleries(three) as gallery:
+        run_search(gallery, ColourModels(), "a red left of a blue", replace(options, rerank=False))
+        run_search(gallery, ColourModels(), "red", options)
+    assert caught.value.path == three[1]
+
+
 def test_nothing_is_left_out_of_none(tmp_path: Path) -> None:
     with pytest.raises(GalleryMissing):
         open_galleries([tmp_path / "a.db", tmp_path / "b.db"], lambda _: None)

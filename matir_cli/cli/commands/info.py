@@ -80,10 +80,8 @@ def info(gallery_paths: tuple[Path, ...], skip_missing: bool, as_json: bool) -> 
     lines = [line for contents in galleries for line in (*_lines(contents), "")][:-1]
     if len(galleries) > 1:
         shared = sum(contents.photos for contents in galleries) - photos
-        lines += [
-            "",
-            f"{photos:>12,}  photos in {len(galleries)} galleries; {shared:,} copies are in several",
-        ]
+        together = f"photos in {len(galleries)} galleries together"
+        lines += ["", f"{photos:>12,}  {together}; {count_of(shared, 'copy', 'copies')} not counted"]
     for line in lines:
         click.echo(printable(line))
 
