@@ -124,7 +124,8 @@ def to_unit_vectors(vectors: Tensor) -> FloatArray:
     """Scale the rows of `vectors` (n, d) to unit length, as float32; a row of length 0 becomes NaN."""
     vectors = vectors.float()
     # Not `normalize`, which would leave a row of length 0 as it is; 0 / 0 is NaN.
-    return np.asarray((vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy())
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return np.asarray((vectors / lengths).cpu().numpy())
 
 
 def normalise_rgb(rgb: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 Computes the same function of the same weights as `MaskDecoder` and `TwoWayTransformer`
 (facebookresearch/sam2, sam2/modeling/sam/mask_decoder.py and transformer.py), in a cheaper order:
 
-- Values that all prompts share are computed once per image: the first layer's keys and values, the
-  sums with the position encoding, the skip connections.
+- Values that all prompts share are computed once per image: the first layer's keys, values and queries
+  of the image tokens, the sums with the position encoding, the skip connections.
+- The last attention computes only the prompt tokens that are read.
 - There are thousands of image tokens and about eight prompt tokens. So an attention's projections of
   the image tokens are moved to the prompt tokens, (x W) q = x (W q): the image tokens are multiplied
   once, by a matrix of (heads x prompt tokens) columns, and never projected.
@@ -41,6 +42,8 @@ class EncodedImage:
     """(1, h, n, d): keys of the first layer's attention from prompt to image, from `positioned`."""
     first_values: Tensor
     """(1, h, n, d): values of the same attention, from `tokens`."""
+    first_queries: Tensor
+    """(h, n, d): queries of the first layer's attention from image to prompt, from `positioned`."""
     skip_half: Tensor
     """(n, 4 * c / 4): features on twice the grid, the four subpixels of a token side by side."""
     skip_full: Tensor
@@ -62,13 +65,19 @@ class DecodedPrompts:
 class PromptDecoder:
     """The mask decoder of `model`, in evaluation mode; create a new one if its weights change."""
 
-    def __init__(self, model: SAM2Base, encoder_dtype: torch.dtype = torch.float32) -> None:
-        """Decode with `model`, whose image encoder computes in `encoder_dtype`, or as autocast around it."""
+    def __init__(self, model: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
+        """Decode with `model`.
+
+        Args:
+            model: SAM 2.
+            dtype: dtype of the matrix products in the image encoder and in the upscaling, where rounding
+                hardly moves a mask's edge; the rest is float32. Autocast around the decoder goes before it.
+        """
         self._model = model
-        self._encoder_dtype = encoder_dtype
+        self._dtype = dtype
         self._decoder = model.sam_mask_decoder
         first, _, _, second, _ = self._decoder.output_upscaling
-        self._to_half, self._to_full = _as_matrix(first.weight), _as_matrix(second.weight)
+        self._to_half, self._to_full = (_as_matrix(each.weight).to(dtype) for each in (first, second))
         self._half_bias, self._full_bias = first.bias.repeat(4), second.bias.repeat(4)
 
     def encode(self, pixels: Tensor) -> EncodedImage:
@@ -82,21 +91,23 @@ class PromptDecoder:
         positions = model.sam_prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
         positioned = tokens + positions
         attention = decoder.transformer.layers[0].cross_attn_token_to_image
+        from_image = decoder.transformer.layers[0].cross_attn_image_to_token
         return EncodedImage(
             tokens=tokens,
             positions=positions,
             positioned=positioned,
             first_keys=_heads_first(attention, attention.k_proj(positioned)[None]),
             first_values=_heads_first(attention, attention.v_proj(tokens)[None]),
+            first_queries=_heads_first(from_image, from_image.q_proj(positioned)[None])[0],
             skip_half=(_subpixels(half, 1) + self._half_bias).to(half.dtype),
             skip_full=(_subpixels(full, 2) + self._full_bias).to(full.dtype),
         )
 
     def _encode_image(self, pixels: Tensor) -> list[Tensor]:
         """Return (c, s / stride, s / stride) features at strides 4, 8 and 16."""
-        if self._encoder_dtype == torch.float32:
+        if self._dtype == torch.float32:
             return [level[0] for level in self._model.forward_image(pixels)["backbone_fpn"][-3:]]
-        with torch.autocast(pixels.device.type, dtype=self._encoder_dtype):
+        with torch.autocast(pixels.device.type, dtype=self._dtype):
             pyramid = self._model.forward_image(pixels)["backbone_fpn"]
         return [level[0].float() for level in pyramid[-3:]]
 
@@ -149,7 +160,8 @@ class PromptDecoder:
         queries = first.norm1(first.self_attn(q=prompt, k=prompt, v=prompt))
         attention = first.cross_attn_token_to_image
         queries = queries + _attend_shared(attention, queries + prompt, encoded)
-        queries, tokens = _finish_layer(first, queries, prompt, encoded.tokens, encoded.positioned)
+        queries, keys = _finish_prompts(first, queries, prompt)
+        tokens = _update_image(first, queries, _score_shared(keys, encoded.first_queries), encoded.tokens)
         for layer in others:
             positioned_queries = queries + prompt
             queries = layer.norm1(
@@ -158,7 +170,9 @@ class PromptDecoder:
             positioned = tokens + encoded.positions
             attention = layer.cross_attn_token_to_image
             queries = queries + _attend_image(attention, queries + prompt, positioned, tokens)
-            queries, tokens = _finish_layer(layer, queries, prompt, tokens, positioned)
+            queries, keys = _finish_prompts(layer, queries, prompt)
+            scores = _score_image(layer.cross_attn_image_to_token, keys, positioned)
+            tokens = _update_image(layer, queries, scores, tokens)
         attention = transformer.final_attn_token_to_image
         positioned = tokens + encoded.positions
         queries = queries[:, read]
@@ -218,6 +232,8 @@ def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return `base` + `left` @ `right`: (b, n, i) @ (b, i, o) or (i, o), added to (b, n, o) or (n, o)."""
     if torch.is_autocast_enabled(left.device.type):
         return base + left @ right  # sum in the precision of `base`, as upstream
+    if left.dtype != right.dtype:
+        return base + left.to(right.dtype) @ right
     count = len(left)
     return torch.baddbmm(
         base.expand(count, -1, -1), left, right.expand(count, -1, -1)
@@ -275,25 +291,40 @@ def _attend_image(attention: Attention, queries: Tensor, positioned: Tensor, tok
     return output
 
 
-def _finish_layer(
-    layer: TwoWayAttentionBlock, queries: Tensor, prompt: Tensor, tokens: Tensor, positioned: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Run a layer from its second norm on: the prompts' MLP, then attention from image to prompts.
-
-    `tokens` is (b, n, c), or (n, c) in the first layer, where all prompts share the image tokens.
-    """
+def _finish_prompts(layer: TwoWayAttentionBlock, queries: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a layer's norms and MLP on the prompts; return them and their keys for the image, (b, t, h, d)."""
     queries = layer.norm2(queries)
     queries = layer.norm3(queries + layer.mlp(queries))
     attention = layer.cross_attn_image_to_token
-    k = _split_heads(attention, attention.k_proj(queries + prompt))
-    v = _split_heads(attention, attention.v_proj(queries))
-    k = k * k.shape[-1] ** -0.5
+    keys = _split_heads(attention, attention.k_proj(queries + prompt))
+    return queries, keys * keys.shape[-1] ** -0.5
+
+
+def _score_shared(keys: Tensor, image_queries: Tensor) -> Tensor:
+    """Return (b, h, t, n) scores of keys (b, t, h, d) and queries (h, n, d) that all prompts share."""
+    prompts, length, heads, _ = keys.shape
+    scores = keys.permute(2, 0, 1, 3).flatten(1, 2) @ image_queries.mT  # (h, b * t, n)
+    return scores.view(heads, prompts, length, -1).transpose(0, 1)
+
+
+def _score_image(attention: Attention, keys: Tensor, positioned: Tensor) -> Tensor:
+    """Return (b, h, t, n) scores of keys (b, t, h, d) and queries from `positioned` (b, n, c)."""
     query_weight = _split_heads(attention, attention.q_proj.weight.T)
-    out_weight = _split_heads(attention, attention.out_proj.weight)
-    rows = torch.einsum("bthd,chd->bhtc", k, query_weight)
-    bias = torch.einsum("bthd,hd->bht", k, _split_heads(attention, attention.q_proj.bias))
-    scores = (rows.flatten(1, 2) @ positioned.mT).view(*bias.shape, -1) + bias[..., None]
+    rows = torch.einsum("bthd,chd->bhtc", keys, query_weight)
+    bias = torch.einsum("bthd,hd->bht", keys, _split_heads(attention, attention.q_proj.bias))
+    return (rows.flatten(1, 2) @ positioned.mT).view(*bias.shape, -1) + bias[..., None]
+
+
+def _update_image(layer: TwoWayAttentionBlock, queries: Tensor, scores: Tensor, tokens: Tensor) -> Tensor:
+    """Let the image tokens attend to the prompts (b, t, c); returns (b, n, c).
+
+    `tokens` is (b, n, c), or (n, c) in the first layer, where all prompts share the image tokens.
+    """
+    attention = layer.cross_attn_image_to_token
+    v = _split_heads(attention, attention.v_proj(queries))
     weights = scores.softmax(dim=2).flatten(1, 2)  # (b, h * t, n)
+    out_weight = _split_heads(attention, attention.out_proj.weight)
     # Each head's weights add up to one, so its share of the bias in every row adds up to the whole bias.
     update = torch.einsum("bthd,chd->bhtc", v, out_weight) + attention.out_proj.bias / attention.num_heads
-    return queries, layer.norm4(_add_product(tokens, weights.mT, update.flatten(1, 2)))
+    updated: Tensor = layer.norm4(_add_product(tokens, weights.mT, update.flatten(1, 2)))
+    return updated

@@ -127,4 +127,17 @@ def load_model(options: Sam2Options, checkpoint: Path) -> SAM2Base:
         for name, weight in state.items()
     }
     model.load_state_dict(copies, assign=True)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    _fix_positions(model)
+    return model
+
+
+def _fix_positions(model: SAM2Base) -> None:
+    """Interpolate Hiera's position embedding once: it is the same for every image of the model's size.
+
+    Torch's first versions that are permitted here cannot interpolate so on MPS.
+    """
+    trunk = model.image_encoder.trunk
+    side = model.image_size // trunk.patch_embed.proj.stride[0]
+    trunk.register_buffer("fixed_positions", trunk._get_pos_embed((side, side)), persistent=False)
+    trunk._get_pos_embed = lambda _size: trunk.fixed_positions

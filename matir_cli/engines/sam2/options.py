@@ -71,9 +71,10 @@ class Sam2Options(EngineOptions, frozen=True):
     points_per_batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     """Points decoded together; None chooses by device. Changes speed and memory only."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the matrix products: "auto" is bfloat16 on CUDA, as in upstream's examples, and on a CPU that
-    has instructions for it, for the image encoder of a large model; float32 elsewhere. On a CPU, the mask
-    decoder always computes in float32: in bfloat16, one mask in ten is another one."""
+    """Dtype of the matrix products: "auto" is bfloat16 on CUDA, as in upstream's examples, and for a large
+    model on a CPU that has instructions for it; float32 elsewhere. On a CPU, the image encoder and the
+    upscaling of masks are computed in it, and what decides about a mask in float32: one mask in ten would
+    otherwise be another one."""
     predicted_iou_threshold: Fraction = 0.5
     """Masks are kept if their predicted IoU is above this; the paper's confidence threshold."""
     stability_threshold: Fraction = 0.95
