@@ -15,7 +15,14 @@ from tests.bench.bench_scaling import simulate, size_of
 from tests.bench.measuring import Timings, format_seconds
 
 ROWS = {
-    "add": ["plain loop", "`matir add`", "its steps in one thread"],
+    "add": [
+        "plain loop",
+        "`matir add`",
+        "its steps in one thread",
+        "its prompts' transformer",
+        "the encoder's tower",
+        "writing",
+    ],
     "encoder": [
         "a whole photo, beside transformers",
         "3 regions of a photo, beside one by one",
@@ -63,6 +70,7 @@ ROWS = {
         "3 regions of a photo, Alpha-CLIP",
         "3 regions of a photo, region tokens, crops = 2",
         "a process that encodes a query, SigLIP 2",
+        "the same with the text tower of So400m",
         "`matir add`",
         "`matir find`",
     ],
