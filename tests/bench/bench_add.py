@@ -6,13 +6,15 @@ The plain loop opens each photo, runs upstream's `SAM2AutomaticMaskGenerator`, a
 photo and each region through upstream's Alpha-CLIP tower one at a time; its vectors stay in memory.
 `matir add` also hashes the files, makes previews and writes a fresh gallery. All ways have the same
 weights and settings, loaded and warmed up beforehand. In every round each way runs in a process of
-its own: in one process, the thread pool of the first way would slow down the others'.
+its own: in one process, the thread pool of the first way would slow down the others'. The second table
+shows where the processor time of the last way goes.
 
 The shipped tiny models on pictures of the drawn world; with --full, Hiera-T at 1024 pixels and
 ViT-B/16 with seeded weights that were never trained (`tests.support.crafted_sam2`,
 `tests.support.clip_weights`) on drawn scenes.
 """
 
+import cProfile
 import statistics
 import tempfile
 import time
@@ -21,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 
 import msgspec
 import numpy as np
@@ -50,6 +53,7 @@ from tests.bench.bench_encoder import AlphaClip, random_alpha_clip, unit
 from tests.bench.bench_proposer import HIERA_T, LIKELY, STABLE, device_name, upstream_precision
 from tests.bench.measuring import (
     BenchParser,
+    format_seconds,
     in_new_process,
     preload,
     print_columns,
@@ -96,6 +100,8 @@ class Indexed:
     """Per photo in the order of their names; the whole photo comes first."""
     vectors: FloatArray
     """(regions of the first photo, d) float32."""
+    steps: Mapping[str, float]
+    """Processor time of each step, seconds; empty unless the way is `STEPWISE`."""
 
 
 class Models:
@@ -204,13 +210,36 @@ def add_in_one_thread(models: Models, photos: Path, gallery_path: Path) -> None:
         seal_index(gallery)
 
 
-PLAIN, OURS = "plain loop", "`matir add`"
+PLAIN, OURS, STEPWISE = "plain loop", "`matir add`", "its steps in one thread"
 
 WAYS: dict[str, Callable[[Models, Path, Path], None]] = {
     PLAIN: loop_plainly,
     OURS: add,
-    "its steps in one thread": add_in_one_thread,
+    STEPWISE: add_in_one_thread,
 }
+
+STEPS = {
+    "decoding the file, and its preview": (
+        "photos/decode.py:decode_photo",
+        "photos/preview.py:encode_preview",
+    ),
+    "SAM 2's image encoder": ("sam2/decoder.py:_encode_image",),
+    "its prompts' transformer": ("sam2/decoder.py:decode",),
+    "upscaling of masks": ("sam2/decoder.py:mask_logits",),
+    "stability, areas and boxes at full size": ("sam2/proposer.py:_measure",),
+    "NMS, run-length encoding": ("sam2/proposer.py:_suppress", "sam2/proposer.py:_to_regions"),
+    "drawing regions for the encoder": (
+        "clip/alpha_encoder.py:render_rgb",
+        "clip/alpha_encoder.py:render_alpha",
+    ),
+    "the encoder's tower": ("clip/alpha_tower.py:encode_patches",),
+    "writing": (
+        "gallery/database.py:add_photo",
+        "search/index.py:store_vectors",
+        "search/index.py:seal_index",
+    ),
+}
+"""Functions whose time is that of a step; none of them calls another."""
 
 
 def run(way: str, setup: Setup, gallery_path: Path) -> Indexed:
@@ -236,7 +265,23 @@ def run(way: str, setup: Setup, gallery_path: Path) -> Indexed:
             stored = [gallery.regions(photo_id) for photo_id in ids if photo_id is not None]
         regions = [[row.region.rle for row in rows] for rows in stored]
         vectors = models.encoder.encode(images[0], regions[0])
-    return Indexed(wall, processor, regions, vectors)
+    steps = profile_steps(models, setup.photos, gallery_path.with_suffix(".steps")) if way == STEPWISE else {}
+    return Indexed(wall, processor, regions, vectors, steps)
+
+
+def profile_steps(models: Models, photos: Path, gallery_path: Path) -> dict[str, float]:
+    """Index all photos once more under a profiler; return the processor time of each of `STEPS`, seconds."""
+    profile = cProfile.Profile(time.process_time)
+    begun = time.process_time()
+    profile.runcall(add_in_one_thread, models, photos, gallery_path)
+    seconds = time.process_time() - begun
+    spent = {
+        "/".join(Path(entry.code.co_filename).parts[-2:]) + f":{entry.code.co_name}": entry.totaltime
+        for entry in profile.getstats()
+        if isinstance(entry.code, CodeType)
+    }
+    steps = {step: sum(spent.get(name, 0.0) for name in names) for step, names in STEPS.items()}
+    return {**steps, "everything else": seconds - sum(steps.values())}
 
 
 def report(runs: Mapping[str, Sequence[Indexed]]) -> None:
@@ -265,7 +310,11 @@ def report(runs: Mapping[str, Sequence[Indexed]]) -> None:
     )
     # The whole photo, the first region, is the same on both sides.
     difference = np.abs(ours.vectors[0] - theirs.vectors[0]).max()
-    print(f"A component of the first photo's vector differs by {difference:.0e} at most.", flush=True)
+    print(f"A component of the first photo's vector differs by {difference:.0e} at most.\n", flush=True)
+    steps = runs[STEPWISE][-1].steps
+    print_columns("step", "processor time per photo", "share")
+    for step, seconds in steps.items():
+        print_row(step, format_seconds(seconds / count), f"{seconds / sum(steps.values()):.1%}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

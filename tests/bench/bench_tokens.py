@@ -3,10 +3,10 @@
     python -m tests.bench.bench_tokens [--quick] [--regions 50] [--rounds 3] [--photos 2] [--points 12]
 
 Random weights in the official formats, at the sizes of the sets `lite` and `open-lite`: Alpha-CLIP ViT-B/16
-and SigLIP 2 base at 256 pixels, the text tower of CLIP ViT-L/14 (seven prompts) and that of SigLIP 2 base
-with a vocabulary of 256,000 tokens and 580,000 merges. Then `matir add` and `matir find "perro con correa"`
-with Hiera-T at 1,024 pixels and SigLIP 2, as processes of their own, without a judge. With --quick, small
-towers.
+and SigLIP 2 base at 256 pixels, the text tower of CLIP ViT-L/14 (seven prompts), and those of SigLIP 2 base
+and So400m with a vocabulary of 256,000 tokens and 580,000 merges. Then `matir add` and
+`matir find "perro con correa"` with Hiera-T at 1,024 pixels and SigLIP 2, as processes of their own, without
+a judge. With --quick, small towers.
 """
 
 import subprocess
@@ -76,6 +76,10 @@ BASE: dict[str, Any] = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
 }  # fmt: skip
 
+SO400M: dict[str, Any] = {
+    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -89,6 +93,8 @@ class Sizes:
     """SigLIP's text tower."""
     options: dict[str, object]
     """Options of region tokens for these towers."""
+    large_text: dict[str, Any]
+    """The text tower of a larger SigLIP."""
     alpha: CLIPVisionConfig
     clip_text: CLIPTextConfig
     proposer: Sam2Options
@@ -101,6 +107,7 @@ FULL = Sizes(
     {**BASE, "image_size": 256, "patch_size": 16},
     {**BASE, "max_position_embeddings": 64, "vocab_size": 256000, "bos_token_id": 2, "eos_token_id": 1},
     {},
+    {**SO400M, "max_position_embeddings": 64, "vocab_size": 256000, "bos_token_id": 2, "eos_token_id": 1},
     VISION_B16,
     text_config(768, 12, 12, 768),
     HIERA_T,
@@ -112,6 +119,7 @@ QUICK = Sizes(
     VISION,
     {**TEXT, "vocab_size": 1200},
     {"heads": 3, "text_heads": 3},
+    {**TEXT, "num_hidden_layers": 3, "vocab_size": 1200},
     SMALL_VISION,
     text_config(64, 2, 1, 32),
     SMALL,
@@ -192,6 +200,20 @@ def compare_queries(folder: Path, sizes: Sizes, rounds: int) -> None:
     ours = time_process(one_query("region_tokens", siglip, sizes.options), rounds)
     print_row("a process that encodes a query, CLIP", plain, "")
     print_row("a process that encodes a query, SigLIP 2", ours, f"{ours.median / plain.median:.2f}x")
+    in_new_process(save_large_text, folder, sizes)
+    siglip["checkpoint"] = folder / "large.safetensors"
+    large = time_process(one_query("region_tokens", siglip, sizes.options), rounds)
+    siglip["checkpoint"].unlink()  # gigabytes
+    print_row("the same with the text tower of So400m", large, f"{large.median / plain.median:.2f}x")
+
+
+def save_large_text(folder: Path, sizes: Sizes) -> None:
+    """Write a SigLIP with a large text tower and a small image tower."""
+    width = sizes.large_text["hidden_size"]
+    vision = {**VISION, "hidden_size": width, "num_attention_heads": sizes.large_text["num_attention_heads"]}
+    model = SiglipModel(SiglipConfig(text_config=sizes.large_text, vision_config=vision))
+    randomise(model, 1)
+    save_siglip(model, folder / "large.safetensors")
 
 
 def one_query(engine: str, files: Mapping[str, Path], options: Mapping[str, object]) -> list[str]:

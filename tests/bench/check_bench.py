@@ -12,7 +12,14 @@ import pytest
 from tests.bench.__main__ import NAMES
 
 ROWS = {
-    "add": ["plain loop", "`matir add`", "its steps in one thread"],
+    "add": [
+        "plain loop",
+        "`matir add`",
+        "its steps in one thread",
+        "its prompts' transformer",
+        "the encoder's tower",
+        "writing",
+    ],
     "encoder": [
         "a whole photo, beside transformers",
         "3 regions of a photo, beside one by one",
@@ -73,6 +80,7 @@ ROWS = {
         "3 regions of a photo, Alpha-CLIP",
         "3 regions of a photo, region tokens, crops = 2",
         "a process that encodes a query, SigLIP 2",
+        "the same with the text tower of So400m",
         "`matir add`",
         "`matir find`",
     ],

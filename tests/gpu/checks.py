@@ -80,6 +80,35 @@ def check_proposer(device: str, quick: bool) -> str:
     return result
 
 
+def check_adaptive(device: str, quick: bool) -> str:
+    """Compare SAM 2's regions with adaptive points on the device with those on the CPU in float32."""
+    scene = draw_scene(320, 240) if quick else draw_scene(1024, 768)
+    options = msgspec.structs.replace(SMALL if quick else HIERA_T, points_per_side=12 if quick else 32)
+    model = craft_model(options, scene)
+    chosen = choose_thresholds(
+        model, msgspec.structs.replace(options, points_per_side=8), scene, LIKELY, STABLE
+    )
+    options = msgspec.structs.replace(
+        options,
+        points="adaptive",
+        predicted_iou_threshold=chosen.predicted_iou,
+        stability_threshold=chosen.stability,
+    )
+    exact = Sam2Proposer(model, msgspec.structs.replace(options, precision="float32"), "cpu").propose(scene)
+    proposer = Sam2Proposer(model, options, device)
+    seconds, found = _timed(lambda: proposer.propose(scene), device)
+    overlap = masks.iou([region.rle for region in found], [region.rle for region in exact])
+    share = float((overlap.max(axis=0) >= 0.75).mean())
+    result = (
+        f"{proposer.prompts_asked // 2} points, {len(found)} regions in {seconds:.2f} s; {share:.1%} of the "
+        f"CPU's {len(exact)} among them"
+    )
+    assert exact, result
+    # Where rounding moves a mask over a threshold, other points are asked.
+    assert share >= (0.98 if device == "cpu" else 0.6), result
+    return result
+
+
 def check_encoder(device: str, quick: bool) -> str:
     """Compare Alpha-CLIP's vectors with the plain tower's on the device, in every precision."""
     with tempfile.TemporaryDirectory() as name:
@@ -197,6 +226,7 @@ def check_trial(device: str, quick: bool) -> str:
 
 CHECKS: dict[str, Callable[[str, bool], str]] = {
     "proposer": check_proposer,
+    "adaptive": check_adaptive,
     "encoder": check_encoder,
     "trial": check_trial,
     "add": check_add,

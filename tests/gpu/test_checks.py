@@ -43,7 +43,7 @@ def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--device", "cpu", "nonsense"])
     assert ended.value.code == 2
-    assert "no such check: nonsense; choose from proposer, encoder" in capsys.readouterr().err
+    assert "no such check: nonsense; choose from proposer, adaptive" in capsys.readouterr().err
 
 
 def test_a_check_that_would_begin_too_late_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,26 @@ def test_bfloat16_decodes_as_upstream(model: SAM2Base, image: ImageArray) -> Non
     assert float((decoded.predicted_iou - exact_iou).std()) < 1.5 * float((expected_iou - exact_iou).std())
 
 
+def test_bfloat16_upscaling_rounds_less_than_a_decoder_in_bfloat16(
+    model: SAM2Base, image: ImageArray
+) -> None:
+    """As on a CPU: predicted IoU only differs by what the image encoder rounds."""
+    pixels = torch.from_numpy(image[None, :, :256].transpose(0, 3, 1, 2) / np.float32(255))
+    pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 16))
+    generator = torch.Generator().manual_seed(0)
+    points, labels = torch.rand(16, 1, 2, generator=generator) * 256, torch.ones(16, 1, dtype=torch.int)
+    exact, exact_iou = _upstream_decode(model, pixels, points, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, rough_iou = _upstream_decode(model, pixels, points, labels)
+    decoder = PromptDecoder(model, torch.bfloat16)
+    encoded = decoder.encode(pixels)
+    decoded = decoder.decode(encoded, points, labels)
+    logits = decoder.mask_logits(encoded, decoded, torch.ones(16, 4, dtype=torch.bool)).view_as(exact)
+    assert logits.dtype == decoded.predicted_iou.dtype == torch.float32
+    assert 0 < float((logits - exact).std()) < 0.7 * float((rough - exact).std())
+    assert float((decoded.predicted_iou - exact_iou).std()) < 0.7 * float((rough_iou - exact_iou).std())
+
+
 def test_a_prompt_without_masks_gives_none(model: SAM2Base) -> None:
     decoder = PromptDecoder(model)
     encoded = decoder.encode(torch.zeros(1, 3, 256, 256))
