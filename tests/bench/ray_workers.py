@@ -6,16 +6,18 @@ Not one of `make bench`, since it needs the extra ray. The first table indexes d
 set: `matir add`, and the same with one and two workers of one CPU, each as a whole process. What the start
 of Ray and of the workers takes is told apart by a run with a single photo. In the second one, simulated
 workers take a fixed time per photo without using a core. They live in a few processes of Ray, several to
-each, and get and give back what workers do. So it shows what the process that walks, hashes and writes can
-keep up with.
+each; they get photos and give back as much as workers do. So it shows what the process that walks, hashes and
+writes can keep up with.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +28,60 @@ from matir_cli.cli.commands.demo import draw
 from matir_cli.cluster.dispatch import PER_WORKER, Answer, Dispatcher
 from matir_cli.cluster.options import AUTO
 from matir_cli.cluster.ray_workers import RayCluster
-from matir_cli.cluster.worker import Fault, PhotoWorker, installed_version
+from matir_cli.cluster.worker import PhotoWorker, installed_version
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.in_progress import NewFile
+from matir_cli.indexing.in_progress import EncodedPhoto, NewFile
 from matir_cli.indexing.outcomes import Added
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from tests.bench.measuring import BenchParser, print_columns, print_heading, print_row
-from tests.cluster.crafted import SlowModels
+from tests.search.vectors import unit
 from tests.support.fakes import ColourEncoder, ColourProposer
 
 HOSTS = 4
 """Processes that simulated workers share."""
 
+REGIONS, DIMENSIONS = 50, 768
+"""Regions per photo that simulated workers give back, and the length of their vectors."""
+
 
 class Host:
-    """Simulated workers in one process, each of which has one photo at a time."""
+    """Simulated workers in one process: each takes a fixed time per photo, without using a core.
+
+    What they give back is what was made of the first photo, as large as that of real models.
+    """
 
     def __init__(self, workers: int, seconds: float) -> None:
         """Start them; each photo takes `seconds`."""
-        self._workers = [
-            PhotoWorker(installed_version(), SlowModels(seconds), decode_seconds=60) for _ in range(workers)
-        ]
-        assert not any(worker.start() for worker in self._workers)
+        self._worker = PhotoWorker(
+            installed_version(), lambda: IndexingModels(ColourProposer, ColourEncoder), decode_seconds=60
+        )
+        assert self._worker.start() is None
+        self._busy = [threading.Lock() for _ in range(workers)]
+        self._making = threading.Lock()
+        self._made: EncodedPhoto | None = None
+        self._seconds = seconds
 
     def ready(self) -> None:
         """Return once the workers are there."""
 
-    def index(self, place: int, new: NewFile, content: bytes | None, previews: bool) -> Answer | Fault:
-        """Let one of the workers index a photo."""
-        return self._workers[place].index(new, content, previews)
+    def index(self, place: int, new: NewFile, content: bytes | None, previews: bool) -> EncodedPhoto:
+        """Let one of the workers index a photo; they take one photo at a time."""
+        with self._making:
+            if self._made is None:
+                self._made = self._make(new, content, previews)
+        with self._busy[place]:
+            time.sleep(self._seconds)
+        proposed = self._made.proposed
+        record = replace(proposed.photo.record, sha256=new.sha256)
+        photo = replace(proposed.photo, file=new.file, record=record)
+        return replace(self._made, proposed=replace(proposed, photo=photo))
+
+    def _make(self, new: NewFile, content: bytes | None, previews: bool) -> EncodedPhoto:
+        made = self._worker.index(new, content, previews)
+        assert isinstance(made, EncodedPhoto)
+        regions = [made.proposed.regions[0]] * REGIONS
+        vectors = np.random.default_rng(0).standard_normal((REGIONS, DIMENSIONS)).astype(np.float32)
+        return EncodedPhoto(replace(made.proposed, regions=regions), unit(vectors))
 
 
 class SimulatedWorkers:

@@ -1,8 +1,6 @@
-"""Engines for workers in processes of their own: slow ones, and one that a picture kills."""
+"""Engines for workers in processes of their own, one of which a picture kills."""
 
 import os
-import time
-from dataclasses import dataclass
 
 from matir_cli.indexing.pipeline import IndexingModels
 from matir_cli.records import ImageArray, Region
@@ -21,28 +19,6 @@ class FragileProposer(ColourProposer):
         return super().propose(image)
 
 
-@dataclass
-class SlowProposer(ColourProposer):
-    """Takes its time, without using a core."""
-
-    seconds: float
-    seen: int = 0
-
-    def propose(self, image: ImageArray) -> list[Region]:
-        time.sleep(self.seconds)
-        return super().propose(image)
-
-
 def load_fragile() -> IndexingModels:
     """Load the engines that a red picture kills."""
     return IndexingModels(FragileProposer, ColourEncoder)
-
-
-@dataclass(frozen=True)
-class SlowModels:
-    """Loader of engines that take `seconds` per photo."""
-
-    seconds: float
-
-    def __call__(self) -> IndexingModels:
-        return IndexingModels(lambda: SlowProposer(self.seconds), ColourEncoder)
