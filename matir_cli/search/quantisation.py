@@ -189,13 +189,16 @@ def _scaled(vectors: FloatArray, top: int) -> FloatArray:
 def _hadamard(rows: FloatArray) -> FloatArray:
     """Apply the orthonormal Walsh-Hadamard transform to (n, width) rows, width a power of two."""
     count, width = rows.shape
+    columns = np.ascontiguousarray(rows.T)  # so that each step works on long rows
     half = 1
     while half < width:
-        pairs = rows.reshape(count, width // (2 * half), 2, half)
-        left, right = pairs[:, :, 0], pairs[:, :, 1]
-        rows = np.stack([left + right, left - right], axis=2)
+        pairs = columns.reshape(width // (2 * half), 2, half, count)
+        turned = np.empty_like(pairs)
+        np.add(pairs[:, 0], pairs[:, 1], out=turned[:, 0])
+        np.subtract(pairs[:, 0], pairs[:, 1], out=turned[:, 1])
+        columns = turned
         half *= 2
-    return rows.reshape(count, width) * np.float32(width**-0.5)
+    return columns.reshape(width, count).T * np.float32(width**-0.5)
 
 
 @cache
