@@ -162,6 +162,8 @@ def explain(error: errors.MatirError) -> tuple[str, str]:
 
 def _remedy(error: errors.MatirError) -> str:
     match error:
+        case errors.GalleryMissing(path=path) if path.is_dir() or {"*", "?"} & {*str(path)}:
+            return "Check the name: galleries in a folder are its files *.db, and a pattern stands in quotes."
         case errors.GalleryError(path=path) if type(error) in _GALLERY_REMEDIES:
             return _GALLERY_REMEDIES[type(error)].format(path=shlex.quote(str(path)))
         case errors.ModelSetUntrusted(source=source):

@@ -9,8 +9,11 @@ from typing import TypeAlias
 import click
 
 from matir_cli.cli.boundary import say
+from matir_cli.cli.options.common import say_left_out
 from matir_cli.cli.progress import show_progress
+from matir_cli.errors import GalleryDamaged, GalleryIOFailed
 from matir_cli.gallery.union import GalleryReader
+from matir_cli.maintenance.many import leave_out_damaged
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import SearchEvent, SearchOutcome
@@ -39,9 +42,21 @@ server_option = click.option(
 class CommandSearcher:
     """Runs the searches of one command."""
 
-    def __init__(self, gallery: GalleryReader, models: ModelSession, *, use_server: bool) -> None:
-        """Look for the gallery's server, unless `use_server` is false; and say why it cannot be used."""
-        self._models = models
+    def __init__(
+        self,
+        gallery: GalleryReader,
+        models: ModelSession,
+        *,
+        use_server: bool,
+        skip_damaged: bool = False,
+    ) -> None:
+        """Look for the gallery's server, unless `use_server` is false; and say why it cannot be used.
+
+        Args:
+            skip_damaged: of several galleries, leave out one that a search finds damaged, and search again.
+        """
+        self._gallery, self._models = gallery, models
+        self._skips_damaged = skip_damaged
         # Logs that -v asks for are those of this process.
         wanted = use_server and not logging.getLogger().isEnabledFor(logging.DEBUG)
         chosen = ChosenModels(models.models.handle, models.device)
@@ -64,8 +79,14 @@ class CommandSearcher:
             tell: shows a message about the server while the search is at work.
             ahead: of `rank_ahead`.
         """
-        events = self._searcher.events(self._models, query, options, progress, tell, ahead=ahead)
-        return follow_events(events, observe)
+        while True:
+            events = self._searcher.events(self._models, query, options, progress, tell, ahead=ahead)
+            try:
+                return follow_events(events, observe)
+            except (GalleryDamaged, GalleryIOFailed) as error:
+                if not (self._skips_damaged and leave_out_damaged(self._gallery, error)):
+                    raise
+                say_left_out(error)
 
     def rank_ahead(self, queries: Sequence[Query], options: SearchOptions) -> list[Stage1Ranking | None]:
         """Run stage 1 of several queries together, for `run`; None where `run` has to do it."""

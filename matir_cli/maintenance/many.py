@@ -88,13 +88,30 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
                 if not damaged:
                     raise
                 _leave_out(error, skip)
-                files = [file for file in files if file.path != error.path]
+                for file in damaged:
+                    file.connection.close()
+                files = [file for file in files if file not in damaged]
         else:
             if not files:
                 raise GalleryMissing(paths[0] if paths else Path())
             opened = files[0]
         stack.pop_all()
     return opened
+
+
+def leave_out_damaged(gallery: GalleryReader, error: GalleryError) -> bool:
+    """Leave the gallery that an error is about out of several; False if it is about none, or the only one."""
+    if not isinstance(gallery, GalleryUnion):
+        return False
+    remaining = [file for file in gallery.files if file.path != error.path]
+    if not remaining or len(remaining) == len(gallery.files):
+        return False
+    united = unite_galleries(remaining)
+    for member in gallery.members:
+        if member.file not in remaining:
+            member.file.connection.close()
+    gallery.members, gallery.files = united.members, united.files
+    return True
 
 
 def _leave_out(error: GalleryError, skip: Skip | None) -> None:

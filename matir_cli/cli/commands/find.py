@@ -165,7 +165,9 @@ def find(
         say_unread_metadata(gallery, arguments.filters)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_examples(gallery, engines, query)
-        searcher = CommandSearcher(gallery, engines, use_server=use_server)
+        # What is printed while a search is at work cannot be taken back.
+        skips = skip_missing and not output.stream
+        searcher = CommandSearcher(gallery, engines, use_server=use_server, skip_damaged=skips)
         if query.text == STREAM:
             output = output if output.stream else replace(output, printed=ANSWER)
             with open_output(gallery, output) as write:

@@ -251,7 +251,8 @@ def tag(
             check_searchable(gallery, arguments.query)
             engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
             query = resolve_and_say_examples(gallery, engines, arguments.query)
-            result = CommandSearcher(gallery, engines, use_server=use_server).run(query, options)
+            searcher = CommandSearcher(gallery, engines, use_server=use_server, skip_damaged=skip_missing)
+            result = searcher.run(query, options)
             _end_early(gallery, result, arguments.filters)
             for item in result.results:
                 if tagging.remove:

@@ -112,6 +112,11 @@ skip_missing_option = click.option(
 )
 
 
+def say_left_out(error: GalleryError) -> None:
+    """Say which gallery is left out, and why."""
+    say(f"left out (--skip-missing): {error}")
+
+
 def open_for_reading(paths: Sequence[Path], *, skip_missing: bool) -> GalleryReader:
     """Open the gallery, or several as one.
 
@@ -124,10 +129,7 @@ def open_for_reading(paths: Sequence[Path], *, skip_missing: bool) -> GalleryRea
     # Imported here: most commands have one gallery.
     from matir_cli.maintenance.many import expand_galleries, open_galleries
 
-    def note(error: GalleryError) -> None:
-        say(f"left out (--skip-missing): {error}")
-
-    skip = note if skip_missing else None
+    skip = say_left_out if skip_missing else None
     return open_galleries(expand_galleries(paths, skip), skip)
 
 
