@@ -74,7 +74,7 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
         for path in paths:
             try:
                 files.append(GalleryFile.open(path))
-                stack.callback(files[-1].connection.close)
+                stack.callback(files[-1].close)
             except GalleryError as error:
                 _leave_out(error, skip)
         while len(files) > 1:
@@ -109,7 +109,7 @@ def leave_out_damaged(gallery: GalleryReader, error: GalleryError) -> bool:
     united = unite_galleries(remaining)
     for member in gallery.members:
         if member.file not in remaining:
-            member.file.connection.close()
+            member.file.close()
     gallery.members, gallery.files = united.members, united.files
     return True
 
