@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from matir_cli.atomic_write import atomic_write
-from matir_cli.errors import GalleryEmpty, OutputExists, RoomTooSmall
+from matir_cli.errors import GalleryDamaged, GalleryEmpty, OutputExists, RoomTooSmall
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.paths import decode_path, path_order
 from matir_cli.gallery.read_only import photo_ids
@@ -96,8 +96,13 @@ def _ordered(source: GalleryFile, key: SplitKey) -> list[tuple[object, int]]:
         )
         return [(photo_id, source.checked_id(photo_id)) for photo_id, _ in rows]
     rows = source.connection.execute("select photo_id, min(path) from files group by photo_id")
-    found = [(decode_path(path), path_order(path), source.checked_id(photo_id)) for photo_id, path in rows]
-    return [(path.parent, photo_id) for path, _, photo_id in sorted(found, key=lambda each: each[1:])]
+    try:
+        found = [
+            (path_order(path), decode_path(path), source.checked_id(photo_id)) for photo_id, path in rows
+        ]
+    except ValueError as error:
+        raise GalleryDamaged(source.path, str(error)) from error
+    return [(path.parent, photo_id) for _, path, photo_id in sorted(found)]
 
 
 def _divide(ordered: Sequence[tuple[object, int]], count: int, *, whole_groups: bool) -> list[list[int]]:
