@@ -12,6 +12,7 @@ import shlex
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -160,9 +161,13 @@ def explain(error: errors.MatirError) -> tuple[str, str]:
     return str(error), _remedy(error)
 
 
+def _is_folder_or_pattern(path: Path) -> bool:
+    return os.path.isdir(path) or not {"*", "?"}.isdisjoint(str(path))  # noqa: PTH112 - for any name
+
+
 def _remedy(error: errors.MatirError) -> str:
     match error:
-        case errors.GalleryMissing(path=path) if path.is_dir() or {"*", "?"} & {*str(path)}:
+        case errors.GalleryMissing(path=path) if _is_folder_or_pattern(path):
             return "Check the name: galleries in a folder are its files *.db, and a pattern stands in quotes."
         case errors.GalleryError(path=path) if type(error) in _GALLERY_REMEDIES:
             return _GALLERY_REMEDIES[type(error)].format(path=shlex.quote(str(path)))

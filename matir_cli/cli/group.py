@@ -9,10 +9,8 @@ from matir_cli.cli.defaults import WITHOUT_DEFAULTS, command_defaults, defaults_
 COMMANDS = {
     name: name
     for name in (
-        *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "compact"),
-        "split",
-        "duplicates",
-        *("saved", "reencode", "config"),
+        *("add", "find", "parse", "tag", "sync", "ls", "show", "rm", "info", "export", "merge", "split"),
+        *("compact", "duplicates", "saved", "reencode", "config"),
         *("doctor", "models", "demo", "serve", "mcp"),
     )
 } | {"eval": "evaluate", "help": "show_help", "import-corrections": "import_corrections"}
@@ -41,6 +39,7 @@ SUMMARIES = {
     "saved": "Save searches in the gallery, and run them again.",
     "serve": "Search on a page, and keep the models loaded for matir find.",
     "show": "Show what is stored about a photo.",
+    "split": "Divide the gallery among several new ones.",
     "sync": "Update the gallery to the current content of folders.",
     "tag": "Write labels to XMP sidecars, never to a photo.",
 }

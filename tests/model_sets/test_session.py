@@ -16,7 +16,7 @@ from matir_cli.records import EngineConfig, ModelIdentity
 OF_THE_JUDGES_SPEED = {"context_tokens", "grounds_at_once", "prefix_cache_mib", "n_gpu_layers", "threads"}
 
 OF_SPEED_AND_QUERIES = {
-    "sam2": {"points_per_batch"},
+    "sam2": {"points_per_batch", "precision"},
     "alpha_clip": {"batch_size", "precision", "text_heads", "prompts"},
     "clip": {"batch_size", "precision", "text_heads", "prompts"},
     "region_tokens": {"batch_size", "precision", "text_heads", "prompts"},

@@ -18,6 +18,7 @@ from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.cli.defaults import GalleryOption
 from matir_cli.errors import GalleryError
+from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
 from matir_cli.model_sets.choice import choose_set
@@ -126,7 +127,9 @@ def open_for_reading(paths: Sequence[Path], *, skip_missing: bool) -> GalleryRea
     Raises:
         GalleryError: as in `open_galleries`.
     """
-    # Imported here: most commands have one gallery.
+    if len(paths) == 1 and paths[0].is_file() and not skip_missing:
+        return GalleryFile.open(paths[0])
+    # Imported here: it loads what makes and searches the index.
     from matir_cli.maintenance.many import expand_galleries, open_galleries
 
     skip = say_left_out if skip_missing else None
