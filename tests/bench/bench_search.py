@@ -56,8 +56,8 @@ THREADS = "2"
 PHOTOS_AT_ONCE = 400
 TRAINED_ON = 100_000
 """Vectors added at once to a FAISS index, and those that it is trained on."""
-AT_REST = 0.02
-"""Seconds between two searches, in which the threads of the last one fall asleep."""
+AT_REST = 0.1
+"""Seconds between two searches, in which the threads of the last one fall asleep: OpenBLAS's spin for 30 ms."""
 MEMORY_ROUNDS = 10
 """Searches during which the memory is watched."""
 PROCESSES = 5
