@@ -57,7 +57,7 @@ PHOTOS_AT_ONCE = 400
 TRAINED_ON = 100_000
 """Vectors added at once to a FAISS index, and those that it is trained on."""
 AT_REST = 0.1
-"""Seconds between two searches, in which the threads of the last one fall asleep: OpenBLAS's spin for 30 ms."""
+"""Seconds between two searches, in which the threads of the last one fall asleep; OpenBLAS's take 30 ms."""
 MEMORY_ROUNDS = 10
 """Searches during which the memory is watched."""
 PROCESSES = 5
