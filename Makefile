@@ -24,8 +24,8 @@ test-ray: $(VENV)/installed-test ## Test indexing on Ray clusters, 2 to 5 minute
 test-train: $(VENV)/installed-test ## Test the recipe that trains the tiny models, about 2 minutes
 	$(BIN)/pytest tests/models/check_train.py tests/models/check_train_clip.py
 
-test-bench: $(VENV)/installed-test ## Test that each bench runs, at its smallest sizes, about 2 minutes
-	$(BIN)/pytest tests/bench/check_bench.py
+test-bench: $(VENV)/installed-test ## Test that each bench runs, and the server under load, 2 to 3 minutes
+	$(BIN)/pytest tests/bench/check_bench.py tests/server/check_load.py
 
 # Needs Chromium, which `make test` must not: see tests/browser/check_page.py.
 browser-test: $(VENV)/installed-test ## Test the HTML pages in Chromium
