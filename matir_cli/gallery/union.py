@@ -261,7 +261,7 @@ class GalleryUnion:
 
 
 GalleryReader: TypeAlias = GalleryFile | GalleryUnion
-"""What searches read: a gallery file, or several as one."""
+"""A gallery to search: one file, or several as one."""
 
 
 def members_of(gallery: GalleryReader) -> tuple[Member, ...]:
@@ -292,7 +292,7 @@ def map_members(gallery: GalleryReader, work: Callable[[Member], Result]) -> lis
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Those of some ids that a member has."""
+    """The part of some ids that one member has."""
 
     member: Member
     places: IdArray

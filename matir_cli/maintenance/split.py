@@ -28,7 +28,7 @@ from matir_cli.progress import Advance, ProgressObserver, no_progress
 from matir_cli.search.index import seal_index
 
 SplitKey: TypeAlias = Literal["order", "date", "folder"]
-"""What photos of one part have in common: they were added or taken one after the other, or share folders."""
+"""Property that photos of one part share: they were added or taken one after the other, or share folders."""
 
 
 @dataclass(frozen=True, slots=True)

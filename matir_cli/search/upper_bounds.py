@@ -137,7 +137,7 @@ class _Index:
     centres: FloatArray
     """(b, d)"""
     rows: Sequence[tuple[Any, ...]]
-    """What `_BLOCKS` selects."""
+    """Rows of `_BLOCKS`, by which a second connection is compared."""
 
 
 def _read_index(gallery: GalleryFile, dimensions: int) -> _Index:

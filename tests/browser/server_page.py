@@ -1,4 +1,4 @@
-"""What tests do on the page of `matir serve` in a browser, and what they see there."""
+"""Steps and observations of tests on the page of `matir serve` in a browser."""
 
 import re
 from collections.abc import Callable
