@@ -232,7 +232,7 @@ _ANY_GONE = (
     "select total(octet_length(runs)) > ?1 * ((select count(*) from photos where true) "
     "- (select count(*) from loose where true)) from codes"
 )
-"""Whether blocks have more runs than there are photos in blocks: a photo has one run, in practice."""
+"""SQL: true if blocks have more runs than there are photos in blocks; a photo has one run, in practice."""
 
 _SMALL_BLOCKS = (
     "select id, runs from codes where ?1 or 2 * octet_length(codes) < ?2 * (8 + octet_length(centre) / 8)"
