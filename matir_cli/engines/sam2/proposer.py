@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
 from matir_cli.engines.batches import BatchRunner
+from matir_cli.engines.cores import run_on_cores
 from matir_cli.engines.device import ThreadStreams, choose_dtype, move
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.adaptive import PointChooser
@@ -231,10 +232,15 @@ class Sam2Proposer:
     def _ask(self, encoded: EncodedImage, points: Tensor, height: int, width: int) -> _MaskBatch:
         """Return the likely and stable masks of `points` ((p, 1, 2) float32, in pixels of the square)."""
 
-        def decode_batch(batch: slice) -> _MaskBatch:
-            return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
+        def decode(points: Tensor) -> list[_MaskBatch]:
+            def decode_batch(batch: slice) -> _MaskBatch:
+                return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
 
-        return _join(list(self._points.run(len(points), decode_batch)))
+            return list(self._points.run(len(points), decode_batch))
+
+        if self._device.type != "cpu":
+            return _join(decode(points))
+        return _join(list(chain.from_iterable(run_on_cores(torch.split(points, self._points.size), decode))))
 
     def _ask_adaptively(
         self, encoded: EncodedImage, points: Tensor, height: int, width: int
