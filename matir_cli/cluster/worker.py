@@ -39,7 +39,10 @@ class Fault:
 
 
 class PhotoWorker:
-    """Indexes photos. Several threads may call it: they take turns at each model."""
+    """Indexes photos. Several threads may call it: they take turns at each model.
+
+    Each is encoded by itself: of the few photos that a worker has at a time, others are seldom ready.
+    """
 
     def __init__(
         self, version: str, load_models: Callable[[], IndexingModels], decode_seconds: float
@@ -53,8 +56,7 @@ class PhotoWorker:
         """
         self._version = version
         self._load = load_models
-        self._proposing = threading.Lock()
-        self._encoding = threading.Lock()
+        self._proposing = self._encoding = threading.Semaphore()
         set_decode_timeout(decode_seconds)
 
     def start(self) -> Fault | None:
@@ -64,8 +66,8 @@ class PhotoWorker:
         try:
             self._models = self._load()
             self._proposer, self._encoder = self._models.proposer(), self._models.encoder()
-            if not self._models.side_by_side():
-                self._encoding = self._proposing
+            if self._models.side_by_side():
+                self._proposing = threading.Semaphore(self._models.proposed_at_once())
         except MatirError as error:
             return Fault(str(error).rstrip("."))
         return None
@@ -92,7 +94,7 @@ class PhotoWorker:
         with self._proposing:
             proposed = propose_regions(photo, lambda: self._proposer, previews)
         with self._encoding:
-            encoded = encode_regions(proposed, self._encoder)
+            (encoded,) = encode_regions([proposed], self._encoder)
         if isinstance(encoded, RefusedFile):
             return encoded
         blank = np.empty((0, 0, 3), np.uint8)  # nobody needs the pixels any more

@@ -13,7 +13,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from matir_cli.atomic_write import atomic_write
-from matir_cli.engines.registry import has_own_processor, load_proposer, load_region_encoder
+from matir_cli.engines.registry import (
+    has_own_processor,
+    load_proposer,
+    load_region_encoder,
+    proposals_at_once,
+)
 from matir_cli.errors import CheckpointInvalid
 from matir_cli.indexing.pipeline import IndexingModels
 from matir_cli.model_sets.catalogue import ModelSet, is_file_name, load_model_set
@@ -57,6 +62,7 @@ class WorkerModels:
             partial(load_proposer, here["proposer"], self.device),
             partial(load_region_encoder, here["encoder"], self.device),
             partial(has_own_processor, self.device),
+            partial(proposals_at_once, self.device),
         )
 
     def _locate(self, part: str) -> EngineConfig:

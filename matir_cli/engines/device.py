@@ -1,11 +1,14 @@
 """Choice of the device that the torch engines run on, and of the precision in which they compute there."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from matir_cli.engines.options import Precision
 from matir_cli.errors import DeviceUnavailable
@@ -59,6 +62,39 @@ def choose_dtype(precision: Precision, device: str, width: int) -> torch.dtype:
     if kind == "cuda":
         return torch.float16
     return torch.bfloat16 if width >= _LEAST_WIDTH and multiplies_bfloat16() else torch.float32
+
+
+def move(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return `tensor` on `device` and in `dtype`, its own if None.
+
+    To CUDA it goes through pinned memory, so that this thread does not wait until it has arrived.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device=device, dtype=dtype)
+
+
+class ThreadStreams:
+    """CUDA streams for work on one model, one per thread: threads need not wait for each other's work."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Prepare streams on `device`, once the model is there; on other devices nothing changes."""
+        self._device = device
+        self._of_thread = threading.local()
+
+    def enter(self) -> AbstractContextManager[object]:
+        """Return a context in which this thread's work is queued in its own stream.
+
+        What the thread makes there must have left the device when the context ends.
+        """
+        if self._device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._of_thread, "stream"):
+            make = cast("Callable[[torch.device], torch.cuda.Stream]", torch.cuda.Stream)
+            stream = make(self._device)
+            stream.wait_stream(torch.cuda.default_stream(self._device))  # in which the model was made
+            self._of_thread.stream = stream
+        return torch.cuda.stream(self._of_thread.stream)
 
 
 @cache

@@ -12,11 +12,14 @@ from matir_cli.records import Box, FloatArray, Grounding, ImageArray, Point, Reg
 
 
 class RegionProposer(Protocol):
-    """Finds the regions of a photo that may be objects."""
+    """Finds the regions of a photo that may be objects.
+
+    Several threads may call one proposer at a time if `registry.proposals_at_once` says so.
+    """
 
     @property
     def prompts_asked(self) -> int:
-        """Number of points and boxes that the model has been asked about since it was loaded."""
+        """Number of points and boxes that the calling thread has asked the model about so far."""
         ...
 
     def propose(self, image: ImageArray) -> list[Region]:
@@ -32,6 +35,16 @@ class RegionProposer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MaskedPhoto:
+    """A photo and those of its regions that are to be encoded."""
+
+    image: ImageArray
+    """(h, w, 3) uint8 RGB, of any size."""
+    masks: Sequence[Rle]
+    """Masks in pixels of `image`; one of all ones stands for the whole photo."""
+
+
 class RegionEncoder(Protocol):
     """Encodes regions of a photo as vectors in the space of the text encoder."""
 
@@ -45,6 +58,10 @@ class RegionEncoder(Protocol):
 
         A mask of all ones stands for the whole photo.
         """
+        ...
+
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        """Return what `encode` returns for each photo; batches may hold the regions of several photos."""
         ...
 
 

@@ -119,6 +119,14 @@ def has_own_processor(device: str) -> bool:
     return _resolve_device(device) != "cpu"
 
 
+def proposals_at_once(device: str) -> int:
+    """Return the number of photos that a proposer on `device` may work on at a time, each in a thread.
+
+    On CUDA, a second photo fills the gaps in which the first one waits for the CPU.
+    """
+    return 2 if _resolve_device(device) == "cuda" else 1
+
+
 def _look_up(table: Mapping[str, Entry], config: EngineConfig) -> Entry:
     """Return the entry for the engine of `config`; ModelSetInvalid if there is none."""
     if config.engine not in table:

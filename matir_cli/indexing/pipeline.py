@@ -3,17 +3,18 @@
 Four stages overlap: reading (stat, hash, decode), proposing, encoding, writing. Each is at most a few
 photos ahead of the next, so that memory does not grow with their number. Writing runs in the caller's
 thread; no SQLite connection is used by two threads. On a CPU, proposing and encoding take turns in
-one thread: each uses all cores, and concurrently they were half as fast.
+one thread: each uses all cores, and concurrently they were half as fast. On a GPU, which one photo seldom
+fills, the regions of all photos that wait for the encoder are encoded together, and on CUDA two photos are
+proposed at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import chain
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -36,9 +37,11 @@ from matir_cli.indexing.in_progress import (
     RefusedFile,
 )
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
-from matir_cli.indexing.prefetch import prefetch
+from matir_cli.indexing.prefetch import prefetch, prefetch_groups, put_back
 from matir_cli.indexing.steps import (
+    MOST_PHOTOS,
     ProposeRegions,
+    are_enough,
     decode_new_file,
     describe_photo,
     encode_regions,
@@ -79,6 +82,11 @@ class IndexingSession(Protocol):
         """True if both may run at a time, since they do not compete for the processor's cores."""
         ...
 
+    @property
+    def proposed_at_once(self) -> int:
+        """Number of photos that the proposer may work on at a time, each in a thread."""
+        ...
+
 
 class RemoteStages(Protocol):
     """Decodes, proposes and encodes photos in other processes, on this machine or on others."""
@@ -101,13 +109,20 @@ class IndexingModels:
     encoder: Callable[[], RegionEncoder]
     side_by_side: Callable[[], bool] = lambda: False
     """Returns True if both may run at a time, since they do not compete for the processor's cores."""
+    proposed_at_once: Callable[[], int] = lambda: 1
+    """Returns the number of photos that the proposer may work on at a time, each in a thread."""
     remote: RemoteStages | None = None
     """Indexes new photos instead of the two models, which may then be needed for other photos."""
 
     @classmethod
     def of(cls, session: IndexingSession) -> IndexingModels:
         """Wrap the models of a session; nothing is loaded yet."""
-        return cls(lambda: session.proposer, lambda: session.region_encoder, lambda: session.side_by_side)
+        return cls(
+            lambda: session.proposer,
+            lambda: session.region_encoder,
+            lambda: session.side_by_side,
+            lambda: session.proposed_at_once,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,40 +315,64 @@ def _propose_and_encode(
     propose: ProposeRegions,
 ) -> Iterator[EncodedPhoto | FileNote]:
     """Run stages 2 and 3; no model is needed, and no device chosen, before the first new photo."""
-    with closing(items):
+    with ExitStack() as closes:
+        closes.enter_context(closing(items))
         for item in items:
             if isinstance(item, DecodedPhoto):
                 break
             yield item
         else:
             return
-        proposed = _propose_regions(chain([item], items), cache(models.proposer), previews, propose)
-        if models.side_by_side():
-            proposed = prefetch(proposed, PREFETCH)
-        with closing(proposed):
-            yield from _encode_regions(proposed, cache(models.encoder))
+        proposer, side_by_side = cache(models.proposer), models.side_by_side()
+        workers = models.proposed_at_once() if propose is propose_all else 1  # others have state
+        if workers > 1:
+            proposer()  # loaded once, before several threads ask for it
+        closes.pop_all()  # the next stage closes them: one of its threads may be waiting for an item
+    photos = put_back(item, items)
+    work = partial(_propose_regions, proposer=proposer, previews=previews, propose=propose)
+    proposed: Generator[list[ProposedPhoto | FileNote], None, None]
+    if side_by_side:
+        proposed = prefetch_groups(photos, work, depth=MOST_PHOTOS, workers=workers, full=_is_full)
+    else:
+        proposed = _propose_in_turn(photos, work)
+    with closing(proposed):
+        yield from _encode_groups(proposed, cache(models.encoder))
+
+
+def _propose_in_turn(
+    items: Generator[DecodedPhoto | FileNote, None, None],
+    work: Callable[[DecodedPhoto | FileNote], ProposedPhoto | FileNote],
+) -> Generator[list[ProposedPhoto | FileNote], None, None]:
+    """Run stage 2 in the thread of stage 3, one item in each group."""
+    with closing(items):
+        for item in items:
+            yield [work(item)]
 
 
 def _propose_regions(
-    items: Iterable[DecodedPhoto | FileNote],
+    item: DecodedPhoto | FileNote,
     proposer: Callable[[], RegionProposer],
     previews: bool,
     propose: ProposeRegions,
-) -> Generator[ProposedPhoto | FileNote, None, None]:
-    """Run stage 2."""
-    for item in items:
-        if isinstance(item, DecodedPhoto):
-            yield propose_regions(item, proposer, previews, propose)
-        else:
-            yield item
+) -> ProposedPhoto | FileNote:
+    """Run stage 2 for one item."""
+    return propose_regions(item, proposer, previews, propose) if isinstance(item, DecodedPhoto) else item
 
 
-def _encode_regions(
-    items: Iterable[ProposedPhoto | FileNote], encoder: Callable[[], RegionEncoder]
+def _is_full(group: Sequence[ProposedPhoto | FileNote]) -> bool:
+    """Return True if no more items should come to stage 3 together."""
+    return are_enough([len(each.regions) if isinstance(each, ProposedPhoto) else 0 for each in group])
+
+
+def _encode_groups(
+    groups: Iterable[Sequence[ProposedPhoto | FileNote]], encoder: Callable[[], RegionEncoder]
 ) -> Iterator[EncodedPhoto | FileNote]:
-    """Run stage 3."""
-    for item in items:
-        yield encode_regions(item, encoder()) if isinstance(item, ProposedPhoto) else item
+    """Run stage 3, with the photos of a group together."""
+    for group in groups:
+        photos = [each for each in group if isinstance(each, ProposedPhoto)]
+        encoded = encode_regions(photos, encoder()) if photos else iter(())
+        for item in group:
+            yield next(encoded) if isinstance(item, ProposedPhoto) else item
 
 
 def _write(gallery: GalleryFile, item: EncodedPhoto | FileNote, refused: set[bytes]) -> Outcome | None:

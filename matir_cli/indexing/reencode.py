@@ -9,14 +9,14 @@ transaction at work; the next run goes on from there, and covers photos that wer
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from matir_cli.engines.protocols import RegionEncoder
+from matir_cli.engines.protocols import MaskedPhoto, RegionEncoder
 from matir_cli.errors import (
     GalleryChanged,
     GalleryDamaged,
@@ -31,9 +31,10 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.indexing.pipeline import PREFETCH
-from matir_cli.indexing.prefetch import prefetch
+from matir_cli.indexing.prefetch import prefetch_groups
+from matir_cli.indexing.steps import MOST_PHOTOS, are_enough, encode_together
 from matir_cli.progress import ProgressObserver, no_progress
-from matir_cli.records import ImageArray, ModelIdentity
+from matir_cli.records import FloatArray, ImageArray, ModelIdentity
 from matir_cli.search.index import seal_index
 from matir_cli.search.quantisation import quantise_finely
 
@@ -168,6 +169,7 @@ def reencode_photos(
     *,
     from_files: bool = False,
     drop_missing: bool = False,
+    together: bool = False,
     progress: ProgressObserver = no_progress,
 ) -> Generator[ReencodingOutcome, None, None]:
     """Encode the regions of all photos without new vectors, then exchange all vectors.
@@ -179,6 +181,7 @@ def reencode_photos(
         begun: as `begin_reencoding` returned it.
         from_files: decode unchanged files rather than previews; the vectors are then those of a new index.
         drop_missing: drop photos whose picture cannot be had from the gallery.
+        together: encode the photos that are ready together, for an encoder with a processor of its own.
         progress: shows the progress of the exchange.
 
     Raises:
@@ -190,8 +193,14 @@ def reencode_photos(
         with gallery.atomic():
             _check_begun(gallery, begun)
             _forget_stale(gallery, encoder.dimensions)
-        with closing(prefetch(_read_pictures(gallery.path, from_files, lost), PREFETCH)) as pictures:
-            yield from _encode(gallery, pictures, encoder, begun, lost)
+        groups = prefetch_groups(
+            _read_pictures(gallery.path, from_files, lost),
+            lambda picture: picture,
+            depth=MOST_PHOTOS if together else PREFETCH,
+            full=_is_full if together else lambda _: True,
+        )
+        with closing(groups):
+            yield from _encode(gallery, groups, encoder, begun, lost)
         with gallery.atomic():
             _check_begun(gallery, begun)
             _forget_stale(gallery, encoder.dimensions)
@@ -229,25 +238,29 @@ def _read_pictures(path: Path, from_files: bool, lost: Collection[int]) -> Itera
             yield _Picture(photo_id, stored.paths[0], regions, image, reason)
 
 
+def _is_full(group: Sequence[_Picture]) -> bool:
+    """Return True if no more photos should be encoded together."""
+    return are_enough([len(picture.regions) for picture in group])
+
+
 def _encode(
     gallery: GalleryFile,
-    pictures: Iterator[_Picture],
+    groups: Iterable[Sequence[_Picture]],
     encoder: RegionEncoder,
     begun: NextEncoder,
     lost: set[int],
 ) -> Iterator[Reencoded | NotReencoded]:
-    """Encode pictures and store their vectors, `PHOTOS_AT_ONCE` per transaction.
+    """Encode pictures, each group together, and store their vectors, `PHOTOS_AT_ONCE` per transaction.
 
     Args:
         lost: extended by the ids of photos that have no vectors.
     """
     rows: list[tuple[int, int, bytes, bytes]] = []
     paths: list[Path] = []
-    for picture in pictures:
+    for picture, vectors in _encode_groups(groups, encoder):
         row = None
         reason = picture.reason
-        if picture.image is not None:
-            vectors = encoder.encode(picture.image, [stored.region.rle for stored in picture.regions])
+        if vectors is not None:
             if np.isfinite(vectors).all() and vectors.any(axis=1).all():
                 stored, residuals = quantise_finely(vectors)
                 newest = max((region.id for region in picture.regions), default=0)
@@ -267,6 +280,21 @@ def _encode(
     if rows:
         _store(gallery, rows, begun)
         yield from map(Reencoded, paths)
+
+
+def _encode_groups(
+    groups: Iterable[Sequence[_Picture]], encoder: RegionEncoder
+) -> Iterator[tuple[_Picture, FloatArray | None]]:
+    """Yield each picture with its vectors; None if its pixels cannot be had."""
+    for group in groups:
+        photos = [
+            MaskedPhoto(picture.image, [stored.region.rle for stored in picture.regions])
+            for picture in group
+            if picture.image is not None
+        ]
+        encoded = encode_together(photos, encoder)
+        for picture in group:
+            yield picture, None if picture.image is None else next(encoded)
 
 
 def _store(gallery: GalleryFile, rows: Sequence[tuple[int, int, bytes, bytes]], begun: NextEncoder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -10,13 +10,16 @@ from typing import TypeAlias
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.engines.protocols import RegionEncoder, RegionProposer
+from matir_cli.engines.protocols import MaskedPhoto, RegionEncoder, RegionProposer
 from matir_cli.errors import PhotoInaccessible, PhotoUnreadable
 from matir_cli.indexing.in_progress import EncodedPhoto, NewFile, ProposedPhoto, RefusedFile
 from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.preview import encode_preview
 from matir_cli.photos.siblings import describe_file
-from matir_cli.records import FileRecord, Region
+from matir_cli.records import FileRecord, FloatArray, Region
+
+MOST_PHOTOS, MOST_REGIONS = 8, 256
+"""Photos, and regions before the last photo, that are encoded together at most."""
 
 ProposeRegions: TypeAlias = Callable[[DecodedPhoto, Callable[[], RegionProposer]], list[Region]]
 """Returns the regions of a photo, without the whole photo; the proposer is loaded when it is called."""
@@ -84,11 +87,44 @@ def propose_regions(
     return ProposedPhoto(photo, preview, regions, prompts)
 
 
-def encode_regions(proposed: ProposedPhoto, encoder: RegionEncoder) -> EncodedPhoto | RefusedFile:
-    """Encode the regions of a photo. Vectors with NaN or infinity are refused: they would outrank all."""
-    vectors = encoder.encode(proposed.photo.image, [region.rle for region in proposed.regions])
-    if np.isfinite(vectors).all():
-        return EncodedPhoto(proposed, vectors)
-    file = proposed.photo.file
-    reason = "the encoder gave a vector that is not a number"
-    return RefusedFile(file.path, file, reason, proposed.photo.record.sha256)
+def are_enough(regions: Sequence[int]) -> bool:
+    """Return True if photos with these numbers of regions are as many as are encoded together."""
+    return len(regions) >= MOST_PHOTOS or sum(regions) >= MOST_REGIONS
+
+
+def encode_together(photos: Sequence[MaskedPhoto], encoder: RegionEncoder) -> Iterator[FloatArray]:
+    """Yield the vectors of each photo's masks, from one call of the encoder.
+
+    If that fails, each photo is encoded alone, so that an error comes at its own photo, after the vectors of
+    those before it.
+    """
+    try:
+        together = encoder.encode_photos(photos)
+    except Exception:
+        if len(photos) == 1:
+            raise
+        together = None
+    if together is None:
+        for photo in photos:
+            yield from encoder.encode_photos([photo])
+    else:
+        yield from together
+
+
+def encode_regions(
+    photos: Sequence[ProposedPhoto], encoder: RegionEncoder
+) -> Iterator[EncodedPhoto | RefusedFile]:
+    """Encode the regions of photos together; yields each photo, in order, as it is encoded.
+
+    Vectors with NaN or infinity are refused, with their photo alone: they would outrank all.
+    """
+    masked = [
+        MaskedPhoto(proposed.photo.image, [region.rle for region in proposed.regions]) for proposed in photos
+    ]
+    for proposed, vectors in zip(photos, encode_together(masked, encoder), strict=True):
+        if np.isfinite(vectors).all():
+            yield EncodedPhoto(proposed, vectors)
+            continue
+        file = proposed.photo.file
+        reason = "the encoder gave a vector that is not a number"
+        yield RefusedFile(file.path, file, reason, proposed.photo.record.sha256)

@@ -13,6 +13,7 @@ from matir_cli.engines.registry import (
     load_proposer,
     load_region_encoder,
     load_text_encoder,
+    proposals_at_once,
 )
 from matir_cli.errors import ModelMismatch, WeightsMissing
 from matir_cli.gallery.database import GalleryFile
@@ -143,3 +144,8 @@ class ModelSession:
     def side_by_side(self) -> bool:
         """True if proposer and encoder may run at a time, since they do not compete for CPU cores."""
         return has_own_processor(self.device)
+
+    @property
+    def proposed_at_once(self) -> int:
+        """Number of photos that the proposer may work on at a time, each in a thread."""
+        return proposals_at_once(self.device)

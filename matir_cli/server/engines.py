@@ -8,7 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from matir_cli.engines.protocols import Judge, QueryVector, RegionEncoder, RegionProposer, TextEncoder
+from matir_cli.engines.protocols import (
+    Judge,
+    MaskedPhoto,
+    QueryVector,
+    RegionEncoder,
+    RegionProposer,
+    TextEncoder,
+)
 from matir_cli.engines.registry import (
     load_judge,
     load_proposer,
@@ -63,6 +70,11 @@ class _SharedRegionEncoder:
         """Return the vectors of the masks."""
         with self._lock:
             return self._encoder.encode(image, masks)
+
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        """Return the vectors of the masks of each photo."""
+        with self._lock:
+            return self._encoder.encode_photos(photos)
 
 
 class _SharedTextEncoder:

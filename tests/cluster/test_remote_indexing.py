@@ -2,7 +2,9 @@
 
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Never
@@ -17,16 +19,18 @@ from matir_cli.cluster.worker import Fault, PhotoWorker, installed_version
 from matir_cli.cluster.worker_models import ShippedFile, WorkerModels, store_shipped
 from matir_cli.errors import CheckpointInvalid, PackageMissing
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.in_progress import NewFile
+from matir_cli.indexing.in_progress import EncodedPhoto, NewFile
 from matir_cli.indexing.outcomes import Added, Linked, Skipped, Unchanged
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
 from matir_cli.model_sets.weights import sha256_of
+from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.progress import no_progress
+from matir_cli.records import ImageArray, Region
 from tests.cluster.content import content_of
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer
-from tests.support.pictures import scene
+from tests.support.pictures import save_scenes, scene
 
 MODELS = IndexingModels(ColourProposer, ColourEncoder)
 
@@ -150,6 +154,38 @@ def test_a_worker_with_other_models_is_refused() -> None:
     fault = PhotoWorker(installed_version(), WorkerModels(tiny, other, "cpu", None), 60).start()
     assert fault is not None
     assert fault.reason.endswith("is another one than here")
+
+
+class CountingProposer(ColourProposer):
+    """Notes how many threads propose at a time; waits until as many do as may."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(threads)
+        self.now: list[None] = []
+        self.most = 0
+
+    def propose(self, image: ImageArray) -> list[Region]:
+        self.now.append(None)
+        self.most = max(self.most, len(self.now))
+        self.meeting.wait(20)
+        regions = super().propose(image)
+        self.now.pop()
+        return regions
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_worker_proposes_as_many_photos_at_a_time_as_it_may(tmp_path: Path, at_once: int) -> None:
+    proposer = CountingProposer(at_once)
+    models = IndexingModels(lambda: proposer, ColourEncoder, lambda: True, lambda: at_once)
+    worker = PhotoWorker(installed_version(), lambda: models, 60)
+    assert worker.start() is None
+    files = [stat_file(path) for path in save_scenes(tmp_path, a="red", b="green blue", c="blue", d="green")]
+    new = [NewFile(file, hash_file(file), None) for file in files]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda each: worker.index(each, None, False), new))
+    assert [isinstance(answer, EncodedPhoto) and len(answer.vectors) for answer in answers] == [2, 3, 2, 2]
+    assert proposer.most == at_once
 
 
 def test_shipped_files_are_stored_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

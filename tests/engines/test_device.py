@@ -9,8 +9,10 @@ import torch
 
 from matir_cli.engines.device import (
     PRECISION_VARIABLE,
+    ThreadStreams,
     choose_device,
     choose_dtype,
+    move,
     multiplies_bfloat16,
 )
 from matir_cli.engines.options import Precision
@@ -36,6 +38,20 @@ class TestDevice:
         else:
             with pytest.raises(DeviceUnavailable):
                 choose_device(name)
+
+
+class TestMoving:
+    def test_on_the_same_device_nothing_is_copied(self) -> None:
+        tensor = torch.arange(6).view(2, 3)
+        assert move(tensor, torch.device("cpu")) is tensor
+        moved = move(tensor.T, torch.device("cpu"), torch.float32)
+        assert moved.dtype == torch.float32
+        assert torch.equal(moved, tensor.T.float())
+
+    def test_a_cpu_has_no_streams(self) -> None:
+        streams = ThreadStreams(torch.device("cpu"))
+        with streams.enter(), streams.enter():
+            assert (torch.ones(2) + 1).tolist() == [2, 2]
 
 
 class TestPrecision:

@@ -19,11 +19,12 @@ from matir_cli import masks
 from matir_cli.api import Gallery
 from matir_cli.engines.clip.alpha_encoder import load_alpha_clip_encoder
 from matir_cli.engines.llama_cpp.bindings import gpu_available
-from matir_cli.engines.protocols import JudgePhoto
+from matir_cli.engines.protocols import JudgePhoto, MaskedPhoto
 from matir_cli.engines.qwen_vl.judge import load_qwen_vl_judge
 from matir_cli.engines.qwen_vl.options import RERANK
 from matir_cli.engines.registry import load_proposer, load_region_encoder
 from matir_cli.engines.sam2.proposer import Sam2Proposer
+from matir_cli.indexing.prefetch import prefetch_groups
 from matir_cli.model_sets.catalogue import load_model_set
 from matir_cli.model_sets.session import locate_part
 from matir_cli.model_sets.trial.run import locate_trial_parts, try_part
@@ -133,6 +134,50 @@ def check_encoder(device: str, quick: bool) -> str:
     return result
 
 
+def check_together(device: str, quick: bool) -> str:
+    """Compare photos proposed two at a time, and encoded together, with the same photos one by one."""
+    scenes = [draw_scene(*((320, 240) if quick else (1024, 768)), seed) for seed in range(3 if quick else 8)]
+    options = msgspec.structs.replace(SMALL if quick else HIERA_T, points_per_side=8 if quick else 32)
+    model = craft_model(options, scenes[0])
+    fewer = msgspec.structs.replace(options, points_per_side=min(12, options.points_per_side))
+    chosen = choose_thresholds(model, fewer, scenes[0], LIKELY, STABLE)
+    options = msgspec.structs.replace(
+        options, predicted_iou_threshold=chosen.predicted_iou, stability_threshold=chosen.stability
+    )
+    proposer = Sam2Proposer(model, options, device)
+    in_turn, regions = _timed(lambda: [proposer.propose(scene) for scene in scenes], device)
+    in_threads, groups = _timed(
+        lambda: list(prefetch_groups(scenes, proposer.propose, depth=4, workers=2, full=lambda _: True)),
+        device,
+    )
+    shares = [
+        min(match_shares(ours, [region.rle for region in theirs]))
+        for (ours,), theirs in zip(groups, regions, strict=True)
+    ]
+    photos = [
+        MaskedPhoto(scene, [masks.whole(*scene.shape[:2]), *(region.rle for region in found)])
+        for scene, found in zip(scenes, regions, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        tower, path = _save_tower(Path(name), quick=quick)
+        config = alpha_clip_config({"heads": tower.heads}, visual=path)
+        encoder = load_alpha_clip_encoder(config, device)
+        alone, expected = _timed(lambda: [encoder.encode(each.image, each.masks) for each in photos], device)
+        together, vectors = _timed(lambda: encoder.encode_photos(photos), device)
+    least = float((np.concatenate(vectors) * np.concatenate(expected)).sum(axis=1).min())
+    count = len(photos)
+    result = (
+        f"{count} photos, {len(np.concatenate(vectors))} regions; proposed one by one {count / in_turn:.2f} "
+        f"photos/s, two at a time {count / in_threads:.2f}, {min(shares):.1%} the same; encoded one by one "
+        f"{count / alone:.2f} photos/s, together {count / together:.2f}, least cosine {least:.5f}; "
+        f"{_peak_memory(device)}"
+    )
+    assert all(regions), result
+    assert min(shares) >= (1 if device == "cpu" else 0.98), result
+    assert least >= 0.999, result
+    return result
+
+
 def check_add(device: str, quick: bool) -> str:
     """Index drawn pictures on the device and on the CPU, and compare regions and time."""
     with tempfile.TemporaryDirectory() as name:
@@ -228,6 +273,7 @@ CHECKS: dict[str, Callable[[str, bool], str]] = {
     "proposer": check_proposer,
     "adaptive": check_adaptive,
     "encoder": check_encoder,
+    "together": check_together,
     "trial": check_trial,
     "add": check_add,
     "memory": check_memory,

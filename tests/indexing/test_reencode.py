@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from matir_cli import masks
+from matir_cli.engines.protocols import MaskedPhoto
 from matir_cli.errors import GalleryChanged, GalleryEmpty, ReencodingBegun
 from matir_cli.gallery.bound_models import NextEncoder, next_encoder, same_models
 from matir_cli.gallery.database import GalleryFile
@@ -66,6 +67,9 @@ class GreyEncoder:
             vector[:3] = image[masks.decode(rle)].mean(axis=0) / 255
             vector[3] = masks.area(rle) / image[:, :, 0].size
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        return [self.encode(photo.image, photo.masks) for photo in photos]
 
 
 def index(path: Path, photos: Path, encoder: type, identity: ModelIdentity, *, previews: bool = True) -> None:

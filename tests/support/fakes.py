@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from matir_cli import masks
-from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, QueryVector
+from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, MaskedPhoto, QueryVector
 from matir_cli.records import Box, FloatArray, Grounding, ImageArray, MaskArray, Point, Region, Rle, Verdict
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
@@ -59,6 +59,9 @@ class ColourEncoder:
             vector[:3] = [near(image, colour)[inside].mean() for colour in COLOURS]
             vector[3] = 0.1
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        return [self.encode(photo.image, photo.masks) for photo in photos]
 
 
 class BrokenEncoder(ColourEncoder):

@@ -19,7 +19,7 @@ from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.progress import progress_bar, show_progress
 from matir_cli.cli.text import count_of, readable_size
-from matir_cli.engines.registry import load_region_encoder
+from matir_cli.engines.registry import has_own_processor, load_region_encoder
 from matir_cli.errors import OtherProposer, WeightsMissing
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.reencode import (
@@ -109,6 +109,7 @@ def reencode(
             begun,
             from_files=from_files,
             drop_missing=drop_missing,
+            together=has_own_processor(device),
             progress=show_progress,
         )
         lost, exchanged = 0, None

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from matir_cli import masks
-from matir_cli.engines.batches import BatchRunner
+from matir_cli.engines.batches import BatchRunner, split_batch
 from matir_cli.engines.clip.alpha_tower import VisualTower, load_tower
 from matir_cli.engines.clip.options import ClipOptions, TowerOptions, Transform, model_file
-from matir_cli.engines.device import choose_dtype
+from matir_cli.engines.device import choose_dtype, move
 from matir_cli.engines.options import read_options
+from matir_cli.engines.protocols import MaskedPhoto
 from matir_cli.records import EngineConfig, FloatArray, ImageArray, Rle
 
 _RGB_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
@@ -86,7 +87,6 @@ class AlphaClipEncoder:
         """Length d of a vector."""
         return self._tower.architecture.dimensions
 
-    @torch.inference_mode()
     def encode(self, image: ImageArray, masks: Sequence[Rle]) -> FloatArray:
         """Return (len(masks), d) float32 of unit length, one row per mask.
 
@@ -98,26 +98,62 @@ class AlphaClipEncoder:
             ValueError: a mask does not have the size of `image`.
             EngineFailed: the device has not enough memory for one mask at a time.
         """
-        height, width = image.shape[:2]
-        if any((mask.height, mask.width) != (height, width) for mask in masks):
-            raise ValueError(f"a mask does not have the photo's size {height} x {width}")
+        (vectors,) = self.encode_photos([MaskedPhoto(image, masks)])
+        return vectors
+
+    @torch.inference_mode()
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        """Return what `encode` returns for each of `photos`; batches of masks run over their borders."""
+        placements = [self._place(photo) for photo in photos]
+        counts = [len(photo.masks) for photo in photos]
         side = self._tower.architecture.side
-        placement = compute_placement(self._transform, height, width, side)
-        rgb = torch.from_numpy(render_rgb(image, placement, side))[None]
-        # The embedded patches of the photo are the same for all its masks.
-        patches = self._tower.conv1(self._to_tower(normalise_rgb(rgb)))
+        embedded: dict[int, Tensor] = {}  # the photos in the batch: the same for all masks of a photo
 
-        def encode_batch(batch: slice) -> FloatArray:
-            alpha = render_alpha(masks[batch], placement, side, self._resampler)
-            alpha_patches = self._tower.conv1_alpha(self._to_tower(normalise_alpha(alpha)))
-            return to_unit_vectors(self._tower.encode_patches(patches + alpha_patches))
+        def encode_batch(batch: slice) -> Tensor:
+            parts = list(split_batch(counts, batch))
+            for group in [group for group in embedded if group < parts[0].group]:
+                del embedded[group]
+            alphas = [
+                render_alpha(
+                    photos[part.group].masks[part.items], placements[part.group], side, self._resampler
+                )
+                for part in parts
+            ]
+            patches = self._tower.conv1_alpha(self._to_tower(normalise_alpha(torch.cat(alphas))))
+            for part in parts:
+                if part.group not in embedded:
+                    embedded[part.group] = self._embed(photos[part.group].image, placements[part.group])
+                patches[part.rows] += embedded[part.group]
+            return self._tower.encode_patches(patches)
 
-        rows = list(self._batches.run(len(masks), encode_batch))
-        return np.concatenate(rows) if rows else np.empty((0, self.dimensions), dtype=np.float32)
+        # They stay on the device until the last batch, so that the next masks are drawn while it computes.
+        rows = list(self._batches.run(sum(counts), encode_batch))
+        if not rows:
+            return [np.empty((0, self.dimensions), dtype=np.float32) for _ in photos]
+        return np.split(to_unit_vectors(torch.cat(rows)), np.cumsum(counts)[:-1])
+
+    def _place(self, photo: MaskedPhoto) -> Placement:
+        """Return the place of a photo in the tower's input; ValueError if a mask has another size."""
+        height, width = check_mask_sizes(photo)
+        return compute_placement(self._transform, height, width, self._tower.architecture.side)
+
+    def _embed(self, image: ImageArray, placement: Placement) -> Tensor:
+        """Return (1, width, grid, grid): the embedded patches of a photo without a mask."""
+        rgb = torch.from_numpy(render_rgb(image, placement, self._tower.architecture.side))[None]
+        patches: Tensor = self._tower.conv1(self._to_tower(normalise_rgb(rgb)))
+        return patches
 
     def _to_tower(self, x: Tensor) -> Tensor:
         """Move `x` to the tower's device and dtype."""
-        return x.to(self._tower.proj.device, self._tower.proj.dtype)
+        return move(x, self._tower.proj.device, self._tower.proj.dtype)
+
+
+def check_mask_sizes(photo: MaskedPhoto) -> tuple[int, int]:
+    """Return height and width of a photo in pixels; ValueError if one of its masks has another size."""
+    height, width = photo.image.shape[:2]
+    if any((mask.height, mask.width) != (height, width) for mask in photo.masks):
+        raise ValueError(f"a mask does not have the photo's size {height} x {width}")
+    return height, width
 
 
 def to_unit_vectors(vectors: Tensor) -> FloatArray:
@@ -154,7 +190,7 @@ def render_alpha(rles: Sequence[Rle], at: Placement, side: int, device: torch.de
     """
     # pycocotools stores masks one after the other, each column-major.
     decoded: NDArray[np.uint8] = coco.decode([masks.to_coco(rle) for rle in rles])
-    used = torch.from_numpy(decoded.transpose(2, 1, 0)[:, at.columns, at.rows]).to(device)
+    used = move(torch.from_numpy(decoded.transpose(2, 1, 0)[:, at.columns, at.rows]), device)
     scaled = functional.interpolate(
         used[:, None].float(), (at.width, at.height), mode="bilinear", antialias=True
     )

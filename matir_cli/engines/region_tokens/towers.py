@@ -14,6 +14,7 @@ from matir_cli.engines.clip.alpha_encoder import normalise_rgb
 from matir_cli.engines.clip.alpha_tower import VisualTower
 from matir_cli.engines.clip.image_towers import load_vision_transformer
 from matir_cli.engines.clip.options import model_file
+from matir_cli.engines.device import move
 from matir_cli.engines.region_tokens.options import RegionTokensOptions
 from matir_cli.engines.region_tokens.text import holds_siglip
 from matir_cli.engines.siglip.image_tower import SiglipImageTower
@@ -76,7 +77,8 @@ class ClipRegionTower:
 
     def encode(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
         """See `RegionTower.encode`."""
-        patches = self._tower.conv1(normalise_rgb(rgb).to(self._tower.proj))
+        weight = self._tower.proj
+        patches = self._tower.conv1(move(normalise_rgb(rgb), weight.device, weight.dtype))
         vectors, values = self._tower.encode_values(patches)
         return vectors.float(), values.float()
 
@@ -99,7 +101,8 @@ class SiglipRegionTower:
 
     def encode(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
         """See `RegionTower.encode`."""
-        vectors, tokens = self._tower.encode_tokens(((rgb - 0.5) / 0.5).to(self._tower.head.probe))
+        probe = self._tower.head.probe
+        vectors, tokens = self._tower.encode_tokens(move((rgb - 0.5) / 0.5, probe.device, probe.dtype))
         return vectors.float(), tokens.float()
 
     def pool(self, features: Tensor, shares: Tensor) -> Tensor:

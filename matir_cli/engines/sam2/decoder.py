@@ -189,10 +189,15 @@ class PromptDecoder:
         if not len(prompts):
             return decoded.tokens.new_zeros((0, 4 * grid, 4 * grid))
         at_once = max(1, _UPSCALED_ON_CPU // grid**2) if keep.device.type == "cpu" else len(prompts)
-        parts = [
-            self._upscale(encoded, decoded.tokens[batch], decoded.hyper[batch])[keep[batch]]
-            for batch in torch.split(prompts, at_once)
-        ]
+        parts = []
+        for batch in torch.split(prompts, at_once):
+            tokens, hyper, kept = decoded.tokens, decoded.hyper[batch], keep[batch]
+            if len(batch) == 1:  # without a copy, and without the masks that are dropped
+                (prompt,) = batch.tolist()
+                logits = self._upscale(encoded, tokens[prompt : prompt + 1], hyper[kept][None])[0]
+            else:
+                logits = self._upscale(encoded, tokens[batch], hyper)[kept]
+            parts.append(logits)
         # Axes: row and column of the token, of its subpixel, of the subpixel's subpixel. All row axes first,
         # then all column axes.
         nested = torch.cat(parts).view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
@@ -217,7 +222,7 @@ class PromptDecoder:
         return logits[rows, chosen], decoded.predicted_iou[rows, chosen]
 
     def _upscale(self, encoded: EncodedImage, tokens: Tensor, hyper: Tensor) -> Tensor:
-        """Return (b, 4, 16 * n) logits in nested order; `tokens` (b, n, c), `hyper` (b, 4, c / 8)."""
+        """Return (b, m, 16 * n) logits in nested order; `tokens` (b, n, c), `hyper` (b, m, c / 8)."""
         _, norm, activate, _, activate_again = self._decoder.output_upscaling
         prompts, channels = len(tokens), len(norm.weight)
         # (b, n, c) -> (b, 4 n, c / 4) -> (b, 16 n, c / 8)

@@ -14,10 +14,11 @@ With `points = "adaptive"`, steps 1 to 4 run for some points of the grid at a ti
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +31,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torchvision.ops import nms
 
 from matir_cli.engines.batches import BatchRunner
-from matir_cli.engines.device import choose_dtype
+from matir_cli.engines.cores import run_on_cores
+from matir_cli.engines.device import ThreadStreams, choose_dtype, move
 from matir_cli.engines.options import read_options
 from matir_cli.engines.sam2.adaptive import PointChooser
 from matir_cli.engines.sam2.decoder import EncodedImage, PromptDecoder
@@ -116,8 +118,18 @@ class Sam2Proposer:
         tokens = model.sam_image_embedding_size**2
         self._points = BatchRunner(options.points_per_batch or _TOKENS_PER_BATCH[self._device.type] // tokens)
         self._pixels = BatchRunner(_PIXELS_AT_ONCE[self._device.type])
-        self.prompts_asked = 0
+        self._streams = ThreadStreams(self._device)
+        self._of_thread = threading.local()
+
+    @property
+    def prompts_asked(self) -> int:
         """See `RegionProposer.prompts_asked`."""
+        count: int = getattr(self._of_thread, "prompts_asked", 0)
+        return count
+
+    def _count(self, prompts: int) -> None:
+        """Add to `prompts_asked`."""
+        self._of_thread.prompts_asked = self.prompts_asked + prompts
 
     def propose(self, image: ImageArray) -> list[Region]:
         """Return regions of `image` ((h, w, 3) uint8 RGB) in its own pixels, highest predicted IoU first.
@@ -128,14 +140,14 @@ class Sam2Proposer:
             EngineFailed: the device has not enough memory for the image, or for one point at a time.
         """
         height, width, _ = image.shape
-        points = self._point_grid()
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), self._precision(), self._streams.enter():
+            points = self._point_grid()
             encoded = self._encode(image)
             if self._options.points == "grid":
                 asked, found = len(points), self._suppress(self._ask(encoded, points, height, width))
             else:
                 asked, found = self._ask_adaptively(encoded, points, height, width)
-            self.prompts_asked += asked
+            self._count(asked)
             kept = self._reduce(found, height, width)
             counts = (asked, len(points), len(kept.areas), len(found.areas))
             _log.debug("asked %d of %d points, kept %d of %d masks", *counts)
@@ -163,7 +175,7 @@ class Sam2Proposer:
         with torch.inference_mode(), self._precision():
             encoded = self._encode(image)
             batches = list(self._points.run(len(prompts), decode_batch))
-        self.prompts_asked += len(boxes)
+        self._count(len(boxes))
         return [region if region.area else None for regions in batches for region in regions]
 
     def region_at(self, image: ImageArray, point: Point) -> Region | None:
@@ -184,7 +196,7 @@ class Sam2Proposer:
             logits = self._decoder.mask_logits(encoded, decoded, keep)
             best = self._measure(logits, decoded.predicted_iou[keep], height, width)
             (region,) = self._to_regions(best, height, width)
-        self.prompts_asked += 1
+        self._count(1)
         return region if region.area else None
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -202,7 +214,7 @@ class Sam2Proposer:
         """See `_encode`; torch's own error if the device runs out of memory."""
         pixels = torch.from_numpy(np.array(image))  # a copy: torch needs a writable array
         if self._device.type == "cuda":  # before the resize; MPS may lack it with antialiasing
-            pixels = pixels.to(self._device)
+            pixels = move(pixels, self._device)
         pixels = pixels.permute(2, 0, 1)[None].float() / 255
         side = self._options.image_size
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
@@ -220,10 +232,15 @@ class Sam2Proposer:
     def _ask(self, encoded: EncodedImage, points: Tensor, height: int, width: int) -> _MaskBatch:
         """Return the likely and stable masks of `points` ((p, 1, 2) float32, in pixels of the square)."""
 
-        def decode_batch(batch: slice) -> _MaskBatch:
-            return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
+        def decode(points: Tensor) -> list[_MaskBatch]:
+            def decode_batch(batch: slice) -> _MaskBatch:
+                return self._select_stable(*self._decode_likely(encoded, points[batch]), height, width)
 
-        return _join(list(self._points.run(len(points), decode_batch)))
+            return list(self._points.run(len(points), decode_batch))
+
+        if self._device.type != "cpu":
+            return _join(decode(points))
+        return _join(list(chain.from_iterable(run_on_cores(torch.split(points, self._points.size), decode))))
 
     def _ask_adaptively(
         self, encoded: EncodedImage, points: Tensor, height: int, width: int

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from matir_cli import masks
-from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, QueryVector
+from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto, MaskedPhoto, QueryVector
 from matir_cli.model_sets.catalogue import load_model_set, model_set_names
 from matir_cli.model_sets.trial.encoder import try_encoder
 from matir_cli.model_sets.trial.findings import TrialState
@@ -89,6 +89,9 @@ class PaletteEncoder:
             colour = min(PALETTE, key=lambda name: float(np.abs(mean - np.array(PALETTE[name])).sum()))
             rows.append(vector_of(colour, kind_of(rle)))
         return np.stack(rows)
+
+    def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+        return [self.encode(photo.image, photo.masks) for photo in photos]
 
 
 class PaletteText:
