@@ -27,7 +27,7 @@ from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, members_of, share_regions
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import FloatArray
-from matir_cli.search.codes import LAYOUT, encode_block
+from matir_cli.search.codes import LAYOUT, Codes, encode_block
 from matir_cli.search.quantisation import (
     Int8Array,
     ResidualArray,
@@ -211,7 +211,9 @@ def _dissolve(gallery: GalleryFile, block_regions: int) -> None:
     db = gallery.connection
     foreign = foreign_blocks(gallery)
     any_gone = bool(foreign) or db.execute(_ANY_GONE, (RUN.itemsize,)).get
-    rows = db.execute(_SMALL_BLOCKS, (any_gone, block_regions)).fetchall()
+    dimensions = gallery.checked_id(db.execute(_DIMENSIONS).get)
+    full = Codes.size(block_regions, dimensions)
+    rows = db.execute(_SMALL_BLOCKS, (any_gone, full)).fetchall()
     chosen = [(block_id, read_runs(gallery, blob)) for block_id, blob in rows]
     first = min((int(runs["photo"].min()) for _, runs in chosen), default=0)
     photos = chosen and db.execute("select id from photos where id >= ? order by id", (first,))
@@ -234,9 +236,10 @@ _ANY_GONE = (
 )
 """SQL: true if blocks have more runs than there are photos in blocks; a photo has one run, in practice."""
 
-_SMALL_BLOCKS = (
-    "select id, runs from codes where ?1 or 2 * octet_length(codes) < ?2 * (8 + octet_length(centre) / 8)"
-)
+_DIMENSIONS = "select coalesce((select octet_length(vector) from vectors limit 1), 0)"
+
+_SMALL_BLOCKS = "select id, runs from codes where ?1 or 2 * octet_length(codes) < ?2"
+"""SQL: blocks that may be less than half full; ?2 is the size of the codes of a full one."""
 
 
 def _next_loose(gallery: GalleryFile, block_regions: int) -> list[tuple[int, int, bytes]]:
