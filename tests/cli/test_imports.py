@@ -46,6 +46,12 @@ UNUSED = {
     ("parse", "a dog left of a tree"): OTHERS | {"tokenizers"},
     ("ls", *WITH_GALLERY): OTHERS | {"numkong", "tokenizers"},
     ("info", *WITH_GALLERY): OTHERS - {"importlib.metadata", "socket"} | {"numkong", "tokenizers"},
+    ("show", "1", *WITH_GALLERY): OTHERS | {"numkong", "tokenizers"},
+    # Of one photo: to compare two, their pixels are needed.
+    ("duplicates", "--in", "PHOTO", *WITH_GALLERY): (
+        OTHERS - {"matir_cli.search.near_copies"} | {"tokenizers"}
+    ),
+    ("tag", "dog", "-n", "1", "--no-rerank", "--dry-run", *WITH_GALLERY): OTHERS - {"lxml"},
     ("rm", "--missing", "--dry-run", *WITH_GALLERY): OTHERS | {"tokenizers"},
     ("saved", "list", *WITH_GALLERY): OTHERS | {"tokenizers"},
     ("export", "--coco", "-", *WITH_GALLERY): OTHERS | {"tokenizers"},
