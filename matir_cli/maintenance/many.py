@@ -14,7 +14,7 @@ from typing import TypeAlias
 import apsw
 import numpy as np
 
-from matir_cli.errors import GalleryDamaged, GalleryError, GalleryMissing, ModelMismatch
+from matir_cli.errors import GalleryDamaged, GalleryError, GalleryMissing, ModelMismatch, NoGalleryLeft
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, GalleryUnion, IdArray, Member
@@ -64,7 +64,7 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
         skip: told of each gallery that is missing or damaged, which is left out; None: that is an error.
 
     Raises:
-        GalleryMissing: there is no gallery, or none is left.
+        NoGalleryLeft: all galleries are left out, or none is given.
         ModelMismatch: the galleries were made with different models; the error names the first that differs.
         GalleryError: a gallery cannot be opened, as in `GalleryFile.open`.
     """
@@ -93,7 +93,7 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
                 files = [file for file in files if file not in damaged]
         else:
             if not files:
-                raise GalleryMissing(paths[0] if paths else Path())
+                raise NoGalleryLeft(paths[0] if paths else Path())
             opened = files[0]
         stack.pop_all()
     return opened
@@ -137,7 +137,7 @@ def unite_galleries(files: Sequence[GalleryFile]) -> GalleryUnion:
     """Unite open galleries, which the union closes.
 
     Photos are numbered as the merged gallery would number them. Those that are in several galleries are
-    merged into memory, without their previews: some 50 KB each.
+    merged into a temporary file, without their previews: some 50 KB each.
 
     Raises:
         ModelMismatch: the galleries were made with different models; the error names the first that differs.
@@ -257,7 +257,7 @@ def _are_apart(files: Sequence[GalleryFile]) -> bool:
 
 @dataclass
 class _MergedPhotos:
-    """A gallery in memory of the photos that are in several galleries, as `matir merge` makes them."""
+    """A temporary gallery of the photos that are in several galleries, as `matir merge` makes them."""
 
     file: GalleryFile | None = None
     """None: there are none."""
@@ -285,12 +285,11 @@ class _MergedPhotos:
 def _merge_shared(
     files: Sequence[GalleryFile], listings: Sequence[_Listing], shared: Sequence[IdArray]
 ) -> _MergedPhotos:
-    """Merge the shared photos of each gallery, in their order, into memory, without previews."""
+    """Merge the shared photos of each gallery, in their order, into a temporary one, without previews."""
     merged = _MergedPhotos()
     if not any(each.size for each in shared):
         return merged
-    merged.file = GalleryFile.open(Path(":memory:"), create=True)
-    merged.file.path = files[0].path
+    merged.file = GalleryFile.open_temporary(files[0].path)
     for number, (file, listing) in enumerate(zip(files, listings, strict=True)):
         with merged.file.atomic():
             for own in shared[number].tolist():

@@ -13,11 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from matir_cli.output.sidecars import Sidecar
 from matir_cli.output.xmp import APPEND, REPLACE, sidecar_path
-from matir_cli.photos.suffixes import HEIF_SUFFIXES, RAW_SUFFIXES
 
 MOST_FOLDERS = 64
 """Folders whose pictures are remembered at a time."""
@@ -84,7 +81,9 @@ class SidecarChoice:
         if known is None:
             if len(self._suffixes) >= MOST_FOLDERS:
                 self._suffixes.clear()
-            pictures = {*Image.registered_extensions(), *RAW_SUFFIXES, *HEIF_SUFFIXES}
+            from matir_cli.photos.formats import picture_suffixes  # it imports Pillow
+
+            pictures = picture_suffixes()
             known = self._suffixes[folder] = {}
             for path in _files(folder):
                 if path.suffix.lower() in pictures:

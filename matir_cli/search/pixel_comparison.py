@@ -13,7 +13,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from matir_cli.records import ImageArray
 
@@ -47,6 +46,9 @@ GreyPicture = NDArray[np.float32]
 
 def grey_picture(image: ImageArray) -> GreyPicture:
     """Scale a photo, (height, width, 3) uint8 RGB, to a small grey picture."""
+    # Imported here: most searches and listings compare no pixels.
+    from PIL import Image
+
     small = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, np.float32)
 

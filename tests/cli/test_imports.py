@@ -1,12 +1,13 @@
 """Modules that a command imports: none of a library that it does not use, so that it begins at once."""
 
+import os
 import subprocess
 import sys
 
 import click
 import pytest
 
-from matir_cli.cli.group import COMMANDS, SUMMARIES, matir
+from matir_cli.cli.group import COMMANDS, SUMMARIES, matir, module_of
 from tests.support.process import Indexed
 
 MODELS = {
@@ -46,6 +47,12 @@ UNUSED = {
     ("parse", "a dog left of a tree"): OTHERS | {"tokenizers"},
     ("ls", *WITH_GALLERY): OTHERS | {"numkong", "tokenizers"},
     ("info", *WITH_GALLERY): OTHERS - {"importlib.metadata", "socket"} | {"numkong", "tokenizers"},
+    ("show", "1", *WITH_GALLERY): OTHERS | {"numkong", "tokenizers"},
+    # Of one photo: to compare two, their pixels are needed.
+    ("duplicates", "--in", "PHOTO", *WITH_GALLERY): (
+        OTHERS - {"matir_cli.search.near_copies"} | {"tokenizers"}
+    ),
+    ("tag", "dog", "-n", "1", "--no-rerank", "--dry-run", *WITH_GALLERY): OTHERS - {"lxml"},
     ("rm", "--missing", "--dry-run", *WITH_GALLERY): OTHERS | {"tokenizers"},
     ("saved", "list", *WITH_GALLERY): OTHERS | {"tokenizers"},
     ("export", "--coco", "-", *WITH_GALLERY): OTHERS | {"tokenizers"},
@@ -57,10 +64,13 @@ UNUSED = {
 """Modules that a command must not import, by its words."""
 
 
-def imported_by(*words: str) -> set[str]:
-    """The names of all modules that `matir` imports."""
+def imported_by(*words: str, **variables: str) -> set[str]:
+    """The names of all modules that `matir` imports; `variables` extend the environment."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "matir_cli", *words], capture_output=True, check=True
+        [sys.executable, "-X", "importtime", "-m", "matir_cli", *words],
+        capture_output=True,
+        check=True,
+        env={**os.environ, **variables},
     )
     lines = done.stderr.decode().splitlines()
     return {line.rsplit("|", 1)[-1].strip() for line in lines if line.startswith("import time:")}
@@ -72,6 +82,20 @@ def test_a_command_imports_no_library_that_it_does_not_use(indexed: Indexed, wor
     imported = imported_by(*(named.get(word, word) for word in words))
     assert "click" in imported
     assert imported & UNUSED[words] == set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("matir ", None), ("matir f", None), ("matir --", None), ("matir ls --", "ls")]
+)
+def test_completion_imports_no_command_but_the_one_that_is_completed(
+    typed: str, completed: str | None
+) -> None:
+    count = typed.count(" ")
+    imported = imported_by(_MATIR_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(count))
+    assert imported & {module_of(name) for name in COMMANDS} == (
+        {module_of(completed)} if completed else set()
+    )
+    assert imported & ((OTHERS | VECTORS | DATABASE) if completed is None else OTHERS) == set()
 
 
 def test_the_list_of_commands_says_what_each_says_of_itself() -> None:

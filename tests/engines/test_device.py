@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from matir_cli.engines.device import (
-    PRECISION_VARIABLE,
     ThreadStreams,
     choose_device,
     choose_dtype,
     move,
     multiplies_bfloat16,
 )
-from matir_cli.engines.options import Precision
+from matir_cli.engines.options import PRECISION_VARIABLE, Precision
 from matir_cli.errors import DeviceUnavailable
 
 

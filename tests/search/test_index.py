@@ -74,6 +74,19 @@ def test_blocks_of_photos_that_are_gone_are_made_anew(gallery: GalleryFile) -> N
     assert rank_photos(gallery, question(2), 50) == brute_force(gallery, question(2))
 
 
+@pytest.mark.parametrize(("first", "expected"), [(97, [200]), (99, [200]), (100, [100, 100])])
+def test_a_block_is_small_below_half_of_its_regions(
+    gallery: GalleryFile, first: int, expected: list[int]
+) -> None:
+    """Also with an odd number of dimensions, of which the last byte of a code holds one."""
+    put_all(gallery, clustered(1, first, 33))
+    seal_index(gallery, 200)
+    with gallery.atomic():
+        put(gallery, "second", clustered(1, 200 - first, 33, seed=1)[0])
+    seal_index(gallery, 200)
+    assert blocks(gallery) == expected
+
+
 def test_full_blocks_are_looked_at_only_after_photos_have_gone(gallery: GalleryFile) -> None:
     put_all(gallery, clustered(30, 4))
     seal_index(gallery, 40)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -16,12 +18,20 @@ from matir_cli.cli.options.common import (
     output_form_option,
     skip_missing_option,
     where_it_applies,
+    without_damaged,
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
-from matir_cli.gallery.union import GalleryReader
-from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
+from matir_cli.gallery.files import KnownFile
+from matir_cli.gallery.union import GalleryUnion
+from matir_cli.maintenance.listing import (
+    ListedFile,
+    SkippedFile,
+    list_paths,
+    list_photo_files,
+    list_skipped_files,
+)
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import absolute_path
@@ -75,7 +85,8 @@ def ls(
     """List the files that hold photos, one path per line, sorted by path.
 
     A photo stored in several files is listed with each of them. Other commands can change the
-    gallery while the list is read.
+    gallery while the list is read. With --skip-missing, several galleries are read to the end before
+    anything is printed.
 
     --missing lists deleted files. A folder that has lost all of its known files, two or more, may
     be on a volume that is not mounted: it is named on standard error instead. --absent lists its
@@ -104,28 +115,40 @@ def ls(
         raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
-        rows: Iterator[ListedFile | SkippedFile] = (
-            list_skipped_files(gallery, root, missing=missing)
-            if skipped
-            else list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
-        )
-        if missing and not absent:
-            rows = _leave_out_absent(gallery, rows, root)
-        _print(rows, form, incomplete)
+
+        def list_rows() -> Iterator[_Row | AbsentFolder]:
+            rows: Iterator[_Row]
+            if skipped:
+                rows = list_skipped_files(gallery, root, missing=missing)
+            elif form in (None, "null") and not incomplete:
+                rows = list_paths(gallery, root, missing=missing)
+            else:
+                rows = list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
+            if not missing or absent:
+                return rows
+            return without_absent(gallery, rows, lambda row: row.path, root)
+
+        if skip_missing and isinstance(gallery, GalleryUnion):
+            # What is printed cannot be taken back, and a gallery that is left out changes what others show.
+            without_damaged(gallery, lambda: deque(list_rows(), maxlen=0), skip_missing=True)
+        _print(_leave_out_absent(list_rows()), form, incomplete)
+
+
+_Row: TypeAlias = ListedFile | SkippedFile | KnownFile
 
 
 def _leave_out_absent(
-    gallery: GalleryReader, rows: Iterator[ListedFile | SkippedFile], root: Path | None
-) -> Iterator[ListedFile | SkippedFile]:
-    """Yield the missing files that were deleted, and say which folders are absent."""
-    for item in without_absent(gallery, rows, lambda row: row.path, root):
+    rows: Iterable[_Row | AbsentFolder],
+) -> Iterator[_Row]:
+    """Yield the files, and say which folders are absent."""
+    for item in rows:
         if isinstance(item, AbsentFolder):
             say(f"left out {describe_absent(item)}; mount its volume, or list them with --absent")
         else:
             yield item
 
 
-def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplete: bool) -> None:
+def _print(rows: Iterable[_Row], form: str | None, incomplete: bool) -> None:
     """Write the rows one by one.
 
     Args:
@@ -154,7 +177,7 @@ def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplet
                 write_path(row.path, null=form == "null", after=after.encode())
 
 
-def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:
+def _print_table(rows: Iterable[_Row]) -> None:
     write = sys.stdout.write
     write(
         f"{'id':>7}  {'size':>11}  {'regions':>7}  {'taken':<19}  {'camera':<{CAMERA_WIDTH}}  "

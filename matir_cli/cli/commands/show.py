@@ -15,7 +15,6 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.maintenance.show import HERE, PhotoDetails, RegionDetails, photo_details
-from matir_cli.output import drawing
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 
@@ -67,7 +66,10 @@ def _draw(gallery: GalleryFile, photo_id: int, target: Path, force: bool) -> Non
         raise PhotoUnreadable(
             gallery.paths(photo_id)[0], "no preview is stored, and the file is missing or has changed"
         )
-    drawing.save_picture(drawing.regions_overlay(image, gallery.regions(photo_id)), target, force=force)
+    # Imported here: without --overlay nothing is drawn.
+    from matir_cli.output.drawing import regions_overlay, save_picture
+
+    save_picture(regions_overlay(image, gallery.regions(photo_id)), target, force=force)
     say(f"regions drawn in {target}")
 
 
