@@ -36,6 +36,7 @@ from matir_cli.cli.commands.demo import draw
 from matir_cli.engines.clip.alpha_encoder import AlphaClipEncoder, load_alpha_clip_encoder
 from matir_cli.engines.device import choose_device
 from matir_cli.engines.options import read_options
+from matir_cli.engines.registry import has_own_processor, proposals_at_once
 from matir_cli.engines.sam2.model import load_model
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
@@ -186,7 +187,12 @@ def loop_plainly(models: Models, photos: Path, _: Path) -> None:
 
 def add(models: Models, photos: Path, gallery_path: Path) -> None:
     """Run `matir add` as it is: its stages overlap."""
-    indexing = IndexingModels(lambda: models.proposer, lambda: models.encoder, lambda: models.device != "cpu")
+    indexing = IndexingModels(
+        lambda: models.proposer,
+        lambda: models.encoder,
+        lambda: has_own_processor(models.device),
+        lambda: proposals_at_once(models.device),
+    )
     with GalleryFile.open(gallery_path, create=True) as gallery:
         for outcome in add_photos(gallery, [photos], indexing, previews=True):
             assert isinstance(outcome, Added), outcome

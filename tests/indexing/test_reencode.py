@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from matir_cli.engines.protocols import MaskedPhoto
 from matir_cli.errors import GalleryChanged, GalleryEmpty, ReencodingBegun
 from matir_cli.gallery.bound_models import NextEncoder, next_encoder, same_models
 from matir_cli.gallery.database import GalleryFile
+from matir_cli.gallery.working_image import load_working_image
 from matir_cli.indexing import reencode
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.indexing.reencode import (
@@ -132,11 +135,14 @@ def test_the_result_is_that_of_a_fresh_index(place: Path) -> None:
     """From unchanged files to the bit; previews are JPEG, so that colours differ a little."""
     with GalleryFile.open(place / "fresh.db") as gallery:
         fresh = stored(gallery)
-    for from_files in (True, False):
+    for from_files, together in product((True, False), repeat=2):
         shutil.copy(place / "gallery.db", place / "again.db")
         with GalleryFile.open(place / "again.db") as gallery:
             before = gallery.connection.execute("select id, rle from regions").fetchall()
-            outcomes = list(reencode_photos(gallery, GreyEncoder(), begin(gallery), from_files=from_files))
+            run = reencode_photos(
+                gallery, GreyEncoder(), begin(gallery), from_files=from_files, together=together
+            )
+            outcomes = list(run)
             assert [type(each) for each in outcomes] == [Reencoded] * PHOTOS + [Exchanged]
             after = stored(gallery)
             if from_files:
@@ -204,8 +210,9 @@ def test_a_run_that_ended_goes_on_and_covers_new_photos(
     assert state(place / "gallery.db") is FindingState.OK
 
 
+@pytest.mark.parametrize("together", [False, True])
 def test_photos_without_a_picture_are_named_and_nothing_is_exchanged(
-    place: Path, template: Path, tmp_path: Path
+    place: Path, template: Path, tmp_path: Path, together: bool
 ) -> None:
     shutil.copytree(template / "photos", tmp_path / "photos")
     index(place / "own.db", tmp_path / "photos", ColourEncoder, OLD, previews=False)
@@ -215,7 +222,7 @@ def test_photos_without_a_picture_are_named_and_nothing_is_exchanged(
     names[2].write_bytes(changed + b"more")
     with GalleryFile.open(place / "own.db") as gallery:
         old, photos = stored(gallery), gallery.count_photos()
-        outcomes = list(reencode_photos(gallery, GreyEncoder(), begin(gallery)))
+        outcomes = list(reencode_photos(gallery, GreyEncoder(), begin(gallery), together=together))
         lost = [each for each in outcomes if isinstance(each, NotReencoded)]
         assert {each.path for each in lost} == {names[1], names[2]}
         assert all("no preview" in each.reason for each in lost)
@@ -223,13 +230,38 @@ def test_photos_without_a_picture_are_named_and_nothing_is_exchanged(
         assert (stored(gallery), gallery.model("encoder")) == (old, OLD)
         # One is back: only it is encoded, and the other one still holds the exchange up.
         (tmp_path / "away.png").rename(names[1])
-        again = list(reencode_photos(gallery, GreyEncoder(), begin(gallery)))
+        again = list(reencode_photos(gallery, GreyEncoder(), begin(gallery), together=together))
         assert [type(each) for each in again] == [NotReencoded, Reencoded]
         last = list(reencode_photos(gallery, GreyEncoder(), begin(gallery), drop_missing=True))
         assert last[-1] == Exchanged(photos - 1, 1)
         assert gallery.count_photos() == photos - 1
         assert gallery.model("encoder") == NEW
     assert state(place / "own.db") is not FindingState.PROBLEM
+
+
+def test_photos_that_are_ready_are_encoded_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = threading.Event()
+    loaded: list[int] = []
+    groups: list[int] = []
+
+    def load(*given: Any, **options: Any) -> ImageArray | None:
+        loaded.append(1)
+        if len(loaded) == 4:
+            several.set()
+        return load_working_image(*given, **options)
+
+    class Waiting(GreyEncoder):
+        def encode_photos(self, photos: Sequence[MaskedPhoto]) -> list[FloatArray]:
+            assert several.wait(20)
+            groups.append(len(photos))
+            return super().encode_photos(photos)
+
+    monkeypatch.setattr(reencode, "load_working_image", load)
+    with GalleryFile.open(place / "gallery.db") as gallery:
+        outcomes = list(reencode_photos(gallery, Waiting(), begin(gallery), together=True))
+    assert outcomes[-1] == Exchanged(PHOTOS, 0)
+    assert sum(groups) == PHOTOS
+    assert max(groups) > 1
 
 
 def test_vectors_that_are_not_numbers_hold_the_exchange_up(place: Path) -> None:

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from matir_cli import masks
 from matir_cli.engines.protocols import MaskedPhoto, RegionEncoder, RegionProposer
-from matir_cli.engines.registry import load_proposer, proposals_at_once
+from matir_cli.engines.registry import load_proposer, load_region_encoder, proposals_at_once
 from matir_cli.errors import EngineFailed
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.outcomes import Added, Outcome, Skipped
@@ -114,14 +116,15 @@ class Place:
                 found.append(outcome)
         return found
 
-    def content(self, name: str = "gallery.db") -> list[tuple[object, ...]]:
+    def content(self, name: str = "gallery.db") -> list[tuple[int, int, bytes, bytes]]:
         """Return the photos' regions and vectors, in the order of the gallery."""
         with GalleryFile.open(self.folder / name) as gallery:
             select = (
                 "select regions.photo_id, ordinal, rle, vector from regions "
                 "join vectors on region_id = regions.id order by regions.photo_id, ordinal"
             )
-            return gallery.connection.execute(select).fetchall()
+            rows: list[Any] = gallery.connection.execute(select).fetchall()
+        return [(int(photo), int(ordinal), bytes(rle), bytes(vector)) for photo, ordinal, rle, vector in rows]
 
 
 @pytest.fixture
@@ -271,3 +274,21 @@ def test_two_threads_get_the_regions_and_prompts_of_one_after_the_other() -> Non
         before = proposer.prompts_asked
         assert regions == proposer.propose(image)
         assert prompts == proposer.prompts_asked - before > 0
+
+
+def test_a_gallery_of_the_tiny_models_is_that_of_photos_one_by_one(tmp_path: Path) -> None:
+    tiny = load_model_set("tiny")
+    proposer = load_proposer(locate_part(tiny, "proposer"), "cpu")
+    encoder = load_region_encoder(locate_part(tiny, "encoder"), "cpu")
+    place = Place(tmp_path, [tmp_path / "photos" / f"{number}.png" for number in range(4)])
+    (tmp_path / "photos").mkdir()
+    for path, seed in zip(place.paths, range(SPLITS["demo"].start, SPLITS["demo"].start + 4), strict=True):
+        Image.fromarray(picture(seed).image).save(path)
+    outcomes = place.add(encoder, proposer)
+    assert outcomes == place.add(encoder, proposer, side_by_side=False, name="alone.db")
+    assert all(isinstance(outcome, Added) and outcome.prompts > 0 for outcome in outcomes)
+    together, alone = place.content(), place.content("alone.db")
+    assert [row[:3] for row in together] == [row[:3] for row in alone]
+    for ours, theirs in zip(together, alone, strict=True):
+        left, right = (np.frombuffer(row[3], np.int8).astype(int) for row in (ours, theirs))
+        assert np.abs(left - right).max() <= 1  # vectors are rounded to bytes
