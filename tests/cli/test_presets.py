@@ -8,11 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from matir_cli import Gallery
 from matir_cli.cli.group import matir as command_line
 from matir_cli.cli.indexing import open_for_indexing
 from matir_cli.cli.options.common import gallery_option
 from matir_cli.cli.options.presets import preset_options
-from matir_cli.errors import PresetMissing
+from matir_cli.errors import PresetMismatch, PresetMissing
+from matir_cli.gallery.database import GalleryFile
 from matir_cli.maintenance.doctor.installation import examine_installation
 from matir_cli.model_sets.catalogue import sets_with_preset
 from matir_cli.progress import no_progress
@@ -55,6 +57,22 @@ def test_doctor_names_the_preset(mine: Path, tmp_path: Path, monkeypatch: pytest
     assert found["gallery models"].text == "those of the model set tiny, fast"
     assert found[f"models {mine}, fast"].text == "all files are present"
     assert f"models {mine}" not in found
+
+
+def test_the_api_takes_a_set_with_a_preset(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    db = tmp_path / "new.db"
+    for models in (f"{mine}:fast", None, str(mine)):
+        with Gallery(db, models=models) as gallery:
+            assert list(gallery.add([])) == []
+        with GalleryFile.open(db) as file:
+            assert file.model_set() == f"{mine}:fast"
+    with Gallery(tmp_path / "plain.db", models=str(mine)) as gallery:
+        gallery.add([])
+    with Gallery(tmp_path / "plain.db", models=f"{mine}:fast") as gallery, pytest.raises(PresetMismatch):
+        gallery.add([])
 
 
 def test_presets_do_not_mix(mine: Path, tmp_path: Path) -> None:

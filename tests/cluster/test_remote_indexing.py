@@ -27,6 +27,7 @@ from matir_cli.progress import no_progress
 from tests.cluster.content import content_of
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer
 from tests.support.pictures import scene
+from tests.support.preset_set import make_preset_set
 
 MODELS = IndexingModels(ColourProposer, ColourEncoder)
 
@@ -148,6 +149,19 @@ def test_a_worker_with_other_models_is_refused() -> None:
     assert PhotoWorker(installed_version(), WorkerModels(tiny, configs, "cpu", None), 60).start() is None
     other = {**configs, "encoder": configs["proposer"]}
     fault = PhotoWorker(installed_version(), WorkerModels(tiny, other, "cpu", None), 60).start()
+    assert fault is not None
+    assert fault.reason.endswith("is another one than here")
+
+
+def test_a_worker_has_the_preset_of_the_gallery(tmp_path: Path) -> None:
+    mine = make_preset_set(tmp_path)
+    plain, fast = (
+        {part: locate_part(load_model_set(name), part) for part in INDEXING_PARTS}
+        for name in (str(mine), f"{mine}:fast")
+    )
+    models = load_model_set(f"{mine}:fast")
+    assert PhotoWorker(installed_version(), WorkerModels(models, fast, "cpu", None), 60).start() is None
+    fault = PhotoWorker(installed_version(), WorkerModels(models, plain, "cpu", None), 60).start()
     assert fault is not None
     assert fault.reason.endswith("is another one than here")
 
