@@ -89,10 +89,11 @@ def test_presets_do_not_mix(mine: Path, tmp_path: Path) -> None:
 def test_models_list_names_presets() -> None:
     lines = run("models", "list", "--long").stdout.splitlines()
     found = [line.split("\t") for line in lines if line.split("\t")[1] == "preset"]
-    assert [name for name, *_ in found] == sets_with_preset("fast")
-    assert {value for *_, value in found} == {"fast: points = adaptive, repeat_threshold = 0.9"}
+    fast = {name for name, _, value in found if value == "fast: points = adaptive, repeat_threshold = 0.9"}
+    assert fast == set(sets_with_preset("fast"))
+    assert ["tiny", "preset", "thorough: points_per_side = 24, repeat_threshold = 0.9"] in found
     rows = {row["name"]: row["presets"] for row in json.loads(run("models", "list", "--json").stdout)}
-    assert rows["tiny"] == {}
+    assert [*rows["tiny"]] == ["thorough"]
     assert rows["full"]["fast"] == {"proposer": {"points": "adaptive", "repeat_threshold": 0.9}}
 
 

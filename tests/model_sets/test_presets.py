@@ -96,6 +96,12 @@ def test_sets_with_as_many_points_as_the_paper_have_a_fast_preset() -> None:
     assert (fast["points"], fast["repeat_threshold"], fast["points_per_side"]) == ("adaptive", 0.9, 32)
 
 
+def test_the_tiny_set_has_a_thorough_preset_that_asks_more_points() -> None:
+    assert sets_with_preset("thorough") == ["tiny"]
+    plain, thorough = (load_model_set(name).part("proposer").options for name in ("tiny", "tiny:thorough"))
+    assert thorough["points_per_side"] == 2 * plain["points_per_side"]
+
+
 def test_a_preset_replaces_options_of_its_part_alone(mine: str) -> None:
     plain, fast = load_model_set(mine), load_model_set(f"{mine}:fast")
     assert (plain.preset, fast.preset, fast.handle) == (None, "fast", f"{mine}:fast")
@@ -106,8 +112,8 @@ def test_a_preset_replaces_options_of_its_part_alone(mine: str) -> None:
     assert fast.part("judge") == plain.part("judge")
 
 
-def test_a_set_without_the_preset_names_those_that_have_it(mine: str) -> None:
-    for name in ("tiny:fast", f"{mine}:thorough"):
+def test_a_set_without_the_preset_names_those_that_have_it() -> None:
+    for name in ("tiny:fast", "lite:thorough"):
         with pytest.raises(PresetMissing) as caught:
             load_model_set(name)
         base, preset = split_preset(name)
