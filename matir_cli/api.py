@@ -64,13 +64,13 @@ class Gallery:
         """Open the gallery at `path` if it exists; otherwise `add` creates it.
 
         Args:
-            models: name of a model set, or path of a TOML file. None: the set that the gallery was
-                created with, or "full" for a new gallery. A file must be named once on each machine.
+            models: name of a model set, or path of a TOML file; "full:fast" is one with a preset. None: those
+                that the gallery was created with, or "full" if new. A file is to be named once per machine.
             device: "auto", "cuda", "mps" or "cpu".
 
         Raises:
             GalleryError: the file exists, but is not a gallery that can be opened.
-            ModelSetError: the model set does not exist, or is invalid.
+            ModelSetError: the model set does not exist, is invalid, or lacks the preset.
         """
         path = Path(path).expanduser()
         self._open(path, GalleryFile.open(path) if path.exists() else None, models, device)

@@ -236,6 +236,12 @@ _REMEDIES: dict[type[errors.MatirError], str] = {
         "Leave out --models, to use those it was made with; or name another file with --db (in matir eval, "
         "another folder with --out). New vectors by another encoder: matir reencode --models SET."
     ),
+    errors.PresetMismatch: (
+        "Leave out --fast, --thorough and --models, to go on as it was made; or make a new gallery: name "
+        "another file with --db."
+    ),
+    errors.PresetMissing: "Leave out the preset, or choose one of those sets with --models.",
+    errors.PresetsContradict: "Name one preset only.",
     errors.ModelSetUnknown: "Use one of these names, or the path of a TOML file.",
     errors.ModelSetInvalid: "Correct it in the TOML file.",
     errors.PartMissing: "Choose another model set with --models.",

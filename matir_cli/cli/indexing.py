@@ -21,6 +21,7 @@ from matir_cli.indexing.outcomes import Added, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.pipeline import IndexingModels
 from matir_cli.indexing.sync import Dropped
 from matir_cli.model_sets.catalogue import ModelSet
+from matir_cli.model_sets.presets import PresetName
 from matir_cli.model_sets.session import ModelSession, check_indexing_weights
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import EXCLUDED, EXCLUDED_FOLDERS, UNUSED_PATTERNS
@@ -32,14 +33,19 @@ Outcome = TypeVar("Outcome")
 
 @contextmanager
 def open_for_indexing(
-    gallery_path: Path, model_set: str | None, device: str, ray: RayOptions | None = None
+    gallery_path: Path,
+    model_set: str | None,
+    device: str,
+    ray: RayOptions | None = None,
+    preset: PresetName | None = None,
 ) -> Iterator[tuple[GalleryFile, IndexingModels]]:
     """Open the gallery, or create it, together with the models to index with, bound to it.
 
     Args:
         ray: let a Ray cluster index new photos; it is joined or started when the first one is met.
+        preset: preset of the model set; None: the gallery's.
     """
-    chosen = _choose(gallery_path, model_set)
+    chosen = _choose(gallery_path, model_set, preset)
     check_indexing_weights(chosen, gallery_path)
     if model_set is None and not gallery_path.exists():
         _say_licences(chosen)
@@ -94,17 +100,17 @@ def _say_licences(chosen: ModelSet) -> None:
     """Report the licences of a new gallery's model set, which the user has not chosen."""
     licences = "; ".join(dict.fromkeys(part.licence for part in chosen.parts))
     say(
-        f"new gallery with the default model set {chosen.name}, licences: {licences}; "
+        f"new gallery with the default model set {chosen.title}, licences: {licences}; "
         "sets for any use: matir models list --long"
     )
 
 
-def _choose(gallery_path: Path, name: str | None) -> ModelSet:
+def _choose(gallery_path: Path, name: str | None, preset: PresetName | None) -> ModelSet:
     """Choose the model set to index with, without creating a gallery: its weights may be missing."""
     if not gallery_path.exists():
-        return choose_model_set(None, name)
+        return choose_model_set(None, name, preset)
     with GalleryFile.open(gallery_path, create=True) as gallery:
-        return choose_model_set(gallery, name)
+        return choose_model_set(gallery, name, preset)
 
 
 def run_with_progress(

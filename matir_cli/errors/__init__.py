@@ -25,11 +25,14 @@
     │   ├── ReencodingBegun            new vectors for another model set are half made
     │   ├── OtherProposer              its regions are of another proposer than a model set has
     │   └── ModelMismatch              made with other models than those requested
+    │       └── PresetMismatch         or with another preset of the same set
     ├── ExtensionUnusable              SQLite cannot load an extension that it needs
     ├── ModelSetError                  about the models
     │   ├── ModelSetUnknown            no set of that name
     │   ├── ModelSetUntrusted          a gallery names a file as its set that the user has not used with it
     │   ├── ModelSetInvalid            its TOML is invalid
+    │   ├── PresetMissing              the set does not have the preset that is asked for
+    │   ├── PresetsContradict          two presets are asked for
     │   ├── PartMissing                the set lacks the model that is needed
     │   ├── WeightsMissing             files that were not fetched yet
     │   ├── WeightsChanged             a file's hash differs from the recorded one
@@ -107,6 +110,7 @@ from matir_cli.errors.gallery import (
     NotAGallery,
     OtherProposer,
     PhotoUnknown,
+    PresetMismatch,
     ReencodingBegun,
     RoomTooSmall,
     SavedSearchExists,
@@ -140,6 +144,8 @@ from matir_cli.errors.models import (
     ModelSetUnknown,
     ModelSetUntrusted,
     PartMissing,
+    PresetMissing,
+    PresetsContradict,
     WeightsChanged,
     WeightsMissing,
 )
@@ -206,6 +212,9 @@ __all__ = [
     "PhotoInaccessible",
     "PhotoUnknown",
     "PhotoUnreadable",
+    "PresetMismatch",
+    "PresetMissing",
+    "PresetsContradict",
     "QueryContradicts",
     "QueryEmpty",
     "QueryNotText",

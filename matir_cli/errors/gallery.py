@@ -233,3 +233,12 @@ class ModelMismatch(GalleryError):
     def __str__(self) -> str:
         made = f"{self.path} was made with the {self.role} {self.stored}, not {self.wanted}"
         return f"{made}: their results cannot be compared."
+
+
+@dataclass(eq=False)
+class PresetMismatch(ModelMismatch):
+    """The gallery was made with another preset of its model set: `stored` and `wanted` are such sets."""
+
+    def __str__(self) -> str:
+        made = f"{self.path} was made with the model set {self.stored}, not {self.wanted}"
+        return f"{made}: their regions cannot be compared."

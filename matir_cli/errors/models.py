@@ -45,6 +45,30 @@ class ModelSetInvalid(ModelSetError):
 
 
 @dataclass(eq=False)
+class PresetMissing(ModelSetError):
+    """The model set `model_set` has no `preset`; `known` names the available sets that have it."""
+
+    model_set: str
+    preset: str
+    known: Sequence[str]
+
+    def __str__(self) -> str:
+        having = ", ".join(self.known) or "none"
+        return f"the model set {self.model_set} has no preset {self.preset}; sets that have it: {having}."
+
+
+@dataclass(eq=False)
+class PresetsContradict(ModelSetError):
+    """The model set `model_set` names another preset than `preset`, which is asked for as well."""
+
+    model_set: str
+    preset: str
+
+    def __str__(self) -> str:
+        return f"the model set {self.model_set} and the preset {self.preset} contradict each other."
+
+
+@dataclass(eq=False)
 class PartMissing(ModelSetError):
     """The model set `model_set` has no `part` ("proposer", "encoder" or "judge")."""
 

@@ -62,6 +62,7 @@ class ModelInfo:
     weight_hash: str
     """SHA-256 over the SHA-256 of its files, hex."""
     model_set: str
+    """The set that it comes from; "full:fast" is one with a preset."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, GalleryUnion, IdArray, Member
 from matir_cli.maintenance.merge import TakenOver, copy_photo
-from matir_cli.maintenance.merge_source import source_models
+from matir_cli.maintenance.merge_source import BoundModel, source_models
+from matir_cli.model_sets.presets import naming_presets
 from matir_cli.search.index import seal_index
 
 PATTERN = "*.db"
@@ -122,15 +123,16 @@ def _leave_out(error: GalleryError, skip: Skip | None) -> None:
 
 def _check_models(files: Sequence[GalleryFile]) -> None:
     """Check that all galleries are bound to the same models, or to none."""
-    first: dict[str, tuple[str, str]] = {}
+    first: dict[str, BoundModel] = {}
     for file in files:
         for model in source_models(file):
-            name, weight_hash = model.identity.name, model.identity.weight_hash
-            known, known_hash = first.setdefault(model.role, (name, weight_hash))
-            if known_hash != weight_hash:
-                if known == name:  # other weights or settings: the hashes tell them apart
-                    name, known = f"{name} ({weight_hash[:12]})", f"{known} ({known_hash[:12]})"
-                raise ModelMismatch(file.path, model.role, name, known)
+            known = first.setdefault(model.role, model)
+            if known.identity.weight_hash != model.identity.weight_hash:
+                names = [each.identity.name for each in (model, known)]
+                if names[0] == names[1]:  # other weights or settings: the hashes tell them apart
+                    names = [f"{names[0]} ({each.identity.weight_hash[:12]})" for each in (model, known)]
+                with naming_presets(model.model_set, known.model_set):
+                    raise ModelMismatch(file.path, model.role, *names)
 
 
 def unite_galleries(files: Sequence[GalleryFile]) -> GalleryUnion:

@@ -26,6 +26,7 @@ from matir_cli.maintenance.merge_source import (
     source_models,
     source_photo_ids,
 )
+from matir_cli.model_sets.presets import naming_presets
 from matir_cli.photos.discover import stat_file
 from matir_cli.photos.raw_pairs import is_raw
 from matir_cli.records import FileRecord
@@ -86,7 +87,8 @@ def merge_gallery(
     """
     bound = source_models(source)
     for model in bound:
-        gallery.check_model(model.role, model.identity)
+        with naming_presets(gallery.model_set(), model.model_set):
+            gallery.check_model(model.role, model.identity)
     if dry_run:
         for photo_id in source_photo_ids(source):
             if (photo := read_source_photo(gallery, source, photo_id)) is not None:

@@ -27,6 +27,9 @@ judge, the set serves only the first stage; with an encoder alone, only as a bas
     [encoder.files.visual]                # one table per file, named by its role
     ...
 
+    [presets.fast.proposer]               # optional: options of the proposer that `matir add --fast` replaces
+    points = "adaptive"                   # likewise `thorough`, and other parts
+
 A file has exactly one of three sources:
 
     hub = "owner/repo", file = "path/in/repo", revision = "main or a commit"
@@ -47,9 +50,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing
+from matir_cli.errors import ModelSetInvalid, ModelSetUnknown, PartMissing, PresetMissing
 from matir_cli.model_sets.abilities import Abilities, Text
 from matir_cli.model_sets.addresses import address_fault
+from matir_cli.model_sets.presets import PRESETS, PresetName, Presets, add_preset, split_preset
+from matir_cli.model_sets.sources import HubSource, LocalSource, ModelFile, Source, UrlSource
 from matir_cli.records import MatchRule
 
 DEFAULT_MODEL_SET = "full"
@@ -83,74 +88,6 @@ _REPO = re.compile(f"{_REPO_NAME}/{_REPO_NAME}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class HubSource(msgspec.Struct, frozen=True):
-    """A file in a repository on the Hugging Face hub."""
-
-    repo: str
-    """Owner and name, such as "facebook/sam2.1-hiera-large"."""
-    file: str
-    """Path in the repository, with forward slashes."""
-    revision: str
-    """Branch, tag, pull request or commit."""
-
-    @property
-    def address(self) -> str:
-        """Identifier of the source, for messages and hash records."""
-        return f"hub:{self.repo}@{self.revision}/{self.file}"
-
-
-class UrlSource(msgspec.Struct, frozen=True):
-    """A file at a web address."""
-
-    url: str
-    """An https address, or http on this machine itself."""
-    mirrors: tuple[str, ...]
-    """Other addresses of the same file, tried in this order if `url` fails."""
-    name: str
-    """Name of the file on disk: one plain file name."""
-
-    @property
-    def address(self) -> str:
-        """Identifier of the source, for messages and hash records."""
-        return self.url
-
-
-class LocalSource(msgspec.Struct, frozen=True):
-    """A file in the folder of the model set's TOML."""
-
-    path: Path
-    """Absolute, symbolic links resolved."""
-
-    @property
-    def address(self) -> str:
-        """Identifier of the source, for messages and hash records."""
-        return str(self.path)
-
-
-Source: TypeAlias = HubSource | UrlSource | LocalSource
-
-
-class ModelFile(msgspec.Struct, frozen=True):
-    """One file of a model."""
-
-    part: str
-    """Part that the file belongs to, one of `PARTS`."""
-    role: str
-    """The engine's name for the file, such as "checkpoint"."""
-    source: Source
-    bytes: int | None
-    """Size of the file; None for a local file without a declared size."""
-    exact: bool
-    """True if `bytes` is the exact size, False if it is approximate."""
-    sha256: str | None
-    """Hash published upstream, lower-case hex; None if upstream publishes none."""
-
-    @property
-    def label(self) -> str:
-        """Part and role, such as "encoder.visual"."""
-        return f"{self.part}.{self.role}"
-
-
 class ModelPart(msgspec.Struct, frozen=True):
     """One model of a set."""
 
@@ -173,7 +110,8 @@ class ModelSet(msgspec.Struct, frozen=True):
 
     name: str
     handle: str
-    """Argument of `load_model_set` for this set: a packaged set's name, or the TOML's absolute path."""
+    """Argument of `load_model_set` for this set: a packaged set's name, or the TOML's absolute path; and
+    behind a colon the preset, if one is in use."""
     description: str
     note: str
     """Sentence to show whenever the set is used; may be empty."""
@@ -188,6 +126,15 @@ class ModelSet(msgspec.Struct, frozen=True):
     beside zTrue - zFalse, where the parts of a description are scored; 0, as in the paper: none."""
     abilities: Abilities = Abilities()
     """What the set can do."""
+    presets: Presets = {}
+    """The set's presets."""
+    preset: PresetName | None = None
+    """The preset in use, whose options the parts have; None: none."""
+
+    @property
+    def title(self) -> str:
+        """Name of the set for people, with the preset in use, such as "full, fast"."""
+        return self.name if self.preset is None else f"{self.name}, {self.preset}"
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -238,6 +185,7 @@ class _SetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trial: TrialWorldName = "shapes"
     match: MatchRule = "iou"
     fusion: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    presets: Presets = {}
 
 
 def model_set_names() -> list[str]:
@@ -245,33 +193,67 @@ def model_set_names() -> list[str]:
     return sorted(path.stem for path in _packaged().glob("*.toml"))
 
 
+def sets_with_preset(preset: PresetName) -> list[str]:
+    """Return the names of the packaged model sets that have `preset`, sorted."""
+    return [name for name in model_set_names() if preset in load_model_set(name).presets]
+
+
 def is_file_name(name: str) -> bool:
     """Return True if `load_model_set` takes `name` as a file, not as a packaged set."""
-    return name.endswith(".toml") or "/" in name or os.sep in name
+    base, _ = split_preset(name)
+    return base.endswith(".toml") or "/" in base or os.sep in base
 
 
 def load_model_set(name: str) -> ModelSet:
-    """Load the packaged set `name`, or the set in the file `name`.
+    """Load the packaged set `name`, or the set in the file `name`, with a preset such as in "full:fast".
 
     `name` is taken as a file if it ends in ".toml" or contains a path separator.
 
     Raises:
         ModelSetUnknown: there is no such set or file.
         ModelSetInvalid: the TOML is not a valid model set; the reason names the key.
+        PresetMissing: the set does not have the preset.
     """
-    if is_file_name(name):
-        path = Path(name).absolute()
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise ModelSetInvalid(
-                ascii(str(path)), "its path is not UTF-8, so no gallery can hold it"
-            ) from error
-        return read_model_set(path, str(path))
+    base, preset = split_preset(name)
+    plain = _load_file(base) if is_file_name(base) else _load_packaged(base)
+    return plain if preset is None else _with_preset(plain, preset)
+
+
+def _load_file(name: str) -> ModelSet:
+    path = Path(name).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ModelSetInvalid(ascii(str(path)), "its path is not UTF-8, so no gallery can hold it") from error
+    return read_model_set(path, str(path))
+
+
+def _load_packaged(name: str) -> ModelSet:
     known = model_set_names()
     if name not in known:
         raise ModelSetUnknown(name, known)
     return read_model_set(_packaged() / f"{name}.toml", name)
+
+
+def _with_preset(models: ModelSet, preset: PresetName) -> ModelSet:
+    """Return the set with the options of its preset.
+
+    Raises:
+        PresetMissing: it has no such preset.
+    """
+    if preset not in models.presets:
+        raise PresetMissing(models.handle, preset, sets_with_preset(preset))
+    replaced = models.presets[preset]
+    # Figures of a trial were measured with the options that are replaced.
+    parts = tuple(
+        msgspec.structs.replace(part, options={**part.options, **replaced[part.kind]}, reference=())
+        if replaced.get(part.kind)
+        else part
+        for part in models.parts
+    )
+    return msgspec.structs.replace(
+        models, handle=add_preset(models.handle, preset), parts=parts, preset=preset
+    )
 
 
 def read_model_set(path: Path, handle: str) -> ModelSet:
@@ -360,6 +342,7 @@ class _TomlReader:
             match=table.match,
             fusion=table.fusion,
             abilities=self.abilities(table.abilities),
+            presets=self.presets(table),
         )
 
     def abilities(self, value: dict[str, Any]) -> Abilities:
@@ -367,6 +350,15 @@ class _TomlReader:
         for key in ("languages", "measured"):
             self.text(getattr(table, key), f"abilities.{key}")
         return table
+
+    def presets(self, table: _SetTable) -> Presets:
+        for name, parts in table.presets.items():
+            if name not in PRESETS:
+                raise self.invalid(f"presets.{name}", f": a preset is one of {', '.join(PRESETS)}")
+            for kind in parts:
+                if kind not in PARTS or getattr(table, kind) is None:
+                    raise self.invalid(f"presets.{name}.{kind}", ": the set has no such part")
+        return table.presets
 
     def part(self, kind: str, value: dict[str, Any]) -> ModelPart:
         table = self.table(value, _PartTable, kind)

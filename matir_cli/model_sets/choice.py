@@ -16,9 +16,10 @@ import msgspec
 import platformdirs
 
 from matir_cli.atomic_write import atomic_write
-from matir_cli.errors import ModelSetUntrusted, OutputError
+from matir_cli.errors import ModelSetUntrusted, OutputError, PresetsContradict
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, PARTS, ModelSet, is_file_name, load_model_set
+from matir_cli.model_sets.presets import PresetName, add_preset, split_preset
 
 _LARGEST_RECORD = 1 << 16
 """Bytes."""
@@ -33,26 +34,46 @@ class _Record(msgspec.Struct, frozen=True):
     """Role to the hash of the model that the gallery is bound to: another gallery at this path differs."""
 
 
-def choose_set(gallery: GalleryReader | None, name: str | None) -> ModelSet:
+def choose_set(gallery: GalleryReader | None, name: str | None, preset: PresetName | None = None) -> ModelSet:
     """Load the set that the user calls `name`, else the gallery's own, else the default.
+
+    The gallery's own set has the gallery's preset, also where the user calls it by its name alone.
 
     Args:
         gallery: None for a gallery that does not exist yet.
         name: name of a set, or path of a TOML file, as the user gave it; None if none was given.
+        preset: preset that the user asked for besides.
 
     Raises:
         ModelSetUntrusted: the gallery names a file that this user has not used with it.
-        ModelSetUnknown, ModelSetInvalid: as in `load_model_set`.
+        ModelSetUnknown, ModelSetInvalid, PresetMissing: as in `load_model_set`.
+        PresetsContradict: `name` has another preset than `preset`.
     """
     own = gallery.model_set() if gallery is not None else None
     if name:
-        chosen = load_model_set(name)
+        if preset is not None and split_preset(name)[1] not in (None, preset):
+            raise PresetsContradict(name, preset)
+        chosen = load_model_set(add_preset(name, preset))
+        if own is not None and chosen.preset is None and chosen.handle == split_preset(own)[0]:
+            chosen = load_model_set(own)
         if gallery is not None and chosen.handle == own:
             record_choice(gallery, chosen)
         return chosen
     if gallery is not None and own is not None and is_file_name(own) and _recorded(gallery) != own:
         raise ModelSetUntrusted(gallery.path, own)
-    return load_model_set(own or DEFAULT_MODEL_SET)
+    return load_model_set(add_preset(own or DEFAULT_MODEL_SET, preset))
+
+
+def choose_next_set(gallery: GalleryReader, name: str) -> ModelSet:
+    """Load the set called `name` for a gallery that is to have its encoder, as in `choose_set`.
+
+    A set that has the gallery's preset is taken with it, since the gallery's regions were made so.
+    """
+    chosen = choose_set(gallery, name)
+    _, preset = split_preset(gallery.model_set() or "")
+    if preset is None or chosen.preset is not None or preset not in chosen.presets:
+        return chosen
+    return load_model_set(add_preset(chosen.handle, preset))
 
 
 def record_choice(gallery: GalleryReader, models: ModelSet) -> None:

@@ -14,15 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from matir_cli.errors import CheckpointInvalid, DownloadFailed, ModelSetInvalid, WeightsChanged
-from matir_cli.model_sets.catalogue import (
-    SHA256_HEX,
-    HubSource,
-    LocalSource,
-    ModelFile,
-    ModelSet,
-    UrlSource,
-)
+from matir_cli.model_sets.catalogue import SHA256_HEX, ModelSet
 from matir_cli.model_sets.http import Transfer, fetch_file
+from matir_cli.model_sets.sources import HubSource, LocalSource, ModelFile, UrlSource
 from matir_cli.model_sets.weights import (
     address_key,
     expected_hash,

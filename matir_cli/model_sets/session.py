@@ -20,6 +20,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import ModelSet
 from matir_cli.model_sets.choice import record_choice
+from matir_cli.model_sets.presets import naming_presets
 from matir_cli.model_sets.weights import locate_files
 from matir_cli.records import EngineConfig, MatchRule
 
@@ -57,7 +58,7 @@ class ModelSession:
     Raises, at the first access to a part:
         PartMissing: the set has no such part.
         WeightsMissing, WeightsChanged: files are missing, or have changed.
-        ModelMismatch: the gallery was made with another model.
+        ModelMismatch: the gallery was made with another model; PresetMismatch: or with another preset.
         CheckpointInvalid, DeviceUnavailable: raised by the engine.
     """
 
@@ -73,7 +74,8 @@ class ModelSession:
         assert isinstance(self._gallery, GalleryFile)
         for part in INDEXING_PARTS:
             config = self._locate(part)
-            self._gallery.bind_model(part, config.identity, self.models.handle)
+            with naming_presets(self._gallery.model_set(), self.models.handle):
+                self._gallery.bind_model(part, config.identity, self.models.handle)
             self._configs[part] = config
         record_choice(self._gallery, self.models)
 
@@ -85,7 +87,8 @@ class ModelSession:
         if part not in self._configs:
             config = self._locate(part)
             if part != "judge":
-                self._gallery.check_model(part, config.identity)
+                with naming_presets(self._gallery.model_set(), self.models.handle):
+                    self._gallery.check_model(part, config.identity)
             self._configs[part] = config
         return self._configs[part]
 

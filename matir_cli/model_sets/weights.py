@@ -26,7 +26,8 @@ import platformdirs
 
 from matir_cli.atomic_write import atomic_write
 from matir_cli.errors import CheckpointInvalid, OutputError, WeightsChanged, WeightsMissing
-from matir_cli.model_sets.catalogue import HubSource, LocalSource, ModelFile, ModelPart, ModelSet, UrlSource
+from matir_cli.model_sets.catalogue import ModelPart, ModelSet
+from matir_cli.model_sets.sources import HubSource, LocalSource, ModelFile, UrlSource
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import EngineConfig, ModelIdentity
 

@@ -169,6 +169,27 @@ def model_mismatch(place: Place) -> Steps:
     yield place.find("dog")
 
 
+def preset_mismatch(place: Place) -> Steps:
+    fast = place.model_set(lambda text: f"{text}\n[presets.fast.proposer]\npoints_per_side = 8\n")
+    add = ["add", place.photos / "0000.png", "--db", place.folder / "new.db", "--models", fast]
+    assert place.run(*add).returncode == 0
+    yield [*add, "--fast"]
+    yield add
+
+
+def preset_missing(place: Place) -> Steps:
+    add = ["add", place.photos / "0000.png", "--db", place.folder / "new.db", "--models", "tiny"]
+    yield [*add, "--fast"]
+    yield add
+
+
+def presets_contradict(place: Place) -> Steps:
+    fast = place.model_set(lambda text: f"{text}\n[presets.fast.proposer]\npoints_per_side = 8\n")
+    add = ["add", place.photos / "0000.png", "--db", place.folder / "new.db", "--models", f"{fast}:fast"]
+    yield [*add, "--thorough"]
+    yield add
+
+
 def model_set_unknown(place: Place) -> Steps:
     yield [*place.find("dog"), "--models", "tinny"]
     yield [*place.find("dog"), "--models", "tiny"]
@@ -398,6 +419,9 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.IndexDamaged: index_damaged,
     errors.MergeIntoItself: merge_into_itself,
     errors.ModelMismatch: model_mismatch,
+    errors.PresetMismatch: preset_mismatch,
+    errors.PresetMissing: preset_missing,
+    errors.PresetsContradict: presets_contradict,
     errors.ModelSetUntrusted: model_set_untrusted,
     errors.PhotoInaccessible: photo_inaccessible,
     errors.ModelSetInvalid: model_set_invalid,

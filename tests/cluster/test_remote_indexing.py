@@ -34,6 +34,7 @@ from matir_cli.records import ImageArray, Region
 from tests.cluster.content import content_of
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer
 from tests.support.pictures import save_scenes, scene
+from tests.support.preset_set import make_preset_set
 
 MODELS = IndexingModels(ColourProposer, ColourEncoder)
 
@@ -209,6 +210,19 @@ def test_the_precision_of_the_command_counts_on_workers(
 
     assert PhotoWorker(installed_version(), load_models, 60, here).start() is None
     assert chosen == [torch.float32 if here == "float32" else torch.float16]
+
+
+def test_a_worker_has_the_preset_of_the_gallery(tmp_path: Path) -> None:
+    mine = make_preset_set(tmp_path)
+    plain, fast = (
+        {part: locate_part(load_model_set(name), part) for part in INDEXING_PARTS}
+        for name in (str(mine), f"{mine}:fast")
+    )
+    models = load_model_set(f"{mine}:fast")
+    assert PhotoWorker(installed_version(), WorkerModels(models, fast, "cpu", None), 60, None).start() is None
+    fault = PhotoWorker(installed_version(), WorkerModels(models, plain, "cpu", None), 60, None).start()
+    assert fault is not None
+    assert fault.reason.endswith("is another one than here")
 
 
 def test_shipped_files_are_stored_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

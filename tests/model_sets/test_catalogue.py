@@ -11,15 +11,8 @@ from matir_cli.engines.options import read_options
 from matir_cli.engines.registry import OPTIONS
 from matir_cli.errors import MatirError, ModelSetInvalid, ModelSetUnknown, PartMissing
 from matir_cli.model_sets.abilities import Abilities
-from matir_cli.model_sets.catalogue import (
-    HubSource,
-    LocalSource,
-    ModelFile,
-    ModelSet,
-    UrlSource,
-    load_model_set,
-    model_set_names,
-)
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.sources import HubSource, LocalSource, ModelFile, UrlSource
 
 SHA = "ab" * 32
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from matir_cli.errors import DownloadFailed, ModelSetInvalid, WeightsChanged
-from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set
 from matir_cli.model_sets.pull import PulledFile, pull_model_set
+from matir_cli.model_sets.sources import ModelFile
 from matir_cli.model_sets.weights import expected_path, local_path, locate_files
 from matir_cli.progress import Advance, no_progress
 from tests.support.file_server import FileServer, Served, serving

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from matir_cli.errors import CheckpointInvalid, PartMissing, WeightsChanged, WeightsMissing
-from matir_cli.model_sets.catalogue import ModelFile, ModelSet, UrlSource, load_model_set
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set
+from matir_cli.model_sets.sources import ModelFile, UrlSource
 from matir_cli.model_sets.weights import (
     FileState,
     expected_path,

@@ -26,6 +26,7 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
+from matir_cli.cli.options.presets import preset_options
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import expand_paths, write_path
 from matir_cli.cli.progress import shows_progress
@@ -38,6 +39,7 @@ from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipp
 from matir_cli.indexing.own_regions import OwnRegions, Updated
 from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
 from matir_cli.indexing.steps import propose_all
+from matir_cli.model_sets.presets import PresetName
 from matir_cli.output.json_encoding import to_json
 from matir_cli.photos.discover import FolderRules
 
@@ -68,6 +70,7 @@ class AddReport:
 @click.argument("paths", nargs=-1, required=True, type=PathName(allow_dash=True))
 @gallery_option
 @models_option
+@preset_options
 @device_option
 @decode_timeout_option
 @progress_option
@@ -104,6 +107,7 @@ def add(
     dry_run: bool,
     as_json: bool,
     ray: RayOptions | None,
+    preset: PresetName | None,
 ) -> None:
     """Index photos: files, folders (recursively), or - for a list of paths on standard input.
 
@@ -155,7 +159,7 @@ def add(
     own = None if regions is None else OwnRegions(AnnotationFile.read(regions), only_regions)
     # What a list still brings is not known before its end.
     expected = FileCounts() if shows_progress() and STREAM not in paths else None
-    with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
+    with open_for_indexing(gallery_path, model_set, device, ray, preset) as (gallery, models):
         expanded = expand_paths(paths, allow_root=allow_root)
         outcomes: Generator[_Outcome, None, None] = add_photos(
             gallery,

@@ -191,10 +191,10 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
 
     models = choose_model_set(None, arguments.model_set)
     clips = [load_model_set(name) for name in arguments.clips]
-    folder = arguments.out or Path("matir-eval") / f"{source.name}-{models.name}"
+    folder = arguments.out or Path("matir-eval") / f"{source.name}-{models.title.replace(', ', '-')}"
     prepared = pipeline.prepare_evaluation(source, models, clips, arguments.options, folder, _show_step)
     if prepared.lacks_judge:
-        say(f"the model set {models.name} has no judge: stage 1 only")
+        say(f"the model set {models.title} has no judge: stage 1 only")
     if prepared.skipped_ablations:
         say(f"without a judge these ablations change nothing: {', '.join(prepared.skipped_ablations)}")
     with GalleryFile.open(prepared.gallery_path, create=True) as gallery:

@@ -20,6 +20,7 @@ from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import files_of
 from matir_cli.gallery.verdict_cache import HUMAN_JUDGE
 from matir_cli.maintenance.info import GalleryInfo, gallery_info
+from matir_cli.model_sets.presets import title_of
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 
@@ -115,13 +116,11 @@ def _lines(contents: GalleryInfo) -> list[str]:
     if contents.models:
         lines.append("")
     for model in contents.models:
-        digits = model.weight_hash[:HASH_DIGITS]
-        lines.append(
-            f"{model.role:>12}  {model.name}, weights {digits}, from the model set {model.model_set}"
-        )
+        digits, made = model.weight_hash[:HASH_DIGITS], title_of(model.model_set)
+        lines.append(f"{model.role:>12}  {model.name}, weights {digits}, from the model set {made}")
     if (begun := contents.reencoding) is not None:
         done = f"new vectors of {begun.photos:,} of {contents.photos:,} photos"
-        lines.append(f"{'reencode':>12}  {done} are made, for the model set {begun.model_set}")
+        lines.append(f"{'reencode':>12}  {done} are made, for the model set {title_of(begun.model_set)}")
     for judge in contents.judges:
         lines.append(
             f"{'judge':>12}  {'people' if judge.judge == HUMAN_JUDGE else judge.judge[:HASH_DIGITS]}: "

@@ -20,6 +20,7 @@ from matir_cli.cli.progress import show_progress
 from matir_cli.cli.text import readable_size
 from matir_cli.errors import WeightsMissing
 from matir_cli.model_sets.catalogue import PARTS, ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.presets import Presets
 from matir_cli.model_sets.weights import FileState, expected_path, local_path, verify_model_set
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -279,6 +280,8 @@ class ModelSetRow:
     """Main memory that the largest part needs on a CPU, in 10^6 bytes; null if unknown."""
     measured: str
     """What was measured, and with what; empty if nothing."""
+    presets: Presets
+    """Name of each preset, such as "fast", to part to the options that it replaces."""
 
 
 def _cells(row: ModelSetRow) -> list[str]:
@@ -302,6 +305,9 @@ def _details(row: ModelSetRow) -> Iterator[tuple[str, str]]:
         yield "memory", f"about {readable_size(row.memory_mb * 10**6)}"
     if row.measured:
         yield "measured", row.measured
+    for preset, parts in row.presets.items():
+        replaced = (f"{name} = {value}" for options in parts.values() for name, value in options.items())
+        yield "preset", f"{preset}: {', '.join(replaced)}"
 
 
 def _long_lines(rows: list[ModelSetRow]) -> Iterator[str]:
@@ -346,4 +352,5 @@ def _row(model_set: ModelSet) -> ModelSetRow:
         commercial_use=model_set.abilities.commercial_use,
         memory_mb=model_set.abilities.memory_mb,
         measured=model_set.abilities.measured,
+        presets=model_set.presets,
     )

@@ -10,9 +10,9 @@ import click
 from matir_cli.cli.boundary import say
 from matir_cli.cli.exit_codes import DONE, SKIPPED
 from matir_cli.cli.options.common import (
-    choose_model_set,
     device_option,
     gallery_option,
+    say_note,
     verbose_option,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
@@ -31,7 +31,7 @@ from matir_cli.indexing.reencode import (
     reencode_photos,
 )
 from matir_cli.model_sets.catalogue import ModelSet
-from matir_cli.model_sets.choice import record_choice
+from matir_cli.model_sets.choice import choose_next_set, record_choice
 from matir_cli.model_sets.session import locate_part
 from matir_cli.output.printable import printable
 
@@ -90,7 +90,7 @@ def reencode(
       matir reencode --models ./mine.toml --from-files
     """
     with GalleryFile.open(gallery_path) as gallery:
-        chosen = choose_model_set(gallery, model_set)
+        chosen = say_note(choose_next_set(gallery, model_set))
         _check_proposer(gallery, chosen)
         config = locate_part(chosen, "encoder")
         begun = begin_reencoding(gallery, config.identity, chosen.handle, restart=restart)
@@ -158,4 +158,4 @@ def _check_proposer(gallery: GalleryFile, chosen: ModelSet) -> None:
         if stored == wanted:  # same name, other weights or settings
             stored, wanted = (f"{each.name} ({each.weight_hash[:12]})" for each in (bound, identity))
     if not same:
-        raise OtherProposer(gallery.path, stored, chosen.name, wanted)
+        raise OtherProposer(gallery.path, stored, chosen.title, wanted)

@@ -15,6 +15,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import find_photo
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.maintenance.show import HERE, PhotoDetails, RegionDetails, photo_details
+from matir_cli.model_sets.presets import title_of
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 
@@ -88,7 +89,7 @@ def _lines(photo: PhotoDetails) -> list[str]:
         "sha256": photo.sha256,
         "added": photo.added_at,
         "preview": preview,
-        "models": photo.model_set or "-",
+        "models": title_of(photo.model_set or "-"),
     }
     if photo.notes:
         fields["incomplete"] = describe_notes(photo.notes)

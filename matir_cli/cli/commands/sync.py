@@ -22,6 +22,7 @@ from matir_cli.cli.options.common import (
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.excluding import folder_options
+from matir_cli.cli.options.presets import preset_options
 from matir_cli.cli.options.progress import progress_option
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.progress import shows_progress
@@ -42,6 +43,7 @@ from matir_cli.indexing.sync import (
     list_changes,
     sync_folders,
 )
+from matir_cli.model_sets.presets import PresetName
 from matir_cli.photos.discover import FolderRules
 
 
@@ -49,6 +51,7 @@ from matir_cli.photos.discover import FolderRules
 @click.argument("paths", nargs=-1, required=True, type=PathName())
 @gallery_option
 @models_option
+@preset_options
 @device_option
 @decode_timeout_option
 @progress_option
@@ -85,6 +88,7 @@ def sync(
     watch: bool,
     null: bool,
     ray: RayOptions | None,
+    preset: PresetName | None,
 ) -> None:
     """Add new photos, update changed ones, and drop those whose files are missing below PATH.
 
@@ -146,7 +150,7 @@ def sync(
             return
     expected = FileCounts() if shows_progress() else None
     passed_over = Counter[str]()
-    with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
+    with open_for_indexing(gallery_path, model_set, device, ray, preset) as (gallery, models):
         if watch:
 
             def sync_again(changed: Sequence[Path]) -> Generator[SyncOutcome, None, None]:

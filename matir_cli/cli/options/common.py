@@ -22,6 +22,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
 from matir_cli.model_sets.choice import choose_set
+from matir_cli.model_sets.presets import PresetName
 
 CommandFunction: TypeAlias = Callable[..., object]
 """The function of a command, which click calls with the values of its parameters."""
@@ -311,9 +312,15 @@ def check_distinct(*targets: Path | None) -> None:
             seen.add(real)
 
 
-def choose_model_set(gallery: GalleryReader | None, name: str | None) -> ModelSet:
+def choose_model_set(
+    gallery: GalleryReader | None, name: str | None, preset: PresetName | None = None
+) -> ModelSet:
     """Load the model set called `name`, else the gallery's own, else the default; and show its note."""
-    chosen = choose_set(gallery, name)
+    return say_note(choose_set(gallery, name, preset))
+
+
+def say_note(chosen: ModelSet) -> ModelSet:
+    """Show the note of a model set; return the set."""
     if chosen.note:
-        say(f"model set {chosen.name}: {chosen.note}")
+        say(f"model set {chosen.title}: {chosen.note}")
     return chosen

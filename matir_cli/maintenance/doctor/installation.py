@@ -30,9 +30,11 @@ from matir_cli.maintenance.doctor.packages import (
     required_packages,
     requirement,
 )
-from matir_cli.model_sets.catalogue import ModelFile, ModelSet, load_model_set, model_set_names
+from matir_cli.model_sets.catalogue import ModelSet, load_model_set, model_set_names
 from matir_cli.model_sets.choice import choose_set
+from matir_cli.model_sets.presets import split_preset, title_of
 from matir_cli.model_sets.session import INDEXING_PARTS, locate_part
+from matir_cli.model_sets.sources import ModelFile
 from matir_cli.model_sets.weights import FileState, check_size, local_path, verify_model_set
 from matir_cli.progress import ProgressObserver
 
@@ -225,8 +227,11 @@ def _used_set(path: Path, default_set: str) -> str | None:
 
 def _model_sets(used: str | None, deep: bool, progress: ProgressObserver) -> Iterator[Finding]:
     """Check the packaged model sets and the one in use, which is the only one required."""
-    for name in sorted({*model_set_names(), *([] if used is None else [used])}):
-        title = f"models {name}"
+    names = set(model_set_names())
+    if used is not None:  # with its preset, instead of the same set without one
+        names = names - {split_preset(used)[0]} | {used}
+    for name in sorted(names):
+        title = f"models {title_of(name)}"
         try:
             model_set = load_model_set(name)
         except MatirError as error:
@@ -295,4 +300,4 @@ def _compare_models(gallery: GalleryFile, name: str) -> Finding:
     model_set = choose_set(gallery, None)
     for role in INDEXING_PARTS:
         gallery.check_model(role, locate_part(model_set, role).identity)
-    return ok(name, f"those of the model set {model_set.name}")
+    return ok(name, f"those of the model set {model_set.title}")
