@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Protocol
 
 from matir_cli.engines.protocols import RegionEncoder, RegionProposer
-from matir_cli.errors import PhotoUnreadable
-from matir_cli.gallery.absence import WAS_ABSENT
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
-from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
+from matir_cli.gallery.files import forget_skipped, remember_inaccessible
 from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
-from matir_cli.indexing.file_state import FileCounts, FileState
+from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.in_progress import (
     EncodedPhoto,
     FileNote,
@@ -37,22 +35,18 @@ from matir_cli.indexing.in_progress import (
     RefusedFile,
 )
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
-from matir_cli.indexing.packed_paths import PackedPaths
 from matir_cli.indexing.prefetch import prefetch, prefetch_groups, put_back
+from matir_cli.indexing.reading import ReadingOptions, decode_photos, find_new_files
 from matir_cli.indexing.steps import (
     MOST_PHOTOS,
     ProposeRegions,
     are_enough,
-    decode_new_file,
-    describe_photo,
     encode_regions,
     propose_all,
     propose_regions,
-    refuse,
 )
-from matir_cli.photos.decode import DecodedPhoto, start_decoder
-from matir_cli.photos.discover import ALL_FILES, FolderRules, find_photo_files, hash_file, stat_file
-from matir_cli.records import FileRecord
+from matir_cli.photos.decode import DecodedPhoto
+from matir_cli.photos.discover import ALL_FILES, FolderRules
 from matir_cli.search.index import seal_index, store_vectors
 
 PREFETCH = 3
@@ -126,42 +120,6 @@ class IndexingModels:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Settings of stage 1; those without an explanation are arguments of `add_photos`."""
-
-    gallery: Path
-    passed_over: Counter[str] | None
-    rules: FolderRules
-    fill_metadata: bool
-    expected: FileCounts | None
-    pictures_first: bool = True
-    """The pictures beside raw files may be among the files still to come: they are waited for."""
-    decodes_here: bool = True
-    """New photos are decoded by this process."""
-
-
-def pending_files(
-    gallery: GalleryFile,
-    paths: Iterable[Path],
-    passed_over: Counter[str] | None = None,
-    rules: FolderRules = ALL_FILES,
-    *,
-    fill_metadata: bool = False,
-) -> Iterator[Path | Skipped]:
-    """Yield the files that `add_photos` would read: new and changed ones, and those with another sidecar.
-
-    Those that cannot be accessed are yielded, too. Arguments as in `find_photo_files` and `add_photos`.
-    """
-    state = FileState(gallery, fill_metadata=fill_metadata)
-    for path in find_photo_files(paths, passed_over, rules=rules):
-        try:
-            if not state.is_current(stat_file(path)) or state.is_metadata_due(path):
-                yield path
-        except PhotoUnreadable as error:
-            yield Skipped(path, error.reason)
-
-
 def add_photos(
     gallery: GalleryFile,
     paths: Iterable[Path],
@@ -191,7 +149,7 @@ def add_photos(
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
-    reading = _Reading(gallery.path, passed_over, rules, fill_metadata, expected)
+    reading = ReadingOptions(gallery.path, passed_over, rules, fill_metadata, expected)
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
         yield from _index(gallery, paths, models, previews, reading, propose, lost)
@@ -209,7 +167,7 @@ def _index(
     paths: Iterable[Path],
     models: IndexingModels,
     previews: bool,
-    reading: _Reading,
+    reading: ReadingOptions,
     propose: ProposeRegions,
     lost: list[Path],
 ) -> Iterator[Outcome]:
@@ -223,12 +181,12 @@ def _index(
     refused: set[bytes] = set()
     listed_again: list[Path] = []
     reading = replace(reading, decodes_here=models.remote is None)
-    found = _find_new_files(reading, paths, in_progress, listed_again)
+    found = find_new_files(reading, paths, in_progress, listed_again)
     if models.remote is not None:
         assert propose is propose_all, "other ways to propose regions have state in this process"
         encoded = models.remote(prefetch(found, PREFETCH), previews)
     else:
-        read = prefetch(_decode_photos(found, in_progress), PREFETCH)
+        read = prefetch(decode_photos(found, in_progress), PREFETCH)
         encoded = prefetch(_propose_and_encode(read, models, previews, propose), PREFETCH)
     written = 0
     for item in encoded:
@@ -247,100 +205,6 @@ def _index(
         seal_index(gallery)
     if listed_again:
         forget_skipped(gallery, listed_again)
-
-
-def _find_new_files(
-    reading: _Reading, paths: Iterable[Path], in_progress: set[bytes], listed_again: list[Path]
-) -> Generator[NewFile | FileNote, None, None]:
-    """Run the first half of stage 1, on a connection of its own: find and hash files not indexed yet.
-
-    Args:
-        in_progress: SHA-256 of the photos between this stage and the last one; extended here.
-        listed_again: extended by the folders that could not be listed before.
-    """
-    with GalleryFile.open(reading.gallery) as known:
-        state = FileState(known, fill_metadata=reading.fill_metadata)
-
-        def note_listed(folder: Path) -> None:
-            if skip_reason(known, folder) not in (None, WAS_ABSENT):
-                listed_again.append(folder)
-
-        found: Iterable[Path] = find_photo_files(paths, reading.passed_over, note_listed, reading.rules)
-        if reading.expected is not None:
-            due = PackedPaths()
-            yield from _pass_settled(state, found, reading.expected, due)
-            found, state = due, FileState(known, fill_metadata=reading.fill_metadata)
-        for path in found:
-            file = None
-            try:
-                file = stat_file(path)
-                if (note := _note(state, file, pictures_first=reading.pictures_first)) is not None:
-                    yield note
-                    continue
-                if reading.decodes_here:
-                    start_decoder()  # it takes a moment, in which the file is hashed
-                digest = hash_file(file)
-            except PhotoUnreadable as error:
-                yield refuse(path, file, error)
-                continue
-            if digest in in_progress or known.photo_with(digest) is not None:
-                yield KnownFile(file, digest, state.describe(path))
-                continue
-            in_progress.add(digest)
-            yield NewFile(file, digest, state.sidecar(path))
-
-
-def _decode_photos(
-    items: Iterable[NewFile | FileNote], in_progress: set[bytes]
-) -> Generator[DecodedPhoto | FileNote, None, None]:
-    """Run the second half of stage 1. A copy of a file that cannot be decoded is tried for itself."""
-    for item in items:
-        if not isinstance(item, NewFile):
-            yield item
-            continue
-        decoded = decode_new_file(item)
-        if isinstance(decoded, RefusedFile):
-            in_progress.discard(item.sha256)
-            yield decoded
-        else:
-            yield describe_photo(decoded, item.sidecar)
-
-
-def _pass_settled(
-    state: FileState, found: Iterable[Path], expected: FileCounts, due: PackedPaths
-) -> Iterator[FileNote]:
-    """Yield what there is to do for files that need not be read, add the others to `due`, and count both."""
-    settled = 0
-    for path in found:
-        try:
-            note = _settled_note(state, stat_file(path), pictures_first=True)
-        except PhotoUnreadable:
-            note = None
-        if note is None:
-            due.append(path)
-        else:
-            settled += 1
-            yield note
-    expected.pending, expected.total = len(due), settled + len(due)
-
-
-def _settled_note(state: FileState, file: FileRecord, *, pictures_first: bool) -> FileNote | None:
-    """Return what there is to do for a file that need not be read; None if it must be."""
-    if not state.is_current(file) or state.is_metadata_due(file.path):
-        return None
-    if not state.is_beside(file.path, pictures_first=pictures_first):
-        return Unchanged(file.path)
-    return RawBeside(file, None) if state.shares_photo(file.path) else None
-
-
-def _note(state: FileState, file: FileRecord, *, pictures_first: bool) -> FileNote | None:
-    """Return what there is to do for a file without decoding it; None if it must be decoded."""
-    settled = _settled_note(state, file, pictures_first=pictures_first)
-    if settled is not None:
-        return settled
-    if state.is_beside(file.path, pictures_first=pictures_first):
-        return RawBeside(file, state.describe(file.path))
-    return RefreshedFile(file, state.describe(file.path)) if state.is_current(file) else None
 
 
 def _propose_and_encode(

@@ -28,7 +28,8 @@ from matir_cli.gallery.files import count_files_below, forget_files, known_files
 from matir_cli.gallery.paths import is_gone
 from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Outcome, Skipped
-from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.indexing.reading import pending_files
 from matir_cli.photos.discover import ALL_FILES, FolderRules, absolute_path, stat_file
 from matir_cli.search.index import seal_index
 

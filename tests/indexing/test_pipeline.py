@@ -18,7 +18,8 @@ from matir_cli.gallery.files import skip_reason
 from matir_cli.indexing import pipeline
 from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
-from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.indexing.reading import pending_files
 from matir_cli.photos.decode import set_decode_timeout
 from matir_cli.photos.decoder_process import DECODE_SECONDS
 from matir_cli.photos.discover import stat_file

@@ -37,7 +37,8 @@ from matir_cli.indexing.annotations import AnnotationFile
 from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
-from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
+from matir_cli.indexing.pipeline import IndexingModels, add_photos
+from matir_cli.indexing.reading import pending_files
 from matir_cli.indexing.steps import propose_all
 from matir_cli.model_sets.presets import PresetName
 from matir_cli.output.json_encoding import to_json
