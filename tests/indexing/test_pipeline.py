@@ -15,7 +15,7 @@ from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import skip_reason
-from matir_cli.indexing import pipeline
+from matir_cli.indexing import reading
 from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
@@ -152,7 +152,7 @@ def test_an_unchanged_file_is_looked_up_once(indexer: Indexer, monkeypatch: pyte
         looked_at.append(path)
         return stat_file(path)
 
-    monkeypatch.setattr(pipeline, "stat_file", note_and_stat)
+    monkeypatch.setattr(reading, "stat_file", note_and_stat)
     expected = FileCounts()
     assert kinds(indexer.run(expected=expected)) == {Unchanged: 3, Added: 1}
     assert Counter(looked_at) == {**dict.fromkeys(paths, 1), new: 2}
