@@ -7,7 +7,7 @@ photo and each region through upstream's Alpha-CLIP tower one at a time; its vec
 `matir add` also hashes the files, makes previews and writes a fresh gallery. All ways have the same
 weights and settings, loaded and warmed up beforehand. In every round each way runs in a process of
 its own: in one process, the thread pool of the first way would slow down the others'. The second table
-shows where the processor time of the last way goes.
+shows where the processor time of the last way goes, with one thread of torch.
 
 The shipped tiny models on pictures of the drawn world; with --full, Hiera-T at 1024 pixels and
 ViT-B/16 with seeded weights that were never trained (`tests.support.crafted_sam2`,
@@ -277,6 +277,7 @@ def run(way: str, setup: Setup, gallery_path: Path) -> Indexed:
 
 def profile_steps(models: Models, photos: Path, gallery_path: Path) -> dict[str, float]:
     """Index all photos once more under a profiler; return the processor time of each of `STEPS`, seconds."""
+    torch.set_num_threads(1)  # the profiler sees this thread alone
     profile = cProfile.Profile(time.process_time)
     begun = time.process_time()
     profile.runcall(add_in_one_thread, models, photos, gallery_path)
@@ -287,6 +288,7 @@ def profile_steps(models: Models, photos: Path, gallery_path: Path) -> dict[str,
         if isinstance(entry.code, CodeType)
     }
     steps = {step: sum(spent.get(name, 0.0) for name in names) for step, names in STEPS.items()}
+    assert all(steps.values()), steps
     return {**steps, "everything else": seconds - sum(steps.values())}
 
 
