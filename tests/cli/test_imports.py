@@ -64,13 +64,10 @@ UNUSED = {
 """Modules that a command must not import, by its words."""
 
 
-def imported_by(*words: str, **variables: str) -> set[str]:
-    """The names of all modules that `matir` imports; `variables` extend the environment."""
+def imported_by(*words: str) -> set[str]:
+    """The names of all modules that `matir` imports."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "matir_cli", *words],
-        capture_output=True,
-        check=True,
-        env={**os.environ, **variables},
+        [sys.executable, "-X", "importtime", "-m", "matir_cli", *words], capture_output=True, check=True
     )
     lines = done.stderr.decode().splitlines()
     return {line.rsplit("|", 1)[-1].strip() for line in lines if line.startswith("import time:")}
@@ -90,11 +87,21 @@ def test_a_command_imports_no_library_that_it_does_not_use(indexed: Indexed, wor
 def test_completion_imports_no_command_but_the_one_that_is_completed(
     typed: str, completed: str | None
 ) -> None:
-    count = typed.count(" ")
-    imported = imported_by(_MATIR_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(count))
-    assert imported & {module_of(name) for name in COMMANDS} == (
-        {module_of(completed)} if completed else set()
+    script = """
+import sys
+from click.shell_completion import shell_complete
+from matir_cli.cli.group import matir
+shell_complete(matir, {}, "matir", "_MATIR_COMPLETE", "bash_complete")
+print(*sys.modules, file=sys.stderr)
+"""
+    words = {"_MATIR_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, env={**os.environ, **words}
     )
+    assert done.stdout
+    imported = {*done.stderr.decode().split()}
+    modules = {module_of(name) for name in COMMANDS}
+    assert imported & modules == ({module_of(completed)} if completed else set())
     assert imported & ((OTHERS | VECTORS | DATABASE) if completed is None else OTHERS) == set()
 
 
