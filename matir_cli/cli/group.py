@@ -3,6 +3,7 @@
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from matir_cli.cli.defaults import WITHOUT_DEFAULTS, command_defaults, defaults_path, read_defaults
 
@@ -85,6 +86,15 @@ class LazyGroup(click.Group):
             return None
         found: click.Command = getattr(import_module(module_of(name)), COMMANDS[name])
         return found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin with `incomplete`, without importing the commands."""
+        named = [
+            CompletionItem(name, help=SUMMARIES[name])
+            for name in sorted(COMMANDS)
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

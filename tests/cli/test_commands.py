@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from matir_cli.cli.commands.demo import draw
+from matir_cli.cli.group import SUMMARIES
 from matir_cli.gallery.database import GalleryFile
 from tests.support.process import BEGUN, MATIR, PHOTOS, Indexed, matir, open_terminal
 
@@ -114,6 +115,13 @@ def test_a_query_that_is_too_long_is_cut_with_a_notice(indexed: Indexed) -> None
 def test_the_shell_completes_commands() -> None:
     done = matir(_MATIR_COMPLETE="bash_complete", COMP_WORDS="matir fi", COMP_CWORD="1")
     assert done.stdout == b"plain,find\n"
+
+
+def test_the_shell_completes_the_options_beside_the_commands() -> None:
+    done = matir(_MATIR_COMPLETE="zsh_complete", COMP_WORDS="matir --v", COMP_CWORD="1")
+    assert done.stdout.splitlines()[:2] == [b"plain", b"--version"]
+    done = matir(_MATIR_COMPLETE="zsh_complete", COMP_WORDS="matir exp", COMP_CWORD="1")
+    assert done.stdout.decode().splitlines() == ["plain", "export", SUMMARIES["export"]]
 
 
 @pytest.mark.parametrize(

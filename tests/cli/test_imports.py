@@ -1,12 +1,13 @@
 """Modules that a command imports: none of a library that it does not use, so that it begins at once."""
 
+import os
 import subprocess
 import sys
 
 import click
 import pytest
 
-from matir_cli.cli.group import COMMANDS, SUMMARIES, matir
+from matir_cli.cli.group import COMMANDS, SUMMARIES, matir, module_of
 from tests.support.process import Indexed
 
 MODELS = {
@@ -78,6 +79,30 @@ def test_a_command_imports_no_library_that_it_does_not_use(indexed: Indexed, wor
     imported = imported_by(*(named.get(word, word) for word in words))
     assert "click" in imported
     assert imported & UNUSED[words] == set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("matir ", None), ("matir f", None), ("matir --", None), ("matir ls --", "ls")]
+)
+def test_completion_imports_no_command_but_the_one_that_is_completed(
+    typed: str, completed: str | None
+) -> None:
+    script = """
+import sys
+from click.shell_completion import shell_complete
+from matir_cli.cli.group import matir
+shell_complete(matir, {}, "matir", "_MATIR_COMPLETE", "bash_complete")
+print(*sys.modules, file=sys.stderr)
+"""
+    words = {"_MATIR_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, env={**os.environ, **words}
+    )
+    assert done.stdout
+    imported = {*done.stderr.decode().split()}
+    modules = {module_of(name) for name in COMMANDS}
+    assert imported & modules == ({module_of(completed)} if completed else set())
+    assert imported & ((OTHERS | VECTORS | DATABASE) if completed is None else OTHERS) == set()
 
 
 def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
