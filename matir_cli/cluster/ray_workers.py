@@ -28,6 +28,7 @@ from matir_cli.cluster.layout import NodeSize, WorkerLayout, lay_out
 from matir_cli.cluster.options import AUTO, RayOptions
 from matir_cli.cluster.worker import Fault, PhotoWorker, installed_version
 from matir_cli.cluster.worker_models import ShippedFile, WorkerModels
+from matir_cli.engines.options import PRECISION_VARIABLE
 from matir_cli.errors import ClusterUnavailable, PackageMissing, WorkerRefused, WorkersFailed
 from matir_cli.indexing.in_progress import EncodedPhoto, FileNote, NewFile, RefusedFile
 from matir_cli.indexing.pipeline import IndexingModels
@@ -290,7 +291,8 @@ class RayWorkers:
 
     def start(self) -> tuple[_Actor, Any]:
         """Begin to start a worker; the task ends when it has loaded its models."""
-        handle = self._actor.remote(installed_version(), self._load_models, decode_timeout())
+        precision = os.environ.get(PRECISION_VARIABLE)
+        handle = self._actor.remote(installed_version(), self._load_models, decode_timeout(), precision)
         return _Actor(handle), handle.report.remote()
 
     def send(self, worker: _Actor, new: NewFile, content: bytes | None, *, previews: bool) -> Any:

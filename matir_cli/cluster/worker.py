@@ -5,6 +5,7 @@ It runs on nodes of a cluster; the process that writes the gallery calls it thro
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from matir_cli.cluster.dispatch import Answer, Unseen
+from matir_cli.engines.options import PRECISION_VARIABLE
 from matir_cli.errors import MatirError, PhotoUnreadable
 from matir_cli.indexing.in_progress import EncodedPhoto, NewFile, RefusedFile
 from matir_cli.indexing.pipeline import IndexingModels
@@ -42,7 +44,11 @@ class PhotoWorker:
     """Indexes photos. Several threads may call it: they take turns at each model."""
 
     def __init__(
-        self, version: str, load_models: Callable[[], IndexingModels], decode_seconds: float
+        self,
+        version: str,
+        load_models: Callable[[], IndexingModels],
+        decode_seconds: float,
+        precision: str | None,
     ) -> None:
         """Prepare the worker; nothing is loaded yet.
 
@@ -50,12 +56,18 @@ class PhotoWorker:
             version: of the program that calls it.
             load_models: locates and checks the models on this node.
             decode_seconds: time limit of decoding a photo.
+            precision: `PRECISION_VARIABLE` of the process that calls it, None if it is not set; it counts
+                here, too, so that all workers compute alike.
         """
         self._version = version
         self._load = load_models
         self._proposing = threading.Lock()
         self._encoding = threading.Lock()
         set_decode_timeout(decode_seconds)
+        if precision is None:
+            os.environ.pop(PRECISION_VARIABLE, None)
+        else:
+            os.environ[PRECISION_VARIABLE] = precision
 
     def start(self) -> Fault | None:
         """Load the models; return the reason why this worker must not be used, if there is one."""

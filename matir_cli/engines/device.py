@@ -7,11 +7,8 @@ from typing import cast
 
 import torch
 
-from matir_cli.engines.options import Precision
+from matir_cli.engines.options import PRECISION_VARIABLE, Precision
 from matir_cli.errors import DeviceUnavailable
-
-PRECISION_VARIABLE = "MATIR_PRECISION"
-"""Environment variable: "float32" lets `choose_dtype` choose nothing else on its own."""
 
 _LEAST_WIDTH = 384
 """Length of a transformer's longest token from which bfloat16 pays on a CPU that multiplies it."""

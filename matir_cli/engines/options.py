@@ -13,6 +13,9 @@ Options = TypeVar("Options")
 Precision: TypeAlias = Literal["auto", "float32", "float16", "bfloat16"]
 """Dtype in which an engine computes; "auto" chooses by device and by the model's size."""
 
+PRECISION_VARIABLE = "MATIR_PRECISION"
+"""Environment variable: "float32" lets "auto" choose nothing else."""
+
 
 class EngineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base class of an engine's options; every option has a default."""

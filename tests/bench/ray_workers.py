@@ -53,7 +53,10 @@ class Host:
     def __init__(self, workers: int, seconds: float) -> None:
         """Start them; each photo takes `seconds`."""
         self._worker = PhotoWorker(
-            installed_version(), lambda: IndexingModels(ColourProposer, ColourEncoder), decode_seconds=60
+            installed_version(),
+            lambda: IndexingModels(ColourProposer, ColourEncoder),
+            decode_seconds=60,
+            precision=None,
         )
         assert self._worker.start() is None
         self._busy = [threading.Lock() for _ in range(workers)]

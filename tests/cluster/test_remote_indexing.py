@@ -9,12 +9,15 @@ from typing import Never
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from matir_cli import Gallery
 from matir_cli.cluster.dispatch import Answer, Dispatcher
 from matir_cli.cluster.worker import Fault, PhotoWorker, installed_version
 from matir_cli.cluster.worker_models import ShippedFile, WorkerModels, store_shipped
+from matir_cli.engines.device import choose_dtype
+from matir_cli.engines.options import PRECISION_VARIABLE
 from matir_cli.errors import CheckpointInvalid, PackageMissing
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.in_progress import NewFile
@@ -47,7 +50,7 @@ class HereWorkers:
         return self._next
 
     def start(self) -> tuple[PhotoWorker, int]:
-        return PhotoWorker(installed_version(), lambda: self.models, 60), self._task(None)
+        return PhotoWorker(installed_version(), lambda: self.models, 60, None), self._task(None)
 
     def send(self, worker: PhotoWorker, file: NewFile, content: bytes | None, *, previews: bool) -> int:
         self.sent += content is not None
@@ -138,18 +141,38 @@ def test_ray_that_is_not_installed_is_named(
 
 
 def test_a_worker_of_another_version_is_refused() -> None:
-    fault = PhotoWorker("0.0.1", lambda: MODELS, 60).start()
+    fault = PhotoWorker("0.0.1", lambda: MODELS, 60, None).start()
     assert fault == Fault(f"it has matir-cli {installed_version()}, not 0.0.1")
 
 
 def test_a_worker_with_other_models_is_refused() -> None:
     tiny = load_model_set("tiny")
     configs = {part: locate_part(tiny, part) for part in INDEXING_PARTS}
-    assert PhotoWorker(installed_version(), WorkerModels(tiny, configs, "cpu", None), 60).start() is None
+    assert (
+        PhotoWorker(installed_version(), WorkerModels(tiny, configs, "cpu", None), 60, None).start() is None
+    )
     other = {**configs, "encoder": configs["proposer"]}
-    fault = PhotoWorker(installed_version(), WorkerModels(tiny, other, "cpu", None), 60).start()
+    fault = PhotoWorker(installed_version(), WorkerModels(tiny, other, "cpu", None), 60, None).start()
     assert fault is not None
     assert fault.reason.endswith("is another one than here")
+
+
+@pytest.mark.parametrize("there", [None, "auto", "float32"])
+@pytest.mark.parametrize("here", [None, "", "float32"])
+def test_the_precision_of_the_command_counts_on_workers(
+    monkeypatch: pytest.MonkeyPatch, here: str | None, there: str | None
+) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, there or "")  # the worker changes it, and it is put back
+    if there is None:
+        monkeypatch.delenv(PRECISION_VARIABLE)
+    chosen = []
+
+    def load_models() -> IndexingModels:
+        chosen.append(choose_dtype("auto", "cuda", 1024))
+        return MODELS
+
+    assert PhotoWorker(installed_version(), load_models, 60, here).start() is None
+    assert chosen == [torch.float32 if here == "float32" else torch.float16]
 
 
 def test_shipped_files_are_stored_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

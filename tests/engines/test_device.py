@@ -7,13 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from matir_cli.engines.device import (
-    PRECISION_VARIABLE,
-    choose_device,
-    choose_dtype,
-    multiplies_bfloat16,
-)
-from matir_cli.engines.options import Precision
+from matir_cli.engines.device import choose_device, choose_dtype, multiplies_bfloat16
+from matir_cli.engines.options import PRECISION_VARIABLE, Precision
 from matir_cli.errors import DeviceUnavailable
 
 
