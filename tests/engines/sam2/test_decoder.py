@@ -48,12 +48,18 @@ def test_any_weights_decode_as_upstream(size: int) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-4 * float(expected.std()), rtol=1e-4)
 
 
-def test_bfloat16_decodes_as_upstream(model: SAM2Base, image: ImageArray) -> None:
-    """As on a GPU: rounding errors are no larger than upstream's own."""
+def _pixels_and_points(image: ImageArray) -> tuple[Tensor, Tensor, Tensor]:
+    """An image as the model takes it, 16 points anywhere in it, and their labels."""
     pixels = torch.from_numpy(image[None, :, :256].transpose(0, 3, 1, 2) / np.float32(255))
     pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 16))
     generator = torch.Generator().manual_seed(0)
     points, labels = torch.rand(16, 1, 2, generator=generator) * 256, torch.ones(16, 1, dtype=torch.int)
+    return pixels, points, labels
+
+
+def test_bfloat16_decodes_as_upstream(model: SAM2Base, image: ImageArray) -> None:
+    """As on a GPU: rounding errors are no larger than upstream's own."""
+    pixels, points, labels = _pixels_and_points(image)
     exact, exact_iou = _upstream_decode(model, pixels, points, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected, expected_iou = _upstream_decode(model, pixels, points, labels)
@@ -72,10 +78,7 @@ def test_bfloat16_upscaling_rounds_less_than_a_decoder_in_bfloat16(
     model: SAM2Base, image: ImageArray
 ) -> None:
     """As on a CPU: predicted IoU only differs by what the image encoder rounds."""
-    pixels = torch.from_numpy(image[None, :, :256].transpose(0, 3, 1, 2) / np.float32(255))
-    pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 16))
-    generator = torch.Generator().manual_seed(0)
-    points, labels = torch.rand(16, 1, 2, generator=generator) * 256, torch.ones(16, 1, dtype=torch.int)
+    pixels, points, labels = _pixels_and_points(image)
     exact, exact_iou = _upstream_decode(model, pixels, points, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough, rough_iou = _upstream_decode(model, pixels, points, labels)
