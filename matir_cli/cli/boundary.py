@@ -167,6 +167,8 @@ def _is_folder_or_pattern(path: Path) -> bool:
 
 def _remedy(error: errors.MatirError) -> str:
     match error:
+        case errors.NoGalleryLeft():
+            return "Mend or restore one of them, as said above, or name others with --db."
         case errors.GalleryMissing(path=path) if _is_folder_or_pattern(path):
             return "Check the name: galleries in a folder are its files *.db, and a pattern stands in quotes."
         case errors.GalleryError(path=path) if type(error) in _GALLERY_REMEDIES:

@@ -3,6 +3,7 @@
     MatirError
     ├── GalleryError                   about the gallery file
     │   ├── GalleryMissing             there is no such file
+    │   │   └── NoGalleryLeft          all are left out, as missing or damaged
     │   ├── GalleryEmpty               it holds no photo yet
     │   ├── NotAGallery                the file was not written by this tool
     │   ├── GalleryTooNew              written by a later version
@@ -102,6 +103,7 @@ from matir_cli.errors.gallery import (
     IndexDamaged,
     MergeIntoItself,
     ModelMismatch,
+    NoGalleryLeft,
     NotAGallery,
     OtherProposer,
     PhotoUnknown,
@@ -193,6 +195,7 @@ __all__ = [
     "ModelSetInvalid",
     "ModelSetUnknown",
     "ModelSetUntrusted",
+    "NoGalleryLeft",
     "NotAGallery",
     "OtherProposer",
     "OutOfRange",

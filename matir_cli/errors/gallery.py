@@ -20,6 +20,13 @@ class GalleryMissing(GalleryError):
         return f"there is no gallery at {self.path}."
 
 
+class NoGalleryLeft(GalleryMissing):
+    """Each of the galleries that were named was left out, since it is missing or damaged."""
+
+    def __str__(self) -> str:
+        return "no gallery is left to read: all that were named are left out."
+
+
 class GalleryEmpty(GalleryError):
     """The gallery holds no photo."""
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import apsw
 import numpy as np
 
-from matir_cli.errors import GalleryDamaged, GalleryError, GalleryMissing, ModelMismatch
+from matir_cli.errors import GalleryDamaged, GalleryError, GalleryMissing, ModelMismatch, NoGalleryLeft
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, GalleryUnion, IdArray, Member
@@ -64,7 +64,7 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
         skip: told of each gallery that is missing or damaged, which is left out; None: that is an error.
 
     Raises:
-        GalleryMissing: there is no gallery, or none is left.
+        NoGalleryLeft: all galleries are left out, or none is given.
         ModelMismatch: the galleries were made with different models; the error names the first that differs.
         GalleryError: a gallery cannot be opened, as in `GalleryFile.open`.
     """
@@ -93,7 +93,7 @@ def open_galleries(paths: Sequence[Path], skip: Skip | None = None) -> GalleryRe
                 files = [file for file in files if file not in damaged]
         else:
             if not files:
-                raise GalleryMissing(paths[0] if paths else Path())
+                raise NoGalleryLeft(paths[0] if paths else Path())
             opened = files[0]
         stack.pop_all()
     return opened

@@ -366,6 +366,12 @@ def server_failed(place: Place) -> Steps:
     yield ["serve", "--stop", "--db", place.gallery]
 
 
+def no_gallery_left(place: Place) -> Steps:
+    words = ["info", "--skip-missing", "--db"]
+    yield [*words, place.folder / "none.db"]
+    yield [*words, place.gallery]
+
+
 def saved_search_unknown(place: Place) -> Steps:
     yield ["saved", "run", "dogs", "--db", place.gallery]
     yield ["saved", "list", "--db", place.gallery]
@@ -396,6 +402,7 @@ FOLLOWED: dict[type[errors.MatirError], Callable[[Place], Steps]] = {
     errors.PhotoInaccessible: photo_inaccessible,
     errors.ModelSetInvalid: model_set_invalid,
     errors.ModelSetUnknown: model_set_unknown,
+    errors.NoGalleryLeft: no_gallery_left,
     errors.NotAGallery: not_a_gallery,
     errors.DefaultsInvalid: defaults_invalid,
     errors.OtherProposer: other_proposer,
