@@ -14,10 +14,12 @@ from typing import TypeAlias
 import click
 
 from matir_cli.cli.boundary import is_dumb, say
+from matir_cli.cli.options.common import without_damaged
 from matir_cli.cli.options.output import ANSWER, OutputOptions
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import count_of
 from matir_cli.gallery.file_metadata import count_unread
+from matir_cli.gallery.sqlite_errors import translated
 from matir_cli.gallery.union import GalleryReader, files_of
 from matir_cli.output.event_records import event_record, final_figures
 from matir_cli.output.json_encoding import to_json
@@ -64,11 +66,25 @@ def why_empty(gallery: GalleryReader, filters: Filters | None) -> str:
     return ": no object has that size (--min-size, --max-size)" if filters.is_sized else ""
 
 
-def say_unread_metadata(gallery: GalleryReader, filters: Filters | None) -> None:
-    """Say that ratings and keywords of some files have not been read, if the filters ask for them."""
+def say_unread_metadata(
+    gallery: GalleryReader, filters: Filters | None, *, skip_missing: bool = False
+) -> None:
+    """Say that ratings and keywords of some files have not been read, if the filters ask for them.
+
+    Args:
+        skip_missing: as in `without_damaged`.
+    """
     if filters is None or not filters.needs_metadata:
         return
-    if count := sum(count_unread(file.connection) for file in files_of(gallery)):
+
+    def count_all() -> int:
+        count = 0
+        for file in files_of(gallery):
+            with translated(file.path):
+                count += count_unread(file.connection)
+        return count
+
+    if count := without_damaged(gallery, count_all, skip_missing=skip_missing):
         remedy = "matir sync --metadata FOLDER reads them"
         say(f"ratings and keywords of {count_of(count, 'file')} are not known yet: {remedy}")
 

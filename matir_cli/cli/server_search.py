@@ -9,11 +9,9 @@ from typing import TypeAlias
 import click
 
 from matir_cli.cli.boundary import say
-from matir_cli.cli.options.common import say_left_out
+from matir_cli.cli.options.common import without_damaged
 from matir_cli.cli.progress import show_progress
-from matir_cli.errors import GalleryDamaged, GalleryIOFailed
 from matir_cli.gallery.union import GalleryReader
-from matir_cli.maintenance.many import leave_out_damaged
 from matir_cli.model_sets.session import ModelSession
 from matir_cli.progress import ProgressObserver
 from matir_cli.search.events import SearchEvent, SearchOutcome
@@ -79,14 +77,12 @@ class CommandSearcher:
             tell: shows a message about the server while the search is at work.
             ahead: of `rank_ahead`.
         """
-        while True:
+
+        def search() -> SearchOutcome:
             events = self._searcher.events(self._models, query, options, progress, tell, ahead=ahead)
-            try:
-                return follow_events(events, observe)
-            except (GalleryDamaged, GalleryIOFailed) as error:
-                if not (self._skips_damaged and leave_out_damaged(self._gallery, error)):
-                    raise
-                say_left_out(error)
+            return follow_events(events, observe)
+
+        return without_damaged(self._gallery, search, skip_missing=self._skips_damaged)
 
     def rank_ahead(self, queries: Sequence[Query], options: SearchOptions) -> list[Stage1Ranking | None]:
         """Run stage 1 of several queries together, for `run`; None where `run` has to do it."""

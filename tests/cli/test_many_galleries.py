@@ -15,6 +15,7 @@ import click
 import pytest
 
 from matir_cli.cli.group import matir as matir_group
+from matir_cli.maintenance.many import open_galleries
 from tests.manual.generate import walk_commands
 from tests.support.process import PHOTOS, Indexed, matir
 
@@ -168,6 +169,17 @@ def test_info_tells_of_each_and_of_all(shards: Shards) -> None:
     assert text.splitlines()[-1].strip() == f"{PHOTOS}  photos in 4 galleries together; 4 copies not counted"
 
 
+def overwrite_table(gallery: Path, name: str) -> None:
+    """Overwrite the first page of a table."""
+    with closing(sqlite3.connect(gallery)) as database:
+        rows = database.execute("select rootpage from sqlite_schema where name = ?", (name,))
+        (root,) = rows.fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    with gallery.open("rb+") as stream:
+        stream.seek((root - 1) * size)
+        stream.write(b"\xff" * size)
+
+
 def test_missing_and_damaged_galleries(shards: Shards, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     broken = folder / "gallery-1.db"
@@ -182,12 +194,7 @@ def test_missing_and_damaged_galleries(shards: Shards, tmp_path: Path) -> None:
     assert str(broken).encode() in found.stderr
     assert b"there is no gallery at" in found.stderr
     second = folder / "gallery-2.db"
-    with closing(sqlite3.connect(second)) as database:
-        root = database.execute("select rootpage from sqlite_schema where name = 'vectors'").fetchone()[0]
-        size = database.execute("pragma page_size").fetchone()[0]
-    with second.open("rb+") as stream:
-        stream.seek((root - 1) * size)
-        stream.write(b"\xff" * size)
+    overwrite_table(second, "vectors")
     later = matir(*query, "--skip-missing")
     assert later.returncode == 0, later.stderr
     assert str(second).encode() in later.stderr
@@ -196,10 +203,43 @@ def test_missing_and_damaged_galleries(shards: Shards, tmp_path: Path) -> None:
     assert matir(*query).stdout == later.stdout
     nothing = matir(*query[:-2], "--db", tmp_path / "no*.db", "--skip-missing")
     assert nothing.returncode == 2
-    last = nothing.stderr.splitlines()[-1]
-    assert last.endswith(
-        b"Check the name: galleries in a folder are its files *.db, and a pattern stands in quotes."
+    left_out, last = nothing.stderr.decode().splitlines()
+    assert left_out.startswith("matir: left out (--skip-missing): there is no gallery at ")
+    assert last == (
+        "matir: no gallery is left to read: all that were named are left out. "
+        "Mend or restore one of them, as said above, or name others with --db."
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("file_metadata", ["ls", "--long"]),
+        ("notes", ["ls", "--missing", "--absent", "--json"]),
+        ("skipped", ["ls", "--skipped"]),
+        ("notes", ["info", "--json"]),
+        ("file_metadata", ["tag", "--remove", "--label", "dog", "--rating", "2", "--dry-run"]),
+        ("file_metadata", ["find", "red house", "--no-rerank", "--rating", "2"]),
+    ],
+)
+def test_damage_that_shows_only_while_reading(
+    shards: Shards, tmp_path: Path, table: str, words: list[str]
+) -> None:
+    galleries = [Path(shutil.copy(path, tmp_path)) for path in shards.paths[:3]]
+    damaged = galleries[1]
+    overwrite_table(damaged, table)
+    with open_galleries(galleries) as opened:
+        assert opened.count_photos() == PHOTOS
+    failed = matir(*words, "--db", tmp_path)
+    assert failed.returncode == 2
+    assert f"{damaged} is damaged" in failed.stderr.decode()
+    done = matir(*words, "--skip-missing", "--db", tmp_path)
+    damaged.unlink()
+    others = matir(*words, "--db", tmp_path)
+    assert (done.returncode, done.stdout) == (others.returncode, others.stdout)
+    left_out, *rest = done.stderr.decode().splitlines()
+    assert left_out.startswith(f"matir: left out (--skip-missing): {damaged} is damaged: ")
+    assert rest == others.stderr.decode().splitlines()
 
 
 def test_galleries_of_other_models_are_refused(shards: Shards, tmp_path: Path) -> None:

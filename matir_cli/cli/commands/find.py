@@ -162,7 +162,7 @@ def find(
         _check_stream_output(output)
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
         check_searchable(gallery, query)
-        say_unread_metadata(gallery, arguments.filters)
+        say_unread_metadata(gallery, arguments.filters, skip_missing=skip_missing)
         engines = ModelSession(gallery, choose_model_set(gallery, model_set), device)
         query = resolve_and_say_examples(gallery, engines, query)
         # What is printed while a search is at work cannot be taken back.

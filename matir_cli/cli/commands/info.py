@@ -8,7 +8,12 @@ from pathlib import Path
 
 import click
 
-from matir_cli.cli.options.common import galleries_option, open_for_reading, skip_missing_option
+from matir_cli.cli.options.common import (
+    galleries_option,
+    open_for_reading,
+    skip_missing_option,
+    without_damaged,
+)
 from matir_cli.cli.text import count_of, readable_size
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.sqlite_errors import translated
@@ -66,8 +71,10 @@ def info(gallery_paths: tuple[Path, ...], skip_missing: bool, as_json: bool) -> 
       matir info --db 'shards/*.db'
     """
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
+        galleries = without_damaged(
+            gallery, lambda: [_info(file) for file in files_of(gallery)], skip_missing=skip_missing
+        )
         photos = gallery.count_photos()
-        galleries = [_info(file) for file in files_of(gallery)]
     if as_json:
         number = version(PACKAGE)
         report = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from matir_cli.cli.options.common import (
     output_form_option,
     skip_missing_option,
     where_it_applies,
+    without_damaged,
 )
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
-from matir_cli.gallery.union import GalleryReader
+from matir_cli.gallery.union import GalleryUnion
 from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
@@ -75,7 +77,8 @@ def ls(
     """List the files that hold photos, one path per line, sorted by path.
 
     A photo stored in several files is listed with each of them. Other commands can change the
-    gallery while the list is read.
+    gallery while the list is read. With --skip-missing, several galleries are read to the end before
+    anything is printed.
 
     --missing lists deleted files. A folder that has lost all of its known files, two or more, may
     be on a volume that is not mounted: it is named on standard error instead. --absent lists its
@@ -104,21 +107,30 @@ def ls(
         raise click.UsageError("--absent goes with --missing.")
     root = None if folder is None else absolute_path(folder)
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
-        rows: Iterator[ListedFile | SkippedFile] = (
-            list_skipped_files(gallery, root, missing=missing)
-            if skipped
-            else list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
-        )
-        if missing and not absent:
-            rows = _leave_out_absent(gallery, rows, root)
-        _print(rows, form, incomplete)
+
+        def list_rows() -> Iterator[ListedFile | SkippedFile | AbsentFolder]:
+            rows: Iterator[ListedFile | SkippedFile] = (
+                list_skipped_files(gallery, root, missing=missing)
+                if skipped
+                else list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
+            )
+            return without_absent(gallery, rows, _path, root) if missing and not absent else rows
+
+        if skip_missing and isinstance(gallery, GalleryUnion):
+            # What is printed cannot be taken back, and a gallery that is left out changes what others show.
+            without_damaged(gallery, lambda: deque(list_rows(), maxlen=0), skip_missing=True)
+        _print(_leave_out_absent(list_rows()), form, incomplete)
+
+
+def _path(row: ListedFile | SkippedFile) -> Path:
+    return row.path
 
 
 def _leave_out_absent(
-    gallery: GalleryReader, rows: Iterator[ListedFile | SkippedFile], root: Path | None
+    rows: Iterable[ListedFile | SkippedFile | AbsentFolder],
 ) -> Iterator[ListedFile | SkippedFile]:
-    """Yield the missing files that were deleted, and say which folders are absent."""
-    for item in without_absent(gallery, rows, lambda row: row.path, root):
+    """Yield the files, and say which folders are absent."""
+    for item in rows:
         if isinstance(item, AbsentFolder):
             say(f"left out {describe_absent(item)}; mount its volume, or list them with --absent")
         else:

@@ -25,6 +25,7 @@ from matir_cli.cli.options.common import (
     open_for_reading,
     skip_missing_option,
     verbose_option,
+    without_damaged,
 )
 from matir_cli.cli.options.decoding import decode_timeout_option
 from matir_cli.cli.options.metadata import METADATA_SECTION, metadata_options
@@ -243,9 +244,12 @@ def tag(
         check_judge_options(options, arguments.query)
     sidecars = _Sidecars(label, tagging)
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
-        say_unread_metadata(gallery, arguments.filters)
+        say_unread_metadata(gallery, arguments.filters, skip_missing=skip_missing)
         if arguments.is_empty:
-            for path in _files(gallery, arguments.filters):
+            paths = without_damaged(
+                gallery, lambda: [*_files(gallery, arguments.filters)], skip_missing=skip_missing
+            )
+            for path in paths:
                 sidecars.remove(path)
         else:
             check_searchable(gallery, arguments.query)

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from matir_cli.atomic_write import STREAM
 from matir_cli.cli.boundary import say
 from matir_cli.cli.defaults import GalleryOption
-from matir_cli.errors import GalleryError
+from matir_cli.errors import GalleryDamaged, GalleryError, GalleryIOFailed
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.model_sets.catalogue import DEFAULT_MODEL_SET, ModelSet
@@ -28,6 +28,8 @@ CommandFunction: TypeAlias = Callable[..., object]
 
 OptionDecorator: TypeAlias = Callable[[CommandFunction], CommandFunction]
 """Adds one or several options to a command's function."""
+
+Value = TypeVar("Value")
 
 
 class PathName(click.Path):
@@ -134,6 +136,28 @@ def open_for_reading(paths: Sequence[Path], *, skip_missing: bool) -> GalleryRea
 
     skip = say_left_out if skip_missing else None
     return open_galleries(expand_galleries(paths, skip), skip)
+
+
+def without_damaged(gallery: GalleryReader, read: Callable[[], Value], *, skip_missing: bool) -> Value:
+    """Return what `read` returns.
+
+    Args:
+        skip_missing: of several galleries, leave out one that `read` finds damaged, say so, and call `read`
+            again.
+
+    Raises:
+        GalleryDamaged, GalleryIOFailed: a gallery is damaged that is not left out.
+    """
+    while True:
+        try:
+            return read()
+        except (GalleryDamaged, GalleryIOFailed) as error:
+            # Imported here: it loads what makes and searches the index.
+            from matir_cli.maintenance.many import leave_out_damaged
+
+            if not (skip_missing and leave_out_damaged(gallery, error)):
+                raise
+            say_left_out(error)
 
 
 models_option = click.option(
@@ -255,9 +279,6 @@ def output_form_option(target: str, form: str, *names: str, text: str) -> Option
     return click.option(
         *names, f"{target}_{form}", is_flag=True, expose_value=False, callback=choose, help=text
     )
-
-
-Value = TypeVar("Value")
 
 
 def where_it_applies(name: str, value: Value, otherwise: Value, *, applies: bool) -> Value:
