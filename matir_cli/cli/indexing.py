@@ -59,8 +59,8 @@ def open_for_indexing(
 
 @contextmanager
 def open_or_empty(path: Path) -> Iterator[GalleryFile]:
-    """Open the gallery, or an empty one in memory if the file does not exist yet."""
-    with GalleryFile.open(path if path.exists() else Path(":memory:"), create=True) as gallery:
+    """Open the gallery, or an empty temporary one if the file does not exist yet."""
+    with GalleryFile.open(path) if path.exists() else GalleryFile.open_temporary(path) as gallery:
         yield gallery
 
 

@@ -83,9 +83,24 @@ class GalleryFile:
                 return cls._open(path, apsw.SQLITE_OPEN_READONLY)
 
     @classmethod
+    def open_temporary(cls, path: Path) -> GalleryFile:
+        """Create an empty gallery in a file without a name, which SQLite deletes when the gallery is closed.
+
+        Args:
+            path: of the gallery that it stands for, for messages.
+        """
+        with translated(path):
+            return cls._checked(path, open_defensively(""))
+
+    @classmethod
     def _open(cls, path: Path, flags: int) -> GalleryFile:
         """Open and check the gallery, with these SQLITE_OPEN_* bits; raises SQLite's errors as they are."""
-        gallery = cls(path, connect(path, flags))
+        return cls._checked(path, connect(path, flags))
+
+    @classmethod
+    def _checked(cls, path: Path, connection: apsw.Connection) -> GalleryFile:
+        """Check the gallery that a connection is open to; close it if that fails."""
+        gallery = cls(path, connection)
         try:
             gallery._prepare()
         except BaseException:

@@ -80,7 +80,7 @@ class UnionVerdictCache:
                 self._caches[member.number].remember_grounding(own, grounding)
 
     def _places(self, photo_id: int) -> Iterator[tuple[Member, int]]:
-        """Yield where an answer about a photo is kept: in memory as well, if several galleries hold it."""
+        """Yield where an answer about a photo is kept: in the temporary gallery, too, if several hold it."""
         with self._gallery.locate(photo_id) as (member, own):
             pass
         yield member, own

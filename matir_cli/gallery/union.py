@@ -6,7 +6,7 @@ ids are those of their files, with the number of the member in the high bits: wi
 same order as in the file.
 
 Photos that are in several files, or in files that are in several galleries, are members of their own: a
-gallery in memory, made by the code of `matir merge`, has them as the merged gallery would. The files' own
+temporary gallery, made by the code of `matir merge`, has them as the merged gallery would. The files' own
 copies are hidden.
 """
 
@@ -58,7 +58,7 @@ class Member:
     hidden: IdArray = field(default_factory=lambda: _NONE)
     """(h,) ids in the file of photos that another member has, ascending."""
     origins: tuple[tuple[tuple[Member, int], ...], ...] = ()
-    """For a gallery in memory: the members and ids there that each of its photos comes from, in order."""
+    """For a temporary gallery: the members and ids there that each of its photos comes from, in order."""
 
     def to_union(self, photo_ids: IdArray) -> IdArray:
         """Return the ids in the union of (n,) photos of the file; -1: it does not belong to the union."""
@@ -91,10 +91,7 @@ class Member:
         """Return those of the photos of the file, None for all, that are not hidden; None if all are left."""
         if not self.hidden.size:
             return photo_ids
-        if photo_ids is None:
-            rows = self.file.connection.execute("select id from photos order by id")
-            photo_ids = np.fromiter((self.file.checked_id(row[0]) for row in rows), np.int64)
-        return np.setdiff1d(photo_ids, self.hidden)
+        return self.own_ids if photo_ids is None else np.setdiff1d(photo_ids, self.hidden)
 
     def photo(self, photo_id: int) -> StoredPhoto:
         """Return a photo of the file with its id in the union; errors as in `GalleryFile.photo`."""
@@ -333,7 +330,7 @@ def share_regions(gallery: GalleryReader, region_ids: IdArray) -> list[Share]:
 def preview_of(member: Member, photo_id: int) -> bytes | None:
     """Return the preview of a photo of a member, by its id there; None if none is stored.
 
-    Those of photos that are in several galleries are not in memory: the first one found in a file is used.
+    Those of photos that are in several galleries are not copied: the first one found in a file is used.
     """
     if not member.origins:
         return member.file.preview(photo_id)

@@ -137,7 +137,7 @@ def unite_galleries(files: Sequence[GalleryFile]) -> GalleryUnion:
     """Unite open galleries, which the union closes.
 
     Photos are numbered as the merged gallery would number them. Those that are in several galleries are
-    merged into memory, without their previews: some 50 KB each.
+    merged into a temporary file, without their previews: some 50 KB each.
 
     Raises:
         ModelMismatch: the galleries were made with different models; the error names the first that differs.
@@ -257,7 +257,7 @@ def _are_apart(files: Sequence[GalleryFile]) -> bool:
 
 @dataclass
 class _MergedPhotos:
-    """A gallery in memory of the photos that are in several galleries, as `matir merge` makes them."""
+    """A temporary gallery of the photos that are in several galleries, as `matir merge` makes them."""
 
     file: GalleryFile | None = None
     """None: there are none."""
@@ -285,12 +285,11 @@ class _MergedPhotos:
 def _merge_shared(
     files: Sequence[GalleryFile], listings: Sequence[_Listing], shared: Sequence[IdArray]
 ) -> _MergedPhotos:
-    """Merge the shared photos of each gallery, in their order, into memory, without previews."""
+    """Merge the shared photos of each gallery, in their order, into a temporary one, without previews."""
     merged = _MergedPhotos()
     if not any(each.size for each in shared):
         return merged
-    merged.file = GalleryFile.open(Path(":memory:"), create=True)
-    merged.file.path = files[0].path
+    merged.file = GalleryFile.open_temporary(files[0].path)
     for number, (file, listing) in enumerate(zip(files, listings, strict=True)):
         with merged.file.atomic():
             for own in shared[number].tolist():

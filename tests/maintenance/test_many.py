@@ -14,19 +14,32 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from matir_cli.errors import GalleryDamaged, GalleryError, GalleryMissing, ModelMismatch, QueryContradicts
+from matir_cli.errors import (
+    GalleryDamaged,
+    GalleryError,
+    GalleryMissing,
+    ModelMismatch,
+    NoGalleryLeft,
+    NotAGallery,
+    QueryContradicts,
+)
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.union import GalleryReader, GalleryUnion
 from matir_cli.gallery.verdict_cache import count_verdicts
 from matir_cli.maintenance.many import expand_galleries, open_galleries, unite_galleries
+from matir_cli.records import ModelIdentity
 from matir_cli.search.encoding import encode_query
 from matir_cli.search.filters import Filters, passing_photos
+from matir_cli.search.index import seal_index
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.query import Query, resolve_region
+from matir_cli.search.rank import rank_photos
 from matir_cli.search.results import SearchResult
 from matir_cli.search.sampling import sample_scores
 from matir_cli.search.stage_1 import rank_encoded
 from tests.search.fake_models import ColourModels
+from tests.search.vector_gallery import clustered, question
+from tests.search.vector_gallery import put as put_vectors
 from tests.support.fakes import ColourText
 from tests.support.shards import ShardPhoto, make_shard, merge_shards, put
 
@@ -276,8 +289,59 @@ def test_file_that_is_damaged_in_part_is_named(three: list[Path], table: str) ->
 
 
 def test_nothing_is_left_out_of_none(tmp_path: Path) -> None:
-    with pytest.raises(GalleryMissing):
-        open_galleries([tmp_path / "a.db", tmp_path / "b.db"], lambda _: None)
+    (tmp_path / "b.db").write_bytes(b"not a gallery")
+    told: list[GalleryError] = []
+    with pytest.raises(NoGalleryLeft) as caught:
+        open_galleries([tmp_path / "a.db", tmp_path / "b.db"], told.append)
+    assert [type(error) for error in told] == [GalleryMissing, NotAGallery]
+    assert str(tmp_path) not in str(caught.value)
+
+
+@contextmanager
+def halves(folder: Path) -> Iterator[GalleryUnion]:
+    """Two galleries, of photos 0 to 119 and 20 to 139, as one."""
+    photos = clustered(140, 40, 768)
+    paths = [folder / "a.db", folder / "b.db"]
+    for path, first in zip(paths, (0, 20), strict=True):
+        with GalleryFile.open(path, create=True) as file:
+            file.connection.pragma("synchronous", "off")
+            for role in ("proposer", "encoder"):
+                file.bind_model(role, ModelIdentity(role, "0" * 64), "made up")
+            with file.atomic():
+                for number in range(first, first + 120):
+                    put_vectors(file, f"{number:03}", photos[number])
+            seal_index(file, 1000)
+    opened = open_galleries(paths)
+    assert isinstance(opened, GalleryUnion)
+    with opened:
+        yield opened
+
+
+def test_shared_photos_are_not_kept_in_memory(tmp_path: Path) -> None:
+    with halves(tmp_path) as gallery:
+        merged = gallery.members[-1].file
+        assert gallery.count_photos() == 140
+        assert merged.count_photos() == 100
+        rank_photos(gallery, question(1, 768), 140)
+        (in_memory, _) = merged.connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)
+        assert in_memory < 4_200_000 < 5_000_000 < merged.file_bytes
+
+
+def test_a_query_does_not_list_all_photos_again(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def trace(_cursor: object, statement: str, _bindings: Any) -> bool:
+        statements.append(statement)
+        return True
+
+    with halves(tmp_path) as gallery:
+        expected = rank_photos(gallery, question(2, 768), 140)
+        assert [*{each.photo_id for each in expected}] == [*range(1, 141)]
+        for member in gallery.members:
+            member.file.connection.exec_trace = trace
+        assert rank_photos(gallery, question(2, 768), 140) == expected
+    assert statements
+    assert [each for each in statements if "from photos" in each and "where" not in each] == []
 
 
 def test_photos_that_come_while_galleries_are_open_are_not_shown(three: list[Path]) -> None:
