@@ -6,27 +6,35 @@ predictions. The file may be a stranger's: tasks are taken one by one, and what 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from matir_cli import masks
 from matir_cli.errors import PhotoUnknown, PhotoUnreadable, RegionFileInvalid
-from matir_cli.gallery.brush_rle import decode_brush
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.label_studio import DATA_KEY, PROPOSED_LABEL, REGION_ID, TaskData
-from matir_cli.gallery.rows import LONGEST_LABEL, LONGEST_TEXT, StoredPhoto, StoredRegion
+from matir_cli.gallery.label_studio import DATA_KEY, REGION_ID, TaskData
+from matir_cli.gallery.rows import LONGEST_TEXT, StoredRegion
 from matir_cli.gallery.verdict_cache import HUMAN_FALSE, HUMAN_JUDGE, HUMAN_TRUE, VerdictCache
-from matir_cli.indexing.annotations import given_region, is_scaled, read_limited
+from matir_cli.indexing.annotations import given_region, read_limited
+from matir_cli.indexing.drawn_results import DECODING_ERRORS, EMPTY, DrawnResult, LeftOut, decode_result
 from matir_cli.indexing.own_regions import RegionPlan, working_image, write_plan
 from matir_cli.indexing.pipeline import ATTEMPTS, IndexingModels
-from matir_cli.records import Box, Grounding, ImageArray, MaskArray, OriginKind, Region, RegionOrigin, Rle
+from matir_cli.records import (
+    Box,
+    Grounding,
+    ImageArray,
+    MaskArray,
+    OriginKind,
+    Region,
+    RegionOrigin,
+    Rle,
+    Verdict,
+)
 from matir_cli.search.index import seal_index
 from matir_cli.search.query import normal_text
 
@@ -45,16 +53,8 @@ NO_PIXELS = "of a photo whose pixels are not available"
 CHANGING = "of a photo whose regions other commands keep changing"
 """Reasons why tasks are left out."""
 
-OTHER_KIND = "of another kind than brush, polygon and rectangle"
-TURNED = "of a photo that was turned in Label Studio"
-WRONG_SIZE = "drawn on a picture of another size than the photo"
-MALFORMED = "with malformed values, or a rectangle that was turned"
-EMPTY = "empty, or outside of the picture"
 NO_OBJECT = "with a box in which the proposer finds no object"
 """Reasons why masks and boxes of a task are left out."""
-
-
-_DECODING = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Annotation(msgspec.Struct):
@@ -67,34 +67,6 @@ class _Annotation(msgspec.Struct):
 class _Task(msgspec.Struct):
     data: dict[str, msgspec.Raw]
     annotations: list[_Annotation] = []
-
-
-class _Value(msgspec.Struct):
-    """The values of all kinds of results that are read."""
-
-    format: str | None = None
-    rle: list[int] | None = None
-    points: list[tuple[float, float]] | None = None
-    x: float | None = None
-    y: float | None = None
-    width: float | None = None
-    height: float | None = None
-    rotation: float | None = 0
-    brushlabels: list[str] | None = None
-    polygonlabels: list[str] | None = None
-    rectanglelabels: list[str] | None = None
-    labels: list[str] | None = None
-
-
-class _Result(msgspec.Struct):
-    type: str
-    original_width: int
-    original_height: int
-    value: _Value
-    id: str | None = None
-    image_rotation: float | None = 0
-    origin: str | None = None
-    """Label Studio's word on it: "prediction", "prediction-changed" or "manual"."""
 
 
 @dataclass(slots=True)
@@ -110,6 +82,8 @@ class CorrectionCounts:
     """Predictions that were deleted."""
     answers: int = 0
     """Answers to the question whether a photo shows what was searched for."""
+    known: int = 0
+    """Tasks that changed nothing: the gallery has their corrections already. They are counted above, too."""
     tasks: Counter[str] = field(default_factory=Counter)
     """Reason to the number of tasks left out for it."""
     results: Counter[str] = field(default_factory=Counter)
@@ -124,7 +98,7 @@ def read_tasks(path: Path) -> list[msgspec.Raw]:
     """
     try:
         return msgspec.json.decode(read_limited(path, MAX_BYTES), type=list[msgspec.Raw])
-    except _DECODING as error:
+    except DECODING_ERRORS as error:
         raise RegionFileInvalid(path, f"it is not Label Studio's JSON export: {error}") from error
 
 
@@ -163,21 +137,13 @@ def _import_task(
             if correction.write():
                 correction.count(counts)
                 return
-        raise _LeftOut(CHANGING)
-    except _LeftOut as error:
+        raise LeftOut(CHANGING)
+    except LeftOut as error:
         counts.tasks[error.reason] += 1
     except PhotoUnknown:
         counts.tasks[NO_PHOTO] += 1
     except PhotoUnreadable:
         counts.tasks[NO_PIXELS] += 1
-
-
-class _LeftOut(Exception):
-    """A task, or a mask or box of one, is left out; `reason` is one of those above."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def _read_task(raw: msgspec.Raw) -> tuple[TaskData, list[msgspec.Raw]]:
@@ -187,37 +153,23 @@ def _read_task(raw: msgspec.Raw) -> tuple[TaskData, list[msgspec.Raw]]:
     """
     try:
         task = msgspec.json.decode(raw, type=_Task)
-    except _DECODING as error:
-        raise _LeftOut(NOT_A_TASK) from error
+    except DECODING_ERRORS as error:
+        raise LeftOut(NOT_A_TASK) from error
     try:
         data = msgspec.json.decode(task.data.get(DATA_KEY, msgspec.Raw(b"null")), type=TaskData)
-    except _DECODING as error:
-        raise _LeftOut(FOREIGN) from error
+    except DECODING_ERRORS as error:
+        raise LeftOut(FOREIGN) from error
     if data.query is not None:
         data = replace(data, query=normal_text(data.query))
         if not data.query or len(data.query) > LONGEST_TEXT:
-            raise _LeftOut(FOREIGN)
+            raise LeftOut(FOREIGN)
     made = [each for each in task.annotations if not each.was_cancelled]
     if not made:
-        raise _LeftOut(NOT_ANNOTATED)
+        raise LeftOut(NOT_ANNOTATED)
     chosen = max(enumerate(made), key=lambda m: (bool(m[1].ground_truth), m[1].updated_at or "", m[0]))[1]
     if len(chosen.result) > MOST_RESULTS:
-        raise _LeftOut(TOO_MANY)
+        raise LeftOut(TOO_MANY)
     return data, chosen.result
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A mask or a box as a person has left it."""
-
-    id: str | None
-    label: str | None
-    mask: MaskArray | None
-    """(h, w) bool, at the size of the picture it was drawn on; None for a box."""
-    box: Box | None
-    """Working pixels; None for a mask."""
-    is_untouched: bool
-    """True if Label Studio says that it is as it was predicted."""
 
 
 class _Correction:
@@ -229,17 +181,18 @@ class _Correction:
         """Compare a task with the gallery; nothing is written yet.
 
         Raises:
-            _LeftOut, PhotoUnknown, PhotoUnreadable: it cannot be imported.
+            LeftOut, PhotoUnknown, PhotoUnreadable: it cannot be imported.
         """
         self._gallery, self._models, self._data = gallery, models, data
         self._counts = CorrectionCounts()
         with gallery.snapshot():
             photo_id = gallery.photo_with(_digest(data.sha256))
             if photo_id is None:
-                raise _LeftOut(NO_PHOTO)
+                raise LeftOut(NO_PHOTO)
             self._photo = gallery.photo(photo_id)
             self._stored = gallery.regions(photo_id)
         self._by_id = {f"{REGION_ID}{each.id}": each for each in self._stored if each.ordinal > 0}
+        self._is_known = False  # it has been written, and nothing has changed
         self._is_unsure = False  # something of it cannot be read: what is missing was not rejected
         self._dropped: set[int] = set()  # ids of regions
         self._origins: dict[int, RegionOrigin] = {}
@@ -258,15 +211,27 @@ class _Correction:
         counts.new += own.new
         counts.rejected += own.rejected
         counts.answers += self._has_answer
+        counts.known += self._is_known
         counts.results.update(own.results)
 
     def write(self) -> bool:
         """Write everything in one transaction; False if another process has changed the regions since."""
         kept = [each for each in self._stored if each.id not in self._dropped]
         plan = RegionPlan(kept, [*self._added.values()], self._image, [*self._origins.items()])
-        return write_plan(
+        changes = bool(self._dropped or self._origins or self._added)
+        before = self._stored_answer()
+        written = write_plan(
             self._gallery, self._photo.id, self._stored, plan, self._models.encoder, self._answer
         )
+        self._is_known = written and not changes and before == self._stored_answer()
+        return written
+
+    def _stored_answer(self) -> tuple[Verdict | None, Grounding | None]:
+        """Return the answer to the task's question that the gallery has."""
+        if self._data.query is None:
+            return None, None
+        answers = VerdictCache(self._gallery, HUMAN_JUDGE, self._data.query)
+        return answers.verdict(self._photo.id), answers.grounding(self._photo.id)
 
     @property
     def _has_answer(self) -> bool:
@@ -281,16 +246,16 @@ class _Correction:
         answer.remember(self._photo.id, HUMAN_TRUE if self._boxes else HUMAN_FALSE)
         answer.remember_grounding(self._photo.id, Grounding(tuple(self._boxes), "a person's", readable=True))
 
-    def _drawn(self, results: Sequence[msgspec.Raw]) -> Iterator[_Drawn]:
+    def _drawn(self, results: Sequence[msgspec.Raw]) -> Iterator[DrawnResult]:
         """Decode the results that can be used, and count the others."""
         for raw in results:
             try:
-                yield _decode_result(raw, self._photo)
-            except _LeftOut as error:
+                yield decode_result(raw, self._photo)
+            except LeftOut as error:
                 self._counts.results[error.reason] += 1
                 self._is_unsure |= error.reason != EMPTY
 
-    def _compare(self, drawn: Sequence[_Drawn]) -> set[str]:
+    def _compare(self, drawn: Sequence[DrawnResult]) -> set[str]:
         """Decide what becomes of each mask and box; return the ids of the predictions that were left."""
         predicted = set(self._data.predicted)
         prompts = [each.box for each in drawn if each.box is not None]
@@ -373,78 +338,7 @@ def _digest(text: str) -> bytes:
     try:
         digest = bytes.fromhex(text)
     except ValueError as error:
-        raise _LeftOut(FOREIGN) from error
+        raise LeftOut(FOREIGN) from error
     if len(digest) != 32:
-        raise _LeftOut(FOREIGN)
+        raise LeftOut(FOREIGN)
     return digest
-
-
-def _decode_result(raw: msgspec.Raw, photo: StoredPhoto) -> _Drawn:
-    """Decode a result of an annotation; _LeftOut if it is no mask or box, or cannot be used."""
-    kind = _decode_field(raw, _Kind).type.lower().removesuffix("labels")
-    if kind not in ("brush", "polygon", "rectangle"):
-        raise _LeftOut(OTHER_KIND)
-    result = _decode_field(raw, _Result)
-    value, width, height = result.value, result.original_width, result.original_height
-    if (result.image_rotation or 0) % 360:
-        raise _LeftOut(TURNED)
-    if not (
-        0 < width <= masks.MAX_SIDE
-        and 0 < height <= masks.MAX_SIDE
-        and is_scaled((width, height), (photo.record.width, photo.record.height))
-    ):
-        raise _LeftOut(WRONG_SIZE)
-    mask, box = None, None
-    if kind == "rectangle":
-        box = photo.record.to_working(_box(value).scaled(photo.record.width, photo.record.height))
-    else:
-        try:
-            mask = _brush(value, width, height) if kind == "brush" else _polygon(value, width, height)
-        except ValueError as error:
-            raise _LeftOut(MALFORMED) from error
-        if not mask.any():
-            raise _LeftOut(EMPTY)
-    given = (value.brushlabels, value.polygonlabels, value.rectanglelabels, value.labels)
-    labels = [normal_text(label)[:LONGEST_LABEL] for each in given for label in each or ()]
-    label = next((each for each in labels if each and each != PROPOSED_LABEL), None)
-    return _Drawn(result.id, label, mask, box, result.origin == "prediction")
-
-
-class _Kind(msgspec.Struct):
-    type: str
-
-
-_Form = TypeVar("_Form", _Kind, _Result)
-
-
-def _decode_field(raw: msgspec.Raw, form: type[_Form]) -> _Form:
-    try:
-        return msgspec.json.decode(raw, type=form)
-    except _DECODING as error:
-        raise _LeftOut(MALFORMED) from error
-
-
-def _brush(value: _Value, width: int, height: int) -> MaskArray:
-    """Decode a brush mask: (height, width) bool; ValueError if it is none."""
-    if value.rle is None or value.format not in (None, "rle"):
-        raise ValueError("a brush without run lengths")
-    return decode_brush(bytes(value.rle), width, height)
-
-
-def _polygon(value: _Value, width: int, height: int) -> MaskArray:
-    """Draw a polygon in percent: (height, width) bool; ValueError if it is none."""
-    points = [edge for x, y in value.points or () for edge in (x / 100 * width, y / 100 * height)]
-    return masks.decode(masks.segmentation_to_rle([points], height, width))
-
-
-def _box(value: _Value) -> Box:
-    """Return the box around a rectangle in percent, clipped: as fractions of the picture's sides."""
-    edges = (value.x, value.y, value.width, value.height)
-    if any(edge is None or not math.isfinite(edge) for edge in edges) or (value.rotation or 0) % 360:
-        raise _LeftOut(MALFORMED)
-    x, y, width, height = (float(edge or 0) / 100 for edge in edges)
-    x0, x1 = (min(max(edge, 0.0), 1.0) for edge in (x, x + width))
-    y0, y1 = (min(max(edge, 0.0), 1.0) for edge in (y, y + height))
-    if x1 <= x0 or y1 <= y0:
-        raise _LeftOut(EMPTY)
-    return Box(x0, y0, x1, y1)

@@ -150,6 +150,10 @@ def test_corrections_come_back_and_win(tmp_path: Path) -> None:
         "matir: 1 task left out: not written by `matir find` or `matir export`",
         "matir: 0 accepted, 1 changed, 0 new, 2 rejected, 3 answers",
     ]
+    again = matir("import-corrections", export, *db)
+    assert again.stderr.decode().splitlines()[-1] == (
+        "matir: 0 accepted, 1 changed, 0 new, 2 rejected, 3 answers; nothing new in 3 tasks"
+    )
     after = records(matir(*find, "--min-p", "0.5", "--fresh"))
     assert after[0]["path"] == before[0]["path"]
     assert (after[0]["origin"], after[0]["p_true"], after[0]["iou"]) == ("human", 1.0, 1.0)

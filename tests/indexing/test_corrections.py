@@ -20,6 +20,7 @@ from matir_cli.gallery.label_studio import REGION_ID, Prediction, TaskFile
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.gallery.verdict_cache import HUMAN_FALSE, HUMAN_JUDGE, HUMAN_TRUE, VerdictCache
 from matir_cli.indexing import corrections as reasons
+from matir_cli.indexing import drawn_results
 from matir_cli.indexing.corrections import CorrectionCounts, import_tasks, read_tasks
 from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.maintenance.compact import compact_gallery
@@ -126,14 +127,15 @@ def check_sound(gallery: GalleryFile) -> None:
 def test_accepted_masks_become_a_persons(gallery: GalleryFile) -> None:
     before = gallery.connection.execute("select * from regions").fetchall()
     counts = imported(gallery, exported(gallery))
-    assert figures(counts) == (3, 0, 0, 0, 2)
+    assert (figures(counts), counts.known) == ((3, 0, 0, 0, 2), 0)
     assert gallery.connection.execute("select * from regions").fetchall() == before
     origin = RegionOrigin(OriginKind.HUMAN, "red")
     for photo_id in (1, 2):
         assert [each.region.origin for each in gallery.regions(photo_id)[1:]] == [origin] * (3 - photo_id)
         assert answer(gallery, photo_id) == HUMAN_TRUE
     after = content(gallery)
-    assert figures(imported(gallery, exported(gallery))) == (3, 0, 0, 0, 2)
+    counts = imported(gallery, exported(gallery))
+    assert (figures(counts), counts.known) == ((3, 0, 0, 0, 2), 2)
     assert content(gallery) == after
     check_sound(gallery)
 
@@ -157,8 +159,11 @@ def test_changed_new_and_rejected_masks(gallery: GalleryFile) -> None:
     assert grounding is not None
     assert grounding.boxes == tuple(each.box for each in human(gallery, 1))
     after = content(gallery)
-    imported(gallery, tasks)
+    assert imported(gallery, tasks).known == 2
     assert content(gallery) == after
+    result_of(tasks).pop()  # the region stays, and the places in the answer are others
+    assert imported(gallery, tasks).known == 1
+    assert imported(gallery, tasks).known == 2
     check_sound(gallery)
 
 
@@ -287,11 +292,11 @@ def test_what_is_wrong_is_counted_and_is_no_rejection(gallery: GalleryFile) -> N
         reasons.NOT_A_TASK: 2,
     }
     assert counts.results == {
-        reasons.TURNED: 1,
-        reasons.WRONG_SIZE: 1,
-        reasons.MALFORMED: 7,
-        reasons.OTHER_KIND: 1,
-        reasons.EMPTY: 2,
+        drawn_results.TURNED: 1,
+        drawn_results.WRONG_SIZE: 1,
+        drawn_results.MALFORMED: 7,
+        drawn_results.OTHER_KIND: 1,
+        drawn_results.EMPTY: 2,
     }
     assert figures(counts) == (0, 0, 0, 0, 0)
     assert answer(gallery, 1) is None

@@ -44,7 +44,8 @@ def import_corrections(
     Masks that were accepted, changed or drawn become regions of origin "human", which go before all
     others where an object is looked for. Boxes become masks through SAM 2. For tasks of a query, the
     person's answer is stored too: a photo without a mask of the query's label does not show it. It
-    goes before the judge's answer. The same file again changes nothing.
+    goes before the judge's answer. The same file again changes nothing, and the last line
+    says that nothing in it is new.
 
     \b
     Exit code: 0 done, 2 an error, 3 done but something was left out, 130 interrupted.
@@ -76,7 +77,8 @@ def import_corrections(
 
 
 def _summary(counts: CorrectionCounts) -> str:
+    known = f"; nothing new in {count_of(counts.known, 'task')}" if counts.known else ""
     return (
         f"{counts.accepted} accepted, {counts.changed} changed, {counts.new} new, "
-        f"{counts.rejected} rejected, {counts.answers} answers"
+        f"{counts.rejected} rejected, {counts.answers} answers{known}"
     )
