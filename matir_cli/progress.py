@@ -55,13 +55,17 @@ class TimeLeft:
         """Start with nothing done.
 
         Args:
-            items: number of items that take time; None if unknown, and so is the time.
+            items: number of items that take time; None if it is not known yet, and so is the time.
             clock: returns the time in seconds.
         """
         self._items = items
         self._clock = clock
         self._done = self._first_done = 0
         self._first = self._last = 0.0
+
+    def expect(self, items: int) -> None:
+        """Set the number of items that take time, those that are done included."""
+        self._items = items
 
     def advance(self, count: int = 1, /) -> None:
         """Report that `count` more items are done."""

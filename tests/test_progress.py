@@ -35,8 +35,9 @@ class TestTimeLeft:
         regions = np.where(random.random(count) < small, 3.0, random.lognormal(3.5, spread, count))
         seconds = 6 + 0.15 * regions
         clock = Clock()
-        left = TimeLeft(count, clock)
+        left = TimeLeft(None, clock)
         clock.seconds += loading
+        left.expect(count)
         for done, taken in enumerate(seconds, start=1):
             clock.seconds += taken
             left.advance()

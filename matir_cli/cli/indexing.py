@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from matir_cli.cli.boundary import say
 from matir_cli.cli.options.common import choose_model_set
-from matir_cli.cli.progress import progress_bar
+from matir_cli.cli.progress import ProgressBar, progress_bar
 from matir_cli.cli.text import count_of, describe_absent, describe_notes
 from matir_cli.cluster.options import RayOptions
 from matir_cli.gallery.absence import AbsentFolder
@@ -116,7 +116,7 @@ def run_with_progress(
 
     Args:
         outcomes: the pipeline; it is closed in any case.
-        expected: number of outcomes to come, if it is known.
+        expected: numbers of files, which `outcomes` may fill in; None if they will not be known.
         summary: turns the counts into a sentence, which is shown after Ctrl-C.
 
     Raises:
@@ -128,6 +128,8 @@ def run_with_progress(
         total, work = (None, None) if expected is None else (expected.total, expected.pending)
         with closing(outcomes), progress_bar(total, work=work) as bar:
             for outcome in outcomes:
+                if total is None:
+                    total = _expect(bar, expected)
                 counts[type(outcome)] += 1
                 if isinstance(outcome, Skipped):
                     bar.say(f"skipped {printable(str(outcome.path))}: {printable(outcome.reason)}")
@@ -137,9 +139,19 @@ def run_with_progress(
                     incomplete += isinstance(outcome, Added)
                     bar.say(f"incomplete {printable(str(outcome.path))}: {describe_notes(outcome.notes)}")
                 (bar.pass_over if isinstance(outcome, Unchanged | Dropped) else bar.advance)()
+            if total is None:
+                _expect(bar, expected)
     except KeyboardInterrupt:
         say(f"{summary(counts)}; run the same command again to go on")
         raise
     if incomplete:
         say(f"{count_of(incomplete, 'photo')} added without parts that cannot be read")
     return counts
+
+
+def _expect(bar: ProgressBar, expected: FileCounts | None) -> int | None:
+    """Tell the bar how many outcomes there will be, if that is known, and return their number."""
+    if expected is None or expected.total is None:
+        return None
+    bar.expect(expected.total, expected.pending)
+    return expected.total

@@ -93,6 +93,26 @@ class ProgressBar:
     """Prints a line above the bar."""
     pass_over: Advance
     """Reports that items are done that took no time, such as files that have not changed."""
+    expect: Callable[[int, int | None], object]
+    """Sets the number of items, and of those among them that take time (None: all), once they are known."""
+
+
+@dataclass(slots=True)
+class _Count:
+    """Number of items of a step, and of those that are done."""
+
+    total: int | None
+    done: int
+
+    def expect(self, total: int) -> None:
+        """Set the total, which is at least what is done."""
+        self.total = max(total, self.done)
+
+    def add(self, count: int) -> None:
+        """Count items that are done, perhaps more than were expected."""
+        self.done += count
+        if self.total is not None:
+            self.expect(self.total)
 
 
 @contextmanager
@@ -111,17 +131,21 @@ def progress_bar(
         done: number of items that were done before.
         work: number of items to come that take time; None: all.
     """
-    if work is None and total is not None:
-        work = total - done
-    left = TimeLeft(work)
+    count = _Count(total, done)
+    left = TimeLeft(total - done if work is None and total is not None else work)
+
+    def expect(items: int, pending: int | None) -> None:
+        count.expect(items)
+        left.expect(items if pending is None else pending)
+
     if _form is ProgressForm.JSON:
         step = name or click.get_current_context().info_name or PROGRAM
-        with _json_lines(total, step, unit, done, left) as pass_over:
-            yield ProgressBar(_counting(left, pass_over), partial(click.echo, err=True), pass_over)
+        with _json_lines(count, step, unit, left) as pass_over:
+            yield ProgressBar(_counting(left, pass_over), partial(click.echo, err=True), pass_over, expect)
         return
     if not shows_progress():
         with no_progress(name or "", total, unit) as ignore:
-            yield ProgressBar(ignore, partial(click.echo, err=True), ignore)
+            yield ProgressBar(ignore, partial(click.echo, err=True), ignore, expect)
         return
     # Imported only if a terminal shows the bar.
     from tqdm import tqdm
@@ -137,12 +161,22 @@ def progress_bar(
         leave=name is None,
     ) as bar:
 
-        def update(count: int = 1, /) -> None:
-            if total is not None:
-                bar.bar_format = bar_format(left)
-            bar.update(count)
+        def prepare() -> None:
+            if count.total is not None:
+                bar.total, bar.bar_format = count.total, bar_format(left)
 
-        yield ProgressBar(_counting(left, update), partial(tqdm.write, file=sys.stderr), update)
+        def update(number: int = 1, /) -> None:
+            count.add(number)
+            prepare()
+            bar.update(number)
+
+        def expect_and_show(items: int, pending: int | None) -> None:
+            expect(items, pending)
+            prepare()
+            bar.refresh()
+
+        say = partial(tqdm.write, file=sys.stderr)
+        yield ProgressBar(_counting(left, update), say, update, expect_and_show)
 
 
 def bar_format(left: TimeLeft) -> str:
@@ -167,19 +201,20 @@ def _counting(left: TimeLeft, advance: Advance) -> Advance:
 
 
 @contextmanager
-def _json_lines(total: int | None, step: str, unit: str, done: int, left: TimeLeft) -> Iterator[Advance]:
+def _json_lines(count: _Count, step: str, unit: str, left: TimeLeft) -> Iterator[Advance]:
     """Print a line when the step begins, one in `SECONDS_BETWEEN` while it runs, and one when it ends."""
     begun = last = monotonic()
 
     def write(*, ended: bool) -> None:
         seconds, estimate = round(monotonic() - begun, 3), left.estimate()
         seconds_left = None if estimate is None or ended else round(estimate, 1)
-        record = ProgressRecord("progress", step, unit, done, total, seconds, seconds_left, ended)
+        numbers = count.done, count.total
+        record = ProgressRecord("progress", step, unit, *numbers, seconds, seconds_left, ended)
         click.echo(to_json(record), err=True)
 
-    def advance(count: int = 1, /) -> None:
-        nonlocal done, last
-        done += count
+    def advance(number: int = 1, /) -> None:
+        nonlocal last
+        count.add(number)
         if monotonic() - last >= SECONDS_BETWEEN:
             last = monotonic()
             write(ended=False)

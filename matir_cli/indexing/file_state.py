@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,32 +10,18 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import stored_sidecar
 from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
 from matir_cli.photos.decode import read_metadata
-from matir_cli.photos.discover import FolderRules, find_photo_files, stat_file
 from matir_cli.photos.raw_pairs import is_raw
 from matir_cli.photos.siblings import DescribedFile, Siblings, describe_file
 from matir_cli.records import FileMetadata, FileRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FileCounts:
-    """Numbers of files that a run will meet."""
+    """Numbers of files that a run meets; None as long as they are not known."""
 
-    total: int
-    pending: int | None
-    """Those that must be read, which takes time; None if that is not known."""
-
-
-def count_files(gallery: GalleryFile, paths: Iterable[Path], rules: FolderRules) -> FileCounts:
-    """Count the files at or below `paths`, without reading them; `rules` as in `find_photo_files`."""
-    state = FileState(gallery, fill_metadata=False)
-    total = pending = 0
-    for path in find_photo_files(paths, rules=rules):
-        total += 1
-        try:
-            pending += not state.is_current(stat_file(path))
-        except PhotoUnreadable:
-            pending += 1
-    return FileCounts(total, pending)
+    total: int | None = None
+    pending: int | None = None
+    """Those that must be read, which takes time."""
 
 
 class FileState:

@@ -24,7 +24,7 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
 from matir_cli.gallery.files import forget_skipped, remember_inaccessible, skip_reason
 from matir_cli.gallery.raw_pairs import shared_photo, shares_photo
-from matir_cli.indexing.file_state import FileState
+from matir_cli.indexing.file_state import FileCounts, FileState
 from matir_cli.indexing.in_progress import (
     EncodedPhoto,
     FileNote,
@@ -36,6 +36,7 @@ from matir_cli.indexing.in_progress import (
     RefusedFile,
 )
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
+from matir_cli.indexing.packed_paths import PackedPaths
 from matir_cli.indexing.prefetch import prefetch
 from matir_cli.indexing.steps import (
     ProposeRegions,
@@ -118,6 +119,7 @@ class _Reading:
     passed_over: Counter[str] | None
     rules: FolderRules
     fill_metadata: bool
+    expected: FileCounts | None
     pictures_first: bool = True
     """The pictures beside raw files may be among the files still to come: they are waited for."""
     decodes_here: bool = True
@@ -155,6 +157,7 @@ def add_photos(
     rules: FolderRules = ALL_FILES,
     propose: ProposeRegions = propose_all,
     fill_metadata: bool = False,
+    expected: FileCounts | None = None,
 ) -> Generator[Outcome, None, None]:
     """Index the photos at or below `paths`, files and folders recursively; yields one outcome per file.
 
@@ -167,17 +170,19 @@ def add_photos(
         rules: as in `find_photo_files`.
         propose: gives the regions of a photo.
         fill_metadata: read the ratings and keywords of unchanged files if they have not been read yet.
+        expected: filled in when all files have been found, before the first of them is read; the outcomes of
+            unchanged files come before. None: each is read as it is found.
 
     Raises:
         MatirError: an error that ends the run, such as a full disk or weights that cannot be loaded.
     """
-    reading = _Reading(gallery.path, passed_over, rules, fill_metadata)
+    reading = _Reading(gallery.path, passed_over, rules, fill_metadata, expected)
     for _ in range(ATTEMPTS):
         lost: list[Path] = []
         yield from _index(gallery, paths, models, previews, reading, propose, lost)
         if not lost:
             return
-        paths, reading = lost, replace(reading, pictures_first=False)
+        paths, reading = lost, replace(reading, expected=None, pictures_first=False)
     reason = "other commands keep removing its photo"
     for path in lost:
         remember_inaccessible(gallery, path, reason)
@@ -245,7 +250,12 @@ def _find_new_files(
             if skip_reason(known, folder) not in (None, WAS_ABSENT):
                 listed_again.append(folder)
 
-        for path in find_photo_files(paths, reading.passed_over, note_listed, reading.rules):
+        found: Iterable[Path] = find_photo_files(paths, reading.passed_over, note_listed, reading.rules)
+        if reading.expected is not None:
+            due = PackedPaths()
+            yield from _pass_settled(state, found, reading.expected, due)
+            found, state = due, FileState(known, fill_metadata=reading.fill_metadata)
+        for path in found:
             file = None
             try:
                 file = stat_file(path)
@@ -281,16 +291,41 @@ def _decode_photos(
             yield describe_photo(decoded, item.sidecar)
 
 
+def _pass_settled(
+    state: FileState, found: Iterable[Path], expected: FileCounts, due: PackedPaths
+) -> Iterator[FileNote]:
+    """Yield what there is to do for files that need not be read, add the others to `due`, and count both."""
+    settled = 0
+    for path in found:
+        try:
+            note = _settled_note(state, stat_file(path), pictures_first=True)
+        except PhotoUnreadable:
+            note = None
+        if note is None:
+            due.append(path)
+        else:
+            settled += 1
+            yield note
+    expected.pending, expected.total = len(due), settled + len(due)
+
+
+def _settled_note(state: FileState, file: FileRecord, *, pictures_first: bool) -> FileNote | None:
+    """Return what there is to do for a file that need not be read; None if it must be."""
+    if not state.is_current(file) or state.is_metadata_due(file.path):
+        return None
+    if not state.is_beside(file.path, pictures_first=pictures_first):
+        return Unchanged(file.path)
+    return RawBeside(file, None) if state.shares_photo(file.path) else None
+
+
 def _note(state: FileState, file: FileRecord, *, pictures_first: bool) -> FileNote | None:
     """Return what there is to do for a file without decoding it; None if it must be decoded."""
-    is_current = state.is_current(file)
-    due = is_current and state.is_metadata_due(file.path)
+    settled = _settled_note(state, file, pictures_first=pictures_first)
+    if settled is not None:
+        return settled
     if state.is_beside(file.path, pictures_first=pictures_first):
-        is_known = is_current and not due and state.shares_photo(file.path)
-        return RawBeside(file, None if is_known else state.describe(file.path))
-    if is_current:
-        return RefreshedFile(file, state.describe(file.path)) if due else Unchanged(file.path)
-    return None
+        return RawBeside(file, state.describe(file.path))
+    return RefreshedFile(file, state.describe(file.path)) if state.is_current(file) else None
 
 
 def _propose_and_encode(

@@ -26,6 +26,7 @@ from matir_cli.gallery.absence import (
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import count_files_below, forget_files, known_files, photo_in_file, skip_reason
 from matir_cli.gallery.paths import is_gone
+from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Outcome, Skipped
 from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
 from matir_cli.photos.discover import ALL_FILES, FolderRules, absolute_path, stat_file
@@ -172,6 +173,7 @@ def sync_folders(
     passed_over: Counter[str] | None = None,
     rules: FolderRules = ALL_FILES,
     fill_metadata: bool = False,
+    expected: FileCounts | None = None,
 ) -> Generator[SyncOutcome, None, None]:
     """Add new files, update changed ones and drop missing ones; yields one outcome per file.
 
@@ -186,6 +188,7 @@ def sync_folders(
         rules: as in `find_photo_files`. Files that are left out stay in the gallery as they are, as long
             as they exist.
         fill_metadata: as in `add_photos`.
+        expected: as in `add_photos`; files that are dropped are not counted.
 
     Raises:
         MatirError: an error that ends the run, as in `add_photos`; the next run continues from there.
@@ -201,6 +204,7 @@ def sync_folders(
         passed_over=passed_over,
         rules=rules,
         fill_metadata=fill_metadata,
+        expected=expected,
     )
     dropped = False
     confirm = still_missing(gallery, roots, all_files=drop_all)

@@ -14,7 +14,7 @@ from matir_cli.cli.progress import ProgressForm, progress_bar, set_progress_form
 from matir_cli.manual import read_schema, schema_names
 from tests.manual.generate import walk_commands
 from tests.manual.json_schemas import CONTRACTS
-from tests.support.process import Indexed, matir, records
+from tests.support.process import PHOTOS, Indexed, matir, records
 from tests.support.server import run_server
 
 
@@ -178,10 +178,13 @@ def test_progress_of_indexing_in_lines_of_json(indexed: Indexed, tmp_path: Path)
     check("progress", lines)
     first, last = lines[0], lines[-1]
     assert (first["step"], first["done"], first["ended"]) == ("add", 0, False)
-    assert last["done"] == last["total"] == first["total"]
+    assert "total" not in first  # the files have not been found yet
+    assert last["done"] == last["total"] == PHOTOS + 2
     assert last["ended"]
     assert [line["done"] for line in lines] == sorted(line["done"] for line in lines)
     assert b"matir: 12 added" in done.stderr.splitlines()[-1]
+    last = progress_lines(matir("sync", indexed.photos, *words, "--progress", "json"))[-1]
+    assert last["done"] == last["total"] == PHOTOS + 2
     none = matir("sync", indexed.photos, *words, "--progress", "none")
     assert not progress_lines(none)
 

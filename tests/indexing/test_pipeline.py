@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,19 @@ from matir_cli import masks
 from matir_cli.engines.protocols import RegionEncoder
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.files import skip_reason
-from matir_cli.indexing.outcomes import Added, Linked, Outcome, Skipped, Unchanged
+from matir_cli.indexing import pipeline
+from matir_cli.indexing.file_state import FileCounts
+from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
 from matir_cli.photos.decode import set_decode_timeout
 from matir_cli.photos.decoder_process import DECODE_SECONDS
+from matir_cli.photos.discover import stat_file
 from matir_cli.photos.image_file import CUT
-from matir_cli.records import ImageArray, Region
+from matir_cli.records import FileRecord, ImageArray, Region
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.results import SearchResult
 from tests.photos.crafted import many_scans
+from tests.photos.packets import packet
 from tests.search.fake_models import ColourModels
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer
 from tests.support.pictures import save_scenes, scene
@@ -37,11 +42,16 @@ class Indexer:
         self.proposer = ColourProposer()
 
     def run(
-        self, *paths: Path, encoder: Callable[[], RegionEncoder] = ColourEncoder, previews: bool = True
+        self,
+        *paths: Path,
+        encoder: Callable[[], RegionEncoder] = ColourEncoder,
+        previews: bool = True,
+        expected: FileCounts | None = None,
     ) -> list[Outcome]:
         models = IndexingModels(lambda: self.proposer, encoder)
         with GalleryFile.open(self.gallery, create=True) as gallery:
-            return list(add_photos(gallery, paths or (self.folder,), models, previews=previews))
+            chosen = paths or (self.folder,)
+            return list(add_photos(gallery, chosen, models, previews=previews, expected=expected))
 
     def find(self, query: str, limit: int = 10, min_score: float | None = None) -> list[SearchResult]:
         with GalleryFile.open(self.gallery) as gallery:
@@ -91,6 +101,61 @@ def test_unchanged_files_are_not_indexed_again(indexer: Indexer) -> None:
     indexer.run()
     assert indexer.run() == [Unchanged(path) for path in paths]
     assert indexer.proposer.seen == 2
+
+
+def mixed_folder(indexer: Indexer) -> None:
+    """Index some files, and change the folder: there is one file of each kind of change."""
+    names = ("a", "b", "c", "d", "e")
+    paths = save_scenes(indexer.folder, **dict.fromkeys(names, "red"), f="green", g="blue")
+    (indexer.folder / "junk.jpg").write_bytes(b"junk")
+    for stem in ("raw", "late"):
+        scene("blue", seed=len(stem)).save(indexer.folder / f"{stem}.jpg")
+    (indexer.folder / "raw.nef").write_bytes(b"raw")
+    indexer.run()
+    scene("green", seed=8).save(paths[0])
+    paths[1].rename(indexer.folder / "renamed.png")
+    shutil.copy(paths[2], indexer.folder / "sub.png")
+    (indexer.folder / "d.png.xmp").write_bytes(packet('xmp:Rating="3"'))
+    (indexer.folder / "late.nef").write_bytes(b"another")
+    (indexer.folder / "gone").symlink_to(indexer.folder / "nothing")
+    (indexer.folder / "gone.png").symlink_to(indexer.folder / "nothing")
+    save_scenes(indexer.folder / "new", h="red green")
+
+
+def test_finding_all_files_first_changes_nothing_but_the_order(tmp_path: Path) -> None:
+    first, second = Indexer(tmp_path / "first"), Indexer(tmp_path / "second")
+    mixed_folder(first)
+    shutil.copytree(first.folder, second.folder, symlinks=True)
+    shutil.copy(first.gallery, second.gallery)
+    with GalleryFile.open(second.gallery) as gallery, gallery.atomic():
+        for table in ("files", "skipped", "file_metadata"):
+            moved = (str(first.folder), str(second.folder))
+            gallery.connection.execute(f"update {table} set path = replace(path, ?, ?)", moved)
+    expected = FileCounts()
+    streamed, counted = first.run(), second.run(expected=expected)
+    there = [replace(each, path=second.folder / each.path.relative_to(first.folder)) for each in streamed]
+    assert Counter(map(str, counted)) == Counter(map(str, there))
+    assert {type(each) for each in counted} == {Added, Linked, Refreshed, Skipped, Unchanged}
+    settled = sum(isinstance(each, Unchanged) for each in counted)
+    assert (expected.total, expected.pending) == (len(counted), len(counted) - settled)
+    assert all(isinstance(each, Unchanged) for each in counted[:settled])
+
+
+def test_an_unchanged_file_is_looked_up_once(indexer: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = save_scenes(indexer.folder, a="red", b="green", c="blue")
+    indexer.run()
+    (new,) = save_scenes(indexer.folder / "new", d="green")
+    looked_at: list[Path] = []
+
+    def note_and_stat(path: Path) -> FileRecord:
+        looked_at.append(path)
+        return stat_file(path)
+
+    monkeypatch.setattr(pipeline, "stat_file", note_and_stat)
+    expected = FileCounts()
+    assert kinds(indexer.run(expected=expected)) == {Unchanged: 3, Added: 1}
+    assert Counter(looked_at) == {**dict.fromkeys(paths, 1), new: 2}
+    assert (expected.total, expected.pending) == (4, 1)
 
 
 def test_a_second_run_loads_no_model(indexer: Indexer) -> None:

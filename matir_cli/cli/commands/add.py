@@ -33,7 +33,7 @@ from matir_cli.cli.text import count_of
 from matir_cli.cluster.options import RayOptions
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.indexing.annotations import AnnotationFile
-from matir_cli.indexing.file_state import FileCounts, count_files
+from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Added, Linked, Outcome, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.own_regions import OwnRegions, Updated
 from matir_cli.indexing.pipeline import IndexingModels, add_photos, pending_files
@@ -153,6 +153,8 @@ def add(
         return
     passed_over = Counter[str]()
     own = None if regions is None else OwnRegions(AnnotationFile.read(regions), only_regions)
+    # What a list still brings is not known before its end.
+    expected = FileCounts() if shows_progress() and STREAM not in paths else None
     with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
         expanded = expand_paths(paths, allow_root=allow_root)
         outcomes: Generator[_Outcome, None, None] = add_photos(
@@ -163,12 +165,13 @@ def add(
             passed_over=passed_over,
             rules=rules,
             propose=propose_all if own is None else own.propose,
+            expected=expected,
         )
         if own is not None:
             outcomes = _with_own_regions(gallery, outcomes, own, models)
         sums = Counter[str]()
         outcomes = _summing(outcomes, sums)
-        counts = run_with_progress(outcomes, _count(gallery, paths, rules), _summary)
+        counts = run_with_progress(outcomes, expected, _summary)
     say_passed_over(passed_over)
     if own is not None:
         _say_left_out(own.annotations)
@@ -228,13 +231,6 @@ def _say_left_out(annotations: AnnotationFile) -> None:
         say(f"{count_of(count, 'annotation')} left out: {reason}")
     if unused := annotations.count_unused():
         say(f"{count_of(unused, 'image')} of the annotations not among the photos here")
-
-
-def _count(gallery: GalleryFile, paths: tuple[Path, ...], rules: FolderRules) -> FileCounts | None:
-    """Count the files, to show the time left; this takes a moment, so only if somebody sees it."""
-    if not shows_progress() or STREAM in paths:
-        return None
-    return count_files(gallery, paths, rules)
 
 
 def _print_pending(gallery_path: Path, paths: Iterable[Path], rules: FolderRules) -> None:

@@ -200,7 +200,7 @@ def _evaluate(source: DatasetSource, arguments: EvaluationArguments) -> None:
     with GalleryFile.open(prepared.gallery_path, create=True) as gallery:
         run_with_progress(
             pipeline.index_dataset(prepared, gallery),
-            FileCounts(len(prepared.dataset.images), None),
+            FileCounts(len(prepared.dataset.images)),
             lambda counts: f"{count_of(counts[Added], 'image')} added",
         )
         with _report_interruption(gallery, folder):

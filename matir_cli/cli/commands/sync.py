@@ -30,8 +30,7 @@ from matir_cli.cli.watching import watch_folders
 from matir_cli.cluster.options import RayOptions
 from matir_cli.errors import FolderVanished
 from matir_cli.gallery.absence import AbsentFolder, remember_absent
-from matir_cli.gallery.database import GalleryFile
-from matir_cli.indexing.file_state import FileCounts, count_files
+from matir_cli.indexing.file_state import FileCounts
 from matir_cli.indexing.outcomes import Added, Linked, Refreshed, Skipped, Unchanged
 from matir_cli.indexing.sync import (
     ChangeKind,
@@ -40,7 +39,6 @@ from matir_cli.indexing.sync import (
     SyncOutcome,
     check_folders,
     folder_roots,
-    gone_files,
     list_changes,
     sync_folders,
 )
@@ -146,7 +144,7 @@ def sync(
             )
             _print_changes(changes, passed_over, null=null)
             return
-        total = None if watch else _count(gallery, roots, rules, drop_all=drop_all)
+    expected = FileCounts() if shows_progress() else None
     passed_over = Counter[str]()
     with open_for_indexing(gallery_path, model_set, device, ray) as (gallery, models):
         if watch:
@@ -173,8 +171,9 @@ def sync(
             passed_over=passed_over,
             rules=rules,
             fill_metadata=fill_metadata,
+            expected=expected,
         )
-        counts = run_with_progress(outcomes, total, _summary)
+        counts = run_with_progress(outcomes, expected, _summary)
     say_passed_over(passed_over)
     say(_summary(counts))
     if counts[AbsentFolder]:
@@ -183,17 +182,6 @@ def sync(
 
 
 _KEPT = "{} {}: mount the volume, or use --drop-all if the files were moved or deleted for good"
-
-
-def _count(
-    gallery: GalleryFile, roots: Sequence[Path], rules: FolderRules, *, drop_all: bool
-) -> FileCounts | None:
-    """Count the outcomes to come, to show the time left; only if stderr is a terminal."""
-    if not shows_progress():
-        return None
-    found = count_files(gallery, roots, rules)
-    gone = sum(1 for _ in gone_files(gallery, roots, drop_all=drop_all))
-    return FileCounts(found.total + gone, found.pending)
 
 
 def _print_changes(changes: Iterable[FileChange], passed_over: Counter[str], *, null: bool) -> None:
