@@ -76,20 +76,54 @@ def stored_sidecar(connection: apsw.Connection, gallery: Path, path: Path) -> tu
 
 def stored_metadata(connection: apsw.Connection, path: Path) -> StoredMetadata | None:
     """Return the metadata of a file, None if it has not been read; ValueError if a value is impossible."""
+    stored = encode_path(path)
     row: Any = connection.execute(
         "select rating, latitude, longitude, sidecar_path, sidecar_bytes, sidecar_mtime_ns "
         "from file_metadata where path = ?",
-        (encode_path(path),),
+        (stored,),
     ).fetchone()
     if row is None:
         return None
-    rows: Any = connection.execute(
-        "select keyword from file_keywords where path = ? order by keyword limit ?",
-        (encode_path(path), MOST_KEYWORDS + 1),
-    ).fetchall()
     rating, latitude, longitude, *sidecar = row
+    metadata = listed_metadata(connection, stored, rating, latitude, longitude, has_keywords=True)
+    return StoredMetadata(metadata, _sidecar(*sidecar))
+
+
+JOINED = (
+    "left join (select path as described, rating, latitude as own_latitude, longitude as own_longitude "
+    "from file_metadata) on described = files.path"
+)
+"""SQL: joins to `files` what `listed_metadata` takes, without a second column `path`."""
+
+HAS_KEYWORDS = "exists(select 1 from file_keywords where file_keywords.path = described)"
+"""SQL: true if a file that is joined so has keywords."""
+
+
+def listed_metadata(
+    connection: apsw.Connection,
+    stored: apsw.SQLiteValue,
+    rating: object,
+    latitude: object,
+    longitude: object,
+    *,
+    has_keywords: bool,
+) -> FileMetadata:
+    """Return a file's metadata from its stored values; ValueError if one is impossible.
+
+    Args:
+        stored: its path, as it is stored.
+        has_keywords: False: it has none, so that none are looked up.
+    """
+    rows: Any = (
+        connection.execute(
+            "select keyword from file_keywords where path = ? order by keyword limit ?",
+            (stored, MOST_KEYWORDS + 1),
+        ).fetchall()
+        if has_keywords
+        else []
+    )
     position = _position(latitude, longitude) or (None, None)
-    return StoredMetadata(FileMetadata(_rating(rating), _keywords(rows), *position), _sidecar(*sidecar))
+    return FileMetadata(_rating(rating), _keywords(rows), *position)
 
 
 def photo_metadata(connection: apsw.Connection, photo_id: int) -> FileMetadata:

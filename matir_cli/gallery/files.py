@@ -80,9 +80,8 @@ def merged_by_path(
         with translated(member.file.path):
             yield from read(member)
 
-    return merge(
-        *map(translating, members_of(gallery)), key=lambda row: path_order(encode_path(path_of(row)))
-    )
+    each = [translating(member) for member in members_of(gallery)]
+    return each[0] if len(each) == 1 else merge(*each, key=lambda row: path_order(encode_path(path_of(row))))
 
 
 def known_files(gallery: GalleryReader, within: Path | None = None) -> Iterator[KnownFile]:

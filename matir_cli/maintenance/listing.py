@@ -11,12 +11,12 @@ import msgspec
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
-from matir_cli.gallery.file_metadata import stored_metadata
-from matir_cli.gallery.files import merged_by_path, paged_rows
+from matir_cli.gallery.file_metadata import HAS_KEYWORDS, JOINED, listed_metadata
+from matir_cli.gallery.files import KnownFile, known_files, merged_by_path, paged_rows
 from matir_cli.gallery.notes import stored_notes
 from matir_cli.gallery.paths import decode_path, is_gone
 from matir_cli.gallery.union import GalleryReader, Member
-from matir_cli.records import FileMetadata, Note
+from matir_cli.records import Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,26 @@ class SkippedFile:
 Listed = TypeVar("Listed", ListedFile, SkippedFile)
 
 _SELECT_FILES = (
-    "select path, photo_id, width, height, "
+    "select path, photo_id, width, height, "  # noqa: S608 - constants
     "(select count(*) from regions where regions.photo_id = photos.id and ordinal > 0), "
-    "bytes, taken_at, camera, latitude, longitude from files join photos on photos.id = photo_id"
+    "bytes, taken_at, camera, latitude, longitude, rating, own_latitude, own_longitude, "
+    f"{HAS_KEYWORDS}, exists(select 1 from notes where notes.photo_id = photos.id) "
+    f"from files join photos on photos.id = photo_id {JOINED}"
 )
 
 _JOIN_INCOMPLETE = "join (select distinct photo_id as noted from notes) on noted = photos.id"
 
 _SELECT_SKIPPED = "select path, reason, bytes, seen_at from skipped"
+
+
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (ListedFile, SkippedFile)}
+
+
+def list_paths(
+    gallery: GalleryReader, within: Path | None = None, *, missing: bool = False
+) -> Iterator[KnownFile]:
+    """Yield the files that `list_photo_files` does, without what is known of them."""
+    return (file for file in known_files(gallery, within) if not missing or is_gone(file.path))
 
 
 def list_photo_files(
@@ -90,13 +102,21 @@ def list_photo_files(
 
     def read(member: Member) -> Iterator[ListedFile]:
         file = member.file
-        for stored, photo_id, *rest, y, x in paged_rows(file, select, within):
-            number = member.photo_to_union(file.checked_id(photo_id))
+        for stored, photo_id, *rest, y, x, rating, own_y, own_x, has_keywords, has_notes in paged_rows(
+            file, select, within
+        ):
+            own_id = file.checked_id(photo_id)
+            number = member.photo_to_union(own_id)
             if number is None:
                 continue
             path = decode_path(stored)
-            notes = stored_notes(file.connection, file.path, file.checked_id(photo_id))
-            metadata = _metadata(file, path)
+            notes = stored_notes(file.connection, file.path, own_id) if has_notes else ()
+            try:
+                metadata = listed_metadata(
+                    file.connection, stored, rating, own_y, own_x, has_keywords=bool(has_keywords)
+                )
+            except ValueError as error:
+                raise GalleryDamaged(file.path, f"{path}: {error}") from error
             position = (y, x) if metadata.latitude is None else (metadata.latitude, metadata.longitude)
             described = (*position, metadata.rating, metadata.keywords)
             listed = _checked(file, ListedFile, path, number, *rest, *described, notes)
@@ -127,18 +147,9 @@ def list_skipped_files(
             yield file
 
 
-def _metadata(gallery: GalleryFile, path: Path) -> FileMetadata:
-    try:
-        stored = stored_metadata(gallery.connection, path)
-    except ValueError as error:
-        raise GalleryDamaged(gallery.path, f"{path}: {error}") from error
-    return FileMetadata() if stored is None else stored.metadata
-
-
 def _checked(gallery: GalleryFile, kind: type[Listed], path: Path, *rest: object) -> Listed:
     """Convert a row to a record, checking its types: the gallery may be untrusted."""
-    names = (field.name for field in fields(kind))
     try:
-        return msgspec.convert(dict(zip(names, (path, *rest), strict=True)), kind)
+        return msgspec.convert(dict(zip(_NAMES[kind], (path, *rest), strict=True)), kind)
     except msgspec.ValidationError as error:
         raise GalleryDamaged(gallery.path, f"{path}: {error}") from error

@@ -1,14 +1,22 @@
 """Listings of photo files and of files that could not be indexed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.file_metadata import store_metadata
-from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
-from matir_cli.records import FileMetadata, FileRecord
+from matir_cli.gallery.notes import store_notes
+from matir_cli.maintenance.listing import (
+    ListedFile,
+    SkippedFile,
+    list_paths,
+    list_photo_files,
+    list_skipped_files,
+)
+from matir_cli.records import FileMetadata, FileRecord, Note, NoteKind
 from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, place, put
 
 
@@ -43,6 +51,31 @@ def test_metadata_is_listed_per_file(tmp_path: Path) -> None:
         gallery.connection.execute("update file_metadata set rating = 'x'")
         with pytest.raises(GalleryDamaged):
             list(list_photo_files(gallery))
+
+
+def test_a_listing_takes_no_statement_per_photo(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def trace(_cursor: object, statement: str, _bindings: Any) -> bool:
+        statements.append(statement)
+        return True
+
+    with craft(tmp_path / "gallery.db", [str(number) for number in range(30)]) as gallery:
+        for number in range(30):
+            keywords = ("dog",) if number < 2 else ()
+            store_metadata(gallery.connection, place(str(number)), FileMetadata(4, keywords), None)
+        store_notes(gallery.connection, 1, [Note(NoteKind.PICTURE, "cut")])
+        gallery.connection.exec_trace = trace
+        files = list(list_photo_files(gallery))
+        assert len(statements) == 1 + 2 + 1  # the page, keywords of two files, notes of one photo
+        statements.clear()
+        paths = list(list_paths(gallery))
+        assert len(statements) == 1
+        assert "regions" not in statements[0]
+    assert [len(file.keywords) for file in files].count(1) == 2
+    assert [len(file.notes) for file in files].count(1) == 1
+    assert {file.rating for file in files} == {4}
+    assert [(each.path, each.photo_id) for each in paths] == [(each.path, each.id) for each in files]
 
 
 def test_skipped_files_are_listed_with_a_reason(tmp_path: Path) -> None:

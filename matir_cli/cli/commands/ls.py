@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -22,8 +23,15 @@ from matir_cli.cli.options.common import (
 from matir_cli.cli.path_lists import write_path
 from matir_cli.cli.text import describe_absent, describe_notes, describe_position, describe_rating
 from matir_cli.gallery.absence import AbsentFolder, without_absent
+from matir_cli.gallery.files import KnownFile
 from matir_cli.gallery.union import GalleryUnion
-from matir_cli.maintenance.listing import ListedFile, SkippedFile, list_photo_files, list_skipped_files
+from matir_cli.maintenance.listing import (
+    ListedFile,
+    SkippedFile,
+    list_paths,
+    list_photo_files,
+    list_skipped_files,
+)
 from matir_cli.output.json_encoding import to_json
 from matir_cli.output.printable import printable
 from matir_cli.photos.discover import absolute_path
@@ -108,13 +116,17 @@ def ls(
     root = None if folder is None else absolute_path(folder)
     with open_for_reading(gallery_paths, skip_missing=skip_missing) as gallery:
 
-        def list_rows() -> Iterator[ListedFile | SkippedFile | AbsentFolder]:
-            rows: Iterator[ListedFile | SkippedFile] = (
-                list_skipped_files(gallery, root, missing=missing)
-                if skipped
-                else list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
-            )
-            return without_absent(gallery, rows, _path, root) if missing and not absent else rows
+        def list_rows() -> Iterator[_Row | AbsentFolder]:
+            rows: Iterator[_Row]
+            if skipped:
+                rows = list_skipped_files(gallery, root, missing=missing)
+            elif form in (None, "null") and not incomplete:
+                rows = list_paths(gallery, root, missing=missing)
+            else:
+                rows = list_photo_files(gallery, root, missing=missing, incomplete=incomplete)
+            if not missing or absent:
+                return rows
+            return without_absent(gallery, rows, lambda row: row.path, root)
 
         if skip_missing and isinstance(gallery, GalleryUnion):
             # What is printed cannot be taken back, and a gallery that is left out changes what others show.
@@ -122,13 +134,12 @@ def ls(
         _print(_leave_out_absent(list_rows()), form, incomplete)
 
 
-def _path(row: ListedFile | SkippedFile) -> Path:
-    return row.path
+_Row: TypeAlias = ListedFile | SkippedFile | KnownFile
 
 
 def _leave_out_absent(
-    rows: Iterable[ListedFile | SkippedFile | AbsentFolder],
-) -> Iterator[ListedFile | SkippedFile]:
+    rows: Iterable[_Row | AbsentFolder],
+) -> Iterator[_Row]:
     """Yield the files, and say which folders are absent."""
     for item in rows:
         if isinstance(item, AbsentFolder):
@@ -137,7 +148,7 @@ def _leave_out_absent(
             yield item
 
 
-def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplete: bool) -> None:
+def _print(rows: Iterable[_Row], form: str | None, incomplete: bool) -> None:
     """Write the rows one by one.
 
     Args:
@@ -166,7 +177,7 @@ def _print(rows: Iterable[ListedFile | SkippedFile], form: str | None, incomplet
                 write_path(row.path, null=form == "null", after=after.encode())
 
 
-def _print_table(rows: Iterable[ListedFile | SkippedFile]) -> None:
+def _print_table(rows: Iterable[_Row]) -> None:
     write = sys.stdout.write
     write(
         f"{'id':>7}  {'size':>11}  {'regions':>7}  {'taken':<19}  {'camera':<{CAMERA_WIDTH}}  "
