@@ -22,8 +22,8 @@ from matir_cli.gallery.label_studio import PROPOSED_LABEL, REGION_ID, Prediction
 from matir_cli.gallery.read_only import photo_ids
 from matir_cli.gallery.rows import LONGEST_VECTOR, StoredPhoto, StoredRegion
 from matir_cli.records import RegionOrigin
-from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.quantisation import restore
+from matir_cli.search.vectors import VECTOR, to_vectors
 
 CATEGORY_ID = 1
 

@@ -26,8 +26,8 @@ from matir_cli.model_sets.catalogue import SHA256_HEX
 from matir_cli.model_sets.session import INDEXING_PARTS
 from matir_cli.photos.descriptive import clean_keywords
 from matir_cli.records import FileRecord, ModelIdentity, Note, PhotoRecord, Region
-from matir_cli.search.index import VECTOR, to_residuals, to_vectors
 from matir_cli.search.quantisation import Int8Array, ResidualArray
+from matir_cli.search.vectors import VECTOR, to_residuals, to_vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import FloatArray
-from matir_cli.search.index import score_regions
+from matir_cli.search.vectors import score_regions
 
 Scores = NDArray[np.float64]
 

@@ -34,9 +34,9 @@ from matir_cli.search.explanation import (
     PromptCosine,
 )
 from matir_cli.search.grounding import MatchOptions
-from matir_cli.search.index import score_regions
 from matir_cli.search.parts import PartQuery, RelationReach, reach_relations
 from matir_cli.search.results import MATCHED, NO_BOX, REFINED, UNREADABLE, GroundedObject, SearchResult
+from matir_cli.search.vectors import score_regions
 
 MATCHES = 3
 """Stored regions that are shown for each of the judge's boxes."""

@@ -29,7 +29,6 @@ from matir_cli.gallery.rows import StoredPhoto
 from matir_cli.gallery.union import GalleryReader, in_one_transaction, path_of
 from matir_cli.records import Box, FloatArray, Grounding, Rle
 from matir_cli.search.box_matching import HUMAN_IOU, BoxMatch, match_boxes
-from matir_cli.search.index import score_regions
 from matir_cli.search.offering import box_question
 from matir_cli.search.rerank import JudgedCandidate, JudgeSession
 from matir_cli.search.results import (
@@ -41,6 +40,7 @@ from matir_cli.search.results import (
     GroundedObject,
     SearchResult,
 )
+from matir_cli.search.vectors import score_regions
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,9 @@ from matir_cli.gallery.union import GalleryReader, Member, map_members, share_ph
 from matir_cli.gallery.working_image import load_working_image
 from matir_cli.progress import ProgressObserver, no_progress
 from matir_cli.records import Candidate
-from matir_cli.search.index import VECTOR, to_vectors
 from matir_cli.search.pixel_comparison import GreyPicture, grey_picture, same_picture
 from matir_cli.search.quantisation import Int8Array
+from matir_cli.search.vectors import VECTOR, to_vectors
 
 COPY_COSINE = 0.92
 """Least cosine of the vectors of two copies. Of different real photos, one pair in 20,000 is as near; pixels

@@ -13,8 +13,8 @@ from matir_cli.errors import PhotoUnknown
 from matir_cli.gallery.union import GalleryReader
 from matir_cli.records import Box, FloatArray
 from matir_cli.search.box_matching import box_iou
-from matir_cli.search.index import score_regions
 from matir_cli.search.rerank import JudgeSession
+from matir_cli.search.vectors import score_regions
 
 SAME_REGION = 0.7
 """IoU from which two regions are the same to a judge; the proposer's threshold for duplicates."""

@@ -33,9 +33,9 @@ from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters, passing_regions
 from matir_cli.search.geometry import BoxArray, relation_holds
-from matir_cli.search.index import score_regions
 from matir_cli.search.phrases.description import RelationKind
 from matir_cli.search.rank import RankQuery, rank_queries
+from matir_cli.search.vectors import score_regions
 
 MISPLACED = 2.0
 """Standard deviations that another object loses where it is not placed as the relation says. The boxes only

@@ -19,20 +19,19 @@ from matir_cli.search.early_stopping import CERTAINTY
 from matir_cli.search.encoding import EncodedQuery, encode_query, fusion_weight, match_directions
 from matir_cli.search.events import (
     FinalEvent,
-    GroundedEvent,
     SearchEvent,
     SearchOutcome,
     Stage1Event,
 )
 from matir_cli.search.filters import Filters
-from matir_cli.search.grounding import MatchOptions, results_by_box, results_by_region
+from matir_cli.search.grounded import drop_other_sizes, ground_each
+from matir_cli.search.grounding import MatchOptions, results_by_region
 from matir_cli.search.index import catch_up_index
 from matir_cli.search.judging import JudgingOptions, judge_candidates
 from matir_cli.search.models import SearchModels
 from matir_cli.search.query import Query
 from matir_cli.search.rerank import JudgedCandidate, JudgeQuestion, JudgeSession
-from matir_cli.search.results import SearchResult
-from matir_cli.search.sorting import SortKey, object_share, sort_results
+from matir_cli.search.sorting import SortKey, sort_results
 from matir_cli.search.stage_1 import Stage1Ranking, file_state, rank_each, rank_encoded
 
 CANDIDATES = 100
@@ -253,10 +252,10 @@ def _run_stage_2(
     kept = [item for item in judged.items if _is_likely(item, options.min_p)][: options.limit]
     ungrounded = 0
     if options.ground and judged.complete:
-        grounded, ungrounded = yield from _ground(session, kept, matching, progress)
+        grounded, ungrounded = yield from ground_each(session, kept, matching, progress)
     else:
         grounded = list(results_by_region(session.gallery, kept))
-    results = _drop_other_sizes(grounded, options.filters)
+    results = drop_other_sizes(grounded, options.filters)
     shown = {result.photo.id for result in results}
     denied = [
         item
@@ -417,38 +416,3 @@ def _paths(gallery: GalleryReader, items: Sequence[JudgedCandidate]) -> tuple[Pa
         with contextlib.suppress(PhotoUnknown):
             paths.append(gallery.photo(item.candidate.photo_id).paths[0])
     return tuple(paths)
-
-
-def _ground(
-    session: JudgeSession, kept: Sequence[JudgedCandidate], matching: MatchOptions, progress: ProgressObserver
-) -> Generator[SearchEvent, None, tuple[list[SearchResult], int]]:
-    """Yield an event per photo grounded; return all results and how many Ctrl-C left ungrounded."""
-    results: list[SearchResult] = []
-    try:
-        with progress("grounding", len(kept), "photo") as advance:
-            for result in results_by_box(session, kept, matching):
-                results.append(result)
-                yield GroundedEvent(result)
-                advance()
-    except KeyboardInterrupt:
-        grounded = {result.photo.id for result in results}
-        rest = [item for item in kept if item.candidate.photo_id not in grounded]
-        others = [*results_by_region(session.gallery, rest)]
-        numbered = (replace(each, rank=len(results) + each.rank) for each in others)
-        return [*results, *numbered], len(others)
-    return results, 0
-
-
-def _drop_other_sizes(results: list[SearchResult], filters: Filters | None) -> list[SearchResult]:
-    """Keep the results whose object has the size that the filters ask for, and number them anew.
-
-    Stage 1 admits a photo for any region of that size; the judge may point at another object, or at none.
-    """
-    if filters is None or not filters.is_sized:
-        return results
-    kept = [
-        result
-        for result in results
-        if result.grounding is None or (result.objects and filters.fits(object_share(result)))
-    ]
-    return [replace(result, rank=rank) for rank, result in enumerate(kept, start=1)]

@@ -29,8 +29,8 @@ from matir_cli.photos.decode import DecodedPhoto, decode_photo
 from matir_cli.photos.discover import hash_file, stat_file
 from matir_cli.records import Box, FileRecord, FloatArray, PhotoRecord, Point, Rle, check_range
 from matir_cli.search.box_matching import box_iou
-from matir_cli.search.index import region_vector
 from matir_cli.search.models import SearchModels
+from matir_cli.search.vectors import region_vector
 
 REUSED_IOU = 0.8
 """Least IoU of a stored region's box and an example's box for the region to be used without a model."""

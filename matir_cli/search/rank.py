@@ -30,9 +30,9 @@ from matir_cli.gallery.union import GalleryReader, Member, map_members
 from matir_cli.records import Candidate, FloatArray
 from matir_cli.search.dislike import Dislike
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import exact_cosines
 from matir_cli.search.quantisation import quantise, rounding_error
 from matir_cli.search.upper_bounds import UpperBounds, upper_bounds
+from matir_cli.search.vectors import exact_cosines
 
 SCORED_AT_ONCE = 4096
 """Regions scored in one statement at first; the number doubles each time that more are left."""

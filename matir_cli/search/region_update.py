@@ -10,8 +10,8 @@ from matir_cli.gallery.database import GalleryFile
 from matir_cli.gallery.region_rows import insert_regions
 from matir_cli.gallery.rows import StoredRegion
 from matir_cli.records import FloatArray, Region
-from matir_cli.search.index import LONGEST_RESIDUALS, to_residuals
 from matir_cli.search.quantisation import Int8Array, ResidualArray, quantise_finely
+from matir_cli.search.vectors import LONGEST_RESIDUALS, to_residuals
 
 
 def replace_regions(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from matir_cli.errors import GalleryDamaged
 from matir_cli.gallery.union import GalleryReader, Member, map_members, share_photos
 from matir_cli.records import FloatArray
-from matir_cli.search.index import stored_vectors
 from matir_cli.search.quantisation import Int8Array, cosine_table
+from matir_cli.search.vectors import stored_vectors
 
 SAMPLE = 256
 """Regions that `sample_scores` takes: a standard deviation of that many is right to about 4%."""

@@ -44,8 +44,8 @@ from matir_cli.search.encoding import (
     MARGIN_OF_TEXTS,
 )
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import region_vector
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.vectors import region_vector
 from tests.bench import bench_search
 from tests.bench.bench_search import Floats
 from tests.bench.measuring import (

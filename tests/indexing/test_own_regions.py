@@ -25,9 +25,10 @@ from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.maintenance.doctor.findings import FindingState
 from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.records import Box, ImageArray, MaskArray, OriginKind, PhotoRecord, Region, RegionOrigin
-from matir_cli.search.index import seal_index, stored_vectors
+from matir_cli.search.index import seal_index
 from matir_cli.search.quantisation import quantise_finely
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.vectors import stored_vectors
 from tests.support.fakes import ColourEncoder, ColourProposer, ColourText
 from tests.support.pictures import save_scenes, scene
 

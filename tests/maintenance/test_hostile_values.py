@@ -17,8 +17,9 @@ from matir_cli.maintenance.info import gallery_info
 from matir_cli.maintenance.merge_source import source_models
 from matir_cli.maintenance.show import photo_details
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import rebuild_index, region_vector, seal_index, stored_vectors
+from matir_cli.search.index import rebuild_index, seal_index
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.vectors import region_vector, stored_vectors
 from tests.support.crafted_gallery import DIMENSIONS, craft, query
 
 Read = Callable[[GalleryFile], object]

@@ -42,8 +42,8 @@ from matir_cli.records import (
     RegionOrigin,
     Verdict,
 )
-from matir_cli.search.index import region_vector
 from matir_cli.search.region_update import replace_regions
+from matir_cli.search.vectors import region_vector
 from tests.support.crafted_gallery import HEIGHT, REGIONS, WIDTH, craft, digest, place, put, ranking, vectors
 from tests.support.process import Indexed, matir
 

@@ -26,12 +26,13 @@ from matir_cli.search.encoding import (
     match_directions,
 )
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import region_vector, score_regions, seal_index
+from matir_cli.search.index import seal_index
 from matir_cli.search.parts import rank_by_parts
 from matir_cli.search.query import MOST_EXAMPLES, Example, Query, ResolvedExample
 from matir_cli.search.rank import rank_photos
 from matir_cli.search.sampling import sample_scores
 from matir_cli.search.stage_1 import rank_encoded
+from matir_cli.search.vectors import region_vector, score_regions
 from tests.search.fake_models import ColourModels
 from tests.search.vector_gallery import brute_force, clustered, forget, open_vectors, put_all, question
 from tests.support.fakes import ColourEncoder, ColourProposer, ColourText

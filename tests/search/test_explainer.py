@@ -17,10 +17,10 @@ from matir_cli.search.box_matching import PREDICTED_IOU, SIMILARITY, box_iou
 from matir_cli.search.encoding import encode_query
 from matir_cli.search.events import SearchOutcome
 from matir_cli.search.explanation import ExplainedTerm, Explanation
-from matir_cli.search.index import region_vector
 from matir_cli.search.parts import MISPLACED
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.query import ExampleRule, Query, ResolvedExample
+from matir_cli.search.vectors import region_vector
 from tests.search.fake_models import ColourModels
 from tests.search.test_parts import LEFT, RIGHT, SIDE, D, put
 from tests.search.vector_gallery import open_vectors

@@ -18,10 +18,10 @@ from matir_cli.models.tiny import world
 from matir_cli.models.tiny.grammar import fulfils, parse
 from matir_cli.records import Grounding
 from matir_cli.search.box_matching import box_iou
-from matir_cli.search.index import score_regions
 from matir_cli.search.offering import SAME_REGION, box_question, offer_regions
 from matir_cli.search.pipeline import SearchOptions, run_search
 from matir_cli.search.results import MATCHED
+from matir_cli.search.vectors import score_regions
 from tests.search.fake_models import ColourModels
 from tests.search.judged_gallery import open_scenes, open_session
 from tests.support.fakes import ColourEncoder, ColourJudge, ColourProposer, ColourText

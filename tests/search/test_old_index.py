@@ -16,15 +16,10 @@ from matir_cli.maintenance.doctor.integrity import examine_gallery
 from matir_cli.progress import Advance, ProgressObserver, no_progress
 from matir_cli.search.codes import LAYOUT, row_bytes, scales_bytes
 from matir_cli.search.filters import Filters
-from matir_cli.search.index import (
-    catch_up_index,
-    foreign_blocks,
-    rebuild_index,
-    seal_index,
-    stored_vectors,
-)
+from matir_cli.search.index import catch_up_index, foreign_blocks, rebuild_index, seal_index
 from matir_cli.search.quantisation import cosines
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.vectors import stored_vectors
 from tests.search.vector_gallery import blocks, brute_force, clustered, loose, open_vectors, put_all, question
 from tests.support.old_gallery import write_old_gallery
 

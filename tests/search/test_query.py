@@ -28,7 +28,6 @@ from matir_cli.indexing.pipeline import IndexingModels, add_photos
 from matir_cli.records import Box, FloatArray, ImageArray, Point, Region
 from matir_cli.search.box_matching import box_iou
 from matir_cli.search.encoding import encode_query
-from matir_cli.search.index import region_vector
 from matir_cli.search.query import (
     POOR_IOU,
     REUSED_IOU,
@@ -39,6 +38,7 @@ from matir_cli.search.query import (
     resolve_example,
 )
 from matir_cli.search.rank import rank_photos
+from matir_cli.search.vectors import region_vector
 from tests.search.fake_models import ColourModels, UnusedModels
 from tests.support.fakes import BrokenEncoder, ColourEncoder, ColourProposer, ColourText
 from tests.support.pictures import save_scenes, scene

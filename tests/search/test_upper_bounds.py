@@ -11,9 +11,10 @@ import pytest
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.search import upper_bounds
 from matir_cli.search.codes import prepare_query
-from matir_cli.search.index import RUN, read_runs, seal_index, stored_vectors
+from matir_cli.search.index import RUN, read_runs, seal_index
 from matir_cli.search.quantisation import cosine_table
 from matir_cli.search.upper_bounds import BlockQuery, UpperBounds, compare_blocks
+from matir_cli.search.vectors import stored_vectors
 from tests.search.vector_gallery import clustered, open_vectors, put_all, question
 
 RUNS = np.array([(7, 100, 3), (8, 200, 1), (7, 300, 2)], RUN)

@@ -7,7 +7,8 @@ import numpy as np
 
 from matir_cli.gallery.database import GalleryFile
 from matir_cli.records import FileRecord, FloatArray, PhotoRecord, Region
-from matir_cli.search.index import region_vector, store_vectors
+from matir_cli.search.index import store_vectors
+from matir_cli.search.vectors import region_vector
 
 REGIONS = 4
 """Regions of a copy at most, the whole photo included."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from matir_cli.engines.llama_cpp.bindings import Context, Grammar, LanguageModel, TokenRun
+from matir_cli.engines.llama_cpp.bindings import Context, LanguageModel, TokenRun
+from matir_cli.engines.llama_cpp.grammar import Grammar
 from matir_cli.engines.qwen_vl.boxes import EXPECTED_START, expected_continuation, is_complete
 from matir_cli.records import FloatArray
 

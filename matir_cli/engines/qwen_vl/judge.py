@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from matir_cli.engines.llama_cpp.bindings import (
-    Grammar,
     LanguageModel,
     SequenceState,
     TokenRun,
@@ -25,6 +24,7 @@ from matir_cli.engines.llama_cpp.bindings import (
     available_threads,
     gpu_available,
 )
+from matir_cli.engines.llama_cpp.grammar import Grammar
 from matir_cli.engines.options import read_options
 from matir_cli.engines.protocols import GroundingQuestion, JudgePhoto
 from matir_cli.engines.qwen_vl.answers import DRAFT_LIMIT, PartialAnswer, generate_answers

@@ -8,12 +8,12 @@ import pytest
 
 from matir_cli.engines.llama_cpp.bindings import (
     Context,
-    Grammar,
     LanguageModel,
     TokenRun,
     VisionProjector,
     available_threads,
 )
+from matir_cli.engines.llama_cpp.grammar import Grammar
 from matir_cli.errors import CheckpointInvalid, EngineFailed
 from matir_cli.records import FloatArray
 from tests.support.small_qwen import SmallQwen
