@@ -11,6 +11,9 @@ from typing import TypeVar
 
 import torch
 
+_MOST_THREADS = 16
+"""Threads at most: each needs memory for its batch, some 50 MB for two points of SAM 2 at 1024 pixels."""
+
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
@@ -18,11 +21,12 @@ _Result = TypeVar("_Result")
 def run_on_cores(batches: Sequence[_Batch], work: Callable[[_Batch], _Result]) -> list[_Result]:
     """Return the results of `work` for `batches`, in order; it runs in inference mode.
 
-    As many threads as torch has for one operation compute one batch each at a time, each without threads of
-    its own. So the results do not depend on the number of cores. An error of one batch ends the others.
+    As many threads as torch has for one operation, up to 16, compute one batch each at a time, each without
+    threads of its own. So the results do not depend on the number of cores. An error of one batch ends the
+    others.
     """
     before = torch.get_num_threads()
-    threads = min(before, len(batches))
+    threads = min(before, len(batches), _MOST_THREADS)
     if threads <= 1:
         return [work(batch) for batch in batches]
     # Only SimpleQueue is safe from Ctrl-C, see `indexing.prefetch`.
