@@ -51,6 +51,9 @@ _TOKENS_PER_BATCH = {"cuda": 1 << 18, "mps": 1 << 16, "cpu": 1 << 13}
 Large enough to keep a GPU busy, small enough for a CPU's cache (measured with Hiera-T).
 """
 
+_WORTH_A_CORE = 1024
+"""Image tokens from which on a batch of points keeps a core busy; with fewer, threads hinder each other."""
+
 _PIXELS_AT_ONCE = {"cuda": 1 << 28, "mps": 1 << 26, "cpu": 1 << 20}
 """Pixels of full-size logits, of 4 bytes each, in memory at a time."""
 
@@ -117,6 +120,7 @@ class Sam2Proposer:
         self._decoder = PromptDecoder(model.to(self._device), torch.float32 if on_cuda else self._dtype)
         tokens = model.sam_image_embedding_size**2
         self._points = BatchRunner(options.points_per_batch or _TOKENS_PER_BATCH[self._device.type] // tokens)
+        self._on_cores = self._device.type == "cpu" and tokens >= _WORTH_A_CORE
         self._pixels = BatchRunner(_PIXELS_AT_ONCE[self._device.type])
         self._streams = ThreadStreams(self._device)
         self._of_thread = threading.local()
@@ -238,7 +242,7 @@ class Sam2Proposer:
 
             return list(self._points.run(len(points), decode_batch))
 
-        if self._device.type != "cpu":
+        if not self._on_cores:
             return _join(decode(points))
         return _join(list(chain.from_iterable(run_on_cores(torch.split(points, self._points.size), decode))))
 

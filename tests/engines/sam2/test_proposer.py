@@ -1,5 +1,7 @@
 """SAM 2's regions against upstream's generator and predictor."""
 
+import threading
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from matir_cli import masks
+from matir_cli.engines.sam2 import proposer as proposing
 from matir_cli.engines.sam2.options import Sam2Options
 from matir_cli.engines.sam2.proposer import Sam2Proposer
 from matir_cli.errors import EngineFailed
@@ -192,6 +195,32 @@ class TestRegions:
             assert max(seen) == 4, "the smaller batch is remembered"
         finally:
             hook.remove()
+
+    def test_batches_on_several_cores_change_no_mask(
+        self,
+        model: SAM2Base,
+        options: Sam2Options,
+        proposer: Sam2Proposer,
+        image: ImageArray,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        expected = [region.rle for region in proposer.propose(image)]
+        monkeypatch.setattr(proposing, "_WORTH_A_CORE", 1)
+        on_cores = Sam2Proposer(model, msgspec.structs.replace(options, points_per_batch=8), "cpu")
+        threads: set[int] = set()
+        hook = model.sam_prompt_encoder.register_forward_pre_hook(
+            lambda *_: threads.add(threading.get_ident())
+        )
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            found = [on_cores.propose(image) for _ in range(2)]
+        finally:
+            torch.set_num_threads(before)
+            hook.remove()
+        assert threading.get_ident() not in threads
+        assert found[0] == found[1]
+        assert min(match_shares(found[0], expected)) == 1
 
     def test_an_image_that_does_not_fit(
         self, model: SAM2Base, proposer: Sam2Proposer, image: ImageArray
