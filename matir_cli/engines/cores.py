@@ -22,8 +22,8 @@ def run_on_cores(batches: Sequence[_Batch], work: Callable[[_Batch], _Result]) -
     """Return the results of `work` for `batches`, in order; it runs in inference mode.
 
     As many threads as torch has for one operation, up to 16, compute one batch each at a time, each without
-    threads of its own. So the results do not depend on the number of cores. An error of one batch ends the
-    others.
+    threads of its own, so that the results do not depend on the number of cores. A single batch has all of
+    torch's threads. An error of one batch ends the others.
     """
     before = torch.get_num_threads()
     threads = min(before, len(batches), _MOST_THREADS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -98,17 +98,14 @@ def encode_together(photos: Sequence[MaskedPhoto], encoder: RegionEncoder) -> It
     If that fails, each photo is encoded alone, so that an error comes at its own photo, after the vectors of
     those before it.
     """
+    vectors: Iterable[FloatArray]
     try:
-        together = encoder.encode_photos(photos)
+        vectors = encoder.encode_photos(photos)
     except Exception:
         if len(photos) == 1:
             raise
-        together = None
-    if together is None:
-        for photo in photos:
-            yield from encoder.encode_photos([photo])
-    else:
-        yield from together
+        vectors = (alone for photo in photos for alone in encoder.encode_photos([photo]))
+    yield from vectors
 
 
 def encode_regions(
